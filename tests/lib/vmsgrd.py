@@ -1,0 +1,96 @@
+"""vmsgrd and vmsgr as built: the daemon with a configuration of its own, and the prefix that attaches programs."""
+import os
+import signal
+
+from .process import ROOT, Failed, Process, run, run_json
+
+BIN = os.environ.get("VMSGR_BIN", os.path.join(ROOT, "build/release/bin"))
+VMSGR = os.path.join(BIN, "vmsgr")
+VMSGRD = os.path.join(BIN, "vmsgrd")
+
+
+def why_not():
+    """None, or what to do before vmsgrd can be used."""
+    for path in (VMSGRD, VMSGR):
+        if not os.access(path, os.X_OK):
+            return f"{path} is not built; run make (or set VMSGR_BIN)"
+    return None
+
+
+def route(name, *, address=None, ports=None, program="*", role="any", via="direct", fallback="posix"):
+    """One routing rule as configuration and --routes take it."""
+    return {"name": name, "program": program, "role": role, "address": address, "ports": ports, "via": via,
+            "fallback": fallback}
+
+
+def routes_yaml(routes):
+    lines = ["routes:"]
+    for r in routes:
+        lead = "  - "
+        for key, value in r.items():
+            if value is not None:
+                text = f'"{value}"' if key in ("program", "address") else str(value)
+                lines.append(f"{lead}{key}: {text}")
+                lead = "    "
+    return "\n".join(lines) + "\n"
+
+
+class Vmsgrd:
+    """One daemon. With plain=True nothing is started, and programs get an empty prefix: the same test on TCP."""
+
+    def __init__(self, directory, *, routes, netns=None, name="vmsgrd", shards=2, memory="256M", plain=False):
+        self.plain, self.netns, self.name = plain, netns, name
+        self.socket = os.path.join(directory, f"{name}.sock")
+        self.config = os.path.join(directory, f"{name}.yaml")
+        self.log = os.path.join(directory, f"{name}.log")
+        self.process = None
+        if not plain:
+            with open(self.config, "w", encoding="ascii") as f:
+                f.write(f"socket: {self.socket}\nshards: {shards}\nmemory: {memory}\n{routes_yaml(routes)}")
+
+    def start(self):
+        if self.plain:
+            return self
+        if why_not():
+            raise Failed(why_not())
+        self.process = Process([VMSGRD, "--config", self.config], log=self.log, name=self.name, netns=self.netns)
+        self.process.wait_ready(self._answers, 20, "answer on its control socket")
+        return self
+
+    def _answers(self):
+        if not os.path.exists(self.socket):
+            return False
+        done = run([VMSGR, "status", "--json", "--socket", self.socket], check=False, timeout_s=10)
+        return done.returncode == 0
+
+    @property
+    def pid(self):
+        return self.process.pid if self.process else None
+
+    def prefix(self):
+        """Words before a program that attach it to this daemon; they exec, so its number stays."""
+        return [] if self.plain else [VMSGR, "run", "--socket", self.socket, "--"]
+
+    def status(self):
+        return run_json([VMSGR, "status", "--json", "--socket", self.socket], timeout_s=10)
+
+    def direct_bytes(self):
+        return 0 if self.plain else self.status()["totals"]["bytes_direct"]
+
+    def kill(self):
+        if self.process:
+            self.process.signal(signal.SIGKILL)
+            self.process.kill()
+
+    def stop(self):
+        """SIGTERM; the exit code, 0 in plain mode."""
+        if self.plain or not self.process:
+            return 0
+        process, self.process = self.process, None
+        return process.stop()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
