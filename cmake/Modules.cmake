@@ -1,0 +1,18 @@
+# One static library a folder of src/. Position independent, because the preload library is made of some of them.
+function(vmsgr_module name)
+  cmake_parse_arguments(M "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(vmsgr_${name} STATIC ${M_SOURCES})
+  set_target_properties(vmsgr_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
+  target_include_directories(vmsgr_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
+  target_link_libraries(vmsgr_${name} PUBLIC ${M_DEPENDS})
+endfunction()
+
+# One test binary a folder: unit_<name>, run by ctest.
+function(vmsgr_unit_test name)
+  cmake_parse_arguments(T "" "" "SOURCES;DEPENDS" ${ARGN})
+  find_package(GTest REQUIRED)
+  add_executable(unit_${name} ${T_SOURCES})
+  target_link_libraries(unit_${name} PRIVATE ${T_DEPENDS} GTest::gtest_main Threads::Threads)
+  add_test(NAME unit_${name} COMMAND unit_${name})
+  set_tests_properties(unit_${name} PROPERTIES TIMEOUT 60)
+endfunction()

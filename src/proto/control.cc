@@ -1,0 +1,80 @@
+#include "proto/control.hh"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+
+namespace vmsgr::proto {
+
+int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> fds, int flags) noexcept {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * fds_max)] = {};
+    iovec iov{const_cast<void*>(msg), bytes};
+    msghdr h{};
+    h.msg_iov = &iov;
+    h.msg_iovlen = 1;
+    if (!fds.empty()) {
+        size_t n = std::min(fds.size(), fds_max);
+        h.msg_control = control;
+        h.msg_controllen = CMSG_SPACE(sizeof(int) * n);
+        cmsghdr* c = CMSG_FIRSTHDR(&h);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int) * n);
+        memcpy(CMSG_DATA(c), fds.data(), sizeof(int) * n);
+    }
+    ssize_t r = sys::sendmsg(sock, &h, flags | MSG_NOSIGNAL);
+    return r < 0 ? errno : size_t(r) == bytes ? 0 : EMSGSIZE;
+}
+
+int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * fds_max)];
+    iovec iov{msg, bytes};
+    msghdr h{};
+    h.msg_iov = &iov;
+    h.msg_iovlen = 1;
+    h.msg_control = control;
+    h.msg_controllen = sizeof control;
+    ssize_t r = sys::recvmsg(sock, &h, flags | MSG_CMSG_CLOEXEC);
+    if (r < 0) {
+        return errno;
+    }
+    out.bytes = size_t(r);
+    out.truncated = (h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+    out.fd_count = 0;
+    for (cmsghdr* c = CMSG_FIRSTHDR(&h); c != nullptr; c = CMSG_NXTHDR(&h, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < n; ++i) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
+            base::unique_fd owned(fd);
+            if (out.fd_count < fds_max) {
+                out.fds[out.fd_count++] = std::move(owned);
+            }
+        }
+    }
+    return 0;
+}
+
+int unix_address(const char* path, void* out, uint32_t& len) noexcept {
+    auto* un = static_cast<sockaddr_un*>(out);
+    size_t n = strlen(path);
+    if (n >= sizeof un->sun_path) {
+        return ENAMETOOLONG;
+    }
+    memset(un, 0, sizeof *un);
+    un->sun_family = AF_UNIX;
+    memcpy(un->sun_path, path, n);
+    len = uint32_t(offsetof(sockaddr_un, sun_path) + n + 1);
+    return 0;
+}
+
+}  // namespace vmsgr::proto

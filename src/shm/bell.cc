@@ -1,0 +1,104 @@
+#include "shm/bell.hh"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <string>
+
+#include "base/sys.hh"
+
+namespace vmsgr::shm {
+
+bool bell::send_token() noexcept {
+    ssize_t r;
+    do {
+        r = sys::send(_fd, &token_byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (r < 0 && errno == EINTR);
+    return r == 1;
+}
+
+bool bell::writable() const noexcept {
+    pollfd p{_fd, POLLOUT, 0};
+    return sys::poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0 && (p.revents & (POLLERR | POLLHUP)) == 0;
+}
+
+uint32_t bell::take_tokens(uint32_t n) noexcept {
+    unsigned char buf[bell_tokens_max];
+    ssize_t r;
+    do {
+        r = sys::recv(_fd, buf, n, MSG_DONTWAIT);
+    } while (r < 0 && errno == EINTR);
+    if (r <= 0) {
+        return 0;
+    }
+    for (ssize_t i = 0; i < r; ++i) {
+        if (buf[i] != token_byte) {
+            _foreign = true;
+        }
+    }
+    return uint32_t(r);
+}
+
+bell_look look_at_bell(int fd, bool wait, int& errnum) noexcept {
+    unsigned char byte;
+    ssize_t r = sys::recv(fd, &byte, 1, wait ? MSG_PEEK : MSG_PEEK | MSG_DONTWAIT);
+    if (r == 1) {
+        return bell_look::token;
+    }
+    if (r == 0) {
+        return bell_look::hangup;
+    }
+    errnum = errno;
+    // A socketpair end shows ECONNRESET once when the other end was closed with tokens unread.
+    return errnum == ECONNRESET ? bell_look::hangup : bell_look::nothing;
+}
+
+namespace {
+
+base::result<bell_pair> make_pair(int type) {
+    int fds[2];
+    if (sys::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) != 0) {
+        int e = errno;
+        return base::fail(e, std::string("socketpair: ") + strerror(e));
+    }
+    return bell_pair{base::unique_fd(fds[0]), base::unique_fd(fds[1])};
+}
+
+}  // namespace
+
+base::result<bell_pair> make_bell() {
+    auto p = make_pair(SOCK_STREAM);
+    if (p) {
+        int smallest = 0;  // the kernel raises it to its minimum
+        for (int fd : {p->program.get(), p->other.get()}) {
+            sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest);
+        }
+    }
+    return p;
+}
+
+base::result<bell_pair> make_listener_bell() { return make_pair(SOCK_SEQPACKET); }
+
+base::result<bell_limits> measure_bell() {
+    auto p = make_bell();
+    if (!p) {
+        return std::unexpected(p.error());
+    }
+    bell b(p->program.get());
+    bell_limits limits;
+    constexpr unsigned enough = 64;
+    for (unsigned n = 1; n <= enough; ++n) {
+        if (!b.send_token()) {
+            limits.until_refused = n - 1;
+            break;
+        }
+        if (limits.until_unwritable == 0 && !b.writable()) {
+            limits.until_unwritable = n;
+        }
+    }
+    return limits;
+}
+
+}  // namespace vmsgr::shm

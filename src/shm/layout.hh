@@ -1,0 +1,157 @@
+// Every struct that lies in shared memory. Seen by two processes that do not trust each other: nothing read
+// from here is used before it is copied and checked, no pointer is stored, no lock is shared.
+// docs/PROTOCOL.md describes the same layout for readers of other languages.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/address.hh"
+
+namespace vmsgr::shm {
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
+
+inline constexpr uint16_t layout_version = 1;
+inline constexpr size_t cache_line = 64;
+inline constexpr size_t page = 4096;
+
+// --- conduit: one connection between a program and its other end -------------------------------------------
+
+inline constexpr uint64_t conduit_magic = 0x74696475'6e6f6356;  // "Vconduit"
+inline constexpr uint32_t ring_bytes_min = page;
+inline constexpr uint32_t ring_bytes_max = 64u << 20;
+inline constexpr uint32_t ring_bytes_default = 256u << 10;
+
+enum ring_flag : uint32_t {
+    ring_fin = 1,    // the byte before head is the last one: end of file follows it
+    ring_reset = 2,  // the connection is broken; ring_words::error says how (an errno)
+    ring_more = 4,   // the last send had MSG_MORE: more will follow soon, a packet need not leave yet
+};
+
+// The shared words of one direction. One writer a cache line; consumer_waits alone has two.
+struct ring_words {
+    // The producer writes.
+    alignas(cache_line) std::atomic<uint64_t> head;  // bytes ever published
+    std::atomic<uint32_t> tokens_sent;               // tokens ever sent into the doorbell, counted before each
+    std::atomic<uint32_t> flags;                     // ring_flag
+    std::atomic<int32_t> error;                      // with ring_reset
+
+    // The consumer writes.
+    alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
+
+    // 1: the consumer sleeps or is about to; who turns it to 0 owes it a token.
+    alignas(cache_line) std::atomic<uint32_t> consumer_waits;
+};
+static_assert(sizeof(ring_words) == 3 * cache_line);
+static_assert(offsetof(ring_words, tail) == 64 && offsetof(ring_words, consumer_waits) == 128);
+
+// End 0 is the program that connected or accepted; end 1 is the daemon (or, for a local conduit, the accepting
+// program). End e produces into ring[e] and consumes ring[1 - e].
+enum conduit_status : uint32_t {
+    conduit_connecting = 0,
+    conduit_established = 1,
+    conduit_failed = 2,  // `error` says why; connect() shows it
+};
+
+enum end_flag : uint32_t {
+    end_accepted = 1,       // the program has taken it from the accept queue
+    end_read_shut = 2,      // shutdown(SHUT_RD)
+};
+
+struct conduit_header {
+    // Written once, before the memory is shared.
+    uint64_t magic;
+    uint16_t version;
+    uint16_t header_bytes;  // where ring 0's bytes begin; ring 1's follow them
+    uint32_t ring_bytes;    // capacity of each ring, a power of two
+    uint64_t key;           // random; who knows it may ask the daemon for this connection
+
+    // End 1 writes: the outcome of a connect. Addresses first, then error, then status (release).
+    alignas(cache_line) std::atomic<uint32_t> status;
+    std::atomic<int32_t> error;
+    base::address local;
+    base::address peer;
+
+    // End 0 writes.
+    alignas(cache_line) std::atomic<uint32_t> end0_flags;
+
+    ring_words ring[2];
+};
+static_assert(sizeof(conduit_header) == 3 * cache_line + 2 * sizeof(ring_words));
+static_assert(sizeof(conduit_header) <= page);
+
+inline constexpr uint16_t conduit_header_bytes = page;
+constexpr size_t conduit_bytes(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
+
+// --- session: one attached process ---------------------------------------------------------------------------
+
+inline constexpr uint64_t session_magic = 0x6e6f6973'73657356;  // "Vsession"
+inline constexpr size_t name_bytes = 32;
+
+// A job slot is free, being filled by the program, or posted; the daemon copies a posted one and frees it.
+// The program's threads race for slots with compare-exchange on `state`.
+enum slot_state : uint32_t { slot_free = 0, slot_filling = 1, slot_posted = 2 };
+
+struct listen_job {
+    std::atomic<uint32_t> state;
+    int32_t fd;  // the program's number for it, for people
+    uint64_t key;
+    base::address local;
+    char route[name_bytes];
+    uint8_t spare[24];
+};
+static_assert(sizeof(listen_job) == 96 && offsetof(listen_job, route) == 40);
+
+struct connect_job {
+    std::atomic<uint32_t> state;
+    int32_t fd;
+    uint64_t key;
+    base::address peer;
+    char route[name_bytes];
+    uint32_t ring_bytes;
+    uint8_t spare[20];
+};
+static_assert(sizeof(connect_job) == 96 && offsetof(connect_job, route) == 40);
+
+enum connected_state : uint32_t { connected_free = 0, connected_open = 1 };
+
+// What stands. The daemon writes it all but `fd`, which is the program's.
+struct connected_entry {
+    std::atomic<uint32_t> state;
+    std::atomic<int32_t> fd;
+    uint64_t key;
+    base::address local;
+    base::address peer;
+    uint32_t role;   // 0 client, 1 server
+    uint32_t shard;
+    uint8_t spare[24];
+};
+static_assert(sizeof(connected_entry) == 96);
+
+inline constexpr uint32_t listen_slots = 64;
+inline constexpr uint32_t connect_slots = 256;
+inline constexpr uint32_t connected_slots = 16384;
+inline constexpr uint32_t no_slot = 0xffffffff;
+
+struct session_segment {
+    uint64_t magic;
+    uint16_t version;
+    uint16_t spare0;
+    uint32_t bytes;
+    uint64_t session_id;
+
+    // The program counts, the daemon shows.
+    alignas(cache_line) std::atomic<uint64_t> connects_routed;
+    std::atomic<uint64_t> listens_routed;
+    std::atomic<uint64_t> fell_back;  // routed, but the daemon was not there or refused
+    std::atomic<uint64_t> faults;     // believed impossible
+
+    alignas(cache_line) listen_job listen[listen_slots];
+    connect_job connect[connect_slots];
+    connected_entry connected[connected_slots];
+};
+static_assert(offsetof(session_segment, listen) == 128);
+
+}  // namespace vmsgr::shm

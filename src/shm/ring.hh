@@ -1,0 +1,225 @@
+// A byte ring with one producer and one consumer in two processes: indices run freely in 64 bits, the capacity
+// is a power of two. Each side's own index lives in its private state (tx_state, rx_state) and is only
+// published; the other side's index is read once a call and checked before use.
+//
+// Who may call: a ring_sender under its side's send lock or on its shard, a ring_receiver likewise.
+// The wake protocol (which byte on the doorbell is owed when) is here too, as it is inseparable from the order
+// of these loads and stores. models/wake.pml is its proof; a change here starts there.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+
+#include "shm/bell.hh"
+#include "shm/layout.hh"
+
+namespace vmsgr::shm {
+
+// Private to a side: in the daemon's heap, or in a page that only the program's own forks share.
+struct tx_state {
+    uint64_t head = 0;
+    uint64_t tail_seen = 0;
+};
+struct rx_state {
+    uint64_t tail = 0;
+    uint64_t head_seen = 0;
+    uint32_t tokens_taken = 0;
+};
+
+// Up to two pieces of ring memory, in order. An empty second piece has length 0.
+struct pieces {
+    std::array<iovec, 2> iov{};
+    int count() const noexcept { return iov[1].iov_len != 0 ? 2 : 1; }
+    size_t bytes() const noexcept { return iov[0].iov_len + iov[1].iov_len; }
+};
+
+inline pieces ring_pieces(std::byte* data, uint64_t capacity, uint64_t from, size_t n) noexcept {
+    uint64_t at = from & (capacity - 1);
+    size_t first = std::min<uint64_t>(n, capacity - at);
+    return {{iovec{data + at, first}, iovec{data, n - first}}};
+}
+
+inline void full_fence() noexcept { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
+// The answer of a look at the other side's index.
+enum class look : uint8_t { ok, bad_index };
+
+class ring_sender {
+    ring_words* _w;
+    std::byte* _data;
+    uint64_t _capacity;
+    tx_state* _st;
+
+public:
+    ring_sender(ring_words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
+        : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
+
+    uint64_t capacity() const noexcept { return _capacity; }
+    size_t free_seen() const noexcept { return _capacity - (_st->head - _st->tail_seen); }
+
+    // Free bytes now. bad_index: the peer published nonsense; this conduit is to be closed.
+    look free_bytes(size_t& n) noexcept {
+        uint64_t tail = _w->tail.load(std::memory_order_acquire);  // pairs with ring_receiver::consume
+        if (tail - _st->tail_seen > _st->head - _st->tail_seen) {
+            return look::bad_index;
+        }
+        _st->tail_seen = tail;
+        n = free_seen();
+        return look::ok;
+    }
+    // Precondition: n <= the free bytes last seen.
+    pieces space(size_t n) const noexcept { return ring_pieces(_data, _capacity, _st->head, n); }
+
+    // Makes n bytes visible. wake() is owed afterwards, once for any number of publishes.
+    void publish(size_t n) noexcept {
+        _st->head += n;
+        _w->head.store(_st->head, std::memory_order_release);  // pairs with ring_receiver::data_bytes
+    }
+    // For a side that lost a holder in the middle (a killed fork): what is private is true.
+    void republish() noexcept { _w->head.store(_st->head, std::memory_order_release); }
+
+    // fin or reset, after the last publish. wake() or closing the doorbell is owed.
+    void set_flags(uint32_t flags) noexcept { _w->flags.fetch_or(flags, std::memory_order_release); }
+    void set_more(bool more) noexcept {
+        uint32_t f = _w->flags.load(std::memory_order_relaxed);
+        if (((f & ring_more) != 0) != more) {
+            _w->flags.store(more ? f | ring_more : f & ~ring_more, std::memory_order_release);
+        }
+    }
+    void reset(int err) noexcept {
+        _w->error.store(err, std::memory_order_relaxed);
+        set_flags(ring_reset);
+    }
+
+    // Sends a token when the consumer has announced that it waits.
+    template <typename Bell>
+    void wake(Bell& bell) noexcept {
+        full_fence();  // publish before the look; pairs with ring_receiver::settle
+        if (_w->consumer_waits.load(std::memory_order_relaxed) != 0 &&
+            _w->consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
+            send_token(bell);
+        }
+    }
+
+    // Ring full: fills the doorbell until this end is not writable, so that poll and epoll show OUT only once the
+    // consumer has freed enough. True: there is room after all.
+    template <typename Bell>
+    look await_space(Bell& bell, bool& room) noexcept {
+        size_t n = 0;
+        for (;;) {
+            // The last look comes after the last token was counted: pairs with ring_receiver::relieve.
+            full_fence();
+            if (free_bytes(n) != look::ok) {
+                return look::bad_index;
+            }
+            room = n != 0;
+            if (room || !bell.writable() || !send_token(bell)) {
+                return look::ok;
+            }
+        }
+    }
+
+private:
+    // Counted before it is sent, so that the reader it wakes can take it.
+    template <typename Bell>
+    bool send_token(Bell& bell) noexcept {
+        _w->tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+        if (bell.send_token()) {
+            return true;
+        }
+        // The other end is gone (its hang-up is seen elsewhere), or a stranger filled the socket.
+        _w->tokens_sent.fetch_sub(1, std::memory_order_seq_cst);
+        _w->consumer_waits.store(1, std::memory_order_seq_cst);
+        return false;
+    }
+};
+
+class ring_receiver {
+    ring_words* _w;
+    std::byte* _data;
+    uint64_t _capacity;
+    rx_state* _st;
+
+public:
+    ring_receiver(ring_words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
+        : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
+
+    uint64_t capacity() const noexcept { return _capacity; }
+
+    // Bytes to read now.
+    look data_bytes(size_t& n) noexcept {
+        uint64_t head = _w->head.load(std::memory_order_acquire);  // pairs with ring_sender::publish
+        n = head - _st->tail;
+        if (n > _capacity || head - _st->head_seen > n) {
+            return look::bad_index;
+        }
+        _st->head_seen = head;
+        return look::ok;
+    }
+    bool has_data() const noexcept { return _w->head.load(std::memory_order_acquire) != _st->tail; }
+    pieces data(size_t n, size_t skip = 0) const noexcept {
+        return ring_pieces(_data, _capacity, _st->tail + skip, n);
+    }
+
+    // Frees n bytes. relieve() or settle() is owed afterwards.
+    void consume(size_t n) noexcept {
+        _st->tail += n;
+        _w->tail.store(_st->tail, std::memory_order_release);  // pairs with ring_sender::free_bytes
+    }
+    void republish() noexcept { _w->tail.store(_st->tail, std::memory_order_release); }
+
+    uint32_t flags() const noexcept { return _w->flags.load(std::memory_order_acquire); }
+    int error() const noexcept { return _w->error.load(std::memory_order_relaxed); }
+
+    // Data is left after a consume: gives a producer that waits for room its writable end back, and keeps
+    // one token so that this end stays readable.
+    template <typename Bell>
+    void relieve(Bell& bell) noexcept {
+        full_fence();  // consume before the look at the count; pairs with ring_sender::await_space
+        uint32_t unread = _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken;
+        if (unread >= 2) {
+            size_t left = _st->head_seen - _st->tail;
+            if (_capacity - left >= _capacity / 2) {
+                take(bell, unread - 1);
+            }
+        }
+    }
+
+    // The ring was seen empty: announces that this side waits, looks again, and only then takes the tokens that
+    // were counted before the announcement. A later token answers it and must stay. True: still empty.
+    // Tokens are bounded also when data keeps coming: all but one are taken then.
+    template <typename Bell>
+    bool settle(Bell& bell) noexcept {
+        uint32_t before = _w->tokens_sent.load(std::memory_order_acquire);
+        _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
+        full_fence();  // announce before the look; pairs with ring_sender::wake
+        uint32_t unread = before - _st->tokens_taken;
+        bool empty = !has_data();
+        if (empty) {
+            if (unread != 0) {
+                take(bell, unread);
+            }
+        } else if (unread >= 2) {
+            take(bell, unread - 1);
+        }
+        return empty;
+    }
+    // The daemon while it polls: no token is wanted.
+    void stay_awake() noexcept {
+        if (_w->consumer_waits.load(std::memory_order_relaxed) != 0) {
+            _w->consumer_waits.store(0, std::memory_order_relaxed);
+        }
+    }
+
+private:
+    template <typename Bell>
+    void take(Bell& bell, uint32_t n) noexcept {
+        _st->tokens_taken += bell.take_tokens(std::min<uint32_t>(n, bell_tokens_max));
+    }
+};
+
+}  // namespace vmsgr::shm

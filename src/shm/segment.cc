@@ -1,0 +1,150 @@
+#include "shm/segment.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <string>
+
+#include "base/sys.hh"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+namespace vmsgr::shm {
+
+namespace {
+
+constexpr int needed_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+base::error os_error(const char* what) {
+    int e = errno;
+    return {e, std::string(what) + ": " + strerror(e)};
+}
+
+}  // namespace
+
+mapping& mapping::operator=(mapping&& o) noexcept {
+    if (this != &o) {
+        this->~mapping();
+        _at = std::exchange(o._at, nullptr);
+        _bytes = std::exchange(o._bytes, 0);
+    }
+    return *this;
+}
+
+mapping::~mapping() {
+    if (_at != nullptr) {
+        ::munmap(_at, _bytes);
+    }
+}
+
+base::result<base::unique_fd> create_sealed(const char* name, size_t bytes) {
+    constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    // Kernels before 6.3 do not know MFD_NOEXEC_SEAL; later ones warn without it.
+    base::unique_fd fd(::memfd_create(name, flags | MFD_NOEXEC_SEAL));
+    if (!fd && errno == EINVAL) {
+        fd.reset(::memfd_create(name, flags));
+    }
+    if (!fd) {
+        return std::unexpected(os_error("memfd_create"));
+    }
+    if (::ftruncate(fd.get(), off_t(bytes)) != 0) {
+        return std::unexpected(os_error("ftruncate of shared memory"));
+    }
+    if (sys::fcntl(fd.get(), F_ADD_SEALS, needed_seals) != 0) {
+        return std::unexpected(os_error("sealing shared memory"));
+    }
+    return fd;
+}
+
+base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
+    int seals = sys::fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & needed_seals) != needed_seals) {
+        return base::fail(EINVAL, "shared memory is not sealed against resizing");
+    }
+    struct stat st;
+    if (::fstat(fd, &st) != 0) {
+        return std::unexpected(os_error("fstat of shared memory"));
+    }
+    if (st.st_size < 0 || size_t(st.st_size) < min || size_t(st.st_size) > max) {
+        return base::fail(EINVAL, "shared memory of " + std::to_string(st.st_size) + " bytes, expected " +
+                                      std::to_string(min) + " to " + std::to_string(max));
+    }
+    return size_t(st.st_size);
+}
+
+base::result<mapping> map_sealed(int fd, size_t bytes) {
+    if (auto size = sealed_size(fd, bytes, bytes); !size) {
+        return std::unexpected(size.error());
+    }
+    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) {
+        return std::unexpected(os_error("mmap of shared memory"));
+    }
+    return mapping(static_cast<std::byte*>(at), bytes);
+}
+
+bool valid_ring_bytes(uint64_t n) noexcept {
+    return n >= ring_bytes_min && n <= ring_bytes_max && std::has_single_bit(n);
+}
+
+base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
+    new_conduit c;
+    auto fd = create_sealed("vmsgr-conduit", conduit_bytes(ring_bytes));
+    if (!fd) {
+        return std::unexpected(fd.error());
+    }
+    c.fd = std::move(*fd);
+    auto map = map_sealed(c.fd.get(), conduit_bytes(ring_bytes));
+    if (!map) {
+        return std::unexpected(map.error());
+    }
+    c.memory.map = std::move(*map);
+    c.memory.capacity = ring_bytes;
+    // New shared memory is zero: every other word starts right.
+    conduit_header& h = c.memory.header();
+    h.magic = conduit_magic;
+    h.version = layout_version;
+    h.header_bytes = conduit_header_bytes;
+    h.ring_bytes = ring_bytes;
+    h.key = key;
+    for (auto& r : h.ring) {
+        r.consumer_waits.store(1, std::memory_order_relaxed);
+    }
+    return c;
+}
+
+base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
+    auto size = sealed_size(fd, conduit_bytes(ring_bytes_min), conduit_bytes(ring_bytes_max));
+    if (!size) {
+        return std::unexpected(size.error());
+    }
+    uint64_t ring_bytes = (*size - conduit_header_bytes) / 2;
+    if (!valid_ring_bytes(ring_bytes) || conduit_bytes(uint32_t(ring_bytes)) != *size) {
+        return base::fail(EINVAL, "a conduit of " + std::to_string(*size) + " bytes has no two whole rings");
+    }
+    if (ring_bytes > ring_limit) {
+        return base::fail(ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " +
+                                       std::to_string(ring_limit));
+    }
+    auto map = map_sealed(fd, *size);
+    if (!map) {
+        return std::unexpected(map.error());
+    }
+    conduit c{std::move(*map), ring_bytes};
+    const conduit_header& h = c.header();
+    if (h.magic != conduit_magic || h.version != layout_version || h.header_bytes != conduit_header_bytes ||
+        h.ring_bytes != ring_bytes) {
+        return base::fail(EPROTO, "a conduit of another layout (version " + std::to_string(h.version) +
+                                      ", ours is " + std::to_string(layout_version) + ")");
+    }
+    return c;
+}
+
+}  // namespace vmsgr::shm

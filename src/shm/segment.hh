@@ -1,0 +1,59 @@
+// Sealed shared memory. A memfd that can still shrink lets its other holder kill us with SIGBUS, so everything
+// passed between processes carries F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL, and is refused without them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/error.hh"
+#include "base/unique_fd.hh"
+#include "shm/layout.hh"
+
+namespace vmsgr::shm {
+
+// A shared mapping with one owner. Any thread.
+class mapping {
+    std::byte* _at = nullptr;
+    size_t _bytes = 0;
+
+public:
+    mapping() noexcept = default;
+    mapping(std::byte* at, size_t bytes) noexcept : _at(at), _bytes(bytes) {}
+    mapping(mapping&& o) noexcept : _at(std::exchange(o._at, nullptr)), _bytes(std::exchange(o._bytes, 0)) {}
+    mapping& operator=(mapping&& o) noexcept;
+    ~mapping();
+
+    std::byte* data() const noexcept { return _at; }
+    size_t size() const noexcept { return _bytes; }
+    explicit operator bool() const noexcept { return _at != nullptr; }
+    std::byte* release() noexcept { return std::exchange(_at, nullptr); }
+};
+
+base::result<base::unique_fd> create_sealed(const char* name, size_t bytes);
+// Maps a memfd that somebody sent: checks seals and that its size is exactly `bytes`.
+base::result<mapping> map_sealed(int fd, size_t bytes);
+// The size of a sealed memfd, if it has the seals and lies within [min, max].
+base::result<size_t> sealed_size(int fd, size_t min, size_t max);
+
+// A mapped conduit. header() and ring bytes stay valid while the mapping does.
+struct conduit {
+    mapping map;
+    uint64_t capacity = 0;  // of each ring; checked, private
+
+    conduit_header& header() const noexcept { return *reinterpret_cast<conduit_header*>(map.data()); }
+    std::byte* ring_data(int ring) const noexcept {
+        return map.data() + conduit_header_bytes + (ring != 0 ? capacity : 0);
+    }
+};
+
+bool valid_ring_bytes(uint64_t n) noexcept;
+// New memory with its header filled in. ring_bytes: a power of two within the layout's limits.
+struct new_conduit {
+    base::unique_fd fd;
+    conduit memory;
+};
+base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key);
+// Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours.
+base::result<conduit> open_conduit(int fd, uint64_t ring_limit);
+
+}  // namespace vmsgr::shm
