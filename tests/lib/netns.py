@@ -2,9 +2,7 @@
 
 Works as root, and as any user inside `unshare -Urn`: no names under /run/netns are used.
 """
-import errno
 import ipaddress
-import os
 import re
 import subprocess
 
@@ -122,13 +120,20 @@ def tcp_sockets(netns=None, states=("ESTAB",)):
     return [s for s in found if s.state in states] if states else found
 
 
-def port_refuses(address, port, netns=None):
-    """True when a TCP connect to the port is refused at once (kernel sockets, from inside the namespace)."""
-    code = ("import socket,sys;s=socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET);"
-            "s.settimeout(1);sys.exit(s.connect_ex((sys.argv[1],int(sys.argv[2]))))")
-    done = run(["/usr/bin/python3", "-IS", "-c", code, address, port], netns=netns, check=False)
-    return done.returncode == errno.ECONNREFUSED
+CONNECT = """
+import socket, sys, time
+for where in sys.argv[1:]:
+    address, _, port = where.rpartition(':')
+    s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET)
+    s.settimeout(5)
+    began = time.monotonic()
+    print(s.connect_ex((address, int(port))), time.monotonic() - began)
+    s.close()
+"""
 
 
-def is_root():
-    return os.geteuid() == 0
+def connect_all(endpoints, netns=None, prefix=()):
+    """Tries a TCP connect to each (address, port), behind a command prefix: [(errno or 0, seconds)]."""
+    words = [f"{address}:{port}" for address, port in endpoints]
+    done = run([*prefix, "/usr/bin/python3", "-IS", "-c", CONNECT, *words], netns=netns, timeout_s=60)
+    return [(int(code), float(took)) for code, took in map(str.split, done.stdout.splitlines())]
