@@ -30,9 +30,9 @@ void read_socket(reader& r, const spot& at, std::string& out) {
         return;
     }
     if (!text->starts_with('/') || text->ends_with('/')) {
-        r.refuse(at, quoted(*text) + " is not an absolute path of a socket, such as " + proto::default_socket);
+        r.refuse(at, quote(*text) + " is not an absolute path of a socket, such as " + proto::default_socket);
     } else if (text->size() > socket_bytes_max) {
-        r.refuse(at, quoted(*text) + " has " + std::to_string(text->size()) + " characters; a socket's path has at most " +
+        r.refuse(at, quote(*text) + " has " + std::to_string(text->size()) + " characters; a socket's path has at most " +
                          std::to_string(socket_bytes_max));
     } else {
         out = *text;
@@ -48,7 +48,7 @@ void read_mode(reader& r, const spot& at, unsigned& out) {
     unsigned mode = 0;
     auto [end, ec] = std::from_chars(text->data(), text->data() + text->size(), mode, 8);
     if (ec != std::errc{} || end != text->data() + text->size() || mode > 0777) {
-        r.refuse(at, quoted(*text) + " is not " + std::string(expected));
+        r.refuse(at, quote(*text) + " is not " + std::string(expected));
         return;
     }
     out = mode;
@@ -82,7 +82,7 @@ void read_ids(reader& r, const spot& at, std::vector<uint32_t>& out, bool user) 
         }
         auto id = look_up(*text, user);
         if (!id) {
-            r.refuse(s, "no " + std::string(what) + " " + quoted(*text) + " on this machine");
+            r.refuse(s, "no " + std::string(what) + " " + quote(*text) + " on this machine");
         } else if (out.size() == ids_max) {
             r.refuse(s, "is one too many; " + std::to_string(ids_max) + " are allowed");
         } else {
@@ -99,7 +99,7 @@ void read_access(reader& r, const spot& at, access_config& out) {
                        [&](const spot& s) {
                            auto text = r.scalar(s, "a group's name");
                            if (text && !look_up(*text, false)) {
-                               r.refuse(s, "no group " + quoted(*text) + " on this machine");
+                               r.refuse(s, "no group " + quote(*text) + " on this machine");
                            }
                            out.group = text.value_or("");
                        }},
@@ -114,7 +114,7 @@ void read_ring_bytes(reader& r, const spot& at, uint32_t& out) {
         return;
     }
     if (!shm::valid_ring_bytes(*n)) {
-        r.refuse(at, quoted(at.node.Scalar()) + " is not a power of two; the next one is " +
+        r.refuse(at, quote(at.node.Scalar()) + " is not a power of two; the next one is " +
                          size_text(std::bit_ceil(*n)));
         return;
     }
@@ -164,7 +164,7 @@ void read_cpuset(reader& r, const spot& at, std::string& out) {
         return;
     }
     if (!text->empty() && count_cpus(*text) == 0) {
-        r.refuse(at, quoted(*text) + " is not a set of processors such as 0-3,8");
+        r.refuse(at, quote(*text) + " is not a set of processors such as 0-3,8");
         return;
     }
     out = *text;
@@ -212,12 +212,12 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
         out.shards = std::min(cpus, shards_default_max);
     } else if (cpus != 0 && out.shards > cpus) {
         r.refuse(*shards, std::to_string(out.shards) + " is more than the " + std::to_string(cpus) +
-                              " processors of cpuset " + quoted(out.cpuset));
+                              " processors of cpuset " + quote(out.cpuset));
     }
     if (!memory) {
         out.memory_bytes = memory_bytes_per_shard_default * out.shards;
     } else if (out.memory_bytes / out.shards < memory_bytes_per_shard_min) {
-        r.refuse(*memory, quoted(memory->node.Scalar()) + " is too little for " + std::to_string(out.shards) +
+        r.refuse(*memory, quote(memory->node.Scalar()) + " is too little for " + std::to_string(out.shards) +
                               " shards; expected at least " + size_text(memory_bytes_per_shard_min * out.shards));
     }
 }

@@ -22,7 +22,7 @@ int line_of(const YAML::Node& n, int otherwise) {
 }
 
 std::string kind_of(const YAML::Node& n) {
-    return n.IsScalar() ? "is " + quoted(n.Scalar())
+    return n.IsScalar() ? "is " + quote(n.Scalar())
            : n.IsSequence() ? "is a list"
            : n.IsMap()      ? "is a mapping"
                             : "has no value";
@@ -82,7 +82,7 @@ std::optional<spot> reader::document(std::string_view text) {
         }
         if (!all[0].IsMap()) {
             return refuse(top, "expected keys such as 'socket:' and 'routes:', found " +
-                                   (all[0].IsSequence() ? std::string("a list") : quoted(all[0].Scalar())));
+                                   (all[0].IsSequence() ? std::string("a list") : quote(all[0].Scalar())));
         }
         return top;
     } catch (const YAML::Exception& e) {
@@ -111,8 +111,8 @@ bool reader::mapping(const spot& at, std::initializer_list<field> fields) {
             return false;
         }
         const std::string& key = entry.first.Scalar();
-        bool plain = quoted(key).size() == key.size() + 2;  // nothing to be escaped or cut
-        spot value{entry.second, (at.path.empty() ? "" : at.path + ".") + (plain ? key : quoted(key)), line};
+        bool plain = quote(key).size() == key.size() + 2;  // nothing to be escaped or cut
+        spot value{entry.second, (at.path.empty() ? "" : at.path + ".") + (plain ? key : quote(key)), line};
         auto before = std::ranges::find(seen, key, &std::pair<std::string, int>::first);
         if (before != seen.end()) {
             refuse(value, "stands here a second time; the first is in line " + std::to_string(before->second));
@@ -151,7 +151,7 @@ std::optional<std::string> reader::scalar(const spot& at, std::string_view expec
     }
     const std::string& text = at.node.Scalar();
     if (std::ranges::any_of(text, [](unsigned char c) { return c < ' ' || c == 127; })) {
-        return refuse(at, quoted(text) + " holds a control character, expected " + std::string(expected));
+        return refuse(at, quote(text) + " holds a control character, expected " + std::string(expected));
     }
     return text;
 }
@@ -165,7 +165,7 @@ std::optional<uint64_t> reader::number(const spot& at, uint64_t min, uint64_t ma
     std::string_view rest;
     auto n = to_number(*text, rest);
     if (!n || !rest.empty() || *n < min || *n > max) {
-        return refuse(at, quoted(*text) + " is not " + expected);
+        return refuse(at, quote(*text) + " is not " + expected);
     }
     return n;
 }
@@ -179,10 +179,10 @@ std::optional<uint64_t> reader::size(const spot& at, uint64_t min, uint64_t max)
     auto n = to_number(*text, unit);
     unsigned shift = unit_shift(unit);
     if (!n || (!unit.empty() && shift == 0)) {
-        return refuse(at, quoted(*text) + " is not a size; expected one such as 64K, 256M or 1G");
+        return refuse(at, quote(*text) + " is not a size; expected one such as 64K, 256M or 1G");
     }
     if (*n > (UINT64_MAX >> shift) || *n << shift < min || *n << shift > max) {
-        return refuse(at, quoted(*text) + " is not within " + size_text(min) + " and " + size_text(max));
+        return refuse(at, quote(*text) + " is not within " + size_text(min) + " and " + size_text(max));
     }
     return *n << shift;
 }
@@ -194,7 +194,7 @@ std::optional<size_t> reader::word(const spot& at, std::span<const std::string_v
     }
     auto found = std::ranges::find(words, std::string_view(*text));
     if (found == words.end()) {
-        return refuse(at, quoted(*text) + " is not one of " + listed(words) + did_you_mean(*text, words));
+        return refuse(at, quote(*text) + " is not one of " + listed(words) + did_you_mean(*text, words));
     }
     return size_t(found - words.begin());
 }

@@ -34,10 +34,10 @@ void read_word(reader& r, const spot& at, std::array<char, N>& out, std::string_
     } else if (text->empty()) {
         r.refuse(at, "is empty, expected " + std::string(what));
     } else if (text->size() >= N) {
-        r.refuse(at, quoted(*text) + " has " + std::to_string(text->size()) + " characters, at most " +
+        r.refuse(at, quote(*text) + " has " + std::to_string(text->size()) + " characters, at most " +
                          std::to_string(N - 1) + " are allowed");
     } else {
-        r.refuse(at, quoted(*text) + " holds a space, ';' or control character, expected " + std::string(what));
+        r.refuse(at, quote(*text) + " holds a space, ';' or control character, expected " + std::string(what));
     }
 }
 
@@ -45,7 +45,7 @@ void read_program(reader& r, const spot& at, proto::route& out) {
     read_word(r, at, out.program, "a program's name such as \"ceph-osd\" or \"redis-*\"");
     auto text = out.program_text();
     if (auto slash = text.rfind('/'); !r.failed() && slash != text.npos) {
-        r.refuse(at, quoted(text) + " is a path; routes match names, write " + quoted(text.substr(slash + 1)));
+        r.refuse(at, quote(text) + " is a path; routes match names, write " + quote(text.substr(slash + 1)));
     }
 }
 
@@ -72,11 +72,11 @@ void read_address(reader& r, const spot& at, proto::route& out) {
         } else if (auto a = base::parse_address(*text); a && a->port != 0) {
             why += "; ports have their own key, 'ports'";
         }
-        r.refuse(at, quoted(*text) + " " + why);
+        r.refuse(at, quote(*text) + " " + why);
         return;
     }
     if (clear_host_bits(*p)) {
-        r.refuse(at, quoted(*text) + " has bits set beyond its prefix; write " + base::to_string(*p) +
+        r.refuse(at, quote(*text) + " has bits set beyond its prefix; write " + base::to_string(*p) +
                          " for the network, or " + text->substr(0, text->find('/')) + " for the one address");
         return;
     }
@@ -99,11 +99,11 @@ void read_ports(reader& r, const spot& at, proto::route& out) {
     std::string_view low = whole.substr(0, dash), high = dash == whole.npos ? low : whole.substr(dash + 1);
     unsigned first = 0, last = 0;
     if (!parse_port(low, first) || !parse_port(high, last)) {
-        r.refuse(at, quoted(*text) + " is not " + std::string(expected));
+        r.refuse(at, quote(*text) + " is not " + std::string(expected));
     } else if (first > 65535 || last > 65535) {
-        r.refuse(at, quoted(*text) + ": ports end at 65535");
+        r.refuse(at, quote(*text) + ": ports end at 65535");
     } else if (first > last) {
-        r.refuse(at, quoted(*text) + " ends before it begins; write " + std::to_string(last) + "-" +
+        r.refuse(at, quote(*text) + " ends before it begins; write " + std::to_string(last) + "-" +
                          std::to_string(first));
     } else {
         out.port_first = uint16_t(first);
@@ -169,7 +169,7 @@ void read_routes(reader& r, const spot& at, proto::route_table& out) {
         read_route(r, s, added);
         auto same = std::ranges::find(out.begin(), out.end(), added.name_text(), &proto::route::name_text);
         if (!r.failed() && same != out.end()) {
-            r.refuse(s, "name " + quoted(added.name_text()) + " is taken by routes[" +
+            r.refuse(s, "name " + quote(added.name_text()) + " is taken by routes[" +
                             std::to_string(same - out.begin()) + "]; give it another");
             return;
         }

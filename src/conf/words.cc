@@ -69,7 +69,7 @@ std::string one_line(std::string_view text) {
     return out;
 }
 
-std::string quoted(std::string_view text) {
+std::string quote(std::string_view text) {
     return "'" + one_line(text.substr(0, quoted_bytes_max)) + (text.size() > quoted_bytes_max ? "...'" : "'");
 }
 

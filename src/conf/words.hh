@@ -19,7 +19,7 @@ std::string did_you_mean(std::string_view word, std::span<const std::string_view
 std::string one_line(std::string_view text);
 // 'text', as one_line gives it, cut after quoted_bytes_max.
 inline constexpr size_t quoted_bytes_max = 80;
-std::string quoted(std::string_view text);
+std::string quote(std::string_view text);
 
 // "posix, direct, deny"
 std::string listed(std::span<const std::string_view> words);

@@ -1,0 +1,128 @@
+#include "shm/bell.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace vmsgr::shm {
+namespace {
+
+short events(int fd) {
+    pollfd p{fd, POLLIN | POLLOUT | POLLRDHUP, 0};
+    return ::poll(&p, 1, 0) < 0 ? short(-1) : p.revents;
+}
+
+TEST(bell, this_kernel_counts_as_the_protocol_needs) {
+    auto limits = measure_bell();
+    ASSERT_TRUE(limits) << limits.error().text;
+    EXPECT_TRUE(limits->usable()) << limits->until_unwritable << " until not writable, " << limits->until_refused
+                                  << " until refused";
+}
+
+TEST(bell, tokens_show_as_in_and_out) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    bell a(p->program.get()), b(p->other.get());
+    EXPECT_EQ(events(a.fd()), POLLOUT);
+    EXPECT_EQ(events(b.fd()), POLLOUT);
+    ASSERT_TRUE(a.send_token());
+    EXPECT_EQ(events(a.fd()), POLLOUT) << "one token leaves the end writable";
+    EXPECT_EQ(events(b.fd()), POLLIN | POLLOUT);
+    while (a.writable()) {
+        ASSERT_TRUE(a.send_token());
+    }
+    EXPECT_EQ(events(a.fd()), 0);
+    while (!a.writable()) {
+        ASSERT_EQ(b.take_tokens(1), 1u);
+    }
+    EXPECT_EQ(events(b.fd()), POLLIN | POLLOUT) << "writable again before the last token was taken";
+}
+
+TEST(bell, each_token_is_an_edge) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    bell a(p->program.get()), b(p->other.get());
+    base::unique_fd ep(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event e{};
+    e.events = EPOLLIN | EPOLLET;
+    ASSERT_EQ(::epoll_ctl(ep.get(), EPOLL_CTL_ADD, b.fd(), &e), 0);
+    for (int i = 0; i < 3; ++i) {
+        ASSERT_TRUE(a.send_token());
+        EXPECT_EQ(::epoll_wait(ep.get(), &e, 1, 0), 1) << i;
+        EXPECT_EQ(::epoll_wait(ep.get(), &e, 1, 0), 0) << i;
+    }
+}
+
+TEST(bell, relief_is_an_edge_for_the_sender) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    bell a(p->program.get()), b(p->other.get());
+    unsigned sent = 0;
+    while (a.writable()) {
+        ASSERT_TRUE(a.send_token());
+        ++sent;
+    }
+    base::unique_fd ep(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event e{};
+    e.events = EPOLLOUT | EPOLLET;
+    ASSERT_EQ(::epoll_ctl(ep.get(), EPOLL_CTL_ADD, a.fd(), &e), 0);
+    EXPECT_EQ(::epoll_wait(ep.get(), &e, 1, 0), 0);
+    EXPECT_EQ(b.take_tokens(sent - 1), sent - 1);
+    EXPECT_EQ(::epoll_wait(ep.get(), &e, 1, 0), 1);
+}
+
+TEST(bell, close_hangs_up_when_the_last_holder_is_gone) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    base::unique_fd copy(::dup(p->other.get()));
+    int err = 0;
+    p->other.reset();
+    EXPECT_EQ(look_at_bell(p->program.get(), false, err), bell_look::nothing);
+    EXPECT_EQ(err, EAGAIN);
+    copy.reset();
+    EXPECT_EQ(look_at_bell(p->program.get(), false, err), bell_look::hangup);
+    EXPECT_TRUE(events(p->program.get()) & POLLHUP);
+}
+
+TEST(bell, close_with_unread_tokens_is_a_hangup_too) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    ASSERT_TRUE(bell(p->program.get()).send_token());
+    p->other.reset();
+    int err = 0;
+    EXPECT_EQ(look_at_bell(p->program.get(), false, err), bell_look::hangup);
+    EXPECT_FALSE(bell(p->program.get()).writable());
+}
+
+TEST(bell, foreign_bytes_are_noticed) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    bell b(p->other.get());
+    ASSERT_EQ(::write(p->program.get(), "hi", 2), 2);
+    EXPECT_EQ(b.take_tokens(bell_tokens_max), 2u);
+    EXPECT_TRUE(b.foreign());
+}
+
+TEST(bell, taking_from_nothing_takes_nothing) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    EXPECT_EQ(bell(p->other.get()).take_tokens(5), 0u);
+}
+
+TEST(bell, listener_bell_keeps_messages_apart) {
+    auto p = make_listener_bell();
+    ASSERT_TRUE(p);
+    ASSERT_EQ(::send(p->other.get(), "ab", 2, 0), 2);
+    ASSERT_EQ(::send(p->other.get(), "c", 1, 0), 1);
+    char buf[8];
+    EXPECT_EQ(::recv(p->program.get(), buf, sizeof buf, 0), 2);
+    EXPECT_EQ(::recv(p->program.get(), buf, sizeof buf, 0), 1);
+    EXPECT_EQ(::fcntl(p->program.get(), F_GETFD), FD_CLOEXEC);
+}
+
+}  // namespace
+}  // namespace vmsgr::shm

@@ -1,0 +1,221 @@
+#include "shm/ring.hh"
+
+#include <random>
+
+#include "shm/tests/ends.hh"
+
+namespace vmsgr::shm {
+namespace {
+
+TEST(ring, bytes_come_out_as_they_went_in) {
+    const unsigned seed = std::random_device{}();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937 rng(seed);
+    for (uint32_t ring_bytes : {4096u, 65536u}) {
+        ends e(ring_bytes);
+        uint64_t in = 0, out = 0;
+        while (out < 20u << 20) {
+            in += e.put(rng() % (2 * ring_bytes));
+            out += e.get(rng() % (2 * ring_bytes));
+            ASSERT_LE(out, in);
+            ASSERT_LE(in - out, ring_bytes);
+        }
+        out += e.get(ring_bytes);
+        EXPECT_EQ(in, out);
+    }
+}
+
+TEST(ring, full_ring_takes_nothing_and_empty_ring_gives_nothing) {
+    ends e;
+    EXPECT_EQ(e.get(1), 0u);
+    EXPECT_EQ(e.put(5000), 4096u);
+    EXPECT_EQ(e.put(1), 0u);
+    EXPECT_EQ(e.get(1), 1u);
+    EXPECT_EQ(e.put(5000), 1u);
+}
+
+TEST(ring, pieces_wrap_at_the_end) {
+    std::byte memory[16];
+    auto p = ring_pieces(memory, 16, 14, 5);
+    EXPECT_EQ(p.count(), 2);
+    EXPECT_EQ(p.iov[0].iov_base, memory + 14);
+    EXPECT_EQ(p.iov[0].iov_len, 2u);
+    EXPECT_EQ(p.iov[1].iov_base, memory);
+    EXPECT_EQ(p.iov[1].iov_len, 3u);
+    EXPECT_EQ(ring_pieces(memory, 16, 16, 16).count(), 1);
+}
+
+TEST(ring, indices_pass_the_end_of_64_bits) {
+    ends e;
+    const uint64_t near_end = ~0ull - 1000;
+    e.tx = {near_end, near_end};
+    e.rx = {near_end, near_end, 0};
+    e.words().head.store(near_end);
+    e.words().tail.store(near_end);
+    for (int i = 0; i < 10; ++i) {
+        EXPECT_EQ(e.put(700), 700u);
+        EXPECT_EQ(e.get(700), 700u);
+    }
+    EXPECT_LT(e.tx.head, 10'000u);
+}
+
+TEST(ring, rejects_head_beyond_capacity) {
+    ends e;
+    e.put(100);
+    size_t n = 0;
+    for (uint64_t head : {100ull + 4096, 4097ull, 1ull << 40, ~0ull}) {
+        e.words().head.store(head);
+        EXPECT_EQ(e.receiver.data_bytes(n), look::bad_index) << head;
+    }
+    e.words().head.store(4096);
+    EXPECT_EQ(e.receiver.data_bytes(n), look::ok);
+    EXPECT_EQ(n, 4096u);
+}
+
+TEST(ring, rejects_head_that_goes_back) {
+    ends e;
+    e.put(100);
+    size_t n = 0;
+    ASSERT_EQ(e.receiver.data_bytes(n), look::ok);
+    e.words().head.store(99);
+    EXPECT_EQ(e.receiver.data_bytes(n), look::bad_index);
+}
+
+TEST(ring, rejects_tail_beyond_head_and_tail_that_goes_back) {
+    ends e;
+    e.put(100);
+    size_t n = 0;
+    for (uint64_t tail : {101ull, 1ull << 40, ~0ull}) {
+        e.words().tail.store(tail);
+        EXPECT_EQ(e.sender.free_bytes(n), look::bad_index) << tail;
+    }
+    e.words().tail.store(60);
+    ASSERT_EQ(e.sender.free_bytes(n), look::ok);
+    EXPECT_EQ(n, 4096u - 40);
+    e.words().tail.store(59);
+    EXPECT_EQ(e.sender.free_bytes(n), look::bad_index);
+}
+
+TEST(ring, random_indices_of_a_peer_never_lead_outside) {
+    const unsigned seed = std::random_device{}();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 rng(seed);
+    ends e;
+    for (int i = 0; i < 200'000; ++i) {
+        uint64_t base = rng() % 3 == 0 ? rng() : e.rx.tail + rng() % 10'000 - 5'000;
+        e.words().head.store(base);
+        e.words().tail.store(base + rng() % 10'000 - 5'000);
+        size_t n = 0;
+        if (e.receiver.data_bytes(n) == look::ok) {
+            ASSERT_LE(n, 4096u);
+            auto p = e.receiver.data(n);
+            ASSERT_EQ(p.bytes(), n);
+            e.receiver.consume(rng() % (n + 1));
+        }
+        if (e.sender.free_bytes(n) == look::ok) {
+            ASSERT_LE(n, 4096u);
+            e.sender.publish(rng() % (n + 1));
+        }
+    }
+}
+
+TEST(ring, first_byte_rings_once_and_more_bytes_do_not) {
+    ends e;
+    e.put(10);
+    e.sender.wake(e.producer_bell);
+    e.put(10);
+    e.sender.wake(e.producer_bell);
+    EXPECT_EQ(e.words().tokens_sent.load(), 1u);
+    int err = 0;
+    EXPECT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token);
+}
+
+TEST(ring, descriptor_is_readable_exactly_while_there_is_data) {
+    ends e;
+    int err = 0;
+    for (int round = 0; round < 100; ++round) {
+        e.put(10);
+        e.sender.wake(e.producer_bell);
+        ASSERT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token);
+        e.get(4);
+        e.receiver.relieve(e.consumer_bell);
+        ASSERT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token) << "data left";
+        e.get(6);
+        ASSERT_TRUE(e.receiver.settle(e.consumer_bell));
+        ASSERT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::nothing);
+    }
+}
+
+TEST(ring, full_ring_takes_writability_and_half_free_gives_it_back) {
+    ends e;
+    bool room = true;
+    e.put(4096);
+    e.sender.wake(e.producer_bell);
+    ASSERT_EQ(e.sender.await_space(e.producer_bell, room), look::ok);
+    EXPECT_FALSE(room);
+    EXPECT_FALSE(e.producer_bell.writable());
+    e.get(1000);
+    e.receiver.relieve(e.consumer_bell);
+    EXPECT_FALSE(e.producer_bell.writable()) << "a little room is not worth a wake-up";
+    e.get(1500);
+    e.receiver.relieve(e.consumer_bell);
+    EXPECT_TRUE(e.producer_bell.writable());
+    int err = 0;
+    EXPECT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token) << "data is left";
+}
+
+TEST(ring, emptying_a_full_ring_gives_writability_back) {
+    ends e;
+    bool room = true;
+    e.put(4096);
+    e.sender.wake(e.producer_bell);
+    ASSERT_EQ(e.sender.await_space(e.producer_bell, room), look::ok);
+    e.get(4096);
+    EXPECT_TRUE(e.receiver.settle(e.consumer_bell));
+    EXPECT_TRUE(e.producer_bell.writable());
+}
+
+TEST(ring, await_space_sees_room_that_came_meanwhile) {
+    ends e;
+    bool room = false;
+    e.put(4096);
+    e.get(1);
+    ASSERT_EQ(e.sender.await_space(e.producer_bell, room), look::ok);
+    EXPECT_TRUE(room);
+    EXPECT_EQ(e.words().tokens_sent.load(), 0u);
+}
+
+TEST(ring, awake_consumer_costs_no_token) {
+    ends e;
+    e.receiver.stay_awake();
+    for (int i = 0; i < 100; ++i) {
+        e.put(10);
+        e.sender.wake(e.producer_bell);
+        e.get(10);
+    }
+    EXPECT_EQ(e.words().tokens_sent.load(), 0u);
+}
+
+TEST(ring, flags_and_error_arrive) {
+    ends e;
+    e.sender.set_more(true);
+    EXPECT_EQ(e.receiver.flags(), ring_more);
+    e.sender.set_more(false);
+    e.sender.set_flags(ring_fin);
+    EXPECT_EQ(e.receiver.flags(), ring_fin);
+    e.sender.reset(104);
+    EXPECT_EQ(e.receiver.flags(), ring_fin | ring_reset);
+    EXPECT_EQ(e.receiver.error(), 104);
+}
+
+TEST(ring, token_to_a_dead_peer_is_not_counted) {
+    ends e;
+    e.bells.other.reset();
+    e.put(10);
+    e.sender.wake(e.producer_bell);
+    EXPECT_EQ(e.words().tokens_sent.load(), 0u);
+    EXPECT_EQ(e.words().consumer_waits.load(), 1u);
+}
+
+}  // namespace
+}  // namespace vmsgr::shm
