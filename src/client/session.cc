@@ -1,0 +1,290 @@
+#include "client/session.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/un.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "shm/segment.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+class locked {
+    pthread_mutex_t& _m;
+
+public:
+    explicit locked(pthread_mutex_t& m) noexcept : _m(m) { pthread_mutex_lock(&_m); }
+    ~locked() { pthread_mutex_unlock(&_m); }
+};
+
+// Waits for an answer on the control socket; 0 or an errno.
+int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::received& out) noexcept {
+    int64_t end = now_ms() + timeout_ms;
+    for (;;) {
+        int e = proto::receive_with_fds(sock, msg, bytes, MSG_DONTWAIT, out);
+        if (e == 0) {
+            return out.bytes == 0 ? ECONNRESET : 0;
+        }
+        if (e != EAGAIN && e != EINTR) {
+            return e;
+        }
+        int64_t left = end - now_ms();
+        if (left <= 0) {
+            return ETIMEDOUT;
+        }
+        pollfd p{sock, POLLIN, 0};
+        sys::poll(&p, 1, int(left));
+    }
+}
+
+template <size_t N>
+void copy_name(char (&to)[N], std::string_view from) noexcept {
+    memset(to, 0, N);
+    memcpy(to, from.data(), std::min(from.size(), N - 1));
+}
+
+void fill(shm::connect_job& slot, const job& j) noexcept {
+    slot.peer = j.address;
+    slot.ring_bytes = j.ring_bytes;
+}
+void fill(shm::listen_job& slot, const job& j) noexcept { slot.local = j.address; }
+
+}  // namespace
+
+uint64_t random_key() noexcept {
+    uint64_t key = 0;
+    while (key == 0) {
+        // Without the kernel's generator (it cannot fail for 8 bytes once booted) there is no safe key.
+        if (::getrandom(&key, sizeof key, 0) != sizeof key) {
+            key = 0;
+        }
+    }
+    return key;
+}
+
+int64_t now_ms() noexcept {
+    timespec t;
+    ::clock_gettime(CLOCK_MONOTONIC, &t);
+    return int64_t(t.tv_sec) * 1000 + t.tv_nsec / 1'000'000;
+}
+
+void session::configure(const char* path, std::string_view program, void (*guard)(int& fd),
+                        void (*close)(int fd)) noexcept {
+    copy_name(_path, path);
+    copy_name(_program, program);
+    _guard = guard;
+    _close = close;
+}
+
+bool session::attach() noexcept {
+    if (_control >= 0) {
+        return true;
+    }
+    if (now_ms() < _not_before_ms) {
+        return false;
+    }
+    _not_before_ms = now_ms() + retry_ms;
+
+    sockaddr_un un;
+    uint32_t len = 0;
+    if (proto::unix_address(_path, &un, len) != 0) {
+        return false;
+    }
+    base::unique_fd sock(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!sock || sys::connect(sock.get(), &un, len) != 0) {
+        return false;  // EAGAIN (its backlog is full) counts as away
+    }
+    proto::hello_msg hello;
+    memcpy(hello.program, _program, sizeof hello.program);
+    proto::welcome_msg welcome;
+    proto::received got;
+    if (proto::send_with_fds(sock.get(), &hello, sizeof hello, {}, MSG_DONTWAIT) != 0 ||
+        receive_within(sock.get(), &welcome, sizeof welcome, attach_timeout_ms, got) != 0) {
+        _not_before_ms = now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
+        return false;
+    }
+    if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic ||
+        welcome.what != proto::kind::welcome || welcome.status != 0 || got.fd_count != 1 ||
+        welcome.segment_bytes != sizeof(shm::session_segment) || !shm::valid_ring_bytes(welcome.ring_bytes)) {
+        _not_before_ms = now_ms() + 10 * retry_ms;
+        return false;
+    }
+    auto map = shm::map_sealed(got.fds[0].get(), sizeof(shm::session_segment));
+    if (!map) {
+        return false;
+    }
+    auto* segment = reinterpret_cast<shm::session_segment*>(map->data());
+    if (segment->magic != shm::session_magic || segment->version != shm::layout_version) {
+        return false;
+    }
+    // The old segment stays mapped: another thread may still look at a slot of it. One a daemon's life.
+    map->release();
+    _segment = segment;
+    _id = welcome.session_id;
+    _ring_bytes = welcome.ring_bytes;
+    _control = sock.release();
+    _guard(_control);
+    return true;
+}
+
+void session::detach() noexcept {
+    int fd = std::exchange(_control, -1);
+    if (fd >= 0) {
+        _close(fd);
+    }
+    _not_before_ms = 0;
+}
+
+bool session::ensure() noexcept {
+    locked l(_lock);
+    if (_control >= 0) {
+        // Has it hung up since? Nothing comes on this socket but answers, and those are taken under the lock.
+        char byte;
+        ssize_t r = sys::recv(_control, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (r == 0 || (r < 0 && errno != EAGAIN && errno != EINTR)) {
+            detach();
+        }
+    }
+    return attach();
+}
+
+int session::send(const proto::request_msg& m, std::span<const int> fds) noexcept {
+    int e;
+    do {
+        e = proto::send_with_fds(_control, &m, sizeof m, fds, MSG_DONTWAIT);
+    } while (e == EINTR);
+    if (e == EPIPE || e == ECONNRESET || e == ENOTCONN || e == EBADF) {
+        detach();
+    }
+    return e;
+}
+
+template <typename Slot>
+bool session::post(Slot* slots, uint32_t count, proto::kind what, const job& j, std::span<const int> fds) noexcept {
+    for (uint32_t i = 0; i < count; ++i) {
+        Slot& slot = slots[i];
+        uint32_t expected = shm::slot_free;
+        if (!slot.state.compare_exchange_strong(expected, shm::slot_filling, std::memory_order_acquire)) {
+            continue;
+        }
+        slot.fd = j.fd;
+        slot.key = j.key;
+        copy_name(slot.route, j.route);
+        fill(slot, j);
+        slot.state.store(shm::slot_posted, std::memory_order_release);  // pairs with the daemon's copy
+        proto::request_msg m;
+        m.what = what;
+        m.slot = i;
+        m.key = j.key;
+        if (send(m, fds) == 0) {
+            return true;
+        }
+        slot.state.store(shm::slot_free, std::memory_order_release);
+        return false;
+    }
+    return false;
+}
+
+bool session::post_connect(const job& j, int memory, int bell, int socket) noexcept {
+    locked l(_lock);
+    const int fds[] = {memory, bell, socket};
+    if (_control < 0 || !post(_segment->connect, shm::connect_slots, proto::kind::connect, j, fds)) {
+        return false;
+    }
+    _segment->connects_routed.fetch_add(1, std::memory_order_relaxed);
+    return true;
+}
+
+bool session::post_listen(const job& j, int socket, int bell) noexcept {
+    locked l(_lock);
+    const int fds[] = {socket, bell};
+    if (_control < 0 || !post(_segment->listen, shm::listen_slots, proto::kind::listen, j, fds)) {
+        return false;
+    }
+    _segment->listens_routed.fetch_add(1, std::memory_order_relaxed);
+    return true;
+}
+
+int session::request(proto::kind what, uint64_t key) noexcept {
+    locked l(_lock);
+    if (!attach()) {
+        return -ENOTCONN;
+    }
+    proto::request_msg m;
+    m.what = what;
+    m.key = key;
+    if (int e = send(m, {}); e != 0) {
+        return -e;
+    }
+    int64_t end = now_ms() + request_timeout_ms;
+    for (;;) {
+        proto::reply_msg reply;
+        proto::received got;
+        int e = receive_within(_control, &reply, sizeof reply, int(std::max<int64_t>(end - now_ms(), 0)), got);
+        if (e != 0) {
+            // The late answer would be taken for the next one's: its key tells them apart.
+            if (e != ETIMEDOUT) {
+                detach();
+            }
+            return -e;
+        }
+        if (got.bytes != sizeof reply || reply.magic != proto::control_magic || reply.what != proto::kind::reply) {
+            detach();
+            return -EPROTO;
+        }
+        if (reply.key != key) {
+            continue;
+        }
+        if (reply.status != 0) {
+            return -reply.status;
+        }
+        return got.fd_count == 1 ? got.fds[0].release() : what == proto::kind::unlisten ? 0 : -EPROTO;
+    }
+}
+
+void session::show_fd(uint32_t slot, uint64_t key, int fd) noexcept {
+    locked l(_lock);
+    if (_segment != nullptr && slot < shm::connected_slots && _segment->connected[slot].key == key) {
+        _segment->connected[slot].fd.store(fd, std::memory_order_relaxed);
+    }
+}
+
+void session::count_fall_back() noexcept {
+    locked l(_lock);
+    if (_segment != nullptr) {
+        _segment->fell_back.fetch_add(1, std::memory_order_relaxed);
+    }
+}
+
+bool session::move_away(int fd) noexcept {
+    locked l(_lock);
+    if (_control != fd) {
+        return false;
+    }
+    int moved = sys::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (moved < 0) {
+        detach();
+        return true;
+    }
+    _guard(moved);
+    _close(std::exchange(_control, moved));
+    return true;
+}
+
+void session::forget() noexcept {
+    pthread_mutex_init(&_lock, nullptr);
+    detach();
+    if (_segment != nullptr) {
+        ::munmap(_segment, sizeof *_segment);
+        _segment = nullptr;
+    }
+}
+
+}  // namespace vmsgr::client

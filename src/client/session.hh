@@ -1,0 +1,90 @@
+// This process's session with vmsgrd: the control socket and the session segment. Attached lazily, on the first
+// call that needs it; attached again by itself when the daemon was away. Never used across fork: a child has a
+// session of its own.
+//
+// Any thread. Nothing here allocates from the heap, as it runs inside hooks. A stalled daemon costs a caller
+// attach_timeout_ms once and is then left alone for retry_ms.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+
+#include "base/address.hh"
+#include "base/unique_fd.hh"
+#include "proto/control.hh"
+#include "shm/layout.hh"
+
+namespace vmsgr::client {
+
+inline constexpr int attach_timeout_ms = 500;
+inline constexpr int request_timeout_ms = 1000;
+inline constexpr int64_t retry_ms = 100;
+
+struct job {
+    uint64_t key = 0;
+    int fd = -1;                 // the program's number, for people
+    base::address address;       // peer of a connect, local of a listen
+    std::string_view route;
+    uint32_t ring_bytes = 0;     // connect only
+};
+
+class session {
+    pthread_mutex_t _lock = PTHREAD_MUTEX_INITIALIZER;
+    int _control = -1;
+    shm::session_segment* _segment = nullptr;
+    uint64_t _id = 0;
+    uint32_t _ring_bytes = shm::ring_bytes_default;
+    int64_t _not_before_ms = 0;
+    char _path[108] = {};
+    char _program[shm::name_bytes] = {};
+    void (*_guard)(int& fd) = nullptr;
+    void (*_close)(int fd) = nullptr;
+
+public:
+    // Before anything else, once. `guard` may move a new control socket to another number and protect it;
+    // `close` ends what it did. Both are called under the session's lock.
+    void configure(const char* path, std::string_view program, void (*guard)(int& fd), void (*close)(int fd)) noexcept;
+
+    // Attached now, or could be attached now.
+    bool ensure() noexcept;
+    uint32_t ring_bytes() const noexcept { return _ring_bytes; }
+
+    // Posts a job and sends its descriptors. False: no daemon, or its lists are full: fall back.
+    bool post_connect(const job& j, int memory, int bell, int socket) noexcept;
+    bool post_listen(const job& j, int socket, int bell) noexcept;
+
+    // The daemon's answer to a request about connection `key`: a descriptor, or -errno.
+    int borrow(uint64_t key) noexcept { return request(proto::kind::borrow, key); }
+    int adopt(uint64_t key) noexcept { return request(proto::kind::adopt, key); }
+    // The daemon has closed its copy of the listening socket when this returns.
+    void unlisten(uint64_t key) noexcept { request(proto::kind::unlisten, key); }
+
+    // Tells people which number an accepted connection got here.
+    void show_fd(uint32_t slot, uint64_t key, int fd) noexcept;
+    void count_fall_back() noexcept;
+
+    // The program wants number fd for itself: if it is the control socket's, that moves. True: it was.
+    bool move_away(int fd) noexcept;
+
+    // In the child of a fork: the session is the parent's.
+    void forget() noexcept;
+    void lock_for_fork() noexcept { pthread_mutex_lock(&_lock); }
+    void unlock_after_fork() noexcept { pthread_mutex_unlock(&_lock); }
+
+private:
+    bool attach() noexcept;
+    void detach() noexcept;
+    int request(proto::kind what, uint64_t key) noexcept;
+    int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
+    template <typename Slot>
+    bool post(Slot* slots, uint32_t count, proto::kind what, const job& j, std::span<const int> fds) noexcept;
+};
+
+// 64 random bits, never 0.
+uint64_t random_key() noexcept;
+int64_t now_ms() noexcept;
+
+}  // namespace vmsgr::client

@@ -1,0 +1,112 @@
+// The program's end of a conduit: what stands behind a descriptor that was a TCP socket.
+//
+// Two halves of state. `stream` is this process's: the mapping. `end_page` is shared with the forks of this
+// process and with nobody else (an anonymous shared page, freed by the kernel with its last holder): the
+// indices, the locks, what connect() and getsockopt(SO_ERROR) have shown already. So parent and child may use
+// one descriptor, as they may a TCP socket. The locks are robust: a holder may be killed.
+//
+// Any thread. Nothing here allocates from the heap. Functions return as the system call of that name does, errno
+// included; `fd` is the doorbell, whose own O_NONBLOCK, SO_RCVTIMEO and SO_SNDTIMEO say how to wait.
+#pragma once
+
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/address.hh"
+#include "base/error.hh"
+#include "shm/ring.hh"
+#include "shm/segment.hh"
+
+namespace vmsgr::client {
+
+enum class phase : uint32_t {
+    connecting,
+    up_untold,    // established, connect() has not said so yet: it returns 0 once, as Linux does
+    up,
+    failed_untold,
+    failed,
+};
+
+struct end_page {
+    pthread_mutex_t send_lock;
+    pthread_mutex_t recv_lock;
+    shm::tx_state tx;
+    shm::rx_state rx;
+    std::atomic<phase> state;
+    std::atomic<int32_t> error;        // what SO_ERROR, the next send or recv will show, once
+    std::atomic<uint32_t> reset_seen;  // the connection is broken; `error` was set from it
+    std::atomic<uint32_t> shut_write;
+    std::atomic<uint32_t> shut_read;
+    std::atomic<uint32_t> hung_up;     // the daemon went without a word
+    base::address local;
+    base::address peer;
+    uint64_t key;
+    uint16_t family;                   // of the socket, which may differ from the address's
+};
+
+class stream {
+    shm::conduit _memory;
+    end_page* _page = nullptr;
+
+public:
+    // A new end on memory of ours. key and ring size come from the memory.
+    static base::result<stream> create(shm::conduit memory, phase state) noexcept;
+    stream() noexcept = default;
+    stream(stream&& o) noexcept : _memory(std::move(o._memory)), _page(std::exchange(o._page, nullptr)) {}
+    stream& operator=(stream&& o) noexcept;
+    ~stream();
+    explicit operator bool() const noexcept { return _page != nullptr; }
+
+    end_page& page() const noexcept { return *_page; }
+    shm::conduit_header& header() const noexcept { return _memory.header(); }
+
+    ssize_t receive(int fd, const iovec* iov, size_t count, int flags);
+    ssize_t send(int fd, const iovec* iov, size_t count, int flags);
+    // From a file descriptor into the ring and back, without a buffer between: sendfile and splice.
+    // offset may be null. Returns as read() and write() do; waits like the doorbell.
+    ssize_t send_from(int fd, int file, int64_t* offset, size_t n, bool dont_wait);
+    ssize_t receive_to(int fd, int file, size_t n, bool dont_wait);
+
+    int shutdown(int fd, int how) noexcept;
+    // connect() called again on this descriptor: 0, or -1 with EALREADY, EISCONN or the failure.
+    // `retry` is set when the failure was told before: the caller starts anew.
+    int connect_again(int fd, bool& retry) noexcept;
+    // Waits (or not) until the connect is decided; 0, or an errno.
+    int await_connected(int fd, bool wait) noexcept;
+
+    size_t unread_bytes() noexcept;
+    size_t unsent_bytes() noexcept;
+    int take_error() noexcept;
+    // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
+    void start_connecting(int fd) noexcept;
+    // Looks whether the daemon has decided a pending connect.
+    phase current() noexcept;
+    // As an exec'd program finds it: the indices are the published ones.
+    void adopt_published(uint32_t tokens_taken) noexcept;
+
+private:
+    shm::ring_sender sender() const noexcept {
+        return {header().ring[0], _memory.ring_data(0), _memory.capacity, _page->tx};
+    }
+    shm::ring_receiver receiver() const noexcept {
+        return {header().ring[1], _memory.ring_data(1), _memory.capacity, _page->rx};
+    }
+    struct half;
+    bool broken() noexcept;
+    void break_with(int err) noexcept;
+    int writable_or_error(int fd) noexcept;
+    int pipe_error(int flags) noexcept;
+    int wait_for_room(int fd, int64_t& deadline_ms) noexcept;
+    enum class empty : uint8_t { more, end, failed };
+    empty at_empty(int& err) noexcept;
+    template <typename Fill>
+    ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill);
+    template <typename Drain>
+    ssize_t receive_loop(int fd, size_t wanted, int flags, Drain&& drain);
+};
+
+}  // namespace vmsgr::client

@@ -1,0 +1,180 @@
+#include "preload/connecting.hh"
+
+#include <errno.h>
+#include <netinet/in.h>
+
+#include "base/sys.hh"
+#include "preload/objects.hh"
+#include "preload/real.hh"
+#include "preload/runtime.hh"
+#include "preload/swap.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::preload {
+
+namespace {
+
+int option(int fd, int name) noexcept {
+    int value = 0;
+    socklen_t len = sizeof value;
+    return sys::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
+}
+
+base::address name_of(int fd, int (*get)(int, sockaddr*, socklen_t*)) noexcept {
+    sockaddr_storage ss{};
+    socklen_t len = sizeof ss;
+    if (get(fd, reinterpret_cast<sockaddr*>(&ss), &len) != 0) {
+        return {};
+    }
+    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
+}
+
+// The kernel has connected the socket, or is about to. From here on the daemon carries it: its descriptor goes
+// there, the number becomes a doorbell. False: nothing was changed, the socket stays the kernel's.
+bool hand_over(int fd, const base::address& peer, const proto::route& route, bool pending) noexcept {
+    auto& rt = runtime();
+    auto conduit = shm::create_conduit(rt.session.ring_bytes(), client::random_key());
+    auto bell = shm::make_bell();
+    if (!conduit || !bell) {
+        return false;
+    }
+    auto stream = client::stream::create(std::move(conduit->memory),
+                                         pending ? client::phase::connecting : client::phase::up);
+    if (!stream) {
+        return false;
+    }
+    auto& page = stream->page();
+    page.family = uint16_t(option(fd, SO_DOMAIN));
+    page.local = name_of(fd, real.getsockname);
+    page.peer = pending ? peer : name_of(fd, real.getpeername);
+    if (!pending && page.peer.family == 0) {
+        page.peer = peer;  // reset meanwhile; the daemon will say so
+    }
+    copy_description(fd, bell->program.get());
+    if (pending) {
+        stream->start_connecting(bell->program.get());
+    }
+    object* o = nullptr;
+    {
+        table_lock l;
+        o = new_object(kind::stream);
+    }
+    if (o == nullptr) {
+        return false;
+    }
+    // The message carries a duplicate of the socket, so the number may change after it.
+    client::job job{page.key, fd, peer, route.name_text(), uint32_t(rt.session.ring_bytes())};
+    if (!rt.session.post_connect(job, conduit->fd.get(), bell->other.get(), fd)) {
+        o->dead = true;
+        finish(o);
+        return false;
+    }
+    object* old = nullptr;
+    {
+        table_lock l;
+        o->stream = std::move(*stream);
+        old = swap_behind(fd, at_number(fd), o, bell->program.get());
+    }
+    if (old != nullptr) {
+        finish(old);
+    }
+    log("connect of %d goes through vmsgrd by route '%s'", fd, route.name.data());
+    return true;
+}
+
+// connect() on a number that is a conduit already.
+int connect_stream(int fd, object* o, bool& again) noexcept {
+    int r = o->stream.connect_again(fd, again);
+    if (!again) {
+        return r;
+    }
+    // The failure was told before: Linux lets a socket try anew. The daemon has handed the kernel's own socket
+    // back over the doorbell, with all its options.
+    unsigned char token[64];
+    base::unique_fd back;
+    proto::received got;
+    while (proto::receive_with_fds(fd, token, sizeof token, MSG_DONTWAIT, got) == 0 && got.bytes != 0) {
+        if (got.fd_count == 1) {
+            back = std::move(got.fds[0]);
+            break;
+        }
+    }
+    if (!back) {
+        back.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        if (!back) {
+            again = false;
+            return -1;
+        }
+    }
+    copy_description(fd, back.get());
+    object* old = nullptr;
+    {
+        table_lock l;
+        object* fresh = new_object(kind::socket);
+        if (fresh == nullptr) {
+            again = false;
+            errno = ENOMEM;
+            return -1;
+        }
+        old = swap_behind(fd, at_number(fd), fresh, back.get());
+    }
+    if (old != nullptr) {
+        finish(old);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
+    {
+        use o(fd);
+        if (o && o->what == kind::internal) {
+            errno = EBADF;
+            return -1;
+        }
+        if (o && o->what == kind::listener) {
+            errno = EISCONN;
+            return -1;
+        }
+        if (o && o->what == kind::stream) {
+            bool again = false;
+            int r = connect_stream(fd, o.get(), again);
+            if (!again) {
+                return r;
+            }
+        }
+    }
+    auto peer = base::from_sockaddr(sa, len);
+    auto& rt = runtime();
+    const proto::route* route = peer ? rt.routes.match(rt.program, proto::role::client, *peer) : nullptr;
+    if (route == nullptr || route->way == proto::via::posix || option(fd, SO_TYPE) != SOCK_STREAM ||
+        option(fd, SO_PROTOCOL) != IPPROTO_TCP || name_of(fd, real.getpeername).family != 0) {
+        return real.connect(fd, sa, len);
+    }
+    if (route->way == proto::via::deny) {
+        errno = EACCES;
+        return -1;
+    }
+    if (!rt.session.ensure()) {
+        rt.session.count_fall_back();
+        if (route->without_daemon == proto::fallback::fail) {
+            log("no vmsgrd, and route '%s' has fallback: fail", route->name.data());
+            errno = ENETUNREACH;
+            return -1;
+        }
+        return real.connect(fd, sa, len);
+    }
+    // The kernel connects, so its errors, its waiting and its EINTR are exact. What stands is handed over.
+    int r = real.connect(fd, sa, len);
+    int err = errno;
+    if (r == 0 || err == EINPROGRESS || err == EALREADY) {
+        if (!hand_over(fd, *peer, *route, r != 0)) {
+            rt.session.count_fall_back();
+        }
+    }
+    errno = err;
+    return r;
+}
+
+}  // namespace vmsgr::preload

@@ -1,0 +1,183 @@
+// Descriptor numbers: closing, duplicating, watching.
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "preload/hook.hh"
+#include "preload/listening.hh"
+#include "preload/runtime.hh"
+#include "preload/swap.hh"
+
+using namespace vmsgr;
+using namespace vmsgr::preload;
+
+namespace {
+
+// Before the number is given up. The object, if this was its last number here.
+object* leave_number(int fd) noexcept {
+    table_lock l;
+    return clear_number(fd);
+}
+
+void finish_quietly(object* o) noexcept {
+    if (o != nullptr) {
+        int saved = errno;
+        finish(o);
+        errno = saved;
+    }
+}
+
+int duplicated(int from, int to) noexcept {
+    if (to >= 0 && known(from)) {
+        int saved = errno;
+        table_lock l;
+        add_alias(from, to);
+        errno = saved;
+    }
+    return to;
+}
+
+// The program wants a number that is the library's: ours moves.
+void make_way(int fd) noexcept;
+
+// All of ours in [first, last], the library's own left out; returns through `each` the ranges that may be closed.
+template <typename Each>
+int close_around_ours(unsigned first, unsigned last, Each&& each) {
+    unsigned from = first;
+    for (int fd = int(std::min<unsigned>(first, INT_MAX)); fd <= highest_number() && unsigned(fd) <= last; ++fd) {
+        if (!known(fd)) {
+            continue;
+        }
+        bool internal = false;
+        object* gone = nullptr;
+        {
+            table_lock l;
+            internal = number_is_internal(fd);
+            gone = internal ? nullptr : clear_number(fd);
+        }
+        finish_quietly(gone);
+        if (internal) {
+            if (unsigned(fd) > from) {
+                if (int r = each(from, unsigned(fd) - 1); r != 0) {
+                    return r;
+                }
+            }
+            from = unsigned(fd) + 1;
+        }
+    }
+    return from <= last ? each(from, last) : 0;
+}
+
+}  // namespace
+
+VMSGR_HOOK int close(int fd) {
+    if (!known(fd)) {
+        return real.close(fd);
+    }
+    {
+        table_lock l;
+        if (number_is_internal(fd)) {
+            return bad_descriptor();
+        }
+    }
+    object* gone = leave_number(fd);
+    // The number goes first: what finish() asks of the daemon may take a while, and its reuse must not.
+    int r = real.close(fd);
+    finish_quietly(gone);
+    return r;
+}
+
+VMSGR_HOOK int close_range(unsigned first, unsigned last, int flags) {
+    // CLOEXEC only marks: ours are marked already, and the program's stay what they are.
+    if (table == nullptr || first > last || (flags & CLOSE_RANGE_CLOEXEC) != 0) {
+        return real.close_range(first, last, flags);
+    }
+    return close_around_ours(first, last, [&](unsigned a, unsigned b) { return real.close_range(a, b, flags); });
+}
+
+VMSGR_HOOK void closefrom(int first) {
+    if (table == nullptr && real.closefrom != nullptr) {
+        return real.closefrom(first);
+    }
+    close_range(unsigned(std::max(first, 0)), ~0u, 0);
+}
+
+VMSGR_HOOK int dup(int fd) { return duplicated(fd, real.dup(fd)); }
+
+VMSGR_HOOK int dup3(int from, int to, int flags) {
+    if (from == to || !(known(from) || known(to))) {
+        return real.dup3(from, to, flags);
+    }
+    if (sys::fcntl(from, F_GETFD) < 0) {
+        return bad_descriptor();
+    }
+    make_way(to);
+    object* gone = leave_number(to);
+    int r = real.dup3(from, to, flags);
+    finish_quietly(gone);
+    return duplicated(from, r);
+}
+
+VMSGR_HOOK int dup2(int from, int to) {
+    if (from == to || !(known(from) || known(to))) {
+        return real.dup2(from, to);
+    }
+    return dup3(from, to, 0);
+}
+
+static int fcntl_hook(int (*call)(int, int, ...), int fd, int cmd, void* arg) {
+    if (known(fd) && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)) {
+        return duplicated(fd, call(fd, cmd, arg));
+    }
+    return call(fd, cmd, arg);
+}
+
+VMSGR_HOOK int fcntl(int fd, int cmd, ...) {
+    va_list ap;
+    va_start(ap, cmd);
+    void* arg = va_arg(ap, void*);
+    va_end(ap);
+    return fcntl_hook(real.fcntl, fd, cmd, arg);
+}
+
+VMSGR_HOOK int fcntl64(int fd, int cmd, ...) {
+    va_list ap;
+    va_start(ap, cmd);
+    void* arg = va_arg(ap, void*);
+    va_end(ap);
+    return fcntl_hook(real.fcntl64, fd, cmd, arg);
+}
+
+VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
+    int r = real.epoll_ctl(epfd, op, fd, event);
+    if (r != 0 || !known(fd)) {
+        return r;
+    }
+    // Only what may still be swapped is followed: a connection that stands keeps its doorbell.
+    use o(fd);
+    bool final = o && o->what == kind::stream && o->stream.page().state.load() == client::phase::up;
+    if (o && (o->what == kind::socket || o->what == kind::listener || (o->what == kind::stream && !final))) {
+        table_lock l;
+        record_registration(epfd, op, fd, event);
+    }
+    return r;
+}
+
+namespace {
+
+void make_way(int fd) noexcept {
+    {
+        table_lock l;
+        if (!number_is_internal(fd)) {
+            return;
+        }
+    }
+    if (!runtime().session.move_away(fd)) {
+        move_listener_socket(fd);
+    }
+}
+
+}  // namespace

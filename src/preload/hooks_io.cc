@@ -1,0 +1,301 @@
+// Data: read, write and their kin.
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "preload/hook.hh"
+
+using namespace vmsgr::preload;
+
+namespace {
+
+constexpr size_t iov_max = 1024;
+
+// The iovec check that the kernel makes before it looks at the socket.
+bool bad_iov(const iovec* iov, ssize_t count) noexcept { return count < 0 || size_t(count) > iov_max || (count != 0 && !iov); }
+
+ssize_t invalid(int err) noexcept {
+    errno = err;
+    return -1;
+}
+
+
+ssize_t stream_sendmsg(object* o, int fd, const msghdr* m, int flags) {
+    if (m->msg_iovlen > iov_max) {
+        return invalid(EMSGSIZE);
+    }
+    return o->stream.send(fd, m->msg_iov, m->msg_iovlen, flags);
+}
+
+ssize_t stream_recvmsg(object* o, int fd, msghdr* m, int flags) {
+    if (m->msg_iovlen > iov_max) {
+        return invalid(EMSGSIZE);
+    }
+    ssize_t r = o->stream.receive(fd, m->msg_iov, m->msg_iovlen, flags);
+    if (r >= 0) {
+        m->msg_namelen = 0;
+        m->msg_controllen = 0;
+        m->msg_flags = 0;
+    }
+    return r;
+}
+
+ssize_t stream_read(object* o, int fd, void* p, size_t n, int flags) {
+    iovec iov{p, std::min<size_t>(n, SSIZE_MAX)};
+    return o->stream.receive(fd, &iov, 1, flags);
+}
+
+ssize_t stream_write(object* o, int fd, const void* p, size_t n, int flags) {
+    iovec iov{const_cast<void*>(p), std::min<size_t>(n, SSIZE_MAX)};
+    return o->stream.send(fd, &iov, 1, flags);
+}
+
+// A listener's number carries messages of ours: nothing of the program's goes through it.
+bool is_stream(const use& o) noexcept { return o && o->what == kind::stream; }
+bool is_closed_to_data(const use& o) noexcept { return o && (o->what == kind::listener || o->what == kind::internal); }
+ssize_t no_data(const use& o) noexcept { return invalid(o->what == kind::internal ? EBADF : ENOTCONN); }
+
+}  // namespace
+
+VMSGR_HOOK ssize_t read(int fd, void* p, size_t n) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return n == 0 ? 0 : stream_read(o.get(), fd, p, n, 0);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.read(fd, p, n);
+}
+
+VMSGR_HOOK ssize_t __read_chk(int fd, void* p, size_t n, size_t room) {
+    if (n > room) {
+        __builtin_trap();
+    }
+    return read(fd, p, n);
+}
+
+VMSGR_HOOK ssize_t write(int fd, const void* p, size_t n) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return stream_write(o.get(), fd, p, n, 0);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.write(fd, p, n);
+}
+
+VMSGR_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return bad_iov(iov, count) ? invalid(EINVAL) : o->stream.receive(fd, iov, size_t(count), 0);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.readv(fd, iov, count);
+}
+
+VMSGR_HOOK ssize_t writev(int fd, const iovec* iov, int count) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return bad_iov(iov, count) ? invalid(EINVAL) : o->stream.send(fd, iov, size_t(count), 0);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.writev(fd, iov, count);
+}
+
+VMSGR_HOOK ssize_t send(int fd, const void* p, size_t n, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return stream_write(o.get(), fd, p, n, flags);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.send(fd, p, n, flags);
+}
+
+VMSGR_HOOK ssize_t recv(int fd, void* p, size_t n, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return stream_read(o.get(), fd, p, n, flags);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.recv(fd, p, n, flags);
+}
+
+VMSGR_HOOK ssize_t __recv_chk(int fd, void* p, size_t n, size_t room, int flags) {
+    if (n > room) {
+        __builtin_trap();
+    }
+    return recv(fd, p, n, flags);
+}
+
+VMSGR_HOOK ssize_t sendto(int fd, const void* p, size_t n, int flags, const sockaddr* to, socklen_t len) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return stream_write(o.get(), fd, p, n, flags);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.sendto(fd, p, n, flags, to, len);
+}
+
+VMSGR_HOOK ssize_t recvfrom(int fd, void* p, size_t n, int flags, sockaddr* from, socklen_t* len) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            ssize_t r = stream_read(o.get(), fd, p, n, flags);
+            if (r >= 0 && from != nullptr && len != nullptr) {
+                *len = 0;
+            }
+            return r;
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.recvfrom(fd, p, n, flags, from, len);
+}
+
+VMSGR_HOOK ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t room, int flags, sockaddr* from, socklen_t* len) {
+    if (n > room) {
+        __builtin_trap();
+    }
+    return recvfrom(fd, p, n, flags, from, len);
+}
+
+VMSGR_HOOK ssize_t sendmsg(int fd, const msghdr* m, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return stream_sendmsg(o.get(), fd, m, flags);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.sendmsg(fd, m, flags);
+}
+
+VMSGR_HOOK ssize_t recvmsg(int fd, msghdr* m, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            return stream_recvmsg(o.get(), fd, m, flags);
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.recvmsg(fd, m, flags);
+}
+
+VMSGR_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            unsigned done = 0;
+            for (; done < std::min<unsigned>(count, iov_max); ++done) {
+                ssize_t r = stream_sendmsg(o.get(), fd, &messages[done].msg_hdr, flags);
+                if (r < 0) {
+                    return done != 0 ? int(done) : -1;
+                }
+                messages[done].msg_len = unsigned(r);
+            }
+            return int(done);
+        }
+        if (is_closed_to_data(o)) {
+            return int(no_data(o));
+        }
+    }
+    return real.sendmmsg(fd, messages, count, flags);
+}
+
+VMSGR_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o)) {
+            unsigned done = 0;
+            for (; done < std::min<unsigned>(count, iov_max); ++done) {
+                ssize_t r = stream_recvmsg(o.get(), fd, &messages[done].msg_hdr, flags & ~MSG_WAITFORONE);
+                if (r < 0) {
+                    return done != 0 ? int(done) : -1;
+                }
+                messages[done].msg_len = unsigned(r);
+                if ((flags & MSG_WAITFORONE) != 0) {
+                    flags |= MSG_DONTWAIT;
+                }
+            }
+            return int(done);
+        }
+        if (is_closed_to_data(o)) {
+            return int(no_data(o));
+        }
+    }
+    return real.recvmmsg(fd, messages, count, flags, timeout);
+}
+
+VMSGR_HOOK ssize_t sendfile(int out, int in, off_t* offset, size_t n) {
+    if (known(out)) {
+        use o(out);
+        if (is_stream(o)) {
+            if (offset == nullptr) {
+                return o->stream.send_from(out, in, nullptr, n, false);
+            }
+            int64_t at = *offset;
+            ssize_t r = o->stream.send_from(out, in, &at, n, false);
+            *offset = at;
+            return r;
+        }
+        if (is_closed_to_data(o)) {
+            return no_data(o);
+        }
+    }
+    return real.sendfile(out, in, offset, n);
+}
+
+VMSGR_HOOK ssize_t sendfile64(int out, int in, off64_t* offset, size_t n) { return sendfile(out, in, offset, n); }
+
+VMSGR_HOOK ssize_t splice(int in, loff_t* in_offset, int out, loff_t* out_offset, size_t n, unsigned flags) {
+    if (known(in) || known(out)) {
+        const bool dont_wait = (flags & SPLICE_F_NONBLOCK) != 0;
+        use from(in), to(out);
+        if (is_stream(from) || is_stream(to)) {
+            if ((is_stream(from) && in_offset != nullptr) || (is_stream(to) && out_offset != nullptr)) {
+                return invalid(ESPIPE);
+            }
+            // One side is always a pipe: what goes through in one turn fits its buffer.
+            return is_stream(to) ? to->stream.send_from(out, in, nullptr, n, dont_wait)
+                                 : from->stream.receive_to(in, out, n, dont_wait);
+        }
+        if (is_closed_to_data(from) || is_closed_to_data(to)) {
+            return no_data(is_closed_to_data(from) ? from : to);
+        }
+    }
+    return real.splice(in, in_offset, out, out_offset, n, flags);
+}

@@ -1,0 +1,148 @@
+// Options. Those that say how a call waits lie on the doorbell itself; what the connection has shown lies with us;
+// everything else is asked of the kernel's own socket, which the daemon lends for the time of the call.
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+
+#include <linux/sockios.h>
+
+#include "base/sys.hh"
+#include "base/unique_fd.hh"
+#include "preload/hook.hh"
+#include "preload/runtime.hh"
+
+using namespace vmsgr;
+using namespace vmsgr::preload;
+
+namespace {
+
+int give_int(int value, void* to, socklen_t* len) noexcept {
+    if (to == nullptr || len == nullptr) {
+        errno = EFAULT;
+        return -1;
+    }
+    if (int(*len) < 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    *len = std::min<socklen_t>(*len, sizeof value);
+    memcpy(to, &value, *len);
+    return 0;
+}
+
+bool is_timeout(int level, int name) noexcept {
+    return level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO);
+}
+
+// The kernel's socket of a stream, or none when the connection has ended on the daemon's side.
+base::unique_fd lend(object* o) noexcept {
+    int fd = runtime().session.borrow(o->stream.page().key);
+    return base::unique_fd(fd >= 0 ? fd : -1);
+}
+
+int stream_getsockopt(object* o, int fd, int level, int name, void* value, socklen_t* len) {
+    if (level == SOL_SOCKET) {
+        switch (name) {
+        case SO_ERROR:
+            return give_int(o->stream.take_error(), value, len);
+        case SO_TYPE:
+            return give_int(SOCK_STREAM, value, len);
+        case SO_DOMAIN:
+            return give_int(o->stream.page().family, value, len);
+        case SO_PROTOCOL:
+            return give_int(IPPROTO_TCP, value, len);
+        case SO_ACCEPTCONN:
+            return give_int(0, value, len);
+        case SO_RCVTIMEO:
+        case SO_SNDTIMEO:
+            return real.getsockopt(fd, level, name, value, len);
+        default:
+            break;
+        }
+    }
+    base::unique_fd socket = lend(o);
+    if (!socket) {
+        log("option %d/%d of %d is not to be had: the connection has ended", level, name, fd);
+        return give_int(0, value, len);
+    }
+    return real.getsockopt(socket.get(), level, name, value, len);
+}
+
+int stream_setsockopt(object* o, int fd, int level, int name, const void* value, socklen_t len) {
+    if (is_timeout(level, name)) {
+        return real.setsockopt(fd, level, name, value, len);
+    }
+    base::unique_fd socket = lend(o);
+    return socket ? real.setsockopt(socket.get(), level, name, value, len) : 0;
+}
+
+int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
+    ours = true;
+    switch (request) {
+    case FIONREAD:
+        *static_cast<int*>(arg) = int(o->stream.unread_bytes());
+        return 0;
+    case SIOCOUTQ:
+        *static_cast<int*>(arg) = int(o->stream.unsent_bytes());
+        return 0;
+    case SIOCATMARK:
+        *static_cast<int*>(arg) = 0;
+        return 0;
+    default:
+        ours = false;
+        return 0;
+    }
+}
+
+}  // namespace
+
+VMSGR_HOOK int getsockopt(int fd, int level, int name, void* value, socklen_t* len) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            return stream_getsockopt(o.get(), fd, level, name, value, len);
+        }
+        if (o && o->what == kind::listener) {
+            return real.getsockopt(o->listener.kernel_fd, level, name, value, len);
+        }
+    }
+    return real.getsockopt(fd, level, name, value, len);
+}
+
+VMSGR_HOOK int setsockopt(int fd, int level, int name, const void* value, socklen_t len) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            return stream_setsockopt(o.get(), fd, level, name, value, len);
+        }
+        if (o && o->what == kind::listener) {
+            if (is_timeout(level, name)) {
+                o->listener.timeouts = true;
+                real.setsockopt(fd, level, name, value, len);
+            }
+            return real.setsockopt(o->listener.kernel_fd, level, name, value, len);
+        }
+    }
+    return real.setsockopt(fd, level, name, value, len);
+}
+
+VMSGR_HOOK int ioctl(int fd, unsigned long request, ...) {
+    va_list ap;
+    va_start(ap, request);
+    void* arg = va_arg(ap, void*);
+    va_end(ap);
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            bool ours = false;
+            int r = stream_ioctl(o.get(), request, arg, ours);
+            if (ours) {
+                return r;
+            }
+        }
+    }
+    return real.ioctl(fd, request, arg);
+}

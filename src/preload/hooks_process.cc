@@ -1,0 +1,95 @@
+// fork needs no hook (pthread_atfork); a child of vfork runs on its parent's memory and would change our table, so it
+// becomes a fork while we are active; exec and spawn pass conduits on.
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "preload/hook.hh"
+#include "preload/inherit.hh"
+#include "preload/runtime.hh"
+
+using namespace vmsgr::preload;
+
+extern "C" {
+extern char** environ;
+
+// What the vfork hook jumps to. The C library's fork() runs our handlers.
+__attribute__((visibility("hidden"), used)) pid_t vmsgr_fork_instead(void) { return ::fork(); }
+__attribute__((visibility("hidden"), used)) pid_t (*vmsgr_vfork_target)(void) = vmsgr_fork_instead;
+
+// A function that calls vfork() cannot return: its frame is the child's too. So this one only jumps.
+__attribute__((visibility("default"), naked)) pid_t vfork(void) {
+    __asm__("jmp *vmsgr_vfork_target(%rip)");
+}
+}
+
+namespace {
+
+__attribute__((constructor(65000))) void choose_vfork() noexcept {
+    if (!active.load() && real.vfork != nullptr) {
+        vmsgr_vfork_target = real.vfork;
+    }
+}
+
+constexpr size_t arguments_max = 4096;
+
+// Collects the arguments of execl and its kin. False: too many.
+bool collect(const char* first, va_list& ap, char** out) noexcept {
+    out[0] = const_cast<char*>(first);
+    for (size_t i = 1; out[i - 1] != nullptr; ++i) {
+        if (i == arguments_max) {
+            errno = E2BIG;
+            return false;
+        }
+        out[i] = va_arg(ap, char*);
+    }
+    return true;
+}
+
+}  // namespace
+
+VMSGR_HOOK int execve(const char* path, char* const* argv, char* const* envp) {
+    return real.execve(path, argv, environment_for_exec(envp, false));
+}
+VMSGR_HOOK int execv(const char* path, char* const* argv) { return execve(path, argv, environ); }
+VMSGR_HOOK int execvpe(const char* file, char* const* argv, char* const* envp) {
+    return real.execvpe(file, argv, environment_for_exec(envp, false));
+}
+VMSGR_HOOK int execvp(const char* file, char* const* argv) { return execvpe(file, argv, environ); }
+VMSGR_HOOK int fexecve(int fd, char* const* argv, char* const* envp) {
+    return real.fexecve(fd, argv, environment_for_exec(envp, false));
+}
+
+VMSGR_HOOK int execl(const char* path, const char* arg, ...) {
+    char* argv[arguments_max];
+    va_list ap;
+    va_start(ap, arg);
+    bool fits = collect(arg, ap, argv);
+    va_end(ap);
+    return fits ? execve(path, argv, environ) : -1;
+}
+VMSGR_HOOK int execlp(const char* file, const char* arg, ...) {
+    char* argv[arguments_max];
+    va_list ap;
+    va_start(ap, arg);
+    bool fits = collect(arg, ap, argv);
+    va_end(ap);
+    return fits ? execvpe(file, argv, environ) : -1;
+}
+VMSGR_HOOK int execle(const char* path, const char* arg, ...) {
+    char* argv[arguments_max];
+    va_list ap;
+    va_start(ap, arg);
+    bool fits = collect(arg, ap, argv);
+    char* const* envp = fits ? va_arg(ap, char* const*) : nullptr;
+    va_end(ap);
+    return fits ? execve(path, argv, envp) : -1;
+}
+
+VMSGR_HOOK int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
+                           const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
+    return real.posix_spawn(pid, path, actions, attributes, argv, environment_for_exec(envp, actions != nullptr));
+}
+VMSGR_HOOK int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
+                            const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
+    return real.posix_spawnp(pid, file, actions, attributes, argv, environment_for_exec(envp, actions != nullptr));
+}

@@ -1,0 +1,147 @@
+// Sockets: where they come from, where they go, who is at their ends.
+#include <netinet/in.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "preload/connecting.hh"
+#include "preload/hook.hh"
+#include "preload/listening.hh"
+#include "preload/runtime.hh"
+
+using namespace vmsgr;
+using namespace vmsgr::preload;
+
+namespace {
+
+int give_name(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
+    if (sa == nullptr || len == nullptr) {
+        errno = EFAULT;
+        return -1;
+    }
+    if (int(*len) < 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    sockaddr_storage ss;
+    socklen_t whole = base::to_sockaddr(a, ss);
+    memcpy(sa, &ss, std::min(*len, whole));
+    *len = whole;
+    return 0;
+}
+
+}  // namespace
+
+VMSGR_HOOK int socket(int domain, int type, int protocol) {
+    int fd = real.socket(domain, type, protocol);
+    if (fd < 0 || table == nullptr || (domain != AF_INET && domain != AF_INET6) ||
+        (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM ||
+        (protocol != 0 && protocol != IPPROTO_TCP)) {
+        return fd;
+    }
+    int saved = errno;
+    object* stale = nullptr;
+    {
+        table_lock l;
+        if (object* o = new_object(kind::socket)) {
+            stale = set_number(fd, o);
+        }
+    }
+    if (stale != nullptr) {
+        finish(stale);
+    }
+    errno = saved;
+    return fd;
+}
+
+VMSGR_HOOK int connect(int fd, const sockaddr* sa, socklen_t len) {
+    return active.load(std::memory_order_relaxed) ? routed_connect(fd, sa, len) : real.connect(fd, sa, len);
+}
+
+VMSGR_HOOK int listen(int fd, int backlog) {
+    return active.load(std::memory_order_relaxed) ? routed_listen(fd, backlog) : real.listen(fd, backlog);
+}
+
+VMSGR_HOOK int accept(int fd, sockaddr* sa, socklen_t* len) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::listener) {
+            o.drop();
+            return routed_accept(fd, sa, len, 0);
+        }
+        if (o && o->what == kind::stream) {
+            errno = EINVAL;
+            return -1;
+        }
+    }
+    return real.accept(fd, sa, len);
+}
+
+VMSGR_HOOK int accept4(int fd, sockaddr* sa, socklen_t* len, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::listener) {
+            o.drop();
+            return routed_accept(fd, sa, len, flags);
+        }
+        if (o && o->what == kind::stream) {
+            errno = EINVAL;
+            return -1;
+        }
+    }
+    return real.accept4(fd, sa, len, flags);
+}
+
+VMSGR_HOOK int shutdown(int fd, int how) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            return o->stream.shutdown(fd, how);
+        }
+        if (o && o->what == kind::listener) {
+            int r = real.shutdown(o->listener.kernel_fd, how);
+            if (r == 0 && how != SHUT_WR) {
+                o->listener.shut.store(true);
+                real.shutdown(fd, SHUT_RDWR);  // wakes who waits in accept
+            }
+            return r;
+        }
+        if (o && o->what == kind::internal) {
+            return bad_descriptor();
+        }
+    }
+    return real.shutdown(fd, how);
+}
+
+VMSGR_HOOK int getsockname(int fd, sockaddr* sa, socklen_t* len) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            o->stream.current();
+            return give_name(o->stream.page().local, sa, len);
+        }
+        if (o && o->what == kind::listener) {
+            return real.getsockname(o->listener.kernel_fd, sa, len);
+        }
+    }
+    return real.getsockname(fd, sa, len);
+}
+
+VMSGR_HOOK int getpeername(int fd, sockaddr* sa, socklen_t* len) {
+    if (known(fd)) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            auto p = o->stream.current();
+            if (p != client::phase::up && p != client::phase::up_untold) {
+                errno = ENOTCONN;
+                return -1;
+            }
+            return give_name(o->stream.page().peer, sa, len);
+        }
+        if (o && o->what == kind::listener) {
+            errno = ENOTCONN;
+            return -1;
+        }
+    }
+    return real.getpeername(fd, sa, len);
+}

@@ -1,0 +1,319 @@
+#include "preload/listening.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <new>
+
+#include "base/sys.hh"
+#include "preload/objects.hh"
+#include "preload/real.hh"
+#include "preload/runtime.hh"
+#include "preload/swap.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::preload {
+
+namespace {
+
+base::address local_address(int fd) noexcept {
+    sockaddr_storage ss{};
+    socklen_t len = sizeof ss;
+    if (real.getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len) != 0) {
+        return {};
+    }
+    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
+}
+
+// Gives the listening socket to the daemon and puts a doorbell behind the number. False: it stays the kernel's.
+bool listen_by_daemon(int fd, object* o) noexcept {
+    auto& rt = runtime();
+    auto& part = o->listener;
+    if (!rt.session.ensure()) {
+        return false;
+    }
+    auto bell = shm::make_listener_bell();
+    if (!bell) {
+        return false;
+    }
+    copy_description(part.kernel_fd, bell->program.get());
+    client::job job{client::random_key(), fd, local_address(part.kernel_fd), part.route->name_text(), 0};
+    // The daemon polls it: what the program set is kept on the doorbell.
+    if (!rt.session.post_listen(job, part.kernel_fd, bell->other.get())) {
+        return false;
+    }
+    table_lock l;
+    if (o->dead) {
+        return false;
+    }
+    part.key = job.key;
+    part.by_daemon.store(true);
+    swap_behind(fd, o, o, bell->program.get());
+    log("listener %d goes through vmsgrd by route '%s'", fd, part.route->name.data());
+    return true;
+}
+
+// The daemon is gone or has refused: the number becomes the kernel's listening socket, which never stopped.
+void listen_by_kernel(int fd, object* o) noexcept {
+    {
+        table_lock l;
+        auto& part = o->listener;
+        if (!part.by_daemon.load() || o->dead || at_number(fd) != o) {
+            return;  // another thread was faster
+        }
+        copy_description(fd, part.kernel_fd);
+        part.by_daemon.store(false);
+        swap_behind(fd, o, o, part.kernel_fd);
+    }
+    log("vmsgrd is gone: listener %d is served by the kernel", fd);
+    runtime().session.count_fall_back();
+    watch_for_daemon();
+}
+
+// Room for the two descriptors of a connection: with none, the message would be taken and they would be lost.
+bool room_for_two() noexcept {
+    int a = sys::fcntl(0, F_DUPFD_CLOEXEC, 0);
+    if (a < 0) {
+        a = sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);  // 0 may be closed
+    }
+    int b = a < 0 ? -1 : sys::fcntl(a, F_DUPFD_CLOEXEC, 0);
+    int err = errno;
+    if (a >= 0) {
+        sys::close(a);
+    }
+    if (b >= 0) {
+        sys::close(b);
+    }
+    errno = err;
+    return b >= 0;
+}
+
+void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
+    if (sa == nullptr || len == nullptr) {
+        return;
+    }
+    sockaddr_storage ss;
+    socklen_t whole = base::to_sockaddr(a, ss);
+    memcpy(sa, &ss, std::min(*len, whole));
+    *len = whole;
+}
+
+// Turns a message into a stream on the lowest free number. The number, or -1 with errno.
+int take_connection(const proto::accepted_msg& m, proto::received& got, object* listener, int listener_fd,
+                    int flags) noexcept {
+    // The doorbell came first, so that it got the lowest number, as accept() gives.
+    base::unique_fd bell = std::move(got.fds[0]);
+    base::unique_fd memory = std::move(got.fds[1]);
+    auto conduit = shm::open_conduit(memory.get(), shm::ring_bytes_max);
+    if (!conduit) {
+        log("a connection came with unusable memory: %s", conduit.error().text.c_str());
+        errno = ECONNABORTED;
+        return -1;
+    }
+    conduit->header().end0_flags.fetch_or(shm::end_accepted, std::memory_order_release);
+    auto stream = client::stream::create(std::move(*conduit), client::phase::up);
+    if (!stream) {
+        errno = ENOMEM;
+        return -1;
+    }
+    stream->page().local = m.local;
+    stream->page().peer = m.peer;
+    stream->page().family = m.local.family;
+    if (listener->listener.timeouts) {
+        copy_description(listener_fd, bell.get());
+    }
+    sys::fcntl(bell.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
+    if ((flags & SOCK_CLOEXEC) == 0) {
+        sys::fcntl(bell.get(), F_SETFD, 0);
+    }
+    int fd = bell.get();
+    object* stale = nullptr;
+    {
+        table_lock l;
+        object* o = new_object(kind::stream);
+        if (o == nullptr) {
+            errno = ENOMEM;
+            return -1;
+        }
+        o->stream = std::move(*stream);
+        stale = set_number(fd, o);
+    }
+    if (stale != nullptr) {
+        finish(stale);
+    }
+    bell.release();
+    runtime().session.show_fd(m.slot, m.key, fd);
+    return fd;
+}
+
+bool nonblocking(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
+
+int accept_by_kernel(int fd, object* o, sockaddr* sa, socklen_t* len, int flags) {
+    o->listener.kernel_waiters.fetch_add(1);
+    int r = o->listener.by_daemon.load() ? -1 : real.accept4(fd, sa, len, flags);
+    if (r < 0 && o->listener.by_daemon.load()) {
+        r = -2;
+    }
+    o->listener.kernel_waiters.fetch_sub(1);
+    return r;
+}
+
+}  // namespace
+
+int routed_listen(int fd, int backlog) {
+    {
+        use o(fd, kind::listener);
+        if (o) {
+            return real.listen(o->listener.kernel_fd, backlog);
+        }
+    }
+    int r = real.listen(fd, backlog);
+    if (r != 0) {
+        return r;
+    }
+    auto& rt = runtime();
+    base::address local = local_address(fd);
+    const proto::route* route = local.family != 0 ? rt.routes.match(rt.program, proto::role::server, local) : nullptr;
+    int type = 0, protocol = 0;
+    socklen_t len = sizeof type;
+    if (route == nullptr || route->way == proto::via::posix ||
+        sys::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM ||
+        sys::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) != 0 || protocol != IPPROTO_TCP) {
+        return r;
+    }
+    if (route->way == proto::via::deny) {
+        real.shutdown(fd, SHUT_RDWR);  // stops listening
+        errno = EACCES;
+        return -1;
+    }
+    int kernel_fd = sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+    void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (kernel_fd < 0 || page == MAP_FAILED) {
+        sys::close(kernel_fd);
+        return r;  // no room for ours: the kernel's listener does the job
+    }
+    make_internal(kernel_fd);
+    object* o = nullptr;
+    object* old = nullptr;
+    {
+        table_lock l;
+        o = new_object(kind::listener);
+        if (o != nullptr) {
+            o->listener.kernel_fd = kernel_fd;
+            o->listener.page = new (page) listener_page;
+            o->listener.page->holders.store(1);
+            o->listener.route = route;
+            old = swap_behind(fd, at_number(fd), o, kernel_fd);
+        }
+    }
+    if (o == nullptr) {
+        close_internal(kernel_fd);
+        return r;
+    }
+    if (old != nullptr) {
+        finish(old);
+    }
+    if (!listen_by_daemon(fd, o)) {
+        rt.session.count_fall_back();
+        log("no vmsgrd: listener %d is served by the kernel until it is there", fd);
+        watch_for_daemon();
+    }
+    return 0;
+}
+
+int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
+    if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    for (;;) {
+        use o(fd, kind::listener);
+        if (!o) {
+            return real.accept4(fd, sa, len, flags);
+        }
+        if (!o->listener.by_daemon.load()) {
+            int r = accept_by_kernel(fd, o.get(), sa, len, flags);
+            if (r != -2) {
+                return r;
+            }
+            continue;
+        }
+        if (!room_for_two()) {
+            // Never an error that Ceph counts: its fifth in a row aborts an OSD. The connection waits.
+            if (nonblocking(fd)) {
+                errno = EAGAIN;
+            }
+            return -1;
+        }
+        proto::accepted_msg m;
+        proto::received got;
+        int err = proto::receive_with_fds(fd, &m, sizeof m, 0, got);
+        if (err != 0 && err != ECONNRESET) {
+            errno = err;
+            return -1;
+        }
+        if (err != 0 || got.bytes == 0) {
+            if (o->listener.shut.load()) {
+                errno = EINVAL;
+                return -1;
+            }
+            listen_by_kernel(fd, o.get());
+            continue;
+        }
+        if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != 2) {
+            log("a connection was lost on listener %d: no descriptors came with it", fd);
+            continue;
+        }
+        int r = take_connection(m, got, o.get(), fd, flags);
+        if (r < 0) {
+            continue;
+        }
+        give_address(m.peer, sa, len);
+        return r;
+    }
+}
+
+bool listeners_wait() noexcept {
+    table_lock l;
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        object* o = at_number(fd);
+        if (o != nullptr && o->what == kind::listener && !o->listener.by_daemon.load() && !o->listener.shut.load()) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void listen_again() noexcept {
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        use o(fd, kind::listener);
+        // A thread that sleeps in the kernel's accept would miss what comes over a doorbell: its turn is later.
+        if (o && !o->listener.by_daemon.load() && !o->listener.shut.load() && o->listener.kernel_waiters.load() == 0) {
+            listen_by_daemon(fd, o.get());
+        }
+    }
+}
+
+void move_listener_socket(int fd) noexcept {
+    int moved = sys::fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (moved < 0) {
+        return;
+    }
+    make_internal(moved);
+    {
+        table_lock l;
+        for (int n = 0; n <= highest_number(); ++n) {
+            object* o = at_number(n);
+            if (o != nullptr && o->what == kind::listener && o->listener.kernel_fd == fd) {
+                o->listener.kernel_fd = moved;
+            }
+        }
+    }
+    close_internal(fd);
+}
+
+}  // namespace vmsgr::preload

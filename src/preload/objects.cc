@@ -1,0 +1,251 @@
+#include "preload/objects.hh"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <new>
+
+#include "base/sys.hh"
+#include "preload/runtime.hh"
+
+namespace vmsgr::preload {
+
+std::atomic<object*>* table = nullptr;
+
+namespace {
+
+pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+object* free_objects = nullptr;
+int highest = -1;
+
+constexpr size_t objects_a_chunk = 128;
+
+// The kernel's own masking: sigset_t of libc is larger than what the system call takes.
+constexpr size_t kernel_sigset_bytes = 8;
+
+void block_signals(sigset_t& old) noexcept {
+    uint64_t all = ~uint64_t{0};
+    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, kernel_sigset_bytes);
+}
+void restore_signals(const sigset_t& old) noexcept {
+    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, nullptr, kernel_sigset_bytes);
+}
+
+bool grow() noexcept {
+    void* at = ::mmap(nullptr, objects_a_chunk * sizeof(object), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        return false;
+    }
+    auto* objects = static_cast<object*>(at);
+    for (size_t i = 0; i < objects_a_chunk; ++i) {
+        object* o = new (&objects[i]) object;
+        o->next_free = free_objects;
+        free_objects = o;
+    }
+    return true;
+}
+
+}  // namespace
+
+bool make_table() noexcept {
+    void* at = ::mmap(nullptr, fds_max * sizeof(std::atomic<object*>), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) {
+        return false;
+    }
+    table = static_cast<std::atomic<object*>*>(at);
+    return true;
+}
+
+use::use(int fd) noexcept {
+    if (!known(fd)) {
+        return;
+    }
+    for (;;) {
+        object* o = table[fd].load(std::memory_order_acquire);
+        if (o == nullptr) {
+            return;
+        }
+        o->users.fetch_add(1, std::memory_order_seq_cst);
+        _o = o;
+        if (table[fd].load(std::memory_order_seq_cst) == o) {
+            return;
+        }
+        drop();
+    }
+}
+
+void use::drop() noexcept {
+    if (_o == nullptr) {
+        return;
+    }
+    object* o = _o;
+    _o = nullptr;
+    bool dead = o->dead;
+    if (o->users.fetch_sub(1, std::memory_order_seq_cst) == 1 && dead) {
+        finish(o);
+    }
+}
+
+table_lock::table_lock() noexcept {
+    block_signals(_old);
+    pthread_mutex_lock(&lock);
+}
+table_lock::~table_lock() {
+    pthread_mutex_unlock(&lock);
+    restore_signals(_old);
+}
+
+object* new_object(kind what) noexcept {
+    if (free_objects == nullptr && !grow()) {
+        return nullptr;
+    }
+    object* o = free_objects;
+    free_objects = o->next_free;
+    o->what = what;
+    o->dead = false;
+    o->refs = 0;
+    o->registered = 0;
+    return o;
+}
+
+object* set_number(int fd, object* o) noexcept {
+    if (unsigned(fd) >= unsigned(fds_max)) {
+        return nullptr;
+    }
+    object* stale = clear_number(fd);
+    ++o->refs;
+    if (fd > highest) {
+        highest = fd;
+    }
+    table[fd].store(o, std::memory_order_seq_cst);
+    return stale;
+}
+
+object* at_number(int fd) noexcept {
+    return known(fd) ? table[fd].load(std::memory_order_relaxed) : nullptr;
+}
+
+object* clear_number(int fd) noexcept {
+    object* o = at_number(fd);
+    if (o == nullptr) {
+        return nullptr;
+    }
+    table[fd].store(nullptr, std::memory_order_seq_cst);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < o->registered; ++i) {
+        if (o->registrations[i].fd != fd) {
+            o->registrations[kept++] = o->registrations[i];
+        }
+    }
+    o->registered = kept;
+    if (--o->refs != 0) {
+        return nullptr;
+    }
+    if (o->what == kind::epoll) {
+        forget_epoll(fd);
+    }
+    o->dead = true;
+    return o;
+}
+
+void add_alias(int from, int to) noexcept {
+    if (object* o = at_number(from)) {
+        set_number(to, o);
+    }
+}
+
+void forget_epoll(int epfd) noexcept {
+    for (int fd = 0; fd <= highest; ++fd) {
+        object* o = at_number(fd);
+        if (o == nullptr) {
+            continue;
+        }
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < o->registered; ++i) {
+            if (o->registrations[i].epfd != epfd) {
+                o->registrations[kept++] = o->registrations[i];
+            }
+        }
+        o->registered = kept;
+    }
+}
+
+int highest_number() noexcept { return highest; }
+
+bool number_is_internal(int fd) noexcept {
+    object* o = at_number(fd);
+    return o != nullptr && o->what == kind::internal;
+}
+
+void finish(object* o) noexcept {
+    kind was = kind::none;
+    client::stream stream;
+    int kernel_fd = -1;
+    uint64_t unlisten = 0;
+    {
+        table_lock l;
+        if (!o->dead || o->users.load(std::memory_order_seq_cst) != 0 || o->what == kind::none) {
+            return;  // somebody else did it, or will
+        }
+        was = std::exchange(o->what, kind::none);
+        stream = std::move(o->stream);
+        if (was == kind::listener) {
+            kernel_fd = std::exchange(o->listener.kernel_fd, -1);
+            listener_page* page = std::exchange(o->listener.page, nullptr);
+            bool last = page != nullptr && page->holders.fetch_sub(1) == 1;
+            if (last && o->listener.by_daemon.load()) {
+                unlisten = o->listener.key;
+            }
+            if (page != nullptr) {
+                ::munmap(page, shm::page);
+            }
+            o->listener.by_daemon.store(false);
+            o->listener.shut.store(false);
+            o->listener.kernel_waiters.store(0);
+            o->listener.timeouts = false;
+        }
+        o->next_free = free_objects;
+        free_objects = o;
+    }
+    if (unlisten != 0) {
+        // A bind of the same port may follow at once: the daemon's copy has to be closed by then.
+        runtime().session.unlisten(unlisten);
+    }
+    if (kernel_fd >= 0) {
+        close_internal(kernel_fd);
+    }
+}
+
+void lock_table_for_fork() noexcept { pthread_mutex_lock(&lock); }
+
+void unlock_table_after_fork(bool in_child) noexcept {
+    if (in_child && table != nullptr) {
+        // The other threads and their calls are not here.
+        for (int fd = 0; fd <= highest; ++fd) {
+            object* o = at_number(fd);
+            if (o == nullptr) {
+                continue;
+            }
+            o->users.store(0);
+            o->listener.kernel_waiters.store(0);
+        }
+        for (int fd = 0; fd <= highest; ++fd) {
+            object* o = at_number(fd);
+            // Once an object, whatever the number of its numbers: users marks those done.
+            if (o != nullptr && o->what == kind::listener && o->users.exchange(1) == 0) {
+                o->listener.page->holders.fetch_add(1);
+            }
+        }
+        for (int fd = 0; fd <= highest; ++fd) {
+            if (object* o = at_number(fd)) {
+                o->users.store(0);
+            }
+        }
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+}  // namespace vmsgr::preload

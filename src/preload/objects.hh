@@ -1,0 +1,124 @@
+// What stands behind each descriptor number of this process, as far as it concerns us.
+//
+// Looking up takes no lock: one load for a number that is not ours; for ours a count of users keeps the object
+// until the last call on it has left, as the kernel keeps a file. Objects are never given back to the system, so
+// a late look at a dead one is harmless. Changes are made under the table's lock, with all signals blocked (a
+// handler may call close()). After fork the child has its own copy of all this.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "client/stream.hh"
+#include "proto/routes.hh"
+
+namespace vmsgr::preload {
+
+enum class kind : uint8_t {
+    none,
+    socket,    // a TCP socket not decided yet: the kernel's, watched for epoll registrations and dups
+    stream,    // a conduit
+    listener,  // listens through the daemon, or waits for it to come back
+    epoll,     // an epoll descriptor that knows one of ours
+    internal,  // the library's own; the program may not touch it
+};
+
+// An epoll registration, to be made again when the object behind a number is swapped.
+struct registration {
+    int fd;
+    int epfd;
+    epoll_event event;
+};
+inline constexpr uint32_t registrations_max = 8;
+
+// Shared with forks, so that the last holder of a listener tells the daemon.
+struct listener_page {
+    std::atomic<uint32_t> holders;
+};
+
+struct listener_part {
+    int kernel_fd = -1;               // our copy of the listening socket, internal
+    uint64_t key = 0;
+    listener_page* page = nullptr;
+    const proto::route* route = nullptr;
+    std::atomic<bool> by_daemon{false};  // the number is a doorbell; false: it is the kernel socket
+    std::atomic<bool> shut{false};
+    std::atomic<uint32_t> kernel_waiters{0};  // threads inside the kernel's accept on it
+    bool timeouts = false;            // SO_RCVTIMEO or SO_SNDTIMEO set: accepted ones inherit
+};
+
+struct object {
+    std::atomic<uint32_t> users{0};
+    kind what = kind::none;
+    bool dead = false;     // no number leads here any more; freed with the last user
+    uint32_t refs = 0;     // numbers of this process
+    uint32_t registered = 0;
+    registration registrations[registrations_max];
+    client::stream stream;
+    listener_part listener;
+    object* next_free = nullptr;
+};
+
+// Pins an object for the time of a call.
+class use {
+    object* _o = nullptr;
+
+public:
+    explicit use(int fd) noexcept;
+    use(int fd, kind only) noexcept : use(fd) {
+        if (_o != nullptr && _o->what != only) {
+            drop();
+        }
+    }
+    use(const use&) = delete;
+    use& operator=(const use&) = delete;
+    ~use() { drop(); }
+    void drop() noexcept;
+    object* get() const noexcept { return _o; }
+    object* operator->() const noexcept { return _o; }
+    explicit operator bool() const noexcept { return _o != nullptr; }
+};
+
+inline constexpr int fds_max = 1 << 20;
+extern std::atomic<object*>* table;  // null while the library is inert
+
+// Is anything known about this number? The only cost of a call that is not ours.
+inline bool known(int fd) noexcept {
+    return table != nullptr && unsigned(fd) < unsigned(fds_max) &&
+           table[fd].load(std::memory_order_relaxed) != nullptr;
+}
+
+bool make_table() noexcept;
+
+// Holds the table's lock with all signals blocked. Recursive use is an error.
+class table_lock {
+    sigset_t _old;
+
+public:
+    table_lock() noexcept;
+    ~table_lock();
+};
+
+// All below: under the table's lock.
+object* new_object(kind what) noexcept;  // null: out of memory
+// What was known of fd before (a number closed behind our back) is forgotten; returned to be finish()ed.
+object* set_number(int fd, object* o) noexcept;
+// The number is closed or replaced. Returns the object if that was its last number; finish() it then.
+object* clear_number(int fd) noexcept;
+void add_alias(int from, int to) noexcept;
+object* at_number(int fd) noexcept;
+void forget_epoll(int epfd) noexcept;
+int highest_number() noexcept;
+bool number_is_internal(int fd) noexcept;
+
+// Frees what a dead object holds once no call uses it. Without the lock; may ask the daemon.
+void finish(object* o) noexcept;
+
+void lock_table_for_fork() noexcept;
+void unlock_table_after_fork(bool in_child) noexcept;
+
+}  // namespace vmsgr::preload

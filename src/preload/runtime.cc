@@ -1,0 +1,165 @@
+#include "preload/runtime.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "preload/inherit.hh"
+#include "preload/listening.hh"
+#include "preload/objects.hh"
+#include "preload/real.hh"
+
+namespace vmsgr::preload {
+
+std::atomic<bool> active{false};
+
+namespace {
+
+constinit runtime_state state;
+std::atomic<bool> watching{false};
+
+constexpr int watch_first_ms = 100;
+constexpr int watch_longest_ms = 1000;
+constexpr size_t watch_stack_bytes = 128u << 10;
+
+void before_fork() noexcept {
+    // In the order in which attach() takes them.
+    state.session.lock_for_fork();
+    lock_table_for_fork();
+}
+void after_fork_parent() noexcept {
+    unlock_table_after_fork(false);
+    state.session.unlock_after_fork();
+}
+void after_fork_child() noexcept {
+    unlock_table_after_fork(true);
+    watching.store(false);
+    state.session.forget();
+}
+
+void* watch(void*) {
+    int pause_ms = watch_first_ms;
+    while (listeners_wait()) {
+        sys::poll(nullptr, 0, pause_ms);
+        pause_ms = std::min(pause_ms * 2, watch_longest_ms);
+        if (state.session.ensure()) {
+            listen_again();
+            pause_ms = watch_first_ms;
+        }
+    }
+    watching.store(false);
+    if (listeners_wait()) {
+        watch_for_daemon();
+    }
+    return nullptr;
+}
+
+__attribute__((constructor)) void start() noexcept {
+    find_real_calls();
+    const char* routes = ::getenv("VMSGR_ROUTES");
+    if (routes == nullptr || routes[0] == 0) {
+        return;
+    }
+    state.log = ::getenv("VMSGR_LOG") != nullptr;
+    state.program = program_invocation_short_name;
+    if (!proto::parse_routes(routes, state.routes)) {
+        log("$VMSGR_ROUTES is not understood (another version?); nothing is routed");
+        return;
+    }
+    if (!state.routes.concerns(state.program)) {
+        return;
+    }
+    const char* socket = ::getenv("VMSGR_SOCKET");
+    state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program,
+                            &make_internal, &close_internal);
+    if (!make_table()) {
+        return;
+    }
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    active.store(true);
+    take_inheritance();
+}
+
+}  // namespace
+
+runtime_state& runtime() noexcept { return state; }
+
+void log(const char* format, ...) noexcept {
+    if (!state.log) {
+        return;
+    }
+    int saved = errno;
+    char text[512];
+    int n = snprintf(text, sizeof text, "vmsgr[%d]: ", ::getpid());
+    va_list ap;
+    va_start(ap, format);
+    n += vsnprintf(text + n, sizeof text - size_t(n) - 1, format, ap);
+    va_end(ap);
+    n = std::min<int>(n, sizeof text - 2);
+    text[n++] = '\n';
+    ::syscall(SYS_write, 2, text, n);
+    errno = saved;
+}
+
+void make_internal(int& fd) noexcept {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    long top = std::min<long>(long(limit.rlim_cur), fds_max);
+    // A few numbers below the limit, in steps: F_DUPFD takes the next free one.
+    for (long from : {top - 64, top - 256, top / 2}) {
+        if (from <= fd) {
+            continue;
+        }
+        int moved = sys::fcntl(fd, F_DUPFD_CLOEXEC, from);
+        if (moved >= 0) {
+            sys::close(fd);
+            fd = moved;
+            break;
+        }
+    }
+    table_lock l;
+    if (object* o = new_object(kind::internal)) {
+        set_number(fd, o);
+    }
+}
+
+void close_internal(int fd) noexcept {
+    object* last = nullptr;
+    {
+        table_lock l;
+        last = clear_number(fd);
+    }
+    sys::close(fd);
+    if (last != nullptr) {
+        finish(last);
+    }
+}
+
+void watch_for_daemon() noexcept {
+    if (watching.exchange(true)) {
+        return;
+    }
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pthread_attr_t a;
+    pthread_attr_init(&a);
+    pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&a, watch_stack_bytes);
+    pthread_t t;
+    if (pthread_create(&t, &a, watch, nullptr) != 0) {
+        watching.store(false);  // the next accept tries again
+    }
+    pthread_attr_destroy(&a);
+    pthread_sigmask(SIG_SETMASK, &old, nullptr);
+}
+
+}  // namespace vmsgr::preload

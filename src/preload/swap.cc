@@ -1,0 +1,120 @@
+#include "preload/swap.hh"
+
+#include <fcntl.h>
+
+#include "base/sys.hh"
+#include "preload/real.hh"
+#include "preload/runtime.hh"
+
+namespace vmsgr::preload {
+
+namespace {
+
+constexpr int copied_flags = O_NONBLOCK | O_ASYNC;
+
+void copy_timeout(int from, int to, int name) noexcept {
+    timeval t{};
+    socklen_t len = sizeof t;
+    if (sys::getsockopt(from, SOL_SOCKET, name, &t, &len) == 0 && (t.tv_sec != 0 || t.tv_usec != 0)) {
+        sys::setsockopt(to, SOL_SOCKET, name, &t, len);
+    }
+}
+
+int epoll_control(int epfd, int op, int fd, epoll_event* e) noexcept {
+    return int(::syscall(SYS_epoll_ctl, epfd, op, fd, e));
+}
+
+void replace_number(int fd, int kernel_object) noexcept {
+    int flags = sys::fcntl(fd, F_GETFD);
+    if (flags >= 0) {
+        sys::dup3(kernel_object, fd, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    }
+}
+
+}  // namespace
+
+void copy_description(int from, int to) noexcept {
+    int old = sys::fcntl(from, F_GETFL);
+    int now = sys::fcntl(to, F_GETFL);
+    if (old >= 0 && now >= 0 && ((old ^ now) & copied_flags) != 0) {
+        sys::fcntl(to, F_SETFL, (now & ~copied_flags) | (old & copied_flags));
+    }
+    copy_timeout(from, to, SO_RCVTIMEO);
+    copy_timeout(from, to, SO_SNDTIMEO);
+}
+
+object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept {
+    if (from == nullptr) {
+        replace_number(fd, kernel_object);
+        set_number(fd, to);
+        return nullptr;
+    }
+    // The old description may live on elsewhere (the daemon holds it): taken out of every set by hand, or
+    // its events would go on coming under the program's data.
+    for (uint32_t i = 0; i < from->registered; ++i) {
+        epoll_control(from->registrations[i].epfd, EPOLL_CTL_DEL, from->registrations[i].fd, nullptr);
+    }
+    uint32_t left = from->refs;
+    for (int n = from->refs > 1 ? 0 : fd; left != 0 && n <= highest_number(); ++n) {
+        if (at_number(n) != from) {
+            continue;
+        }
+        --left;
+        replace_number(n, kernel_object);
+        if (from != to) {
+            --from->refs;
+            ++to->refs;
+            table[n].store(to, std::memory_order_seq_cst);
+        }
+    }
+    for (uint32_t i = 0; i < from->registered; ++i) {
+        registration r = from->registrations[i];
+        if (epoll_control(r.epfd, EPOLL_CTL_ADD, r.fd, &r.event) != 0) {
+            log("epoll set %d does not take descriptor %d again: it was closed", r.epfd, r.fd);
+        }
+        if (from != to) {
+            to->registrations[to->registered++] = r;
+        }
+    }
+    if (from == to) {
+        return nullptr;
+    }
+    from->registered = 0;
+    from->dead = true;
+    return from;
+}
+
+void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept {
+    object* o = at_number(fd);
+    if (o == nullptr) {
+        return;
+    }
+    uint32_t at = 0;
+    while (at < o->registered && (o->registrations[at].fd != fd || o->registrations[at].epfd != epfd)) {
+        ++at;
+    }
+    if (op == EPOLL_CTL_DEL) {
+        if (at < o->registered) {
+            o->registrations[at] = o->registrations[--o->registered];
+        }
+        return;
+    }
+    if (event == nullptr) {
+        return;
+    }
+    if (at == o->registered) {
+        if (at == registrations_max) {
+            log("descriptor %d is in more than %u epoll sets; the next ones are not followed", fd, registrations_max);
+            return;
+        }
+        ++o->registered;
+    }
+    o->registrations[at] = {fd, epfd, *event};
+    if (at_number(epfd) == nullptr) {
+        if (object* e = new_object(kind::epoll)) {
+            set_number(epfd, e);
+        }
+    }
+}
+
+}  // namespace vmsgr::preload

@@ -1,0 +1,21 @@
+// Puts another kernel object behind the numbers of an object: all its dups, with their close-on-exec flags, and
+// every epoll registration that was made before.
+#pragma once
+
+#include "base/unique_fd.hh"
+#include "preload/objects.hh"
+
+namespace vmsgr::preload {
+
+// Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO.
+void copy_description(int from, int to) noexcept;
+
+// Under the table's lock. `fd` is one of `from`'s numbers, or a number nothing is known of (from null). All of
+// them lead to `to` afterwards; `from` is left without numbers and returned when it is to be finish()ed.
+// What fails half-way (a number that was closed meanwhile) is left out.
+object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept;
+
+// Records what a program told an epoll descriptor about one of ours. Under the lock.
+void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept;
+
+}  // namespace vmsgr::preload
