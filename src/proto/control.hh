@@ -92,7 +92,7 @@ struct accepted_msg {
     uint64_t key = 0;
     base::address local;
     base::address peer;
-    // fds: the conduit's memory, the program's end of its doorbell
+    // fds: the program's end of the doorbell (first: accept() gives the lowest number), the conduit's memory
 };
 
 static_assert(sizeof(hello_msg) == 56 && sizeof(welcome_msg) == 208 && sizeof(request_msg) == 24 &&
