@@ -1,0 +1,441 @@
+/* The wake protocol of one direction of a conduit, for spin.
+ *
+ * A conduit is a byte ring in shared memory and a stream socketpair, the doorbell; a byte on it is
+ * a token. Run every check and every mutant with models/check.sh. One of them by hand, and the
+ * trail of its error:
+ *   spin -DC_EDGE -a wake.pml
+ *   gcc -O2 -w -DSAFETY -o pan pan.c && ./pan -m1000000       deadlocks, assertions
+ *   gcc -O2 -w -DNP -o pan pan.c && ./pan -l -m1000000        loops without progress
+ *   spin -DC_EDGE -t -p -g wake.pml
+ *
+ * What is checked. The producer writes any amount, for ever, and stops, closes or is killed where
+ * it likes.
+ *  - No lost wake-up, no lost OUT: everybody who waits is woken. A run that ends with data in the
+ *    ring, or with the producer waiting, is a deadlock ("invalid end state"): a consumer may end
+ *    only when nothing is left.
+ *  - Nobody spins: no cycle without data being taken, even without any assumption of fairness.
+ *  - Tokens are bounded: the kernel never refuses one (HARD; a real socket takes four times the
+ *    threshold).
+ *  - -DREST, when neither side is inside a call: data in the ring means a token in the socket, and
+ *    a ring half free means that the producer's end is writable, whatever the consumer does next.
+ *  - After a close all published data arrives and then EOF; after a kill, all of it and then a
+ *    reset.
+ *
+ * What the code has to do, and each point is a mutant below (M_*):
+ *  producer  publish; full fence; if consumer_waits.exchange(0) was 1: tokens_sent += 1, then send
+ *            one token.
+ *            Ring full, also before a short count is returned: while the end is writable:
+ *            tokens_sent += 1, send, look again for space. At least one look follows the last
+ *            token; a look after every token is enough.
+ *  consumer  publish tail; full fence. Data left: if tokens_sent - tokens_taken >= 2 and half is
+ *            free, take all but one.
+ *            Ring empty: s = tokens_sent; was = consumer_waits.exchange(1); look again.
+ *              Still empty: take the tokens up to s and no more.
+ *              Not empty: if `was` is 0, withdraw (exchange(0)); if it is 1 it must stay. Then read
+ *              tokens_sent *again* and take all but one. Go on filling the caller's buffer: a short
+ *              count promises an edge-triggered program that the next byte brings an edge.
+ *            Before EAGAIN or sleep, look whether the other side is gone; if it is, look into the
+ *            ring again, then fin.
+ *  close     the last user of an end, decided by one atomic count (not by looking at it), sets fin,
+ *            then closes.
+ *  doorbell  the end becomes unwritable at W = 3 tokens. With 2, a program can find a nearly empty
+ *            ring unwritable: one token answers the last announcement but one, the next the present
+ *            one. -DW=2 loses no wake-up, but withholds OUT until the consumer reads again; without
+ *            the withdrawal W = 4 is needed.
+ *  a holder killed inside a lock, the end living on in another process: the count of tokens cannot
+ *            be trusted any more, so the conduit is marked inexact and the consumer asks the kernel
+ *            instead (FIONREAD, before it announces). On the producer's side whoever takes the lock
+ *            next also sends one token that is not counted.
+ *
+ * Abstracted: indices are their difference, as the counters are (acc = tokens_sent - tokens_taken),
+ * so runs are endless and the state stays finite. Bytes have no value. A call to the kernel is one
+ * step. Memory is sequentially consistent, but for -DTSO: there the publications of head and tail
+ * pass through store buffers, and the fences drain them. Locks are robust: the next to take one
+ * learns that its owner died.
+ *
+ * Variants: NP producers, NR readers (under locks; threads, or processes after a fork), N ring,
+ *   W, HARD; P_EDGE, C_EDGE edge-triggered (else level); C_BLOCKING readers that sleep in the call;
+ *   DAEMON polls, then parks; END_FIN closes; KILL_PRODUCER, KILL_CONSUMER at any step; FORK_KILL
+ *   one of two, also inside a lock; LOAD_FIRST looks at consumer_waits before exchanging it; TSO;
+ *   REST.
+ */
+#ifndef N
+#define N 4
+#endif
+#ifndef W
+#define W 3
+#endif
+#ifndef HARD
+#define HARD (W + 1)
+#endif
+#ifndef NP
+#define NP 1
+#endif
+#ifndef NR
+#define NR 1
+#endif
+#ifdef M_RETRACT_ALWAYS
+#define RETRACT_IF true
+#else
+#define RETRACT_IF prev == 0
+#endif
+#define HALF ((N + 1) / 2)
+
+/* shared memory */
+byte data = 0;          /* head - tail */
+bit consumer_waits = 1;
+short acc = 0;          /* tokens_sent - tokens_taken: one word of each side, so one step here */
+bit fin = 0;
+bit inexact = 0;        /* somebody died inside a lock: acc may be wrong */
+/* kernel */
+byte q = 0;             /* tokens in the socket */
+bit in_edge = 0, out_edge = 0, phup = 0, chup = 0;
+byte p_holders = NP, c_holders = NR;
+byte p_users = NP;      /* processes that have not closed, in memory of their side */
+/* locks */
+byte send_lock = 0, recv_lock = 0;
+bit send_owner_died = 0, recv_owner_died = 0;
+/* of the model alone */
+bit inflight = 0;       /* published or counted, but not yet sent */
+bit p_kill = 0, c_kill = 0;
+byte p_stopped = 0;
+/* REST: what programs may rely on while nobody is inside a call */
+#ifdef REST
+byte p_busy = 0, c_busy = 0;
+#define P_BUSY p_busy++
+#define C_BUSY c_busy++
+#define P_REST d_step { p_busy--; AT_REST }
+#define C_REST d_step { c_busy--; AT_REST }
+#define AT_REST \
+  assert(p_busy + c_busy > 0 || phup || chup || N - data < HALF || q < W); \
+  assert(p_busy + c_busy > 0 || phup || chup || data == 0 || q > 0)
+#else
+#define P_BUSY skip
+#define C_BUSY skip
+#define P_REST skip
+#define C_REST skip
+#endif
+
+#ifdef TSO
+byte p_buf = 0, c_buf = 0;     /* published by one side, still in its store buffer */
+#define P_FREE (N - data - c_buf)
+#define C_DATA (data - p_buf)
+#define P_FENCE (p_buf == 0)
+#define C_FENCE (c_buf == 0)
+#define P_PUBLISH(k) data = data + k; p_buf = p_buf + k
+#define C_PUBLISH(k) data = data - k; c_buf = c_buf + k
+active proctype p_store_buffer() { end: do :: atomic { p_buf > 0 -> p_buf = 0 } od }
+active proctype c_store_buffer() { end: do :: atomic { c_buf > 0 -> c_buf = 0 } od }
+#else
+#define P_FREE (N - data)
+#define C_DATA data
+#define P_FENCE skip
+#define C_FENCE skip
+#define P_PUBLISH(k) data = data + k
+#define C_PUBLISH(k) data = data - k
+#endif
+
+/* One token to the doorbell; EPIPE when all readers are gone. */
+inline send_token() {
+  d_step {
+    if
+    :: chup
+    :: else -> assert(q < HARD); q++; in_edge = 1
+    fi
+  }
+}
+inline signal_token() {
+#ifdef M_COUNT_AFTER
+  send_token(); acc++
+#else
+  acc++; send_token()
+#endif
+}
+
+/* Receives at most n tokens; fewer may be there. Only a killed holder is seen between the steps. */
+inline take(n) {
+#ifdef FORK_KILL
+  d_step { got = (n > q -> q : n); q = q - got; if :: got > 0 && q < W -> out_edge = 1 :: else fi };
+  d_step { acc = acc - got; got = 0 }
+#else
+  d_step {
+    got = (n > q -> q : n); q = q - got; if :: got > 0 && q < W -> out_edge = 1 :: else fi;
+    acc = acc - got; got = 0
+  }
+#endif
+}
+
+/* After taking a lock: did its last owner die in it? */
+#ifdef FORK_KILL
+inline recover_send() {
+  if
+  :: send_owner_died ->
+#ifndef M_NO_SEND_RECOVERY
+     inexact = 1; send_token(); inflight = 0;
+#endif
+     send_owner_died = 0
+  :: else
+  fi
+}
+inline recover_recv() {
+  if
+  :: recv_owner_died ->
+#ifndef M_NO_RECV_RECOVERY
+     inexact = 1;
+#endif
+     recv_owner_died = 0
+  :: else
+  fi
+}
+#define RECOVER_SEND recover_send()
+#define RECOVER_RECV recover_recv()
+#else
+#define RECOVER_SEND skip
+#define RECOVER_RECV skip
+#endif
+#define P_CLOSE \
+  d_step { p_holders--; if :: p_holders == 0 -> phup = 1; in_edge = 1 :: else fi; p_stopped++ }
+
+active [NP] proctype producer() {
+  bit old; byte k;
+  {
+  do
+  :: !chup ->
+write:
+     P_BUSY;
+#if NP > 1
+     d_step { send_lock == 0 -> send_lock = _pid + 1 };
+     RECOVER_SEND;
+#endif
+more:
+     if
+     :: P_FREE > 0 ->                  /* write some, or all that fits */
+        if :: k = 1 :: k = P_FREE fi;
+        d_step { P_PUBLISH(k); inflight = 1; k = 0 };
+#ifndef M_NO_FENCE_PRODUCER
+        P_FENCE;
+#endif
+#ifdef LOAD_FIRST
+        if
+        :: consumer_waits == 0 -> old = 0
+        :: else -> d_step { P_FENCE -> old = consumer_waits; consumer_waits = 0 }
+        fi;
+#else
+        d_step { old = consumer_waits; consumer_waits = 0 };
+#endif
+        if :: old -> old = 0; signal_token() :: else fi;
+        d_step { inflight = 0; send_lock = 0 };
+        P_REST
+     :: else ->                        /* full: top the tokens up until the end is not writable */
+#ifndef M_NO_TOP_UP
+        do
+        :: q < W && !chup ->
+           inflight = 1; signal_token(); inflight = 0;
+#ifndef M_NO_LOOK_IN_TOP_UP
+           if :: P_FREE > 0 -> goto more :: else fi
+#endif
+        :: else -> break
+        od;
+#endif
+        send_lock = 0;
+        P_REST;
+        /* EAGAIN; a blocking call sleeps here too */
+#ifdef P_EDGE
+        do
+        :: d_step { out_edge || chup -> out_edge = 0 };
+           if :: q < W || chup -> break :: else fi
+        od;
+#else
+        (q < W || chup);
+#endif
+        if :: !chup -> goto write :: else fi
+     fi
+  :: chup -> break
+  :: break
+  od;
+#ifdef END_FIN
+  skip;
+#ifdef FORK_KILL
+  d_step { send_lock == 0 -> send_lock = _pid + 1 };
+  RECOVER_SEND;
+  send_lock = 0;
+#endif
+#ifdef M_FIN_AFTER_CLOSE
+  d_step { p_users--; old = (p_users == 0) };
+  P_CLOSE;
+  if :: old -> fin = 1 :: else fi
+#else
+  d_step { p_users--; old = (p_users == 0) };
+  if :: old -> fin = 1 :: else fi;
+  P_CLOSE
+#endif
+#else
+  p_stopped++
+#endif
+  }
+#ifdef KILL_PRODUCER
+  unless { d_step { p_kill && _pid == 0 ->
+    if
+    :: send_lock == _pid + 1 -> send_lock = 0;
+#ifdef FORK_KILL
+       send_owner_died = 1
+#else
+       inflight = 0
+#endif
+    :: else
+    fi;
+    p_holders--; if :: p_holders == 0 -> phup = 1; in_edge = 1; inflight = 0 :: else fi;
+    p_stopped++ } }
+#endif
+}
+
+active [NR] proctype consumer() {
+  short d, n; byte k, want, got; bit some = 0, prev = 0;
+#ifdef DAEMON
+  byte idle = 0;
+#endif
+  {
+  skip;                                /* spin wants no label first in a block */
+sleep:
+  atomic { n = 0; d = 0; want = 0; some = 0 };
+  /* the application waits for IN */
+#ifdef C_EDGE
+  if
+  :: d_step { in_edge -> in_edge = 0 };
+     if :: q > 0 || phup :: else -> goto sleep fi
+  :: p_stopped == NP && !phup && (data == 0 && inflight == 0 || send_owner_died) -> goto stop
+  fi;
+#else
+  if
+  :: q > 0 || phup
+  :: p_stopped == NP && !phup && (data == 0 && inflight == 0 || send_owner_died) -> goto stop
+  fi;
+#endif
+call:
+  C_BUSY;
+#if NR > 1
+  d_step { recv_lock == 0 -> recv_lock = _pid + 1 };
+  RECOVER_RECV;
+#endif
+  some = 0;
+  if :: want = 1 :: want = N fi;
+more:
+  if
+  :: C_DATA > 0 ->
+     k = (C_DATA > want -> want : C_DATA);
+progress_taken:
+     d_step { C_PUBLISH(k); want = want - k; some = 1; k = 0 };
+#ifndef M_NO_FENCE_CONSUMER
+     C_FENCE;
+#endif
+     if
+     :: C_DATA > 0 ->
+#ifndef M_NO_ALL_BUT_ONE
+        n = (inexact -> q : acc) - 1;
+        if :: n >= 1 && N - data >= HALF -> take(n) :: else fi;
+#endif
+        if :: want > 0 -> goto more :: else -> n = 0; goto done_reading fi
+     :: else
+     fi
+  :: else
+  fi;
+  /* the ring is empty */
+#ifdef DAEMON
+  if
+  :: idle < 2 -> idle++;
+     n = acc - 1;
+     if :: n >= 1 -> take(n) :: else fi;
+     n = 0; C_REST; goto call
+  :: else -> idle = 0
+  fi;
+#endif
+  d = (inexact -> q : acc);
+#ifdef M_TAKE_BEFORE_LOOK
+  consumer_waits = 1; C_FENCE; d = acc; take(d);
+  if :: C_DATA > 0 -> goto nonempty :: else -> d = 0 fi;
+#else
+#ifndef M_NO_ANNOUNCE
+  d_step { prev = consumer_waits; consumer_waits = 1 }; C_FENCE;
+#endif
+#ifndef M_NO_LOOK_AGAIN
+  if :: C_DATA > 0 -> goto nonempty :: else fi;
+#endif
+#ifdef M_DRAIN_ALL
+  d = q;
+#endif
+  if :: d > 0 -> take(d) :: else fi;
+  d = 0; prev = 0;
+#endif
+  /* nothing to read: has the other side gone? */
+  if
+  :: some == 0 && phup ->
+#ifndef M_NO_LOOK_AFTER_HUP
+     if :: C_DATA > 0 -> goto more :: else fi;
+#endif
+     goto gone
+  :: else
+  fi;
+  recv_lock = 0;
+  C_REST;
+#ifdef C_EDGE
+  if :: some && phup -> goto call :: else fi;
+#endif
+#ifdef C_BLOCKING
+  if :: some -> goto call :: else fi;
+#endif
+  goto sleep;
+nonempty:
+#ifndef M_NO_RETRACT
+  if :: RETRACT_IF -> d_step { consumer_waits = 0; prev = 0 } :: else -> prev = 0 fi;
+#else
+  prev = 0;
+#endif
+  n = 0;
+#if defined(M_STALE)
+  n = d - 1;
+#elif !defined(M_LEAVE_ALL)
+  n = (inexact -> q : acc) - 1;
+#endif
+  d = 0;
+  if :: n >= 1 -> take(n) :: else fi;
+  n = 0;
+#ifdef DAEMON
+  recv_lock = 0; C_REST; goto call;
+#endif
+#ifdef M_SHORT_RETURN
+  if :: some -> recv_lock = 0; C_REST; goto sleep :: else fi;
+#endif
+  if :: want > 0 -> goto more :: else fi;
+done_reading:
+  recv_lock = 0;
+  C_REST;
+#if defined(C_EDGE) || defined(C_BLOCKING) || defined(DAEMON)
+  goto call;
+#else
+  if :: goto call :: goto sleep fi;
+#endif
+gone:                                  /* EOF or reset */
+  if
+  :: fin -> assert(data == 0); assert(p_holders == 0)
+  :: else ->
+#if defined(END_FIN) && !defined(KILL_PRODUCER)
+     assert(false);
+#endif
+     assert(data == 0)
+  fi;
+  recv_lock = 0;
+stop:
+  skip
+  }
+#ifdef KILL_CONSUMER
+  unless { d_step { c_kill && _pid == NP ->
+    if :: recv_lock == _pid + 1 -> recv_lock = 0; recv_owner_died = 1 :: else fi;
+    c_holders--; if :: c_holders == 0 -> chup = 1; q = 0; out_edge = 1 :: else fi } }
+#endif
+}
+#ifdef KILL_PRODUCER
+active proctype kill_producer() { p_kill = 1 }
+#endif
+#ifdef KILL_CONSUMER
+active proctype kill_consumer() { c_kill = 1 }
+#endif
