@@ -245,7 +245,7 @@ int session::request(proto::kind what, uint64_t key) noexcept {
         if (reply.status != 0) {
             return -reply.status;
         }
-        return got.fd_count == 1 ? got.fds[0].release() : what == proto::kind::unlisten ? 0 : -EPROTO;
+        return got.fd_count == 1 ? got.fds[0].release() : -EPROTO;
     }
 }
 

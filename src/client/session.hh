@@ -59,8 +59,6 @@ public:
     // The daemon's answer to a request about connection `key`: a descriptor, or -errno.
     int borrow(uint64_t key) noexcept { return request(proto::kind::borrow, key); }
     int adopt(uint64_t key) noexcept { return request(proto::kind::adopt, key); }
-    // The daemon has closed its copy of the listening socket when this returns.
-    void unlisten(uint64_t key) noexcept { request(proto::kind::unlisten, key); }
 
     // Tells people which number an accepted connection got here.
     void show_fd(uint32_t slot, uint64_t key, int fd) noexcept;

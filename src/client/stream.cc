@@ -192,7 +192,10 @@ int stream::shutdown(int fd, int how) noexcept {
         }
         _page->shut_write.store(1, std::memory_order_release);
         auto s = sender();
-        s.republish();
+        if (held == EOWNERDEAD) {
+            shm::bell b(fd);
+            s.recover(b);
+        }
         s.set_flags(shm::ring_fin);
         if (held == 0 || held == EOWNERDEAD) {
             pthread_mutex_unlock(&_page->send_lock);

@@ -195,7 +195,7 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
         auto ring = sender();
         shm::bell bell(fd);
         if (lock.orphaned()) {
-            ring.republish();
+            ring.recover(bell);
         }
         bool room = true;
         while (room) {
@@ -282,7 +282,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
         auto ring = receiver();
         shm::bell bell(fd);
         if (lock.orphaned()) {
-            ring.republish();
+            ring.recover();
         }
         size_t n = 0;
         for (;;) {

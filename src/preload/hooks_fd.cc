@@ -18,8 +18,20 @@ namespace {
 
 // Before the number is given up. The object, if this was its last number here.
 object* leave_number(int fd) noexcept {
-    table_lock l;
-    return clear_number(fd);
+    object* gone = nullptr;
+    {
+        table_lock l;
+        gone = clear_number(fd);
+    }
+    if (gone != nullptr && gone->what == kind::listener) {
+        stop_listening(gone, fd);
+    }
+    return gone;
+}
+
+bool is_internal(int fd) noexcept {
+    use o(fd, kind::internal);
+    return bool(o);
 }
 
 void finish_quietly(object* o) noexcept {
@@ -51,15 +63,9 @@ int close_around_ours(unsigned first, unsigned last, Each&& each) {
         if (!known(fd)) {
             continue;
         }
-        bool internal = false;
-        object* gone = nullptr;
-        {
-            table_lock l;
-            internal = number_is_internal(fd);
-            gone = internal ? nullptr : clear_number(fd);
-        }
-        finish_quietly(gone);
-        if (internal) {
+        if (!is_internal(fd)) {
+            finish_quietly(leave_number(fd));
+        } else {
             if (unsigned(fd) > from) {
                 if (int r = each(from, unsigned(fd) - 1); r != 0) {
                     return r;
@@ -77,14 +83,10 @@ VMSGR_HOOK int close(int fd) {
     if (!known(fd)) {
         return real.close(fd);
     }
-    {
-        table_lock l;
-        if (number_is_internal(fd)) {
-            return bad_descriptor();
-        }
+    if (is_internal(fd)) {
+        return bad_descriptor();
     }
     object* gone = leave_number(fd);
-    // The number goes first: what finish() asks of the daemon may take a while, and its reuse must not.
     int r = real.close(fd);
     finish_quietly(gone);
     return r;
@@ -169,13 +171,7 @@ VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
 namespace {
 
 void make_way(int fd) noexcept {
-    {
-        table_lock l;
-        if (!number_is_internal(fd)) {
-            return;
-        }
-    }
-    if (!runtime().session.move_away(fd)) {
+    if (is_internal(fd) && !runtime().session.move_away(fd)) {
         move_listener_socket(fd);
     }
 }

@@ -50,7 +50,6 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     if (o->dead) {
         return false;
     }
-    part.key = job.key;
     part.by_daemon.store(true);
     swap_behind(fd, o, o, bell->program.get());
     log("listener %d goes through vmsgrd by route '%s'", fd, part.route->name.data());
@@ -295,6 +294,20 @@ void listen_again() noexcept {
         if (o && !o->listener.by_daemon.load() && !o->listener.shut.load() && o->listener.kernel_waiters.load() == 0) {
             listen_by_daemon(fd, o.get());
         }
+    }
+}
+
+void stop_listening(object* o, int fd) noexcept {
+    auto& part = o->listener;
+    if (part.page->holders.fetch_sub(1) != 1 || !part.by_daemon.load()) {
+        return;
+    }
+    part.shut.store(true);
+    real.shutdown(fd, SHUT_WR);
+    pollfd p{fd, 0, 0};
+    int64_t end = client::now_ms() + client::request_timeout_ms;
+    while ((p.revents & POLLHUP) == 0 && client::now_ms() < end) {
+        sys::poll(&p, 1, client::request_timeout_ms);
     }
 }
 

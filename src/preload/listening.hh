@@ -6,6 +6,8 @@
 
 #include <sys/socket.h>
 
+#include "preload/objects.hh"
+
 namespace vmsgr::preload {
 
 int routed_listen(int fd, int backlog);
@@ -15,6 +17,10 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags);
 // For the re-attach thread: does any listener wait for the daemon; let those that can listen through it again.
 bool listeners_wait() noexcept;
 void listen_again() noexcept;
+
+// The listener `o` loses its last number here, fd, which is still open. When no relative holds it either, its port
+// is free when this returns (a bind may follow at once): the daemon closes its copy, then its end of the doorbell.
+void stop_listening(object* o, int fd) noexcept;
 
 // The program wants number fd for itself: if it is our copy of a listening socket, that moves.
 void move_listener_socket(int fd) noexcept;

@@ -175,16 +175,10 @@ void forget_epoll(int epfd) noexcept {
 
 int highest_number() noexcept { return highest; }
 
-bool number_is_internal(int fd) noexcept {
-    object* o = at_number(fd);
-    return o != nullptr && o->what == kind::internal;
-}
-
 void finish(object* o) noexcept {
     kind was = kind::none;
     client::stream stream;
     int kernel_fd = -1;
-    uint64_t unlisten = 0;
     {
         table_lock l;
         if (!o->dead || o->users.load(std::memory_order_seq_cst) != 0 || o->what == kind::none) {
@@ -194,14 +188,7 @@ void finish(object* o) noexcept {
         stream = std::move(o->stream);
         if (was == kind::listener) {
             kernel_fd = std::exchange(o->listener.kernel_fd, -1);
-            listener_page* page = std::exchange(o->listener.page, nullptr);
-            bool last = page != nullptr && page->holders.fetch_sub(1) == 1;
-            if (last && o->listener.by_daemon.load()) {
-                unlisten = o->listener.key;
-            }
-            if (page != nullptr) {
-                ::munmap(page, shm::page);
-            }
+            ::munmap(std::exchange(o->listener.page, nullptr), shm::page);
             o->listener.by_daemon.store(false);
             o->listener.shut.store(false);
             o->listener.kernel_waiters.store(0);
@@ -209,10 +196,6 @@ void finish(object* o) noexcept {
         }
         o->next_free = free_objects;
         free_objects = o;
-    }
-    if (unlisten != 0) {
-        // A bind of the same port may follow at once: the daemon's copy has to be closed by then.
-        runtime().session.unlisten(unlisten);
     }
     if (kernel_fd >= 0) {
         close_internal(kernel_fd);

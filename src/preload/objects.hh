@@ -42,7 +42,6 @@ struct listener_page {
 
 struct listener_part {
     int kernel_fd = -1;               // our copy of the listening socket, internal
-    uint64_t key = 0;
     listener_page* page = nullptr;
     const proto::route* route = nullptr;
     std::atomic<bool> by_daemon{false};  // the number is a doorbell; false: it is the kernel socket
@@ -113,9 +112,8 @@ void add_alias(int from, int to) noexcept;
 object* at_number(int fd) noexcept;
 void forget_epoll(int epfd) noexcept;
 int highest_number() noexcept;
-bool number_is_internal(int fd) noexcept;
 
-// Frees what a dead object holds once no call uses it. Without the lock; may ask the daemon.
+// Frees what a dead object holds once no call uses it. Without the lock.
 void finish(object* o) noexcept;
 
 void lock_table_for_fork() noexcept;

@@ -4,7 +4,7 @@
 //
 // Attach: hello -> welcome (with the session segment, or a refusal that says why).
 // Program -> daemon, no answer: listen, connect (the job itself lies in the session segment).
-// Program -> daemon, one answer each: borrow, adopt, unlisten. Query sessions: status, routes.
+// Program -> daemon, one answer each: borrow, adopt. Query sessions: status, routes.
 #pragma once
 
 #include <array>
@@ -35,7 +35,6 @@ enum class kind : uint16_t {
     connect = 11,  // fds: the conduit's memory, its doorbell's other end, the kernel socket (unconnected)
     // requests; answered by `reply`
     borrow = 20,  // the kernel socket of connection `key`, to read and set its options; fd beside the reply
-    unlisten = 22,  // close the listening socket `key` now; no fd beside the reply
     adopt = 21,   // the conduit memory of connection `key`, for a program that inherited it through exec
     status = 30,  // a JSON document in a memfd
     routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in a memfd

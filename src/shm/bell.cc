@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <string>
@@ -41,6 +42,11 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
     return uint32_t(r);
 }
 
+uint32_t bell::unread() const noexcept {
+    int n = 0;
+    return ::syscall(SYS_ioctl, _fd, FIONREAD, &n) == 0 && n > 0 ? uint32_t(n) : 0;
+}
+
 bell_look look_at_bell(int fd, bool wait, int& errnum) noexcept {
     unsigned char byte;
     ssize_t r = sys::recv(fd, &byte, 1, wait ? MSG_PEEK : MSG_PEEK | MSG_DONTWAIT);
@@ -71,9 +77,10 @@ base::result<bell_pair> make_pair(int type) {
 base::result<bell_pair> make_bell() {
     auto p = make_pair(SOCK_STREAM);
     if (p) {
-        int smallest = 0;  // the kernel raises it to its minimum
+        // The kernel doubles it; an end is writable up to a quarter of that, and a token counts as 768 bytes.
+        int small = 4608;
         for (int fd : {p->program.get(), p->other.get()}) {
-            sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest);
+            sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
         }
     }
     return p;

@@ -1,6 +1,8 @@
 // The doorbell: a stream socketpair whose bytes are tokens. One end is the program's descriptor itself, so the
-// kernel alone answers poll, select, epoll, dup, fork and exec for it. With the smallest send buffer two unread
-// tokens make the sending end not writable (measured at start, bell_limits), four more still go in.
+// kernel alone answers poll, select, epoll, dup, fork and exec for it. With a small send buffer three unread
+// tokens make the sending end not writable (measured at start, bell_limits); several more still go in. Two would be
+// too few: an answer to an announcement may overlap one that is not taken yet, and OUT would be withheld for it
+// (models/wake.pml, W=2).
 //
 // A bell is a view of one end; whoever made the pair owns the descriptors.
 #pragma once
@@ -29,6 +31,9 @@ public:
     // Takes up to n tokens without waiting; returns how many there were.
     uint32_t take_tokens(uint32_t n) noexcept;
 
+    // How many bytes wait here now.
+    uint32_t unread() const noexcept;
+
     // Something other than a token came: a raw write reached the doorbell (io_uring, a static child, syscall()).
     bool foreign() const noexcept { return _foreign; }
 };
@@ -52,7 +57,7 @@ struct bell_limits {
     unsigned until_unwritable = 0;
     unsigned until_refused = 0;
     // The wake protocol needs room for a token or two past "not writable", and OUT while one lies unread.
-    bool usable() const noexcept { return until_unwritable >= 2 && until_refused >= until_unwritable + 2; }
+    bool usable() const noexcept { return until_unwritable >= 3 && until_refused >= until_unwritable + 2; }
 };
 base::result<bell_limits> measure_bell();
 

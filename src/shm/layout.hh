@@ -28,6 +28,7 @@ enum ring_flag : uint32_t {
     ring_fin = 1,    // the byte before head is the last one: end of file follows it
     ring_reset = 2,  // the connection is broken; ring_words::error says how (an errno)
     ring_more = 4,   // the last send had MSG_MORE: more will follow soon, a packet need not leave yet
+    ring_inexact = 8,  // a holder died between counting and sending a token: tokens_sent is not to be trusted
 };
 
 // The shared words of one direction. One writer a cache line; consumer_waits alone has two.

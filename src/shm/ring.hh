@@ -28,6 +28,7 @@ struct rx_state {
     uint64_t tail = 0;
     uint64_t head_seen = 0;
     uint32_t tokens_taken = 0;
+    bool inexact = false;  // tokens_taken is not to be trusted: the socket itself is asked
 };
 
 // Up to two pieces of ring memory, in order. An empty second piece has length 0.
@@ -79,8 +80,14 @@ public:
         _st->head += n;
         _w->head.store(_st->head, std::memory_order_release);  // pairs with ring_receiver::data_bytes
     }
-    // For a side that lost a holder in the middle (a killed fork): what is private is true.
-    void republish() noexcept { _w->head.store(_st->head, std::memory_order_release); }
+    // This side lost a holder in its lock (a killed fork): what is private is true; whether its token was counted or
+    // sent is not known, so one more goes out uncounted and the consumer stops counting.
+    template <typename Bell>
+    void recover(Bell& bell) noexcept {
+        _w->head.store(_st->head, std::memory_order_release);
+        set_flags(ring_inexact);
+        bell.send_token();
+    }
 
     // fin or reset, after the last publish. wake() or closing the doorbell is owed.
     void set_flags(uint32_t flags) noexcept { _w->flags.fetch_or(flags, std::memory_order_release); }
@@ -170,17 +177,20 @@ public:
         _st->tail += n;
         _w->tail.store(_st->tail, std::memory_order_release);  // pairs with ring_sender::free_bytes
     }
-    void republish() noexcept { _w->tail.store(_st->tail, std::memory_order_release); }
+    void recover() noexcept {
+        _w->tail.store(_st->tail, std::memory_order_release);
+        distrust_count();
+    }
 
     uint32_t flags() const noexcept { return _w->flags.load(std::memory_order_acquire); }
     int error() const noexcept { return _w->error.load(std::memory_order_relaxed); }
 
-    // Data is left after a consume: gives a producer that waits for room its writable end back, and keeps
-    // one token so that this end stays readable.
+    // After a consume: gives a producer that waits for room its writable end back, and keeps one token so that
+    // this end stays readable.
     template <typename Bell>
     void relieve(Bell& bell) noexcept {
         full_fence();  // consume before the look at the count; pairs with ring_sender::await_space
-        uint32_t unread = _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken;
+        uint32_t unread = unread_tokens(bell);
         if (unread >= 2) {
             size_t left = _st->head_seen - _st->tail;
             if (_capacity - left >= _capacity / 2) {
@@ -191,23 +201,31 @@ public:
 
     // The ring was seen empty: announces that this side waits, looks again, and only then takes the tokens that
     // were counted before the announcement. A later token answers it and must stay. True: still empty.
-    // Tokens are bounded also when data keeps coming: all but one are taken then.
+    // False: data came; the caller goes on reading, as no further edge may come for it. The announcement is
+    // withdrawn if it was ours (another reader may rely on one that stood already), and all tokens but one are
+    // taken, or a producer would find its end not writable although there is room.
     template <typename Bell>
     bool settle(Bell& bell) noexcept {
-        uint32_t before = _w->tokens_sent.load(std::memory_order_acquire);
-        _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
+        uint32_t unread = unread_tokens(bell);
+        uint32_t was = _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
         full_fence();  // announce before the look; pairs with ring_sender::wake
-        uint32_t unread = before - _st->tokens_taken;
-        bool empty = !has_data();
-        if (empty) {
+        if (!has_data()) {
             if (unread != 0) {
                 take(bell, unread);
             }
-        } else if (unread >= 2) {
+            return true;
+        }
+        if (was == 0) {
+            _w->consumer_waits.exchange(0, std::memory_order_seq_cst);
+        }
+        unread = unread_tokens(bell);
+        if (unread >= 2) {
             take(bell, unread - 1);
         }
-        return empty;
+        return false;
     }
+    // A holder of this side died in its lock: what it took is not known.
+    void distrust_count() noexcept { _st->inexact = true; }
     // The daemon while it polls: no token is wanted.
     void stay_awake() noexcept {
         if (_w->consumer_waits.load(std::memory_order_relaxed) != 0) {
@@ -216,6 +234,13 @@ public:
     }
 
 private:
+    template <typename Bell>
+    uint32_t unread_tokens(Bell& bell) noexcept {
+        if (__builtin_expect(_st->inexact || (_w->flags.load(std::memory_order_relaxed) & ring_inexact) != 0, 0)) {
+            return bell.unread();
+        }
+        return _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken;
+    }
     template <typename Bell>
     void take(Bell& bell, uint32_t n) noexcept {
         _st->tokens_taken += bell.take_tokens(std::min<uint32_t>(n, bell_tokens_max));
