@@ -1,0 +1,46 @@
+#include "cli/document.hh"
+
+#include <errno.h>
+
+#include "cli/query.hh"
+
+namespace vmsgr::cli {
+
+base::result<json> ask_status(const std::string& socket) {
+    auto text = ask_daemon(socket, proto::kind::status);
+    if (!text) {
+        return std::unexpected(text.error());
+    }
+    json doc = json::parse(*text, nullptr, false);
+    if (!doc.is_object()) {
+        return base::fail(EPROTO, "vmsgrd at " + socket + " answered with a status that is no JSON object");
+    }
+    return doc;
+}
+
+std::string text_of(const json& object, const char* key) {
+    auto at = object.is_object() ? object.find(key) : object.end();
+    if (at == object.end() || at->is_null()) {
+        return "-";
+    }
+    return at->is_string() ? at->get<std::string>() : at->dump();
+}
+
+uint64_t number_of(const json& object, const char* key) {
+    auto at = object.is_object() ? object.find(key) : object.end();
+    return at == object.end() || !at->is_number() ? 0 : at->get<uint64_t>();
+}
+
+const json& list_of(const json& object, const char* key) {
+    static const json none = json::array();
+    auto at = object.is_object() ? object.find(key) : object.end();
+    return at == object.end() || !at->is_array() ? none : *at;
+}
+
+const json& object_of(const json& object, const char* key) {
+    static const json none = json::object();
+    auto at = object.is_object() ? object.find(key) : object.end();
+    return at == object.end() || !at->is_object() ? none : *at;
+}
+
+}  // namespace vmsgr::cli

@@ -1,0 +1,22 @@
+// The daemon's status document, and careful access to it: a key that an older or newer daemon lacks reads as empty.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.hh"
+
+namespace vmsgr::cli {
+
+using json = nlohmann::json;
+
+base::result<json> ask_status(const std::string& socket);
+
+std::string text_of(const json& object, const char* key);
+uint64_t number_of(const json& object, const char* key);
+// The array under key, or an empty one.
+const json& list_of(const json& object, const char* key);
+const json& object_of(const json& object, const char* key);
+
+}  // namespace vmsgr::cli

@@ -1,0 +1,244 @@
+#include "cli/inquiry.hh"
+
+#include <errno.h>
+
+#include "cli/decide.hh"
+#include "cli/program.hh"
+#include "conf/words.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::cli {
+
+namespace {
+
+constexpr const char* library_name = "libvmsgr-preload.so";
+
+class inquiry {
+    pid_t _pid;
+    int _fd;
+    const json& _daemon;
+    const std::string& _daemon_error;
+    verdict _v;
+    std::string _link;
+    socket_facts _socket;
+
+public:
+    inquiry(pid_t pid, int fd, const json& daemon, const std::string& daemon_error)
+        : _pid(pid), _fd(fd), _daemon(daemon), _daemon_error(daemon_error) {}
+
+    verdict answer() {
+        if (!find_descriptor() && !find_connection() && !find_kind() && !find_library() && !find_route()) {
+            conclude("unknown", "nothing speaks against it; VMSGR does not know this descriptor");
+        }
+        if (!_daemon_error.empty()) {
+            fact("daemon", _daemon_error);
+        }
+        return std::move(_v);
+    }
+
+private:
+    bool conclude(std::string reason, std::string text, bool accelerated = false) {
+        _v.reason = std::move(reason);
+        _v.text = std::move(text);
+        _v.accelerated = accelerated;
+        return true;
+    }
+    bool missing(std::string reason, std::string text) {
+        _v.found = false;
+        return conclude(std::move(reason), std::move(text));
+    }
+    void fact(std::string name, std::string value) { _v.facts.emplace_back(std::move(name), std::move(value)); }
+    bool daemon_known() const { return _daemon_error.empty(); }
+
+    // Each step below is true when it has the answer.
+
+    bool find_descriptor() {
+        if (!process_exists(_pid)) {
+            return missing("process_gone", "there is no process " + std::to_string(_pid));
+        }
+        _v.program = program_of(_pid);
+        for (const auto& s : list_of(_daemon, "sessions")) {
+            if (number_of(s, "pid") == uint64_t(_pid)) {
+                _v.program = text_of(s, "program");
+                fact("session", text_of(s, "id"));
+            }
+        }
+        auto link = descriptor_link(_pid, _fd);
+        if (!link && link.error().errnum == ENOENT) {
+            return missing("not_open", "descriptor " + std::to_string(_fd) + " is not open in it");
+        }
+        if (!link) {
+            return missing("not_permitted", "/proc/" + std::to_string(_pid) + "/fd cannot be read (" +
+                                                link.error().text + "); run as root or as its user");
+        }
+        _link = *link;
+        fact("descriptor", _link);
+        return false;
+    }
+
+    // The daemon knows the number at which a connection was made; a dup or a forked child has another number for
+    // the same socket, which the inode shows.
+    bool find_connection() {
+        for (const auto& c : list_of(_daemon, "connections")) {
+            auto pid = pid_t(number_of(c, "pid"));
+            auto fd = int(number_of(c, "fd"));
+            bool same = pid == _pid && fd == _fd;
+            if (!same && socket_inode(_link)) {
+                auto other = descriptor_link(pid, fd);
+                same = other && *other == _link;
+            }
+            if (same) {
+                return carried(c);
+            }
+        }
+        for (const auto& l : list_of(_daemon, "listeners")) {
+            bool same = l.contains("fd") && pid_t(number_of(l, "pid")) == _pid && int(number_of(l, "fd")) == _fd;
+            if (same) {
+                fact("listens on", text_of(l, "address"));
+                return conclude("listener", "a listener that vmsgrd serves", true);
+            }
+        }
+        return false;
+    }
+
+    bool carried(const json& c) {
+        _v.connection = c;
+        fact("connection", text_of(c, "id") + " of session " + text_of(c, "session") + ", " + text_of(c, "state"));
+        fact("local", text_of(c, "local"));
+        fact("peer", text_of(c, "peer"));
+        fact("route", text_of(c, "route"));
+        fact("shard", text_of(c, "shard"));
+        fact("bytes in, out", text_of(c, "bytes_in") + ", " + text_of(c, "bytes_out"));
+        return conclude("carried", "vmsgrd carries it, path " + text_of(c, "path") + ", route " +
+                                       conf::quote(text_of(c, "route")),
+                        true);
+    }
+
+    bool find_kind() {
+        auto inode = socket_inode(_link);
+        if (!inode) {
+            return conclude("not_a_socket", "it is not a socket, but " + _link);
+        }
+        _socket = look_up_socket(_pid, *inode);
+        switch (_socket.kind) {
+            case socket_kind::tcp:
+                fact("local", base::to_string(_socket.local));
+                fact("peer", _socket.listening ? "none, it listens" : base::to_string(_socket.peer));
+                return false;
+            case socket_kind::udp:
+                return conclude("not_tcp", "it is a UDP socket; VMSGR carries TCP");
+            case socket_kind::unix_stream:
+            case socket_kind::unix_seqpacket:
+                return unix_socket();
+            case socket_kind::unix_other:
+                return conclude("not_tcp", "it is a unix datagram socket; VMSGR carries TCP");
+            case socket_kind::other:
+                return conclude("not_tcp", "it is neither a TCP socket that is bound or connected, nor one of VMSGR's");
+        }
+        return false;
+    }
+
+    bool unix_socket() {
+        bool loaded = has_mapped(_pid, library_name).value_or(false);
+        if (loaded && !daemon_known()) {
+            return conclude("unix_socket_daemon_unknown",
+                            "it is a unix socket, perhaps a doorbell of VMSGR; only vmsgrd can tell");
+        }
+        // A listener's doorbell: the status names its session, not its number.
+        if (loaded && _socket.kind == socket_kind::unix_seqpacket && session_listens()) {
+            return conclude("listener", "a listener that vmsgrd serves", true);
+        }
+        return conclude("not_tcp", "it is a unix socket that is no connection of vmsgrd; VMSGR carries TCP");
+    }
+
+    bool session_listens() {
+        for (const auto& s : list_of(_daemon, "sessions")) {
+            for (const auto& l : list_of(_daemon, "listeners")) {
+                if (number_of(s, "pid") == uint64_t(_pid) && text_of(l, "session") == text_of(s, "id")) {
+                    fact("listens on", text_of(l, "address"));
+                    return true;
+                }
+            }
+        }
+        return false;
+    }
+
+    bool find_library() {
+        auto loaded = has_mapped(_pid, library_name);
+        if (loaded && *loaded) {
+            return false;
+        }
+        if (!loaded) {
+            return conclude("not_permitted", "what the process has loaded cannot be read; run as root or as its user");
+        }
+        if (auto why = preload_obstacle(executable_of(_pid)); !why.empty()) {
+            return conclude("cannot_be_preloaded", "the library cannot be loaded into " + _v.program + ": " + why);
+        }
+        return conclude("library_not_loaded",
+                        std::string(library_name) + " is not loaded; start the program with 'vmsgr run -- ...'");
+    }
+
+    bool find_route() {
+        proto::route_table routes;
+        auto text = environment_of(_pid, "VMSGR_ROUTES");
+        if (!text && environment_of(_pid, "LD_PRELOAD")) {
+            return conclude("no_routes", "the library is loaded, but the process has no routes; start it with "
+                                         "'vmsgr run -- ...'");
+        }
+        if (!text) {
+            return conclude("environment_lost", "the process has written over its environment, its routes cannot be "
+                                                "seen; try 'vmsgr routes test'");
+        }
+        if (!proto::parse_routes(*text, routes)) {
+            return conclude("routes_not_understood", "the routes in its environment are of another version");
+        }
+        fact("routes", std::to_string(routes.count) + " in its environment");
+        bool server = _socket.listening || _socket.served_here;
+        asked a{_v.program, server ? proto::role::server : proto::role::client,
+                server ? _socket.local : _socket.peer, false};
+        fact("role", std::string(proto::to_text(a.who)));
+        return judge(routes, a);
+    }
+
+    bool judge(const proto::route_table& routes, const asked& a) {
+        const auto* rule = routes.match(_v.program, a.who, a.where);
+        auto where = base::to_string(a.where);
+        if (rule == nullptr) {
+            return no_rule(routes, a, where);
+        }
+        auto name = conf::quote(rule->name_text());
+        fact("route", std::string(rule->name_text()));
+        if (rule->way == proto::via::posix) {
+            return conclude("route_says_posix", "route " + name + " keeps " + where + " on POSIX");
+        }
+        if (rule->way == proto::via::deny) {
+            return conclude("route_says_deny", "route " + name + " denies " + where +
+                                                   "; this socket was made otherwise, before or past the library");
+        }
+        auto socket = environment_of(_pid, "VMSGR_SOCKET");
+        return conclude("fell_back", "route " + name + " would carry it, but vmsgrd at " +
+                                         socket.value_or(proto::default_socket) +
+                                         " was not there, or refused, when it was made");
+    }
+
+    bool no_rule(const proto::route_table& routes, const asked& a, const std::string& where) {
+        bool other_program = routes.count != 0;
+        for (const auto& r : routes) {
+            fact("route " + conf::quote(r.name_text()), "does not match: " + mismatch(r, a));
+            other_program = other_program && !r.matches_program(_v.program);
+        }
+        if (other_program) {
+            return conclude("program_not_routed", "no route is for a program of the name " + conf::quote(_v.program));
+        }
+        return conclude("no_route", "no route matches " + where + " as " + std::string(proto::to_text(a.who)) +
+                                        ", so it stays on POSIX");
+    }
+};
+
+}  // namespace
+
+verdict inquire(pid_t pid, int fd, const json& daemon, const std::string& daemon_error) {
+    return inquiry(pid, fd, daemon, daemon_error).answer();
+}
+
+}  // namespace vmsgr::cli

@@ -1,0 +1,28 @@
+// The reasoning of `vmsgr explain`: from facts of /proc and of the daemon to one verdict. Single thread.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/document.hh"
+#include "cli/proc.hh"
+
+namespace vmsgr::cli {
+
+struct verdict {
+    bool found = true;         // there is such a process and descriptor
+    bool accelerated = false;
+    std::string reason;        // a word for programs: "route_says_posix"
+    std::string text;          // for people, one line
+    std::string program;
+    std::vector<std::pair<std::string, std::string>> facts;
+    json connection;           // the daemon's entry, when it is accelerated
+};
+
+// daemon: its status; daemon_error: why there is none.
+verdict inquire(pid_t pid, int fd, const json& daemon, const std::string& daemon_error);
+
+}  // namespace vmsgr::cli

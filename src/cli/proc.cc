@@ -1,0 +1,190 @@
+#include "cli/proc.hh"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+
+#include "cli/program.hh"
+
+namespace vmsgr::cli {
+
+namespace {
+
+std::string proc_path(pid_t pid, const std::string& what) { return "/proc/" + std::to_string(pid) + "/" + what; }
+
+std::optional<std::string> read_link(const std::string& path) {
+    char buf[4096];
+    ssize_t n = ::readlink(path.c_str(), buf, sizeof buf);
+    return n < 0 ? std::nullopt : std::optional(std::string(buf, size_t(n)));
+}
+
+// "0100007F:1A90": words of four bytes in the machine's order, the port as a number.
+std::optional<base::address> parse_hex_address(const std::string& text) {
+    base::address a;
+    auto colon = text.find(':');
+    if (colon != 8 && colon != 32) {
+        return std::nullopt;
+    }
+    a.family = colon == 8 ? AF_INET : AF_INET6;
+    for (size_t word = 0; word < colon / 8; ++word) {
+        auto value = uint32_t(strtoul(text.substr(word * 8, 8).c_str(), nullptr, 16));
+        memcpy(a.ip.data() + word * 4, &value, 4);
+    }
+    a.port = uint16_t(strtoul(text.c_str() + colon + 1, nullptr, 16));
+    return a;
+}
+
+struct inet_line {
+    base::address local, peer;
+    unsigned state = 0;
+    uint64_t inode = 0;
+};
+
+// One line of /proc/net/tcp and its kin: "sl local rem st tx:rx tr:when retrnsmt uid timeout inode ...".
+std::optional<inet_line> parse_inet_line(const std::string& text) {
+    std::istringstream in(text);
+    std::string slot, local, peer, state, queues, timer, retransmits, uid, timeout;
+    inet_line l;
+    if (!(in >> slot >> local >> peer >> state >> queues >> timer >> retransmits >> uid >> timeout >> l.inode)) {
+        return std::nullopt;
+    }
+    auto a = parse_hex_address(local), b = parse_hex_address(peer);
+    if (!a || !b) {
+        return std::nullopt;
+    }
+    l.local = *a;
+    l.peer = *b;
+    l.state = unsigned(strtoul(state.c_str(), nullptr, 16));
+    return l;
+}
+
+template <typename Each>
+void each_line(const std::string& path, Each&& each) {
+    std::ifstream in(path);
+    std::string line;
+    std::getline(in, line);  // titles
+    while (std::getline(in, line)) {
+        each(line);
+    }
+}
+
+constexpr unsigned state_listen = 10;
+
+bool find_inet(pid_t pid, const char* table, uint64_t inode, socket_facts& out) {
+    bool found = false;
+    each_line(proc_path(pid, std::string("net/") + table), [&](const std::string& line) {
+        auto l = parse_inet_line(line);
+        if (l && l->inode == inode) {
+            found = true;
+            out.local = l->local;
+            out.peer = l->peer;
+            out.listening = l->state == state_listen;
+        }
+    });
+    return found;
+}
+
+bool port_has_listener(pid_t pid, uint16_t port) {
+    bool found = false;
+    for (const char* table : {"net/tcp", "net/tcp6"}) {
+        each_line(proc_path(pid, table), [&](const std::string& line) {
+            auto l = parse_inet_line(line);
+            found = found || (l && l->state == state_listen && l->local.port == port);
+        });
+    }
+    return found;
+}
+
+std::optional<socket_kind> find_unix(pid_t pid, uint64_t inode) {
+    std::optional<socket_kind> found;
+    each_line(proc_path(pid, "net/unix"), [&](const std::string& line) {
+        std::istringstream in(line);
+        std::string num, refs, protocol, flags, type, state;
+        uint64_t i = 0;
+        if (in >> num >> refs >> protocol >> flags >> type >> state >> i && i == inode) {
+            found = type == "0001"   ? socket_kind::unix_stream
+                    : type == "0005" ? socket_kind::unix_seqpacket
+                                     : socket_kind::unix_other;
+        }
+    });
+    return found;
+}
+
+}  // namespace
+
+bool process_exists(pid_t pid) { return pid > 0 && ::access(proc_path(pid, "").c_str(), F_OK) == 0; }
+
+std::string program_of(pid_t pid) {
+    std::ifstream in(proc_path(pid, "cmdline"), std::ios::binary);
+    std::string word;
+    std::getline(in, word, '\0');
+    // Some programs write a title over it: "nginx: worker process", "redis-server 127.0.0.1:6379".
+    word = word.substr(0, word.find_first_of(": "));
+    return std::string(basename_of(word));
+}
+
+std::string executable_of(pid_t pid) { return proc_path(pid, "exe"); }
+
+base::result<std::string> descriptor_link(pid_t pid, int fd) {
+    auto link = read_link(proc_path(pid, "fd/" + std::to_string(fd)));
+    if (!link) {
+        return base::fail(errno, strerror(errno));
+    }
+    return *link;
+}
+
+std::optional<uint64_t> socket_inode(const std::string& link) {
+    if (!link.starts_with("socket:[")) {
+        return std::nullopt;
+    }
+    return strtoull(link.c_str() + strlen("socket:["), nullptr, 10);
+}
+
+socket_facts look_up_socket(pid_t pid, uint64_t inode) {
+    socket_facts f;
+    if (auto kind = find_unix(pid, inode)) {
+        f.kind = *kind;
+    } else if (find_inet(pid, "tcp", inode, f) || find_inet(pid, "tcp6", inode, f)) {
+        f.kind = socket_kind::tcp;
+        f.served_here = !f.listening && f.local.port != 0 && port_has_listener(pid, f.local.port);
+    } else if (find_inet(pid, "udp", inode, f) || find_inet(pid, "udp6", inode, f)) {
+        f.kind = socket_kind::udp;
+    }
+    return f;
+}
+
+std::optional<bool> has_mapped(pid_t pid, const std::string& file_name) {
+    std::ifstream in(proc_path(pid, "maps"));
+    if (!in) {
+        return std::nullopt;
+    }
+    std::string line;
+    bool read = false;
+    while (std::getline(in, line)) {
+        read = true;
+        if (line.find("/" + file_name) != line.npos) {
+            return true;
+        }
+    }
+    return read ? std::optional(false) : std::nullopt;
+}
+
+base::result<std::string> environment_of(pid_t pid, const std::string& name) {
+    std::ifstream in(proc_path(pid, "environ"), std::ios::binary);
+    std::string entry;
+    bool read = false;
+    while (in && std::getline(in, entry, '\0')) {
+        read = true;
+        if (entry.starts_with(name + "=")) {
+            return entry.substr(name.size() + 1);
+        }
+    }
+    return read ? base::fail(ENOENT, "not set") : base::fail(EACCES, "cannot be read");
+}
+
+}  // namespace vmsgr::cli

@@ -1,0 +1,42 @@
+// Facts about another process from /proc: what a descriptor is, which addresses a socket has, what the process
+// loaded and was started with. Everything may vanish while it is read; then the answer is "nothing". Single thread.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/address.hh"
+#include "base/error.hh"
+
+namespace vmsgr::cli {
+
+bool process_exists(pid_t pid);
+// The basename of its first word, which is what the library matches routes with; empty when unknown.
+std::string program_of(pid_t pid);
+// A path under which its executable can be opened.
+std::string executable_of(pid_t pid);
+
+// What /proc/PID/fd/FD points to: "socket:[123]". errnum: ENOENT, EACCES ...
+base::result<std::string> descriptor_link(pid_t pid, int fd);
+std::optional<uint64_t> socket_inode(const std::string& link);
+
+enum class socket_kind { tcp, udp, unix_stream, unix_seqpacket, unix_other, other };
+struct socket_facts {
+    socket_kind kind = socket_kind::other;
+    base::address local, peer;  // TCP and UDP
+    bool listening = false;
+    bool served_here = false;   // something listens on the local port: this end was accepted
+};
+// In the network namespace of that process.
+socket_facts look_up_socket(pid_t pid, uint64_t inode);
+
+// Is a file of this name mapped? Nothing when /proc/PID/maps may not be read.
+std::optional<bool> has_mapped(pid_t pid, const std::string& file_name);
+// The variable as the process was started with; errnum ENOENT when it is not set.
+base::result<std::string> environment_of(pid_t pid, const std::string& name);
+
+}  // namespace vmsgr::cli

@@ -1,0 +1,151 @@
+// vmsgr run: sets the environment in which the preload library works, and becomes the program.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "cli/cli.hh"
+#include "cli/program.hh"
+#include "cli/query.hh"
+#include "conf/config.hh"
+
+namespace vmsgr::cli {
+
+namespace {
+
+constexpr const char* library_name = "libvmsgr-preload.so";
+
+struct run_options {
+    std::string routes_file;
+    bool log = false;
+    std::vector<std::string> shown;
+};
+
+// $VMSGR_PRELOAD, or beside this binary as built (../lib) or installed (../lib/ARCH, ../lib/vmsgr).
+base::result<std::string> find_library() {
+    namespace fs = std::filesystem;
+    std::error_code ec;
+    if (const char* named = ::getenv("VMSGR_PRELOAD"); named != nullptr && *named != 0) {
+        auto path = fs::absolute(named, ec);
+        if (ec || !fs::is_regular_file(path, ec)) {
+            return base::fail(ENOENT, std::string("$VMSGR_PRELOAD names ") + named + ", which is no file");
+        }
+        return path.string();
+    }
+    auto lib = fs::read_symlink("/proc/self/exe", ec).parent_path().parent_path() / "lib";
+    for (const char* folder : {"", "vmsgr", "x86_64-linux-gnu", "x86_64-linux-gnu/vmsgr"}) {
+        auto path = lib / folder / library_name;
+        if (fs::is_regular_file(path, ec)) {
+            return path.lexically_normal().string();
+        }
+    }
+    return base::fail(ENOENT, std::string(library_name) + " is not in " + lib.string() +
+                                  "; build or install it, or name it in $VMSGR_PRELOAD");
+}
+
+// The linker splits LD_PRELOAD at colons and spaces.
+base::result<std::string> preload_value(const std::string& library) {
+    if (library.find_first_of(": ") != library.npos) {
+        return base::fail(EINVAL, library + ": LD_PRELOAD cannot hold a path with a space or colon; move the library");
+    }
+    const char* before = ::getenv("LD_PRELOAD");
+    if (before == nullptr || *before == 0) {
+        return library;
+    }
+    std::string all = before;
+    return all.starts_with(library) ? all : library + ":" + all;
+}
+
+int become(const std::string& path, const std::vector<std::string>& program) {
+    std::vector<char*> argv;
+    for (const auto& word : program) {
+        argv.push_back(const_cast<char*>(word.c_str()));
+    }
+    argv.push_back(nullptr);
+    ::execvp(path.c_str(), argv.data());
+    int e = errno;
+    return say_error(e == ENOENT ? exit_not_found : exit_not_executable,
+                     "run: " + program.front() + ": " + strerror(e));
+}
+
+struct library_environment {
+    std::string preload, routes;
+    std::string plain;  // not empty: the program runs without all that, and this is why
+};
+
+// What is wrong with the set-up itself is an error. A daemon that cannot be asked, or a program that cannot be
+// preloaded, is not: programs run then as if VMSGR were not there.
+base::result<library_environment> prepare(const options& o, const run_options& r, const std::string& path) {
+    library_environment e;
+    auto routes = r.routes_file.empty() ? base::result<proto::route_table>{} : conf::load_routes(r.routes_file);
+    if (!routes) {
+        return std::unexpected(routes.error());
+    }
+    auto preload = find_library().and_then(preload_value);
+    if (!preload) {
+        return std::unexpected(preload.error());
+    }
+    e.preload = *preload;
+    if (auto why = preload_obstacle(path); !why.empty()) {
+        e.plain = why + ", so LD_PRELOAD is ignored";
+        return e;
+    }
+    if (r.routes_file.empty()) {
+        routes = ask_routes(o.socket);
+        if (!routes) {
+            e.plain = routes.error().text;
+            return e;
+        }
+    }
+    e.routes = proto::to_text(*routes);
+    return e;
+}
+
+void apply(const library_environment& e, const options& o, bool log) {
+    ::setenv("LD_PRELOAD", e.preload.c_str(), 1);
+    ::setenv("VMSGR_ROUTES", e.routes.c_str(), 1);
+    ::setenv("VMSGR_SOCKET", o.socket.c_str(), 1);
+    if (log) {
+        ::setenv("VMSGR_LOG", "1", 1);
+    }
+}
+
+int run_program(const options& o, const run_options& r, const std::vector<std::string>& program) {
+    if (program.empty()) {
+        return say_error(exit_usage, "run: no program given; write 'vmsgr run -- PROGRAM ARGS...'");
+    }
+    auto path = find_program(program.front());
+    if (!path) {
+        return say_error(path.error().errnum == ENOENT ? exit_not_found : exit_not_executable,
+                         "run: " + path.error().text);
+    }
+    auto e = prepare(o, r, *path);
+    if (!e) {
+        return say_error(exit_run_failed, "run: " + e.error().text);
+    }
+    if (e->plain.empty()) {
+        apply(*e, o, r.log);
+    } else {
+        say_error(0, "run: " + program.front() + " runs without VMSGR: " + e->plain);
+    }
+    return become(*path, program);
+}
+
+}  // namespace
+
+command add_run(CLI::App& app, const options& o, const std::vector<std::string>& program) {
+    auto r = std::make_shared<run_options>();
+    app.add_option("--routes", r->routes_file, "routes from this file, not from the daemon")->type_name("FILE");
+    app.add_flag("--log", r->log, "let the library say on stderr what it does (VMSGR_LOG=1)");
+    // For the help text only: main.cc has cut the program off.
+    app.add_option("PROGRAM", r->shown, "the program and its arguments, best after '--'")->type_name("ARGS");
+    app.footer("Without --routes the daemon is asked for its own. When it cannot be asked, the program runs plain,\n"
+               "with one line of warning.\n\nExamples:\n  vmsgr run -- rados bench -p data 10 write\n"
+               "  vmsgr run --routes my.yaml -- iperf3 -c 127.0.0.1");
+    return {[&o, &program, r] { return run_program(o, *r, program); }};
+}
+
+}  // namespace vmsgr::cli
