@@ -7,11 +7,15 @@ function(vmsgr_module name)
   target_link_libraries(vmsgr_${name} PUBLIC ${M_DEPENDS})
 endfunction()
 
-# One test binary a folder: unit_<name>, run by ctest.
+# One test binary a folder: unit_<name>, run by ctest; `unit_tests` builds them all.
 function(vmsgr_unit_test name)
   cmake_parse_arguments(T "" "" "SOURCES;DEPENDS" ${ARGN})
   find_package(GTest REQUIRED)
   add_executable(unit_${name} ${T_SOURCES})
+  if(NOT TARGET unit_tests)
+    add_custom_target(unit_tests)
+  endif()
+  add_dependencies(unit_tests unit_${name})
   target_link_libraries(unit_${name} PRIVATE ${T_DEPENDS} GTest::gtest_main Threads::Threads)
   add_test(NAME unit_${name} COMMAND unit_${name})
   set_tests_properties(unit_${name} PROPERTIES TIMEOUT 60)

@@ -32,8 +32,8 @@ void read_socket(reader& r, const spot& at, std::string& out) {
     if (!text->starts_with('/') || text->ends_with('/')) {
         r.refuse(at, quote(*text) + " is not an absolute path of a socket, such as " + proto::default_socket);
     } else if (text->size() > socket_bytes_max) {
-        r.refuse(at, quote(*text) + " has " + std::to_string(text->size()) + " characters; a socket's path has at most " +
-                         std::to_string(socket_bytes_max));
+        r.refuse(at, quote(*text) + " has " + std::to_string(text->size()) +
+                         " characters; a socket's path has at most " + std::to_string(socket_bytes_max));
     } else {
         out = *text;
     }
