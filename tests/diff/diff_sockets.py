@@ -171,6 +171,7 @@ def main():
     ap.add_argument("--known", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "known.txt"))
     ap.add_argument("--json", metavar="FILE", help="write all traces there")
     ap.add_argument("--stderr", metavar="FILE", help="where the roles' own output goes (default: here)")
+    ap.add_argument("--max-shown", type=int, default=60, metavar="N", help="details of so many scenarios at most")
     ap.add_argument("--trace", action="store_true", help="print the traces of all combinations")
     args = ap.parse_args()
 
@@ -218,13 +219,21 @@ def main():
         print(f"{label}: {len(results)} scenarios in {time.monotonic() - began:.1f} s", flush=True)
         return results
 
+    shown = 0
+
+    def show(title, lines):
+        nonlocal shown
+        shown += 1
+        if shown <= args.max_shown:
+            print(title, *lines, sep="\n")
+        else:
+            print(title + (" (no more details: --max-shown)" if shown == args.max_shown + 1 else ""))
+
     def name_of(key):
         return f"{key[0]} (IPv{key[1]})"
 
-    def show_trace(results, key):
-        for role in ROLES:
-            for line in results[key][role]:
-                print(f"    {role}: {line}")
+    def trace_of(results, key):
+        return [f"    {role}: {line}" for role in ROLES for line in results[key][role]]
 
     traces, flaky, failed = {}, set(), 0
     if args.baseline and os.path.exists(args.baseline):
@@ -239,7 +248,7 @@ def main():
                 difference = show_difference(base[key], again[key])
                 if difference and key not in flaky:
                     flaky.add(key)
-                    print(f"FLAKY {name_of(key)}: the kernel differs from itself", *difference, sep="\n")
+                    show(f"FLAKY {name_of(key)}: the kernel differs from itself", difference)
         if args.baseline:
             with open(args.baseline, "w") as f:
                 json.dump({" ".join(k): v for k, v in base.items() if k not in flaky}, f, indent=0)
@@ -249,11 +258,9 @@ def main():
                    if line.startswith(("TIMEOUT", "(ended", "PEER", "SYNC", "BIND"))]
         if trouble and key not in flaky:
             flaky.add(key)
-            print(f"BROKEN {name_of(key)}: in trouble on kernel sockets")
-            show_trace(base, key)
+            show(f"BROKEN {name_of(key)}: in trouble on kernel sockets", trace_of(base, key))
         elif args.trace:
-            print(f"pp {name_of(key)}")
-            show_trace(base, key)
+            print(f"pp {name_of(key)}", *trace_of(base, key), sep="\n")
 
     for combo in combos:
         differing, known_hits = {}, {}
@@ -263,8 +270,7 @@ def main():
             traces[label] = results
             for key in todo:
                 if args.trace:
-                    print(f"{label} {name_of(key)}")
-                    show_trace(results, key)
+                    print(f"{label} {name_of(key)}", *trace_of(results, key), sep="\n")
                 if key in flaky or key in differing or key in known_hits:
                     continue
                 difference = show_difference(base[key], results[key])
@@ -274,7 +280,7 @@ def main():
                     entry["hits"] += 1
                 elif difference:
                     differing[key] = difference
-                    print(f"DIFFERS {combo} {name_of(key)}", *difference, sep="\n")
+                    show(f"DIFFERS {combo} {name_of(key)}", difference)
         failed += len(differing)
         same = len(todo) - len(flaky) - len(differing) - len(known_hits)
         print(f"{combo}: {same} the same, {len(differing)} differ, {len(known_hits)} known differences")

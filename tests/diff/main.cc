@@ -27,6 +27,16 @@ table build() {
     add_poll(t);
     add_epoll(t);
     add_epoll_edges(t);
+    add_descriptors(t);
+    add_processes(t);
+    add_exec(t);
+    add_accept(t);
+    add_bind(t);
+    add_options(t);
+    add_bulk(t);
+    add_threads(t);
+    add_files(t);
+    add_others(t);
     return t;
 }
 
@@ -162,6 +172,7 @@ int run_here(const table& t, const char* glob, int family) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    if (argc > 2 && !strcmp(argv[1], "--helper")) return helper_main(argc - 2, argv + 2);
     table t = build();
     std::string mode, what;
     std::vector<int> ctl, sync;

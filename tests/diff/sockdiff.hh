@@ -202,6 +202,7 @@ void add_epoll(table&);
 void add_epoll_edges(table&);
 void add_descriptors(table&);
 void add_processes(table&);
+void add_exec(table&);
 void add_accept(table&);
 void add_bind(table&);
 void add_options(table&);
