@@ -1,0 +1,46 @@
+#include "attach/access.hh"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace vmsgr::attach {
+
+namespace {
+
+std::vector<gid_t> supplementary_groups(int sock) {
+    std::vector<gid_t> groups(64);
+    for (int attempt = 0; attempt < 2; ++attempt) {
+        socklen_t len = socklen_t(groups.size() * sizeof(gid_t));
+        int r = ::getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &len);
+        groups.resize(len / sizeof(gid_t));  // the kernel says how many there are, also when they do not fit
+        if (r == 0) {
+            return groups;
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+std::optional<peer_identity> identify(int sock) noexcept {
+    ucred c;
+    socklen_t len = sizeof c;
+    if (::getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &c, &len) != 0) {
+        return std::nullopt;
+    }
+    return peer_identity{c.pid, c.uid, c.gid};
+}
+
+bool may_attach(const conf::access_config& rules, int sock, const peer_identity& who) {
+    if ((rules.uids.empty() && rules.gids.empty()) || who.uid == ::geteuid()) {
+        return true;
+    }
+    auto listed = [&rules](gid_t g) { return std::ranges::find(rules.gids, g) != rules.gids.end(); };
+    return std::ranges::find(rules.uids, who.uid) != rules.uids.end() || listed(who.gid) ||
+           std::ranges::any_of(supplementary_groups(sock), listed);
+}
+
+}  // namespace vmsgr::attach

@@ -1,0 +1,99 @@
+#include "attach/control_server.hh"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
+#include <seastar/coroutine/maybe_yield.hh>
+
+#include "attach/session.hh"
+
+namespace vmsgr::attach {
+
+seastar::logger log("vmsgr_attach");
+
+control_server::control_server(control_deps deps, control_socket& socket)
+    : _deps(std::move(deps)), _socket(socket) {}
+
+control_server::~control_server() = default;
+
+void control_server::start() {
+    auto r = _deps.carriers.local().events().add(_socket.fd(), *this);
+    if (!r) {
+        throw std::runtime_error("cannot watch the control socket: " + r.error().text);
+    }
+    _events = std::move(*r);
+    (void)seastar::with_gate(_gate, [this] { return accept_loop(); });
+}
+
+seastar::future<> control_server::stop() {
+    _abort.request_abort();
+    _events.reset();
+    _point.wake();
+    for (auto& [at, s] : _sessions) {
+        s->close();
+    }
+    return _gate.close();
+}
+
+unsigned control_server::next_shard() noexcept { return _next_shard++ % seastar::smp::count; }
+
+seastar::future<> control_server::accept_loop() {
+    while (!_abort.abort_requested()) {
+        _point.clear();
+        base::unique_fd fd(::accept4(_socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (fd) {
+            begin_session(std::move(fd));
+            co_await seastar::coroutine::maybe_yield();
+        } else if (errno == EAGAIN) {
+            co_await _point.wait();
+        } else {
+            // Out of descriptors or memory, or a client that left again.
+            ++count().accept_pauses;
+            co_await seastar::sleep_abortable(std::chrono::milliseconds(20), _abort)
+                .handle_exception([](std::exception_ptr) {});
+        }
+    }
+}
+
+void control_server::begin_session(base::unique_fd fd) {
+    auto holder = _gate.try_hold();
+    if (!holder) {
+        return;
+    }
+    auto place = net::lease::take(_deps.budget.sessions);
+    auto fds = net::lease::take(_deps.budget.fds, net::fds_per_session);
+    if (!place || !fds) {
+        ++count().refused;
+        proto::welcome_msg w;
+        w.status = EAGAIN;
+        snprintf(w.text, sizeof w.text, "vmsgrd serves as many programs as it may; see limits.sessions (%llu)",
+                 static_cast<unsigned long long>(_deps.budget.sessions.limit()));
+        proto::send_with_fds(fd.get(), &w, sizeof w, {}, MSG_DONTWAIT);
+        return;
+    }
+    auto s = std::make_unique<session>(*this, std::move(fd), std::move(*place), std::move(*fds));
+    auto* at = s.get();
+    _sessions.emplace(at, std::move(s));
+    (void)at->run()
+        .handle_exception([](std::exception_ptr e) { log.warn("a session ended by an exception: {}", e); })
+        .finally([this, at, h = std::move(*holder)] { _sessions.erase(at); });
+}
+
+std::vector<session_info> control_server::list() const {
+    std::vector<session_info> out;
+    for (auto& [at, s] : _sessions) {
+        if (const auto& p = s->program()) {
+            auto& seg = p->segment();
+            out.push_back({p->session_id, p->pid, p->uid, p->name, p->connections.used(),
+                           seg.connects_routed.load(std::memory_order_relaxed),
+                           seg.listens_routed.load(std::memory_order_relaxed),
+                           seg.fell_back.load(std::memory_order_relaxed), seg.faults.load(std::memory_order_relaxed)});
+        }
+    }
+    return out;
+}
+
+}  // namespace vmsgr::attach

@@ -1,0 +1,75 @@
+// Accepts attaching processes on the control socket and keeps their sessions. Shard 0 only.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <seastar/core/abort_source.hh>
+#include <seastar/core/gate.hh>
+#include <seastar/core/sharded.hh>
+#include <seastar/util/log.hh>
+
+#include "attach/control_socket.hh"
+#include "net/connector.hh"
+#include "net/listener.hh"
+
+namespace vmsgr::attach {
+
+// info: start and stop. debug: sessions. warn: rules broken, rate-limited.
+extern seastar::logger log;
+
+class session;
+
+// What sessions work with. All of it outlives the control_server.
+struct control_deps {
+    const conf::daemon_config& config;
+    net::budget& budget;
+    seastar::sharded<net::carrier>& carriers;
+    seastar::sharded<net::connector>& connectors;
+    seastar::sharded<net::listener>& listeners;
+    std::function<seastar::future<std::string>()> status;  // the JSON document
+};
+
+struct session_info {
+    uint64_t id;
+    pid_t pid;
+    uid_t uid;
+    std::string program;
+    uint64_t connections;
+    uint64_t connects_routed, listens_routed, fell_back, faults;  // by the program's own account
+};
+
+class control_server final : ssx::event_sink {
+    control_deps _deps;
+    control_socket& _socket;
+    ssx::event_set::registration _events;
+    ssx::wake_point _point;
+    std::unordered_map<session*, std::unique_ptr<session>> _sessions;
+    seastar::gate _gate;
+    seastar::abort_source _abort;
+    uint64_t _ids = 0;
+    unsigned _next_shard = 0;
+
+public:
+    control_server(control_deps deps, control_socket& socket);
+    ~control_server();
+    void start();
+    // No more sessions and no more jobs; connections that stand go on until their carriers stop.
+    seastar::future<> stop();
+
+    control_deps& deps() noexcept { return _deps; }
+    net::counters& count() noexcept { return _deps.carriers.local().count(); }
+    uint64_t next_session_id() noexcept { return ++_ids; }
+    unsigned next_shard() noexcept;
+    std::vector<session_info> list() const;
+
+private:
+    void on_events(uint32_t) noexcept override { _point.wake(); }
+    seastar::future<> accept_loop();
+    void begin_session(base::unique_fd fd);
+};
+
+}  // namespace vmsgr::attach

@@ -1,0 +1,150 @@
+#include "attach/control_socket.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "attach/access.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::attach {
+
+namespace {
+
+constexpr int backlog = 512;
+constexpr auto lock_wait = std::chrono::seconds(2);
+
+std::unexpected<base::error> failed(const std::string& what, const char* next_step) {
+    int e = errno;
+    return base::fail(e, what + ": " + strerror(e) + "; " + next_step);
+}
+
+// Held from the look at an old socket until the new one is in its place, so that two daemons that start at once
+// cannot both find it stale. The lock ends with the descriptor.
+base::result<base::unique_fd> lock_folder(const std::string& folder) {
+    base::unique_fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd) {
+        return failed("cannot open " + folder, "check its permissions");
+    }
+    auto until = std::chrono::steady_clock::now() + lock_wait;
+    while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+        if (std::chrono::steady_clock::now() > until) {
+            return base::fail(EBUSY, "another process keeps " + folder + " locked; stop it, or set another `socket`");
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return fd;
+}
+
+// Removes a socket file that nobody listens on.
+base::result<void> clear_stale(const std::string& path, const sockaddr_un& un, socklen_t len) {
+    struct stat st;
+    if (::lstat(path.c_str(), &st) != 0) {
+        return errno == ENOENT ? base::result<void>{} : failed("cannot look at " + path, "check its permissions");
+    }
+    if (!S_ISSOCK(st.st_mode)) {
+        return base::fail(EEXIST, path + " exists and is no socket; move it away, or set another `socket`");
+    }
+    base::unique_fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&un), len) == 0 || errno == EAGAIN) {
+        auto who = identify(probe.get());
+        std::string pid = who && who->pid > 0 ? " (pid " + std::to_string(who->pid) + ")" : "";
+        return base::fail(EADDRINUSE, "another vmsgrd" + pid + " listens on " + path +
+                                          "; stop it first, or set another `socket`");
+    }
+    if (errno != ECONNREFUSED) {
+        return failed("cannot tell whether somebody listens on " + path, "remove it if no vmsgrd runs");
+    }
+    if (::unlink(path.c_str()) != 0) {
+        return failed("cannot remove the stale socket " + path, "remove it, or run vmsgrd as its owner");
+    }
+    return {};
+}
+
+base::result<void> set_access(const std::string& path, const conf::access_config& a) {
+    if (!a.group.empty()) {
+        group* g = ::getgrnam(a.group.c_str());
+        if (g == nullptr) {
+            return base::fail(ENOENT, "there is no group " + a.group + "; make it, or change access.group");
+        }
+        if (::chown(path.c_str(), uid_t(-1), g->gr_gid) != 0) {
+            return failed("cannot give " + path + " to group " + a.group, "run vmsgrd as a member of it");
+        }
+    }
+    if (::chmod(path.c_str(), a.mode) != 0) {
+        return failed("cannot set the mode of " + path, "check the file system it lies on");
+    }
+    return {};
+}
+
+}  // namespace
+
+base::result<control_socket> control_socket::open(const conf::daemon_config& c) {
+    control_socket s;
+    sockaddr_un un;
+    uint32_t len = 0;
+    if (int e = proto::unix_address(c.socket.c_str(), &un, len); e != 0) {
+        return base::fail(e, "the socket path is too long: " + c.socket + "; at most 107 bytes fit");
+    }
+    auto folder = std::filesystem::path(c.socket).parent_path().string();
+    std::error_code ec;
+    std::filesystem::create_directories(folder, ec);
+    if (ec) {
+        errno = ec.value();
+        return failed("cannot make " + folder, "make it for vmsgrd's user, or set another `socket`");
+    }
+    auto lock = lock_folder(folder);
+    if (!lock) {
+        return std::unexpected(lock.error());
+    }
+    if (auto r = clear_stale(c.socket, un, len); !r) {
+        return std::unexpected(r.error());
+    }
+    s._fd.reset(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!s._fd) {
+        return failed("socket", "check the limits on descriptors");
+    }
+    mode_t before = ::umask(0177);  // nobody else before mode and group are set
+    int bound = ::bind(s._fd.get(), reinterpret_cast<sockaddr*>(&un), len);
+    int bind_errno = errno;
+    ::umask(before);
+    if (bound != 0) {
+        errno = bind_errno;
+        return failed("cannot make the socket " + c.socket, "check the folder's permissions, or set another `socket`");
+    }
+    s._path = c.socket;
+    struct stat st;
+    if (::lstat(c.socket.c_str(), &st) == 0) {
+        s._dev = st.st_dev;
+        s._ino = st.st_ino;
+    }
+    if (auto r = set_access(c.socket, c.access); !r) {
+        return std::unexpected(r.error());
+    }
+    if (::listen(s._fd.get(), backlog) != 0) {
+        return failed("cannot listen on " + c.socket, "check the limits of this system");
+    }
+    return s;
+}
+
+void control_socket::close() noexcept {
+    if (!_fd) {
+        return;
+    }
+    struct stat st;
+    if (::lstat(_path.c_str(), &st) == 0 && st.st_dev == _dev && st.st_ino == _ino) {
+        ::unlink(_path.c_str());
+    }
+    _fd.reset();
+}
+
+}  // namespace vmsgr::attach

@@ -1,0 +1,36 @@
+// The daemon's listening control socket. Made before Seastar starts, so that every way in which this can go wrong
+// is one line on stderr and nothing is half started.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <string>
+
+#include "base/error.hh"
+#include "base/unique_fd.hh"
+#include "conf/config.hh"
+
+namespace vmsgr::attach {
+
+class control_socket {
+    std::string _path;
+    base::unique_fd _fd;
+    dev_t _dev = 0;
+    ino_t _ino = 0;
+
+public:
+    // Makes the folder, replaces a stale socket, refuses to disturb a live one, sets mode and group, listens.
+    static base::result<control_socket> open(const conf::daemon_config& c);
+
+    control_socket() = default;
+    control_socket(control_socket&&) = default;
+    control_socket& operator=(control_socket&&) = default;
+    ~control_socket() { close(); }
+
+    int fd() const noexcept { return _fd.get(); }
+    const std::string& path() const noexcept { return _path; }
+    // Removes the file, if it is still ours.
+    void close() noexcept;
+};
+
+}  // namespace vmsgr::attach

@@ -1,0 +1,183 @@
+#include "attach/session.hh"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/coroutine/maybe_yield.hh>
+
+namespace vmsgr::attach {
+
+namespace {
+
+constexpr auto hello_limit = std::chrono::seconds(2);
+
+// A name that a program gives itself goes into logs and documents.
+std::string printable(const char* text, size_t max) {
+    std::string out(text, strnlen(text, max));
+    std::ranges::replace_if(out, [](unsigned char c) { return c <= ' ' || c >= 127 || c == ';'; }, '?');
+    return out.empty() ? "?" : out;
+}
+
+base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
+    constexpr size_t bytes = sizeof(shm::session_segment);
+    auto fd = shm::create_sealed("vmsgr-session", bytes);
+    if (!fd) {
+        return fd;
+    }
+    auto m = shm::map_sealed(fd->get(), bytes);
+    if (!m) {
+        return std::unexpected(m.error());
+    }
+    auto& s = *reinterpret_cast<shm::session_segment*>(m->data());  // new memory is zero
+    s.magic = shm::session_magic;
+    s.version = shm::layout_version;
+    s.bytes = bytes;
+    s.session_id = id;
+    map = std::move(*m);
+    return fd;
+}
+
+}  // namespace
+
+session::session(control_server& server, base::unique_fd sock, net::lease place, net::lease fds)
+    : _server(server), _sock(std::move(sock)), _place(std::move(place)), _fds(std::move(fds)) {
+    _hello_timer.set_callback([this] { break_rules(net::fault::bad_hello, "said nothing for 2 s"); });
+}
+
+void session::close() noexcept {
+    _closed = true;
+    _point.wake();
+}
+
+seastar::future<> session::run() {
+    auto who = identify(_sock.get());
+    auto events = _server.deps().carriers.local().events().add(_sock.get(), *this);
+    if (!who || !events) {
+        co_return;
+    }
+    _who = *who;
+    _events = std::move(*events);
+    co_await greet();
+    while (!_closed) {
+        proto::request_msg m;
+        proto::received got;
+        if (!co_await next(&m, sizeof m, got)) {
+            break;
+        }
+        if (got.bytes != sizeof m || got.truncated || m.magic != proto::control_magic) {
+            break_rules(net::fault::bad_message, "a message of a wrong length or magic");
+            break;
+        }
+        co_await handle(m, std::move(got));
+        co_await seastar::coroutine::maybe_yield();
+    }
+    _hello_timer.cancel();
+    _events.reset();
+    if (_program) {
+        log.debug("session {} of {} (pid {}) ended", _program->session_id, _program->name, _program->pid);
+    }
+}
+
+seastar::future<bool> session::next(void* into, size_t bytes, proto::received& got) {
+    while (!_closed) {
+        _point.clear();
+        int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got);
+        if (err == 0) {
+            co_return got.bytes != 0;
+        }
+        if (err != EAGAIN && err != EINTR) {
+            co_return false;
+        }
+        if (err == EAGAIN) {
+            co_await _point.wait();
+        }
+    }
+    co_return false;
+}
+
+seastar::future<> session::greet() {
+    _hello_timer.arm(hello_limit);
+    std::array<std::byte, 256> bytes;
+    proto::received got;
+    if (!co_await next(bytes.data(), bytes.size(), got)) {
+        _closed = true;
+        co_return;
+    }
+    _hello_timer.cancel();
+    on_hello(bytes.data(), got.bytes);
+}
+
+// Magic and version stand at the same place in every version, so that a refusal can name both.
+void session::on_hello(const std::byte* bytes, size_t n) {
+    constexpr size_t head = offsetof(proto::hello_msg, version) + sizeof(uint16_t);
+    proto::hello_msg hello;
+    if (n < head) {
+        break_rules(net::fault::bad_hello, "a hello that is too short");
+        return;
+    }
+    memcpy(&hello, bytes, std::min(n, sizeof hello));
+    if (hello.magic != proto::control_magic || hello.what != proto::kind::hello) {
+        break_rules(net::fault::bad_hello, "no hello at first");
+    } else if (hello.version != proto::control_version) {
+        refuse(EPROTO, "vmsgrd " + std::string(proto::version_text) + " speaks version " +
+                           std::to_string(proto::control_version) + " of the control protocol, this program's library " +
+                           "version " + std::to_string(hello.version) + "; install the same vmsgr for both");
+    } else if (n != sizeof hello) {
+        break_rules(net::fault::bad_hello, "a hello of a wrong length");
+    } else if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
+        refuse(EACCES, "user " + std::to_string(_who.uid) + " may not attach; see access in vmsgrd's configuration");
+    } else {
+        welcome(hello);
+    }
+}
+
+void session::welcome(const proto::hello_msg& hello) {
+    proto::welcome_msg w;
+    w.features = hello.features & proto::features_ours;
+    w.session_id = _server.next_session_id();
+    w.ring_bytes = _server.deps().config.limits.ring_bytes;
+    base::unique_fd segment;
+    if (hello.session == proto::session_kind::program) {
+        shm::mapping map;
+        auto fd = new_segment(w.session_id, map);
+        if (!fd) {
+            refuse(fd.error().errnum, "no memory for a session: " + fd.error().text);
+            return;
+        }
+        segment = std::move(*fd);
+        w.segment_bytes = sizeof(shm::session_segment);
+        _program = std::make_shared<net::program>(w.session_id, _who.pid, _who.uid,
+                                                  printable(hello.program, sizeof hello.program),
+                                                  _server.deps().config.limits.connections_per_session,
+                                                  std::move(map));
+        log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
+    }
+    int fd = segment.get();
+    if (proto::send_with_fds(_sock.get(), &w, sizeof w, segment ? std::span(&fd, 1) : std::span<const int>{},
+                             MSG_DONTWAIT) != 0) {
+        _closed = true;
+    }
+}
+
+void session::refuse(int err, const std::string& text) {
+    ++_server.count().refused;
+    proto::welcome_msg w;
+    w.status = err;
+    snprintf(w.text, sizeof w.text, "%s", text.c_str());
+    proto::send_with_fds(_sock.get(), &w, sizeof w, {}, MSG_DONTWAIT);
+    close();
+}
+
+void session::break_rules(net::fault why, const std::string& text) {
+    static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+    _server.count().count(why);
+    log.log(seastar::log_level::warn, rate, "pid {} (user {}): {}: {}; its session is closed", _who.pid, _who.uid,
+            net::to_text(why), text);
+    close();
+}
+
+}  // namespace vmsgr::attach

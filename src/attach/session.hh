@@ -1,0 +1,55 @@
+// One attached process, or one that only asks questions. session.cc has the handshake and the loop over its
+// messages, session_jobs.cc what each message does. Shard 0 only; owned by the control_server until run() is done.
+//
+// Breaking the rules ends this session and nothing else: connections and listeners that it made before go on until
+// the program's own descriptors are closed.
+#pragma once
+
+#include <seastar/core/future.hh>
+#include <seastar/core/timer.hh>
+
+#include "attach/access.hh"
+#include "attach/control_server.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::attach {
+
+class session final : ssx::event_sink {
+    control_server& _server;
+    base::unique_fd _sock;
+    net::lease _place, _fds;
+    peer_identity _who;
+    net::program_ptr _program;  // none before the handshake, and for queries
+    ssx::event_set::registration _events;
+    ssx::wake_point _point;
+    seastar::timer<> _hello_timer;
+    bool _closed = false;
+
+public:
+    session(control_server& server, base::unique_fd sock, net::lease place, net::lease fds);
+
+    seastar::future<> run();
+    void close() noexcept;
+    const net::program_ptr& program() const noexcept { return _program; }
+
+private:
+    void on_events(uint32_t) noexcept override { _point.wake(); }
+    seastar::future<> greet();
+    void on_hello(const std::byte* bytes, size_t n);
+    void welcome(const proto::hello_msg& hello);
+    void refuse(int err, const std::string& text);
+    void break_rules(net::fault why, const std::string& text);
+    // The next message, or not when the session ended.
+    seastar::future<bool> next(void* into, size_t bytes, proto::received& got);
+
+    seastar::future<> handle(proto::request_msg m, proto::received got);
+    seastar::future<> on_connect(proto::request_msg m, proto::received got);
+    seastar::future<> on_listen(proto::request_msg m, proto::received got);
+    seastar::future<> on_borrow(proto::request_msg m, net::carrier::part what);
+    void reply(const proto::request_msg& m, int status, int fd = -1, uint64_t bytes = 0);
+    void reply_document(const proto::request_msg& m, const std::string& text);
+    int admit(net::connect_request& r);
+    bool denied(proto::role who, const base::address& a) const;
+};
+
+}  // namespace vmsgr::attach

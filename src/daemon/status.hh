@@ -1,0 +1,25 @@
+// The status document: one JSON object with what issue 2 names, in the order a person reads it.
+#pragma once
+
+#include <string>
+
+#include <seastar/core/future.hh>
+
+#include "attach/control_server.hh"
+
+namespace vmsgr::daemon {
+
+double unix_time_s();
+
+struct status_sources {
+    const conf::daemon_config& config;
+    const net::budget& budget;
+    seastar::sharded<net::carrier>& carriers;
+    seastar::sharded<net::listener>& listeners;
+    const attach::control_server& control;
+    double started_s;
+};
+
+seastar::future<std::string> status_document(status_sources s);
+
+}  // namespace vmsgr::daemon

@@ -1,0 +1,68 @@
+// Limits that all shards share: a count with a ceiling, and the lease that gives its share back.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+namespace vmsgr::net {
+
+class usage {
+    std::atomic<uint64_t> _used{0};
+    const uint64_t _limit;
+
+public:
+    explicit usage(uint64_t limit) noexcept : _limit(limit) {}
+    uint64_t used() const noexcept { return _used.load(std::memory_order_relaxed); }
+    uint64_t limit() const noexcept { return _limit; }
+
+    bool take(uint64_t n = 1) noexcept {
+        if (_used.fetch_add(n, std::memory_order_relaxed) + n <= _limit) {
+            return true;
+        }
+        give(n);
+        return false;
+    }
+    void give(uint64_t n = 1) noexcept { _used.fetch_sub(n, std::memory_order_relaxed); }
+};
+
+// Holds n of a usage, which must outlive it.
+class lease {
+    usage* _of = nullptr;
+    uint64_t _n = 0;
+    lease(usage* of, uint64_t n) noexcept : _of(of), _n(n) {}
+
+public:
+    lease() noexcept = default;
+    lease(lease&& o) noexcept : _of(std::exchange(o._of, nullptr)), _n(o._n) {}
+    lease& operator=(lease&& o) noexcept {
+        std::swap(_of, o._of);
+        std::swap(_n, o._n);
+        return *this;
+    }
+    ~lease() {
+        if (_of != nullptr) {
+            _of->give(_n);
+        }
+    }
+    static std::optional<lease> take(usage& of, uint64_t n = 1) noexcept {
+        return of.take(n) ? std::optional(lease(&of, n)) : std::nullopt;
+    }
+};
+
+// Descriptors that each thing keeps open.
+inline constexpr unsigned fds_per_connection = 3;  // the socket, our end of the doorbell, the memory
+inline constexpr unsigned fds_per_listener = 2;
+inline constexpr unsigned fds_per_session = 1;
+inline constexpr unsigned fds_reserve = 128;       // Seastar's own, messages under way, documents
+
+// One for the daemon; outlives all shards' services.
+struct budget {
+    usage sessions;
+    usage connections;
+    usage listeners;
+    usage fds;
+};
+
+}  // namespace vmsgr::net

@@ -1,0 +1,125 @@
+#include "net/carrier.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/random.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/smp.hh>
+
+#include "net/kernel_socket.hh"
+#include "net/log.hh"
+
+namespace vmsgr::net {
+
+seastar::future<> carrier::start() {
+    _events.start();
+    _rings.start(_settings.poll_window);
+    return seastar::make_ready_future<>();
+}
+
+seastar::future<> carrier::stop() {
+    // stop() may end a connection at once, but it leaves the map only in a later task.
+    for (auto& [key, c] : _conns) {
+        c->stop();
+    }
+    co_await _gate.close();
+    _rings.stop();
+    co_await _events.stop();
+}
+
+void carrier::connect(vm_conn::parts p, int refusal) {
+    auto c = seastar::make_lw_shared<vm_conn>(*this, next_id(), conn_state::connecting, std::move(p));
+    if (refusal != 0) {
+        c->refuse(refusal);
+        return;
+    }
+    run(std::move(c));
+}
+
+std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::string route) {
+    if (_gate.is_closed()) {
+        return std::nullopt;
+    }
+    vm_conn::parts p;
+    p.key = new_key();
+    p.role = conn_role::server;
+    p.place = std::move(place);
+    p.route = std::move(route);
+    p.tcp = std::move(tcp);
+    auto conduit = shm::create_conduit(_settings.ring_bytes, p.key);
+    auto bell = shm::make_bell();
+    if (!conduit || !bell) {
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        log.log(seastar::log_level::warn, rate, "an accepted connection is reset: {}",
+                conduit ? bell.error().text : conduit.error().text);
+        ++_count.refused;
+        reset_tcp(p.tcp);
+        return std::nullopt;
+    }
+    p.memory = std::move(conduit->fd);
+    p.conduit = std::move(conduit->memory);
+    p.bell = std::move(bell->other);
+    delivery d;
+    d.key = p.key;
+    d.memory.reset(::fcntl(p.memory.get(), F_DUPFD_CLOEXEC, 0));
+    d.bell = std::move(bell->program);
+    auto c = seastar::make_lw_shared<vm_conn>(*this, next_id(), conn_state::established, std::move(p));
+    d.slot = c->slot();
+    d.local = c->local();
+    d.peer = c->peer();
+    run(std::move(c));
+    return d;
+}
+
+void carrier::run(conn_ptr c) {
+    auto holder = _gate.try_hold();
+    if (!holder) {
+        return;  // the daemon stops; the object's end closes everything
+    }
+    ++_count.connections_total;
+    _conns.emplace(c->key(), c);
+    // The fiber holds the connection, and the gate holds the fiber.
+    (void)c->run()
+        .handle_exception([](std::exception_ptr e) { log.error("a connection ended by an exception: {}", e); })
+        .finally([this, c, h = std::move(*holder)] { _conns.erase(c->key()); });
+}
+
+base::unique_fd carrier::borrow(uint64_t key, part what) noexcept {
+    auto at = _conns.find(key);
+    if (at == _conns.end()) {
+        return {};
+    }
+    int fd = what == part::socket ? at->second->tcp_fd() : at->second->memory_fd();
+    return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+std::vector<conn_info> carrier::list(size_t limit) const {
+    std::vector<conn_info> out;
+    out.reserve(std::min(limit, _conns.size()));
+    for (auto& [key, c] : _conns) {
+        if (out.size() == limit) {
+            break;
+        }
+        out.push_back(c->info());
+    }
+    return out;
+}
+
+uint64_t carrier::next_id() noexcept {
+    return ++_ids * seastar::smp::count + seastar::this_shard_id();
+}
+
+// Random, as it is a capability; tells the shard, so that a borrower's question goes there first.
+uint64_t carrier::new_key() {
+    uint64_t key = 0;
+    do {
+        if (::getrandom(&key, sizeof key, 0) != ssize_t(sizeof key)) {
+            throw std::system_error(errno, std::generic_category(), "getrandom");
+        }
+        key = key / seastar::smp::count * seastar::smp::count + seastar::this_shard_id();
+    } while (key < seastar::smp::count || _conns.contains(key));
+    return key;
+}
+
+}  // namespace vmsgr::net

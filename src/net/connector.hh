@@ -1,0 +1,41 @@
+// Takes connect jobs on the shard that shall own the connection: checks what the program sent and lets the shard's
+// carrier wait until the socket is connected, and carry it. sharded<connector>; sessions call it through submit_to.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <seastar/core/sharded.hh>
+
+#include "net/carrier.hh"
+
+namespace vmsgr::net {
+
+struct connect_request {
+    uint64_t key = 0;
+    places place;
+    std::string route;
+    int program_fd = -1;
+    base::address peer;
+    base::unique_fd memory, bell, tcp;
+    int refusal = 0;  // an errno: a limit or a rule says no
+};
+
+// A program that broke the contract, and how; its session is closed.
+struct violation {
+    fault why;
+    std::string text;
+};
+
+class connector {
+    carrier& _carrier;
+
+public:
+    explicit connector(seastar::sharded<carrier>& carriers) : _carrier(carriers.local()) {}
+    seastar::future<> stop() { return seastar::make_ready_future<>(); }
+
+    // Nothing: the connection is under way, and its conduit will tell the outcome.
+    std::optional<violation> begin(connect_request r);
+};
+
+}  // namespace vmsgr::net

@@ -1,0 +1,43 @@
+// What a shard has done so far, and the reasons for which it closed things. Plain numbers of one shard; `status`
+// adds those of all shards up.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace vmsgr::net {
+
+// Rules broken by a program (or, for unreachable_state, by ourselves).
+enum class fault : uint8_t {
+    bad_ring_index,    // an index in a ring that no honest peer writes
+    foreign_bytes,     // a raw write reached a doorbell
+    bad_memory,        // a conduit without seals, of a wrong size or layout
+    bad_descriptor,    // not the socket that a job promises, or too few of them
+    bad_job,           // a slot out of range or not posted, a key that does not fit
+    bad_message,       // wrong length, magic or kind
+    bad_hello,         // no or a wrong handshake in time
+    answers_not_read,  // a program that asks and never reads
+    accept_error,      // the kernel refused accept for a reason that is not a limit
+};
+inline constexpr size_t fault_kinds = 9;
+std::string_view to_text(fault) noexcept;
+
+struct counters {
+    uint64_t connections_total = 0;
+    uint64_t connects_failed = 0;   // by the network, as without us
+    uint64_t refused = 0;           // by a limit or a rule of ours
+    uint64_t bytes_in = 0;          // to programs
+    uint64_t bytes_out = 0;         // from programs
+    uint64_t resets_sent = 0;       // connections that we ended with RST
+    uint64_t accept_pauses = 0;     // out of descriptors or memory: accepting waited
+    uint64_t orphans = 0;           // programs that left with data still to be sent
+    uint64_t orphans_given_up = 0;  // of these: no progress up to the limit
+    std::array<uint64_t, fault_kinds> faults{};
+
+    void count(fault f) noexcept { ++faults[size_t(f)]; }
+    uint64_t faults_total() const noexcept;
+    counters& operator+=(const counters&) noexcept;
+};
+
+}  // namespace vmsgr::net

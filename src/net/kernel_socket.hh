@@ -1,0 +1,39 @@
+// What the daemon does with kernel sockets that programs gave it. The program may hold the same open file
+// description, so no flag or option is believed to stay as it was set. Nothing here waits.
+#pragma once
+
+#include "base/address.hh"
+#include "base/error.hh"
+#include "base/unique_fd.hh"
+
+namespace vmsgr::net {
+
+// Is fd what a job promises? An empty string, or what it is not.
+const char* not_tcp(int fd) noexcept;
+const char* not_listening(int fd) noexcept;
+const char* not_doorbell(int fd, int type) noexcept;  // type: SOCK_STREAM or SOCK_SEQPACKET
+
+// The status flags before, or -1 with errno.
+int make_nonblocking(int fd) noexcept;
+
+base::address local_address(int fd) noexcept;
+base::address peer_address(int fd) noexcept;
+int take_socket_error(int fd) noexcept;
+
+// The program asked that closing resets the connection (SO_LINGER on, 0 s).
+bool lingers_zero(int fd) noexcept;
+// Bytes wait to be received.
+bool has_unread(int fd) noexcept;
+
+// Where a connect() that the program began stands.
+enum class progress : uint8_t { under_way, up, failed };
+progress connect_progress(int fd) noexcept;
+
+// Ends the connection with RST and leaves a socket that can connect anew.
+void disconnect_tcp(int fd) noexcept;
+// Orderly: FIN after what was sent, even if another process still holds the socket.
+void close_tcp(base::unique_fd& fd) noexcept;
+// RST now, even if another process still holds the socket.
+void reset_tcp(base::unique_fd& fd) noexcept;
+
+}  // namespace vmsgr::net

@@ -1,0 +1,231 @@
+#include "net/listener.hh"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
+#include <seastar/coroutine/as_future.hh>
+#include <seastar/coroutine/maybe_yield.hh>
+
+#include "net/kernel_socket.hh"
+#include "net/log.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::net {
+
+namespace {
+
+constexpr auto pause_time = std::chrono::milliseconds(20);
+
+// The connection that accept would have returned failed by itself; the next one may be good.
+bool concerns_one_connection(int err) noexcept {
+    return err == ECONNABORTED || err == EINTR || err == EPROTO || err == ENETDOWN || err == ENOPROTOOPT ||
+           err == EHOSTDOWN || err == ENONET || err == EHOSTUNREACH || err == EOPNOTSUPP || err == ENETUNREACH ||
+           err == EPERM;
+}
+bool is_shortage(int err) noexcept { return err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS; }
+
+}  // namespace
+
+class listener::listening final : ssx::event_sink {
+    listener& _owner;
+    listen_request _r;
+    ssx::wake_point _point;
+    bool _closed = false;
+    uint64_t _accepted = 0;
+    base::address _address;
+    struct bell_sink final : ssx::event_sink {
+        listening& l;
+        explicit bell_sink(listening& x) noexcept : l(x) {}
+        void on_events(uint32_t events) noexcept override { l.on_bell(events); }
+    } _bell_sink{*this};
+    ssx::event_set::registration _tcp_events, _bell_events;
+
+public:
+    listening(listener& owner, listen_request r)
+        : _owner(owner), _r(std::move(r)), _address(local_address(_r.tcp.get())) {}
+
+    bool watch() noexcept {
+        auto& events = _owner.local().events();
+        auto b = events.add(_r.bell.get(), _bell_sink);
+        auto t = events.add(_r.tcp.get(), *this);
+        if (b && t) {
+            _bell_events = std::move(*b);
+            _tcp_events = std::move(*t);
+        }
+        return b && t;
+    }
+    listener_info info() const {
+        return {_r.owner->session_id, _r.owner->pid, _address, seastar::smp::count, _accepted};
+    }
+
+    // The port refuses from now on, if nobody else holds the socket. The doorbell goes last, so that a program
+    // which shut its end down can wait for our hang-up.
+    void close(bool stop_listening) noexcept {
+        if (std::exchange(_closed, true)) {
+            return;
+        }
+        _tcp_events.reset();
+        _bell_events.reset();
+        if (stop_listening) {
+            ::shutdown(_r.tcp.get(), SHUT_RDWR);
+        }
+        _r.tcp.reset();
+        _r.bell.reset();
+        _point.wake();
+    }
+    seastar::future<> run();
+
+private:
+    void on_events(uint32_t) noexcept override { _point.wake(); }
+    void on_bell(uint32_t events) noexcept {
+        if ((events & (EPOLLHUP | EPOLLRDHUP)) != 0) {
+            close((events & EPOLLHUP) != 0);
+        } else {
+            _point.wake();
+        }
+    }
+    std::optional<places> take_places() noexcept;
+    seastar::future<> pause();
+    seastar::future<> deliver(delivery d);
+    seastar::future<> hand_over(base::unique_fd tcp, places place);
+};
+
+std::optional<places> listener::listening::take_places() noexcept {
+    auto& b = _owner._budget;
+    auto total = lease::take(b.connections);
+    auto mine = lease::take(_r.owner->connections);
+    auto fds = lease::take(b.fds, fds_per_connection);
+    if (!total || !mine || !fds) {
+        return std::nullopt;
+    }
+    return places{_r.owner, std::move(*total), std::move(*mine), std::move(*fds)};
+}
+
+seastar::future<> listener::listening::pause() {
+    ++_owner.local().count().accept_pauses;
+    // An aborted sleep ends the wait as well as its time does.
+    return seastar::sleep_abortable(pause_time, _owner._abort).handle_exception([](std::exception_ptr) {});
+}
+
+seastar::future<> listener::listening::run() {
+    while (!_closed) {
+        _point.clear();
+        auto place = take_places();
+        if (!place) {
+            co_await pause();
+            continue;
+        }
+        make_nonblocking(_r.tcp.get());
+        int fd = ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0) {
+            co_await hand_over(base::unique_fd(fd), std::move(*place));
+            continue;
+        }
+        int err = errno;
+        place.reset();
+        if (err == EAGAIN || err == EINVAL) {
+            // EINVAL: shut down by the program, which closes it next or listens again.
+            co_await _point.wait();
+        } else if (is_shortage(err)) {
+            co_await pause();
+        } else if (concerns_one_connection(err)) {
+            co_await seastar::coroutine::maybe_yield();
+        } else {
+            log.warn("accept on {} for {} (pid {}): {}", base::to_string(_address), _r.owner->name, _r.owner->pid,
+                     strerror(err));
+            _owner.local().count().count(fault::accept_error);
+            close(false);
+        }
+    }
+}
+
+seastar::future<> listener::listening::hand_over(base::unique_fd tcp, places place) {
+    auto task = [tcp = std::move(tcp), place = std::move(place), route = _r.route](carrier& c) mutable {
+        return c.accept(std::move(tcp), std::move(place), std::move(route));
+    };
+    auto done = co_await seastar::coroutine::as_future(
+        _owner._carriers.invoke_on(_owner.next_shard(), std::move(task)));
+    if (done.failed()) {
+        log.warn("an accepted connection is lost: {}", done.get_exception());
+        co_return;
+    }
+    if (auto d = done.get()) {
+        ++_accepted;
+        co_await deliver(std::move(*d));
+    }
+}
+
+// Undelivered, the program's end of the doorbell closes here and the connection is reset.
+seastar::future<> listener::listening::deliver(delivery d) {
+    proto::accepted_msg m;
+    m.slot = d.slot;
+    m.key = d.key;
+    m.local = d.local;
+    m.peer = d.peer;
+    while (!_closed) {
+        _point.clear();
+        // The doorbell first: it gets the lowest free number, as accept() gives.
+        int fds[] = {d.bell.get(), d.memory.get()};
+        int err = proto::send_with_fds(_r.bell.get(), &m, sizeof m, fds, MSG_DONTWAIT);
+        if (err == 0) {
+            co_return;
+        }
+        if (err == EAGAIN) {
+            co_await _point.wait();
+        } else if (err == ETOOMANYREFS || is_shortage(err)) {
+            co_await pause();
+        } else if (err != EINTR) {
+            close(true);
+        }
+    }
+}
+
+listener::listener(seastar::sharded<carrier>& carriers, budget& b)
+    : _carriers(carriers), _budget(b), _next_shard(seastar::this_shard_id()) {}
+
+listener::~listener() = default;
+
+unsigned listener::next_shard() noexcept { return _next_shard++ % seastar::smp::count; }
+
+seastar::future<> listener::stop() {
+    _abort.request_abort();
+    for (auto& [at, l] : _all) {
+        l->close(false);
+    }
+    return _gate.close();
+}
+
+std::optional<violation> listener::begin(listen_request r) {
+    if (const char* why = not_listening(r.tcp.get())) {
+        return violation{fault::bad_descriptor, std::string("listen: ") + why};
+    }
+    if (const char* why = not_doorbell(r.bell.get(), SOCK_SEQPACKET)) {
+        return violation{fault::bad_descriptor, std::string("listen: ") + why};
+    }
+    auto holder = _gate.try_hold();
+    auto l = std::make_unique<listening>(*this, std::move(r));
+    if (!holder || !l->watch()) {
+        return std::nullopt;  // the doorbell closes, the program falls back
+    }
+    auto* at = l.get();
+    _all.emplace(at, std::move(l));
+    (void)at->run()
+        .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
+        .finally([this, at, h = std::move(*holder)] { _all.erase(at); });
+    return std::nullopt;
+}
+
+std::vector<listener_info> listener::list(size_t limit) const {
+    std::vector<listener_info> out;
+    for (auto& [at, l] : _all) {
+        if (out.size() == limit) {
+            break;
+        }
+        out.push_back(l->info());
+    }
+    return out;
+}
+
+}  // namespace vmsgr::net

@@ -1,0 +1,57 @@
+// Accepts on listening sockets that programs bound themselves, and gives each connection to a shard in turn.
+// sharded<listener>; each listening socket lives on one shard. A program that does not take its connections stops
+// its own accepting only: the kernel's backlog fills then, as without us.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include <seastar/core/abort_source.hh>
+#include <seastar/core/gate.hh>
+#include <seastar/core/sharded.hh>
+
+#include "net/connector.hh"
+
+namespace vmsgr::net {
+
+struct listen_request {
+    uint64_t key = 0;
+    program_ptr owner;
+    lease total, fds;
+    std::string route;
+    base::unique_fd tcp, bell;
+};
+
+struct listener_info {
+    uint64_t session;
+    pid_t pid;
+    base::address address;
+    unsigned shards;  // over which its connections spread
+    uint64_t accepted;
+};
+
+class listener {
+    class listening;
+    seastar::sharded<carrier>& _carriers;
+    budget& _budget;
+    std::unordered_map<listening*, std::unique_ptr<listening>> _all;
+    seastar::gate _gate;
+    seastar::abort_source _abort;
+    unsigned _next_shard;
+
+public:
+    listener(seastar::sharded<carrier>& carriers, budget& b);
+    ~listener();
+    // Closes our copies of the sockets; the programs keep theirs.
+    seastar::future<> stop();
+
+    std::optional<violation> begin(listen_request r);
+    std::vector<listener_info> list(size_t limit) const;
+
+private:
+    carrier& local() noexcept { return _carriers.local(); }
+    unsigned next_shard() noexcept;
+};
+
+}  // namespace vmsgr::net

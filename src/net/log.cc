@@ -1,0 +1,7 @@
+#include "net/log.hh"
+
+namespace vmsgr::net {
+
+seastar::logger log("vmsgr_net");
+
+}  // namespace vmsgr::net

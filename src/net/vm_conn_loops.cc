@@ -1,0 +1,282 @@
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/coroutine/maybe_yield.hh>
+
+#include "net/carrier.hh"
+#include "net/kernel_socket.hh"
+#include "net/log.hh"
+#include "net/vm_conn.hh"
+
+namespace vmsgr::net {
+
+namespace {
+
+// Bytes moved by one system call, and between two looks at the clock of the reactor.
+constexpr size_t quantum_bytes = 256 << 10;
+
+}  // namespace
+
+seastar::future<> vm_conn::wait_on(direction& d, waits what) {
+    d.on = what;
+    if (what == waits::ring) {
+        if (&d == &_out) {
+            _rx.stay_awake();
+        }
+        _carrier.rings().activate(*this);
+    }
+    auto woken = d.point.wait();
+    if (woken.available()) {
+        d.on = waits::nothing;
+    }
+    return woken;
+}
+
+seastar::future<> vm_conn::write_loop() {
+    while (!_over && !_out.done) {
+        switch (pump_out()) {
+        case next::again: co_await seastar::coroutine::maybe_yield(); break;
+        case next::tcp: co_await wait_on(_out, waits::tcp); break;
+        case next::ring: co_await wait_on(_out, waits::ring); break;
+        case next::done: break;
+        }
+    }
+}
+
+seastar::future<> vm_conn::read_loop() {
+    while (!_over && !_in.done) {
+        switch (pump_in()) {
+        case next::again: co_await seastar::coroutine::maybe_yield(); break;
+        case next::tcp: co_await wait_on(_in, waits::tcp); break;
+        case next::ring: co_await wait_on(_in, waits::ring); break;
+        case next::done: break;
+        }
+    }
+}
+
+// Sends what lies in ring 0, straight from it.
+vm_conn::next vm_conn::pump_out() noexcept {
+    _out.point.clear();
+    uint32_t flags = _rx.flags();  // before the look at the data: fin is set after the last byte
+    size_t there = 0;
+    if (_rx.data_bytes(there) != shm::look::ok) {
+        break_rules(fault::bad_ring_index);
+        return next::done;
+    }
+    if ((flags & shm::ring_reset) != 0) {
+        end_with_reset();
+        return next::done;
+    }
+    if (there == 0) {
+        // While polling nothing settles this side's tokens: a producer's top-up is taken back here.
+        _rx.relieve(_bell);
+        if ((flags & shm::ring_fin) == 0 && !_program_shut_out && !_program_left && !_stopping) {
+            return next::ring;
+        }
+        sent_all();
+        return next::done;
+    }
+    size_t n = std::min(there, quantum_bytes);
+    // Read after the data it belongs to. The last bytes never wait for more.
+    flags = _rx.flags();
+    bool more = n < there || ((flags & shm::ring_more) != 0 && (flags & shm::ring_fin) == 0);
+    auto p = _rx.data(n);
+    msghdr m{};
+    m.msg_iov = p.iov.data();
+    m.msg_iovlen = size_t(p.count());
+    ssize_t r = ::sendmsg(tcp_fd(), &m, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    if (r < 0) {
+        if (errno == EAGAIN || errno == EINTR) {
+            return errno == EAGAIN ? next::tcp : next::again;
+        }
+        int err = errno;
+        // What the peer sent before it broke the connection is still the program's.
+        while (!_over && !_in.done && pump_in() == next::again) {
+        }
+        fail(err);
+        return next::done;
+    }
+    _rx.consume(size_t(r));
+    _rx.relieve(_bell);
+    _bytes_out += uint64_t(r);
+    _carrier.count().bytes_out += uint64_t(r);
+    return size_t(r) < n ? next::tcp : next::again;
+}
+
+// Receives straight into the free part of ring 1.
+vm_conn::next vm_conn::pump_in() noexcept {
+    _in.point.clear();
+    if (_program_shut_all) {
+        _in.done = true;
+        return next::done;
+    }
+    if (_program_left) {
+        // Nobody will read it: the peer learns as it would from the kernel.
+        if (has_unread(tcp_fd())) {
+            end_with_reset();
+            return next::done;
+        }
+        return next::tcp;
+    }
+    size_t n = 0;
+    if (_tx.free_bytes(n) != shm::look::ok) {
+        break_rules(fault::bad_ring_index);
+        return next::done;
+    }
+    if (n == 0) {
+        return next::ring;
+    }
+    n = std::min(n, quantum_bytes);
+    auto p = _tx.space(n);
+    msghdr m{};
+    m.msg_iov = p.iov.data();
+    m.msg_iovlen = size_t(p.count());
+    ssize_t r = ::recvmsg(tcp_fd(), &m, MSG_DONTWAIT);
+    if (r > 0) {
+        _tx.publish(size_t(r));
+        _tx.wake(_bell);
+        _bytes_in += uint64_t(r);
+        _carrier.count().bytes_in += uint64_t(r);
+        // A short read emptied the socket, unless something stands behind the data; more of it is a new edge.
+        return size_t(r) < n && !_tcp_may_end ? next::tcp : next::again;
+    }
+    if (r == 0) {
+        received_all();
+        return next::done;
+    }
+    if (errno == EAGAIN || errno == EINTR) {
+        return errno == EAGAIN ? next::tcp : next::again;
+    }
+    fail(errno);
+    return next::done;
+}
+
+void vm_conn::sent_all() noexcept {
+    _out.done = true;
+    if (_program_left || _program_shut_all || _stopping) {
+        end();
+    } else {
+        ::shutdown(tcp_fd(), SHUT_WR);
+        _state = conn_state::closing;
+    }
+}
+
+void vm_conn::received_all() noexcept {
+    _in.done = true;
+    _fin_to_program = true;
+    _state = conn_state::closing;
+    _tx.set_flags(shm::ring_fin);
+    _tx.wake(_bell);
+    ::shutdown(_bell.fd(), SHUT_WR);
+}
+
+void vm_conn::on_tcp(uint32_t events) noexcept {
+    if (_state == conn_state::connecting) {
+        _out.wake();
+        return;
+    }
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
+        _tcp_may_end = true;
+    }
+    if ((events & EPOLLERR) != 0 && _in.done && !_over) {
+        if (int err = take_socket_error(tcp_fd()); err != 0) {
+            fail(err);
+            return;
+        }
+    }
+    bool ending = (events & (EPOLLERR | EPOLLHUP)) != 0;
+    if ((events & EPOLLIN) != 0 || ending) {
+        if (_in.on != waits::ring) {
+            _in.wake();
+        }
+    }
+    if ((events & EPOLLOUT) != 0 || ending) {
+        if (_out.on != waits::ring) {
+            _out.wake();
+        }
+    }
+}
+
+void vm_conn::on_bell(uint32_t events) noexcept {
+    if ((events & EPOLLHUP) != 0) {
+        on_hang_up();
+        return;
+    }
+    if ((events & EPOLLRDHUP) != 0) {
+        _program_shut_out = true;
+    }
+    if ((events & EPOLLIN) != 0 && !_program_shut_out) {
+        check_doorbell_bytes();
+    }
+    if (_state == conn_state::connecting) {
+        return;
+    }
+    if ((events & (EPOLLIN | EPOLLRDHUP)) != 0 && _out.on == waits::ring) {
+        _out.wake();
+    }
+    if ((events & EPOLLOUT) != 0 && _in.on == waits::ring) {
+        _in.wake();
+    }
+}
+
+// More bytes than tokens were counted, or other bytes: somebody wrote to the doorbell itself.
+void vm_conn::check_doorbell_bytes() noexcept {
+    unsigned char bytes[shm::bell_tokens_max];
+    ssize_t n = ::recv(_bell.fd(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+    if (n <= 0) {
+        return;
+    }
+    // Loaded after the look: a token is counted before it is sent.
+    uint32_t sent = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
+    bool counted = (_rx.flags() & shm::ring_inexact) != 0 || uint32_t(n) <= sent - _rx_state.tokens_taken;
+    bool honest = counted && std::all_of(bytes, bytes + n, [](unsigned char b) { return b == shm::token_byte; });
+    if (!honest) {
+        break_rules(fault::foreign_bytes);
+    }
+}
+
+bool vm_conn::rings_ready() noexcept {
+    if (_out.on == waits::ring &&
+        (_rx.has_data() || (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0)) {
+        return true;
+    }
+    if (_in.on == waits::ring) {
+        // Half a ring at a time: a wake for each freed byte would cost more than it brings.
+        size_t n = 0;
+        return _tx.free_bytes(n) != shm::look::ok || n >= _tx.capacity() / 2;
+    }
+    return false;
+}
+
+void vm_conn::wake_ring_waits() noexcept {
+    if (_out.on == waits::ring) {
+        _out.wake();
+    }
+    if (_in.on == waits::ring) {
+        _in.wake();
+    }
+}
+
+bool vm_conn::park() noexcept {
+    bool quiet = true;
+    if (_out.on == waits::ring) {
+        bool empty = _rx.settle(_bell);
+        if (_bell.foreign()) {
+            break_rules(fault::foreign_bytes);
+        } else if (!empty || (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0) {
+            _out.wake();
+            quiet = false;
+        }
+    }
+    if (_in.on == waits::ring) {
+        bool room = false;
+        if (_tx.await_space(_bell, room) != shm::look::ok || room) {
+            _in.wake();
+            quiet = false;
+        }
+    }
+    return quiet;
+}
+
+}  // namespace vmsgr::net
