@@ -134,8 +134,7 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
             return -1;
         }
         if (o && o->what == kind::listener) {
-            errno = EISCONN;
-            return -1;
+            return real.connect(o->listener.kernel_fd, sa, len);
         }
         if (o && o->what == kind::stream) {
             bool again = false;

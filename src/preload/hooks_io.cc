@@ -53,10 +53,16 @@ ssize_t stream_write(object* o, int fd, const void* p, size_t n, int flags) {
     return o->stream.send(fd, &iov, 1, flags);
 }
 
-// A listener's number carries messages of ours: nothing of the program's goes through it.
 bool is_stream(const use& o) noexcept { return o && o->what == kind::stream; }
-bool is_closed_to_data(const use& o) noexcept { return o && (o->what == kind::listener || o->what == kind::internal); }
-ssize_t no_data(const use& o) noexcept { return invalid(o->what == kind::internal ? EBADF : ENOTCONN); }
+
+// Where a call goes that is the kernel's after all: a listener's number carries messages of ours, so its listening
+// socket answers; the library's own descriptors are not there for the program.
+int kernel_number(const use& o, int fd) noexcept {
+    if (o && o->what == kind::listener) {
+        return o->listener.kernel_fd;
+    }
+    return o && o->what == kind::internal ? -1 : fd;
+}
 
 }  // namespace
 
@@ -66,9 +72,7 @@ VMSGR_HOOK ssize_t read(int fd, void* p, size_t n) {
         if (is_stream(o)) {
             return n == 0 ? 0 : stream_read(o.get(), fd, p, n, 0);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.read(kernel_number(o, fd), p, n);
     }
     return real.read(fd, p, n);
 }
@@ -86,9 +90,7 @@ VMSGR_HOOK ssize_t write(int fd, const void* p, size_t n) {
         if (is_stream(o)) {
             return stream_write(o.get(), fd, p, n, 0);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.write(kernel_number(o, fd), p, n);
     }
     return real.write(fd, p, n);
 }
@@ -99,9 +101,7 @@ VMSGR_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
         if (is_stream(o)) {
             return bad_iov(iov, count) ? invalid(EINVAL) : o->stream.receive(fd, iov, size_t(count), 0);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.readv(kernel_number(o, fd), iov, count);
     }
     return real.readv(fd, iov, count);
 }
@@ -112,9 +112,7 @@ VMSGR_HOOK ssize_t writev(int fd, const iovec* iov, int count) {
         if (is_stream(o)) {
             return bad_iov(iov, count) ? invalid(EINVAL) : o->stream.send(fd, iov, size_t(count), 0);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.writev(kernel_number(o, fd), iov, count);
     }
     return real.writev(fd, iov, count);
 }
@@ -125,9 +123,7 @@ VMSGR_HOOK ssize_t send(int fd, const void* p, size_t n, int flags) {
         if (is_stream(o)) {
             return stream_write(o.get(), fd, p, n, flags);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.send(kernel_number(o, fd), p, n, flags);
     }
     return real.send(fd, p, n, flags);
 }
@@ -138,9 +134,7 @@ VMSGR_HOOK ssize_t recv(int fd, void* p, size_t n, int flags) {
         if (is_stream(o)) {
             return stream_read(o.get(), fd, p, n, flags);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.recv(kernel_number(o, fd), p, n, flags);
     }
     return real.recv(fd, p, n, flags);
 }
@@ -158,9 +152,7 @@ VMSGR_HOOK ssize_t sendto(int fd, const void* p, size_t n, int flags, const sock
         if (is_stream(o)) {
             return stream_write(o.get(), fd, p, n, flags);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.sendto(kernel_number(o, fd), p, n, flags, to, len);
     }
     return real.sendto(fd, p, n, flags, to, len);
 }
@@ -175,9 +167,7 @@ VMSGR_HOOK ssize_t recvfrom(int fd, void* p, size_t n, int flags, sockaddr* from
             }
             return r;
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.recvfrom(kernel_number(o, fd), p, n, flags, from, len);
     }
     return real.recvfrom(fd, p, n, flags, from, len);
 }
@@ -195,9 +185,7 @@ VMSGR_HOOK ssize_t sendmsg(int fd, const msghdr* m, int flags) {
         if (is_stream(o)) {
             return stream_sendmsg(o.get(), fd, m, flags);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.sendmsg(kernel_number(o, fd), m, flags);
     }
     return real.sendmsg(fd, m, flags);
 }
@@ -208,9 +196,7 @@ VMSGR_HOOK ssize_t recvmsg(int fd, msghdr* m, int flags) {
         if (is_stream(o)) {
             return stream_recvmsg(o.get(), fd, m, flags);
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.recvmsg(kernel_number(o, fd), m, flags);
     }
     return real.recvmsg(fd, m, flags);
 }
@@ -229,9 +215,7 @@ VMSGR_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
             }
             return int(done);
         }
-        if (is_closed_to_data(o)) {
-            return int(no_data(o));
-        }
+        return real.sendmmsg(kernel_number(o, fd), messages, count, flags);
     }
     return real.sendmmsg(fd, messages, count, flags);
 }
@@ -253,9 +237,7 @@ VMSGR_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, ti
             }
             return int(done);
         }
-        if (is_closed_to_data(o)) {
-            return int(no_data(o));
-        }
+        return real.recvmmsg(kernel_number(o, fd), messages, count, flags, timeout);
     }
     return real.recvmmsg(fd, messages, count, flags, timeout);
 }
@@ -272,9 +254,7 @@ VMSGR_HOOK ssize_t sendfile(int out, int in, off_t* offset, size_t n) {
             *offset = at;
             return r;
         }
-        if (is_closed_to_data(o)) {
-            return no_data(o);
-        }
+        return real.sendfile(kernel_number(o, out), in, offset, n);
     }
     return real.sendfile(out, in, offset, n);
 }
@@ -293,9 +273,8 @@ VMSGR_HOOK ssize_t splice(int in, loff_t* in_offset, int out, loff_t* out_offset
             return is_stream(to) ? to->stream.send_from(out, in, nullptr, n, dont_wait)
                                  : from->stream.receive_to(in, out, n, dont_wait);
         }
-        if (is_closed_to_data(from) || is_closed_to_data(to)) {
-            return no_data(is_closed_to_data(from) ? from : to);
-        }
+        in = kernel_number(from, in);
+        out = kernel_number(to, out);
     }
     return real.splice(in, in_offset, out, out_offset, n, flags);
 }

@@ -102,7 +102,9 @@ VMSGR_HOOK int shutdown(int fd, int how) {
             int r = real.shutdown(o->listener.kernel_fd, how);
             if (r == 0 && how != SHUT_WR) {
                 o->listener.shut.store(true);
-                real.shutdown(fd, SHUT_RDWR);  // wakes who waits in accept
+                if (o->listener.by_daemon.load()) {
+                    real.shutdown(fd, SHUT_RDWR);  // wakes who waits in accept
+                }
             }
             return r;
         }
