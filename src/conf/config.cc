@@ -98,7 +98,7 @@ void read_access(reader& r, const spot& at, access_config& out) {
                       {"group",
                        [&](const spot& s) {
                            auto text = r.scalar(s, "a group's name");
-                           if (text && !look_up(*text, false)) {
+                           if (text && ::getgrnam(text->c_str()) == nullptr) {
                                r.refuse(s, "no group " + quote(*text) + " on this machine");
                            }
                            out.group = text.value_or("");

@@ -208,6 +208,45 @@ TEST(ring, flags_and_error_arrive) {
     EXPECT_EQ(e.receiver.error(), 104);
 }
 
+TEST(ring, settle_that_finds_data_withdraws_its_announcement) {
+    ends e;
+    e.receiver.stay_awake();
+    e.put(10);
+    EXPECT_FALSE(e.receiver.settle(e.consumer_bell));
+    EXPECT_EQ(e.words().consumer_waits.load(), 0u);
+    e.sender.wake(e.producer_bell);
+    EXPECT_EQ(e.words().tokens_sent.load(), 0u);
+}
+
+TEST(ring, counts_are_asked_of_the_socket_after_a_holder_died) {
+    ends e;
+    int err = 0;
+    e.put(10);
+    e.words().tokens_sent.fetch_add(7);  // counted, and killed before it was sent
+    e.sender.recover(e.producer_bell);
+    ASSERT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token);
+    for (int round = 0; round < 10; ++round) {
+        e.get(10);
+        ASSERT_TRUE(e.receiver.settle(e.consumer_bell));
+        ASSERT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::nothing) << round;
+        e.put(10);
+        e.sender.wake(e.producer_bell);
+        ASSERT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token) << round;
+    }
+}
+
+TEST(ring, reader_that_lost_a_holder_counts_anew) {
+    ends e;
+    int err = 0;
+    e.put(10);
+    e.sender.wake(e.producer_bell);
+    e.rx.tokens_taken += 3;  // taken by one that died before it said so
+    e.receiver.recover();
+    e.get(10);
+    ASSERT_TRUE(e.receiver.settle(e.consumer_bell));
+    EXPECT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::nothing);
+}
+
 TEST(ring, token_to_a_dead_peer_is_not_counted) {
     ends e;
     e.bells.other.reset();

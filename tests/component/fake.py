@@ -1,0 +1,69 @@
+"""A control socket that misbehaves, for what a good daemon never does: silence, another version, nonsense."""
+import os
+import socket
+import struct
+import threading
+
+MAGIC = 0x52474D56
+WELCOME = struct.Struct("<IHHiIQQQ168s")
+REPLY = struct.Struct("<IHHiIQQ")
+STATUS, ROUTES, WELCOME_KIND, REPLY_KIND = 30, 31, 2, 40
+
+
+def welcome(version=1, status=0, text=b"", magic=MAGIC):
+    return WELCOME.pack(magic, WELCOME_KIND, version, status, 262144, 3, 7, 0, text)
+
+
+def reply(status=0, length=0, key=1):
+    return REPLY.pack(MAGIC, REPLY_KIND, 0, status, 0, length, key)
+
+
+class Fake:
+    """answers: what to send for each message that comes, as (bytes, document or None); None: hang up; then silence."""
+
+    def __init__(self, path, answers):
+        self.path, self.answers = path, answers
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.bind(path)
+        self.socket.listen(8)
+        self.connections = []
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            for answer in self.answers:
+                if not connection.recv(4096):
+                    break
+                if answer is None:
+                    connection.close()
+                    break
+                data, document = answer
+                fds = []
+                if document is not None:
+                    fd = os.memfd_create("document")
+                    os.write(fd, document)
+                    fds.append(fd)
+                socket.send_fds(connection, [data], fds)
+                for fd in fds:
+                    os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for c in self.connections:
+            c.close()
+        self.thread.join(5)
+
+
+def document_of(text):
+    data = text.encode()
+    return reply(length=len(data)), data

@@ -1,0 +1,413 @@
+#include "test_client.hh"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <random>
+#include <stdexcept>
+#include <system_error>
+
+namespace vmsgr::test {
+
+namespace {
+
+[[noreturn]] void fail(const char* what, int err = errno) {
+    throw std::system_error(err, std::generic_category(), what);
+}
+
+int64_t now_ms() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+short poll_fd(int fd, short events, int limit_ms) {
+    pollfd p{fd, events, 0};
+    return ::poll(&p, 1, limit_ms) == 1 ? p.revents : short(0);
+}
+
+uint64_t random_key() {
+    static std::mt19937_64 random{std::random_device{}()};
+    return random() | 1;
+}
+
+base::address name_of(int fd) {
+    sockaddr_storage ss;
+    socklen_t len = sizeof ss;
+    ::getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len);
+    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value();
+}
+
+}  // namespace
+
+bytes random_bytes(size_t n, unsigned seed) {
+    std::mt19937_64 random(seed);
+    bytes b(n);
+    for (size_t i = 0; i < n; ++i) {
+        b[i] = static_cast<unsigned char>(random());
+    }
+    return b;
+}
+
+// --- a conduit's end ---
+
+short conn::poll(short events, int limit_ms) const { return poll_fd(fd.get(), events, limit_ms); }
+
+size_t conn::try_send(const unsigned char* data, size_t n) {
+    auto s = sender();
+    size_t room = 0;
+    if (s.free_bytes(room) != shm::look::ok) {
+        throw std::runtime_error("bad index from the daemon");
+    }
+    n = std::min(n, room);
+    if (n != 0) {
+        auto p = s.space(n);
+        memcpy(p.iov[0].iov_base, data, p.iov[0].iov_len);
+        memcpy(p.iov[1].iov_base, data + p.iov[0].iov_len, p.iov[1].iov_len);
+        s.publish(n);
+        auto b = bell();
+        s.wake(b);
+    }
+    return n;
+}
+
+void conn::send(const unsigned char* data, size_t n) {
+    while (n != 0) {
+        size_t sent = try_send(data, n);
+        data += sent;
+        n -= sent;
+        bool room = true;
+        auto b = bell();
+        if (n != 0 && sender().await_space(b, room) == shm::look::ok && !room) {
+            if ((poll(POLLOUT) & POLLOUT) == 0) {
+                throw std::runtime_error("no room in 5 s");
+            }
+        }
+    }
+}
+
+size_t conn::receive(unsigned char* data, size_t n, int limit_ms) {
+    auto r = receiver();
+    auto b = bell();
+    for (int64_t end = now_ms() + limit_ms;;) {
+        uint32_t flags = r.flags();
+        size_t there = 0;
+        if (r.data_bytes(there) != shm::look::ok) {
+            throw std::runtime_error("bad index from the daemon");
+        }
+        if (there != 0) {
+            n = std::min(n, there);
+            auto p = r.data(n);
+            memcpy(data, p.iov[0].iov_base, p.iov[0].iov_len);
+            memcpy(data + p.iov[0].iov_len, p.iov[1].iov_base, p.iov[1].iov_len);
+            r.consume(n);
+            r.relieve(b);
+            return n;
+        }
+        if ((flags & (shm::ring_fin | shm::ring_reset)) != 0) {
+            return 0;
+        }
+        if (!r.settle(b)) {
+            continue;
+        }
+        int64_t left = end - now_ms();
+        if (left <= 0 || poll(POLLIN, int(left)) == 0) {
+            throw std::runtime_error("nothing came in time");
+        }
+        if ((poll(0, 0) & POLLHUP) != 0 && !r.has_data() && r.flags() == flags) {
+            return 0;
+        }
+    }
+}
+
+bytes conn::receive_exactly(size_t n) {
+    bytes b(n);
+    for (size_t at = 0; at < n;) {
+        size_t r = receive(b.data() + at, n - at);
+        if (r == 0) {
+            throw std::runtime_error("end of file after " + std::to_string(at));
+        }
+        at += r;
+    }
+    return b;
+}
+
+bytes conn::receive_all() {
+    bytes all, part(64 << 10);
+    while (size_t n = receive(part.data(), part.size())) {
+        all.insert(all.end(), part.begin(), part.begin() + ptrdiff_t(n));
+    }
+    return all;
+}
+
+int conn::reset_error() {
+    auto r = receiver();
+    return (r.flags() & shm::ring_reset) != 0 ? r.error() : 0;
+}
+
+void conn::shut_write() {
+    sender().set_flags(shm::ring_fin);
+    ::shutdown(fd.get(), SHUT_WR);
+}
+
+void conn::shut_both() {
+    header().end0_flags.fetch_or(shm::end_read_shut);
+    sender().set_flags(shm::ring_fin);
+    ::shutdown(fd.get(), SHUT_RDWR);
+}
+
+int conn::wait_connected(int limit_ms) {
+    for (int64_t end = now_ms() + limit_ms; now_ms() < end;) {
+        uint32_t status = header().status.load(std::memory_order_acquire);
+        if (status != shm::conduit_connecting) {
+            return status == shm::conduit_established ? 0 : header().error.load();
+        }
+        poll(POLLOUT, 10);
+    }
+    throw std::runtime_error("no outcome of connect in time");
+}
+
+// --- a session ---
+
+base::unique_fd connect_control(const std::string& socket) {
+    sockaddr_un un;
+    uint32_t len = 0;
+    if (int e = proto::unix_address(socket.c_str(), &un, len); e != 0) {
+        fail("socket path", e);
+    }
+    base::unique_fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&un), len) != 0) {
+        fail("connect to the control socket");
+    }
+    return fd;
+}
+
+client::client(const std::string& socket, proto::session_kind kind, const char* program)
+    : control(connect_control(socket)) {
+    proto::hello_msg hello;
+    hello.session = kind;
+    strncpy(hello.program, program, sizeof hello.program - 1);
+    if (int e = proto::send_with_fds(control.get(), &hello, sizeof hello, {}, 0); e != 0) {
+        fail("hello", e);
+    }
+    proto::received got;
+    if (int e = proto::receive_with_fds(control.get(), &welcome, sizeof welcome, 0, got); e != 0) {
+        fail("welcome", e);
+    }
+    if (got.fd_count == 1) {
+        segment = std::move(shm::map_sealed(got.fds[0].get(), welcome.segment_bytes).value());
+    }
+}
+
+std::string client::ask(proto::kind what) {
+    proto::request_msg m;
+    m.what = what;
+    proto::send_with_fds(control.get(), &m, sizeof m, {}, 0);
+    proto::reply_msg r;
+    proto::received got;
+    if (int e = proto::receive_with_fds(control.get(), &r, sizeof r, 0, got); e != 0 || got.fd_count != 1) {
+        fail("a document", e);
+    }
+    std::string text(r.bytes, 0);
+    if (::pread(got.fds[0].get(), text.data(), text.size(), 0) != ssize_t(text.size())) {
+        fail("reading a document");
+    }
+    return text;
+}
+
+int client::ask_for(proto::kind what, uint64_t key) {
+    proto::request_msg m;
+    m.what = what;
+    m.key = key;
+    proto::send_with_fds(control.get(), &m, sizeof m, {}, 0);
+    proto::reply_msg r;
+    proto::received got;
+    if (int e = proto::receive_with_fds(control.get(), &r, sizeof r, 0, got); e != 0) {
+        fail("a reply", e);
+    }
+    return got.fd_count == 1 ? got.fds[0].release() : -r.status;
+}
+
+bool client::closed(int limit_ms) const { return (poll_fd(control.get(), 0, limit_ms) & POLLHUP) != 0; }
+
+void client::post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds) {
+    auto& job = jobs().connect[slot];
+    job.key = key;
+    job.peer = peer;
+    job.fd = fds.empty() ? -1 : fds.back();
+    strcpy(job.route, "all");
+    job.state.store(shm::slot_posted, std::memory_order_release);
+    proto::request_msg m;
+    m.what = proto::kind::connect;
+    m.slot = slot;
+    m.key = key;
+    proto::send_with_fds(control.get(), &m, sizeof m, fds, 0);
+}
+
+conn client::hand_over(int tcp, const base::address& peer, shm::new_conduit memory) {
+    conn c;
+    c.key = memory.memory.header().key;
+    auto bell = std::move(shm::make_bell().value());
+    c.fd = std::move(bell.program);
+    c.memory = std::move(memory.memory);
+    shm::bell b = c.bell();
+    while (b.writable()) {
+        c.header().ring[0].tokens_sent.fetch_add(1);
+        b.send_token();
+    }
+    uint32_t slot = 0;
+    while (jobs().connect[slot].state.load() != shm::slot_free) {
+        slot = (slot + 1) % shm::connect_slots;
+    }
+    post_connect(slot, c.key, peer, {memory.fd.get(), bell.other.get(), tcp});
+    return c;
+}
+
+conn client::connect(const base::address& peer, uint32_t ring_bytes) {
+    base::unique_fd tcp(::socket(peer.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    sockaddr_storage ss;
+    socklen_t len = base::to_sockaddr(peer, ss);
+    if (::connect(tcp.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0 && errno != EINPROGRESS) {
+        fail("connect");
+    }
+    return hand_over(tcp.get(), peer, std::move(shm::create_conduit(ring_bytes, random_key()).value()));
+}
+
+base::unique_fd client::listen(int tcp) {
+    auto bell = std::move(shm::make_listener_bell().value());
+    auto& job = jobs().listen[0];
+    job.key = random_key();
+    job.local = name_of(tcp);
+    job.fd = tcp;
+    strcpy(job.route, "all");
+    job.state.store(shm::slot_posted, std::memory_order_release);
+    proto::request_msg m;
+    m.what = proto::kind::listen;
+    m.key = job.key;
+    int fds[] = {tcp, bell.other.get()};
+    proto::send_with_fds(control.get(), &m, sizeof m, fds, 0);
+    while (job.state.load() != shm::slot_free && !closed(1)) {
+    }
+    return std::move(bell.program);
+}
+
+std::optional<conn> take_accepted(int listener_bell, int limit_ms) {
+    if ((poll_fd(listener_bell, POLLIN, limit_ms) & POLLIN) == 0) {
+        return std::nullopt;
+    }
+    proto::accepted_msg m;
+    proto::received got;
+    if (proto::receive_with_fds(listener_bell, &m, sizeof m, MSG_DONTWAIT, got) != 0 || got.fd_count != 2) {
+        return std::nullopt;
+    }
+    conn c;
+    c.fd = std::move(got.fds[0]);
+    c.memory = std::move(shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max).value());
+    c.key = m.key;
+    c.slot = m.slot;
+    c.local = m.local;
+    c.peer = m.peer;
+    c.mark_accepted();
+    return c;
+}
+
+// --- kernel sockets ---
+
+tcp_listener tcp_listen(int family, int backlog) {
+    tcp_listener l;
+    l.fd.reset(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    base::address any = base::parse_address(family == AF_INET ? "127.0.0.1" : "::1").value();
+    sockaddr_storage ss;
+    socklen_t len = base::to_sockaddr(any, ss);
+    if (::bind(l.fd.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0 || ::listen(l.fd.get(), backlog) != 0) {
+        fail("listen");
+    }
+    l.address = name_of(l.fd.get());
+    return l;
+}
+
+base::unique_fd tcp_connect(const base::address& to) {
+    base::unique_fd fd(::socket(to.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage ss;
+    socklen_t len = base::to_sockaddr(to, ss);
+    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0) {
+        fd.reset();
+    }
+    return fd;
+}
+
+base::unique_fd tcp_accept(const tcp_listener& l) {
+    if (poll_fd(l.fd.get(), POLLIN, 5000) == 0) {
+        throw std::runtime_error("nobody connected");
+    }
+    return base::unique_fd(::accept4(l.fd.get(), nullptr, nullptr, SOCK_CLOEXEC));
+}
+
+bytes tcp_read_exactly(int fd, size_t n) {
+    bytes b(n);
+    for (size_t at = 0; at < n;) {
+        ssize_t r = ::recv(fd, b.data() + at, n - at, 0);
+        if (r <= 0) {
+            fail("recv", r == 0 ? ENODATA : errno);
+        }
+        at += size_t(r);
+    }
+    return b;
+}
+
+bytes tcp_read_all(int fd) {
+    bytes all, part(64 << 10);
+    for (;;) {
+        ssize_t r = ::recv(fd, part.data(), part.size(), 0);
+        if (r < 0) {
+            fail("recv");
+        }
+        if (r == 0) {
+            return all;
+        }
+        all.insert(all.end(), part.begin(), part.begin() + r);
+    }
+}
+
+void tcp_write_all(int fd, const bytes& b) {
+    for (size_t at = 0; at < b.size();) {
+        ssize_t r = ::send(fd, b.data() + at, b.size() - at, MSG_NOSIGNAL);
+        if (r < 0) {
+            fail("send");
+        }
+        at += size_t(r);
+    }
+}
+
+echo_server::echo_server(int family) : _listener(tcp_listen(family)) {
+    _thread = std::jthread([this](std::stop_token stop) {
+        std::vector<std::jthread> all;
+        while (!stop.stop_requested()) {
+            if (poll_fd(_listener.fd.get(), POLLIN, 20) == 0) {
+                continue;
+            }
+            int fd = ::accept4(_listener.fd.get(), nullptr, nullptr, SOCK_CLOEXEC);
+            all.emplace_back([fd] {
+                base::unique_fd s(fd);
+                bytes b(256 << 10);
+                for (ssize_t n; (n = ::recv(fd, b.data(), b.size(), 0)) > 0;) {
+                    for (ssize_t at = 0, w; at < n; at += w) {
+                        w = ::send(fd, b.data() + at, size_t(n - at), MSG_NOSIGNAL);
+                        if (w < 0) {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
+
+echo_server::~echo_server() { _thread.request_stop(); }
+
+}  // namespace vmsgr::test
