@@ -123,7 +123,13 @@ int run_role(const table& t, bool server, const std::vector<int>& ctl, const std
                 close(ctl[k]);
                 close(sync[k]);
             }
-            lane(t, server, ctl[i], sync[i]);
+            // The same low numbers in each lane, so that what is free does not depend on the lane.
+            int moved[] = {fcntl(ctl[i], F_DUPFD, 200), fcntl(sync[i], F_DUPFD, 200)};
+            close(ctl[i]);
+            close(sync[i]);
+            int ctl_fd = fcntl(moved[0], F_DUPFD, 3), sync_fd = fcntl(moved[1], F_DUPFD, 3);
+            for (int fd : moved) close(fd);
+            lane(t, server, ctl_fd, sync_fd);
         }
         pids.push_back(pid);
     }
