@@ -272,7 +272,7 @@ class CephCluster:
         text = self.log_text(name).splitlines()[-lines:]
         if os.path.exists(out):
             with open(out, encoding="utf-8", errors="replace") as f:
-                text += f.read().splitlines()[-lines:]
+                text += [line for line in f.read().splitlines() if not line.startswith(" ")][:lines]
         return "\n".join(text)
 
     def log_times(self, name, pattern):
