@@ -1,0 +1,178 @@
+// Programs that break the contract: their own connection or session ends, it is counted, and all others go on.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon_process.hh"
+#include "test_client.hh"
+
+namespace vmsgr::test {
+
+class bad_input : public ::testing::Test {
+protected:
+    daemon_process d;
+    echo_server server;
+    client good{d.socket()}, bad{d.socket()};
+    conn bystander = good.connect(server.address());
+
+    void SetUp() override { ASSERT_EQ(bystander.wait_connected(), 0); }
+    void TearDown() override {
+        auto m = random_bytes(1000, 1);
+        bystander.send(m);
+        EXPECT_EQ(bystander.receive_exactly(m.size()), m) << "nobody else is concerned";
+    }
+    conn connected() {
+        conn c = bad.connect(server.address());
+        EXPECT_EQ(c.wait_connected(), 0);
+        return c;
+    }
+};
+
+TEST_F(bad_input, head_beyond_the_capacity) {
+    auto c = connected();
+    c.header().ring[0].head.store(c.memory.capacity + 1);
+    auto b = c.bell();
+    c.sender().wake(b);
+    EXPECT_NE(c.poll(0) & POLLHUP, 0);
+    EXPECT_EQ(c.reset_error(), ECONNRESET);
+    EXPECT_EQ(d.faults("bad_ring_index"), 1u);
+    EXPECT_FALSE(bad.closed(50)) << "the connection alone ends";
+}
+
+TEST_F(bad_input, head_that_goes_back) {
+    auto c = connected();
+    c.send(random_bytes(1000, 2));
+    c.receive_exactly(1000);
+    c.header().ring[0].head.store(10);
+    auto b = c.bell();
+    c.sender().wake(b);
+    EXPECT_NE(c.poll(0) & POLLHUP, 0);
+    EXPECT_EQ(d.faults("bad_ring_index"), 1u);
+}
+
+TEST_F(bad_input, tail_beyond_the_head) {
+    auto c = connected();
+    c.header().ring[1].tail.store(uint64_t(1) << 63);
+    c.send(random_bytes(10, 3));  // its echo meets the tail
+    EXPECT_NE(c.poll(0) & POLLHUP, 0);
+    EXPECT_EQ(d.faults("bad_ring_index"), 1u);
+}
+
+TEST_F(bad_input, raw_write_into_the_doorbell) {
+    auto c = connected();
+    ::poll(nullptr, 0, 5);
+    EXPECT_EQ(::write(c.fd.get(), "hello", 5), 5);
+    EXPECT_NE(c.poll(0) & POLLHUP, 0);
+    EXPECT_EQ(c.reset_error(), ECONNRESET);
+    EXPECT_EQ(d.faults("foreign_bytes"), 1u);
+}
+
+TEST_F(bad_input, uncounted_tokens) {
+    auto c = connected();
+    ::poll(nullptr, 0, 5);
+    c.bell().send_token();
+    EXPECT_NE(c.poll(0) & POLLHUP, 0);
+    EXPECT_EQ(d.faults("foreign_bytes"), 1u);
+}
+
+TEST_F(bad_input, memory_without_seals) {
+    shm::new_conduit m;
+    m.fd.reset(::memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    ASSERT_EQ(::ftruncate(m.fd.get(), off_t(shm::conduit_bytes(4096))), 0);
+    auto bell = std::move(shm::make_bell().value());
+    auto tcp = tcp_connect(server.address());
+    bad.post_connect(0, 5, server.address(), {m.fd.get(), bell.other.get(), tcp.get()});
+    EXPECT_TRUE(bad.closed());
+    EXPECT_EQ(d.faults("bad_memory"), 1u);
+}
+
+TEST_F(bad_input, memory_with_rings_of_no_power_of_two) {
+    auto fd = std::move(shm::create_sealed("odd", shm::conduit_bytes(5000)).value());
+    auto bell = std::move(shm::make_bell().value());
+    auto tcp = tcp_connect(server.address());
+    bad.post_connect(0, 5, server.address(), {fd.get(), bell.other.get(), tcp.get()});
+    EXPECT_TRUE(bad.closed());
+    EXPECT_EQ(d.faults("bad_memory"), 1u);
+}
+
+TEST_F(bad_input, descriptors_of_another_kind) {
+    int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    auto m = std::move(shm::create_conduit(4096, 5).value());
+    auto bell = std::move(shm::make_bell().value());
+    bad.post_connect(0, 5, server.address(), {m.fd.get(), bell.other.get(), null});
+    EXPECT_TRUE(bad.closed());
+    client again(d.socket());
+    auto tcp = tcp_connect(server.address());
+    again.post_connect(0, 5, server.address(), {m.fd.get(), null, tcp.get()});
+    EXPECT_TRUE(again.closed());
+    EXPECT_EQ(d.faults("bad_descriptor"), 2u);
+    ::close(null);
+}
+
+TEST_F(bad_input, too_few_descriptors) {
+    auto m = std::move(shm::create_conduit(4096, 5).value());
+    bad.post_connect(0, 5, server.address(), {m.fd.get()});
+    EXPECT_TRUE(bad.closed());
+    EXPECT_EQ(d.faults("bad_job"), 1u);
+}
+
+TEST_F(bad_input, job_slot_out_of_range_or_not_posted) {
+    for (uint32_t slot : {shm::connect_slots, 0xffffffffu, 7u}) {
+        client c(d.socket());
+        auto m = std::move(shm::create_conduit(4096, 5).value());
+        auto bell = std::move(shm::make_bell().value());
+        auto tcp = tcp_connect(server.address());
+        proto::request_msg r;
+        r.what = proto::kind::connect;
+        r.slot = slot;
+        r.key = 5;
+        int fds[] = {m.fd.get(), bell.other.get(), tcp.get()};
+        proto::send_with_fds(c.control.get(), &r, sizeof r, fds, 0);
+        EXPECT_TRUE(c.closed()) << slot;
+    }
+    EXPECT_EQ(d.faults("bad_job"), 3u);
+}
+
+TEST_F(bad_input, unknown_message) {
+    proto::request_msg r;
+    r.what = proto::kind(999);
+    proto::send_with_fds(bad.control.get(), &r, sizeof r, {}, 0);
+    EXPECT_TRUE(bad.closed());
+    EXPECT_EQ(d.faults("bad_message"), 1u);
+}
+
+TEST_F(bad_input, job_from_a_session_that_only_asks) {
+    client c(d.socket(), proto::session_kind::query);
+    proto::request_msg r;
+    r.what = proto::kind::connect;
+    proto::send_with_fds(c.control.get(), &r, sizeof r, {}, 0);
+    EXPECT_TRUE(c.closed());
+    EXPECT_EQ(d.faults("bad_message"), 1u);
+}
+
+TEST_F(bad_input, questions_whose_answers_are_not_read) {
+    proto::request_msg r;
+    r.what = proto::kind::routes;
+    int sent = 0;
+    while (sent < 100000 && proto::send_with_fds(bad.control.get(), &r, sizeof r, {}, 0) == 0) {
+        ++sent;
+    }
+    EXPECT_TRUE(bad.closed()) << sent;
+    EXPECT_EQ(d.faults("answers_not_read"), 1u);
+}
+
+TEST_F(bad_input, connection_of_a_closed_session_goes_on) {
+    auto c = connected();
+    proto::request_msg r;
+    r.what = proto::kind(999);
+    proto::send_with_fds(bad.control.get(), &r, sizeof r, {}, 0);
+    ASSERT_TRUE(bad.closed());
+    auto m = random_bytes(5000, 4);
+    c.send(m);
+    EXPECT_EQ(c.receive_exactly(m.size()), m);
+}
+
+}  // namespace vmsgr::test
