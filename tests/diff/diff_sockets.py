@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """The differential socket test: the same small scenarios on kernel sockets and through VMSGR.
 
-    diff_sockets.py --sockdiff PATH [--server-prefix 'vmsgr run ... --'] [--client-prefix '...'] [--prefix '...']
-                    [--family 4|6|46] [--only GLOB]... [--combos rp,pr,rr] [--jobs N] [--repeat N] [--known FILE]
+    diff_sockets.py --sockdiff PATH --prefix 'vmsgr run ... --' [--family 4|6|46] [--only GLOB]...
 
-The baseline (pp: both roles plain) runs twice; a scenario that differs from itself is a fault of the test ("flaky").
-Then rp (server routed), pr (client routed) and rr, each compared with the baseline line by line. Differences named in
-the table of known ones do not fail; known ones that no longer occur are reported. Exit: 0 same, 1 differs, 2 usage.
+The baseline (pp: both roles plain) runs twice; a scenario that differs from itself is a fault of
+the test ("flaky"). Then rp (server routed), pr (client routed) and rr, each compared with the
+baseline line by line. Differences named in the table of known ones do not fail; known ones that no
+longer occur are reported. Exit: 0 same, 1 differs, 2 usage.
 """
 import argparse
 import collections
@@ -21,9 +21,10 @@ import subprocess
 import sys
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 ROLES = ("server", "client")
 COMBOS = {"pp": (False, False), "rp": (True, False), "pr": (False, True), "rr": (True, True)}
-STUCK_S = 90  # no word at all from any lane for so long: something is wrong with the roles themselves
+STUCK_S = 90  # no word from any lane for so long: something is wrong with the roles themselves
 
 
 class Lane:
@@ -57,8 +58,9 @@ class Roles:
         for role, prefix in zip(ROLES, prefixes):
             ctl, sync = (",".join(map(str, f)) for f in fds[role])
             command = prefix + [sockdiff, "--role", role, "--ctl", ctl, "--sync", sync]
-            self.processes.append(subprocess.Popen(command, pass_fds=fds[role][0] + fds[role][1],
-                                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            self.processes.append(subprocess.Popen(
+                command, pass_fds=fds[role][0] + fds[role][1],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         for s in theirs:
             s.close()
 
@@ -118,7 +120,7 @@ class Roles:
 
 
 def read_known(path):
-    """Lines: GLOB COMBOS REASON. COMBOS: comma-separated, each with an optional :4 or :6; * for all."""
+    """Lines: GLOB COMBOS REASON. COMBOS: comma-separated, each with :4 or :6 or none; * for all."""
     known = []
     if path and os.path.exists(path):
         for number, line in enumerate(open(path), 1):
@@ -128,16 +130,16 @@ def read_known(path):
             parts = line.split(None, 2)
             if len(parts) != 3:
                 sys.exit(f"{path}:{number}: want GLOB COMBOS REASON")
-            known.append({"glob": parts[0], "combos": parts[1].split(","), "reason": parts[2], "line": number,
-                          "hits": 0, "chances": 0})
+            known.append({"glob": parts[0], "combos": parts[1].split(","), "reason": parts[2],
+                          "line": number, "hits": 0, "chances": 0})
     return known
 
 
 def find_known(known, name, family, combo):
     found = None
+    fitting = {"*", combo, f"{combo}:{family}", f"*:{family}"}
     for k in known:
-        if fnmatch.fnmatchcase(name, k["glob"]) and any(c in ("*", combo, f"{combo}:{family}", f"*:{family}")
-                                                        for c in k["combos"]):
+        if fnmatch.fnmatchcase(name, k["glob"]) and fitting.intersection(k["combos"]):
             k["chances"] += 1
             found = found or k
     return found
@@ -155,7 +157,8 @@ def show_difference(base, seen):
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--sockdiff", required=True)
     ap.add_argument("--prefix", default="", help="what both routed roles are started with")
     ap.add_argument("--server-prefix", default="")
@@ -167,11 +170,13 @@ def main():
     ap.add_argument("--jobs", type=int, default=8)
     ap.add_argument("--repeat", type=int, default=1, help="run each combination so often")
     ap.add_argument("--baseline-runs", type=int, default=2)
-    ap.add_argument("--baseline", help="file: read the baseline from it if it exists, else write it there")
-    ap.add_argument("--known", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "known.txt"))
+    ap.add_argument("--baseline", metavar="FILE",
+                    help="read the baseline from it if it exists, else write it there")
+    ap.add_argument("--known", metavar="FILE", default=os.path.join(HERE, "known.txt"))
     ap.add_argument("--json", metavar="FILE", help="write all traces there")
-    ap.add_argument("--stderr", metavar="FILE", help="where the roles' own output goes (default: here)")
-    ap.add_argument("--max-shown", type=int, default=60, metavar="N", help="details of so many scenarios at most")
+    ap.add_argument("--stderr", metavar="FILE", help="where the roles' own output goes")
+    ap.add_argument("--max-shown", type=int, default=60, metavar="N",
+                    help="details of so many scenarios at most")
     ap.add_argument("--trace", action="store_true", help="print the traces of all combinations")
     args = ap.parse_args()
 
@@ -186,9 +191,9 @@ def main():
     if any(c not in COMBOS for c in combos):
         ap.error("combos are pp, rp, pr, rr")
 
-    listed = subprocess.run([sockdiff, "--list"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    listed = subprocess.run([sockdiff, "--list"], check=True, stdout=subprocess.PIPE, text=True)
     todo = []
-    for line in listed.splitlines():
+    for line in listed.stdout.splitlines():
         name, families = line.split()
         if args.only and not any(fnmatch.fnmatchcase(name, g) for g in args.only):
             continue
@@ -203,7 +208,8 @@ def main():
     tty = sys.stderr.isatty()
 
     def run(combo, label):
-        prefixes = [p if routed else [] for p, routed in zip((server_prefix, client_prefix), COMBOS[combo])]
+        prefixes = [p if routed else []
+                    for p, routed in zip((server_prefix, client_prefix), COMBOS[combo])]
 
         def progress(n):
             if tty:
@@ -227,7 +233,8 @@ def main():
         if shown <= args.max_shown:
             print(title, *lines, sep="\n")
         else:
-            print(title + (" (no more details: --max-shown)" if shown == args.max_shown + 1 else ""))
+            note = " (no more details: --max-shown)" if shown == args.max_shown + 1 else ""
+            print(title + note)
 
     def name_of(key):
         return f"{key[0]} (IPv{key[1]})"
@@ -283,15 +290,19 @@ def main():
                     show(f"DIFFERS {combo} {name_of(key)}", difference)
         failed += len(differing)
         same = len(todo) - len(flaky) - len(differing) - len(known_hits)
-        print(f"{combo}: {same} the same, {len(differing)} differ, {len(known_hits)} known differences")
+        print(f"{combo}: {same} the same, {len(differing)} differ,"
+              f" {len(known_hits)} known differences")
     for entry in known:
         if entry["chances"] and not entry["hits"]:
-            print(f"NO LONGER DIFFERS: known.txt line {entry['line']}: {entry['glob']} {','.join(entry['combos'])}")
+            print(f"NO LONGER DIFFERS: known.txt line {entry['line']}: {entry['glob']}"
+                  f" {','.join(entry['combos'])}")
     if args.json:
         with open(args.json, "w") as f:
-            json.dump({c: {" ".join(k): v for k, v in r.items()} for c, r in traces.items()}, f, indent=1)
+            json.dump({c: {" ".join(k): v for k, v in r.items()} for c, r in traces.items()},
+                      f, indent=1)
     if flaky:
-        print(f"{len(flaky)} scenarios are not usable: " + ", ".join(sorted(map(name_of, flaky))[:20]))
+        print(f"{len(flaky)} scenarios are not usable: "
+              + ", ".join(sorted(map(name_of, flaky))[:20]))
     return 1 if failed or flaky else 0
 
 

@@ -1,9 +1,9 @@
 // sockdiff: one role of the differential socket test. See README.md.
 //   sockdiff --list
-//   sockdiff --role server|client --ctl FD,FD,... --sync FD,FD,...     one pair of descriptors for each lane
-//   sockdiff --run GLOB [--family 4|6]                                 both roles here, for a look by hand
-// A lane is a worker process that forks a child for each scenario the driver names on the ctl descriptor:
-//   "R <run> <family> <name>" -> "L <run> <observation>"..., "E <run> <how it ended>"
+//   sockdiff --role server|client --ctl FD,... --sync FD,...   one pair of descriptors a lane
+//   sockdiff --run GLOB [--family 4|6]                         both roles here, for a look by hand
+// A lane is a worker process that forks a child for each scenario the driver names on the ctl
+// descriptor: "R <run> <family> <name>" -> "L <run> <observation>"..., "E <run> <how it ended>"
 #include "sockdiff.hh"
 
 #include <fnmatch.h>
@@ -105,11 +105,13 @@ void lane(const table& t, bool server, int ctl, int sync) {
 
 std::vector<int> numbers(const char* s) {
     std::vector<int> v;
-    for (char* end; *s; s = *end ? end + 1 : end) v.push_back(static_cast<int>(strtol(s, &end, 10)));
+    for (char* end; *s; s = *end ? end + 1 : end)
+        v.push_back(static_cast<int>(strtol(s, &end, 10)));
     return v;
 }
 
-int run_role(const table& t, bool server, const std::vector<int>& ctl, const std::vector<int>& sync) {
+int run_role(const table& t, bool server, const std::vector<int>& ctl,
+             const std::vector<int>& sync) {
     for (int fd = 0; fd < 2; fd++) {
         if (fcntl(fd, F_GETFD) < 0) open("/dev/null", O_RDWR);
     }
@@ -166,7 +168,8 @@ int run_here(const table& t, const char* glob, int family) {
         for (auto& o : out) socketpair(AF_UNIX, SOCK_SEQPACKET, 0, o);
         pid_t pid[2];
         for (int i = 0; i < 2; i++) pid[i] = start(s, i == 0, family, out[i][1], sync[i], run);
-        for (int i = 0; i < 2; i++) raw_write(out[i][1], std::format("E {} {}", run, finish(pid[i], s.timeout_ms)));
+        for (int i = 0; i < 2; i++)
+            raw_write(out[i][1], std::format("E {} {}", run, finish(pid[i], s.timeout_ms)));
         print_lines("server", out[0][0]);
         print_lines("client", out[1][0]);
         for (int fd : {sync[0], sync[1], out[0][0], out[0][1], out[1][0], out[1][1]}) close(fd);
@@ -186,7 +189,8 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; i++) {
         std::string a = argv[i];
         if (a == "--list") mode = a;
-        else if (i + 1 < argc && (a == "--role" || a == "--run" || a == "--only")) mode = a, what = argv[++i];
+        else if (i + 1 < argc && (a == "--role" || a == "--run" || a == "--only"))
+            mode = a, what = argv[++i];
         else if (i + 1 < argc && a == "--ctl") ctl = numbers(argv[++i]);
         else if (i + 1 < argc && a == "--sync") sync = numbers(argv[++i]);
         else if (i + 1 < argc && a == "--family") family = argv[++i][0] == '6' ? AF_INET6 : AF_INET;
@@ -200,6 +204,8 @@ int main(int argc, char** argv) {
     if (mode == "--run" || mode == "--only") return run_here(t, what.c_str(), family);
     if (mode == "--role" && !ctl.empty() && ctl.size() == sync.size())
         return run_role(t, what == "server", ctl, sync);
-    fprintf(stderr, "usage: sockdiff --list | --run GLOB [--family 4|6] | --role server|client --ctl FDS --sync FDS\n");
+    fprintf(stderr,
+            "usage: sockdiff --list | --run GLOB [--family 4|6] | --role server|client --ctl FDS "
+            "--sync FDS\n");
     return 2;
 }

@@ -3,7 +3,7 @@
 
 namespace sockdiff {
 
-// --- observations ---------------------------------------------------------------------------------------------------
+// --- observations --------------------------------------------------------------------------------
 
 void role::line(std::string_view text) {
     std::string m = std::format("L {} {}", run, text);
@@ -29,7 +29,9 @@ long role::okay(std::string_view what, long rv) {
 long role::got(std::string_view what, long rv, const void* buf) {
     int e = errno;
     if (rv < 0) say("{} -> {} {}", what, rv, errno_name(e));
-    else say("{} -> {} {}", what, rv, shown({static_cast<const char*>(buf), static_cast<size_t>(rv)}));
+    else
+        say("{} -> {} {}", what, rv,
+            shown({static_cast<const char*>(buf), static_cast<size_t>(rv)}));
     errno = e;
     return rv;
 }
@@ -48,7 +50,7 @@ void role::give_up(std::string_view why) {
     _exit(3);
 }
 
-// --- in step --------------------------------------------------------------------------------------------------------
+// --- in step -------------------------------------------------------------------------------------
 
 void role::send_sync(std::string_view text) {
     std::string m = std::format("{} {}", run, text);
@@ -80,7 +82,7 @@ void role::meet() {
 void role::tell(std::string_view text) { send_sync("T" + std::string(text)); }
 std::string role::hear() { return message('T'); }
 
-// --- sockets --------------------------------------------------------------------------------------------------------
+// --- sockets -------------------------------------------------------------------------------------
 
 endpoint role::loopback(int port) const {
     return make_endpoint(family, family == AF_INET ? "127.0.0.1" : "::1", port);
@@ -138,7 +140,7 @@ int role::opt(int fd, int level, int name) const {
     return ::getsockopt(fd, level, name, &v, &n) < 0 ? -errno : v;
 }
 
-// --- waiting --------------------------------------------------------------------------------------------------------
+// --- waiting -------------------------------------------------------------------------------------
 
 bool role::eventually(std::string_view what, const std::function<bool()>& f, int ms) {
     for (double end = now_s() + ms / 1000.0;;) {
@@ -224,7 +226,7 @@ void role::eof(std::string_view what, int fd) {
     rd(what, fd, 64);
 }
 
-// --- epoll ----------------------------------------------------------------------------------------------------------
+// --- epoll ---------------------------------------------------------------------------------------
 
 int role::ep_ctl(std::string_view what, int ep, int op, int fd, uint32_t events, uint64_t data) {
     epoll_event e{};
@@ -253,7 +255,8 @@ void collect(int ep, int timeout_ms, event_map& into) {
 std::string show(const event_map& m) {
     if (m.empty()) return "none";
     std::string s;
-    for (auto& [data, mask] : m) s += std::format("{}{}:{}", s.empty() ? "" : " ", data, poll_mask(mask));
+    for (auto& [data, mask] : m)
+        s += std::format("{}{}:{}", s.empty() ? "" : " ", data, poll_mask(mask));
     return s;
 }
 }  // namespace

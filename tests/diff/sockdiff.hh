@@ -1,10 +1,10 @@
 // sockdiff: what a scenario of the differential socket test is written with.
 //
-// A scenario has two functions, one for the server's and one for the client's process. They print observations
-// (`say`, `ret`, ...) and go forward in step (`meet`, `tell`, `hear`), so that what they print is the same every time
-// on kernel sockets. Nothing printed may depend on time, port numbers, descriptor numbers or buffer sizes.
-// The channel between the two roles and the one to the driver use raw system calls: they work even when a preloaded
-// library under test does not.
+// A scenario has two functions, one for the server's and one for the client's process. They print
+// observations (`say`, `ret`, ...) and go forward in step (`meet`, `tell`, `hear`), so that what
+// they print is the same every time on kernel sockets. Nothing printed may depend on time, port
+// numbers, descriptor numbers or buffer sizes. The channel between the two roles and the one to
+// the driver use raw system calls: they work even when a preloaded library under test does not.
 #pragma once
 #include <arpa/inet.h>
 #include <errno.h>
@@ -79,7 +79,8 @@ struct ticking {
     explicit ticking(int every_ms, bool restart);
     ~ticking();
 };
-// Waits until thread `tid` of this process sleeps in the kernel (or some time has gone, for one that spins).
+// Waits until thread `tid` of this process sleeps in the kernel (or some time has gone, for one
+// that spins).
 void wait_until_blocked(const std::atomic<int>& tid);
 int my_tid();
 
@@ -100,12 +101,13 @@ public:
     void say(std::format_string<A...> f, A&&... a) {
         line(std::format(f, std::forward<A>(a)...));
     }
-    long ret(std::string_view what, long rv);                           // the number, or -1 and errno
+    long ret(std::string_view what, long rv);  // the number, or -1 and errno
     long okay(std::string_view what, long rv);                          // "ok", or -1 and errno
     void yes(std::string_view what, bool v) { say("{} {}", what, v ? "yes" : "NO"); }
-    long got(std::string_view what, long rv, const void* buf);          // number and bytes, or errno
+    long got(std::string_view what, long rv, const void* buf);  // number and bytes, or errno
     long rd(std::string_view what, int fd, size_t n, int flags = 0);    // one recv()
-    long wr(std::string_view what, int fd, std::string_view s, int flags = MSG_NOSIGNAL);  // one send()
+    long wr(std::string_view what, int fd, std::string_view s,
+            int flags = MSG_NOSIGNAL);  // one send()
 
     // In step with the other role.
     void meet();
@@ -133,12 +135,13 @@ public:
     void poll_is(std::string_view what, int fd, short events, short want);
     void poll_now(std::string_view what, int fd, short events);        // after settling
     void put(int fd, std::string_view s);                              // sends all; silent
-    void get(std::string_view what, int fd, size_t n);                 // reads exactly n (or to the end), shows it
-    void eof(std::string_view what, int fd);                           // waits for readable, one recv
+    void get(std::string_view what, int fd, size_t n);  // reads exactly n (or to the end), shows it
+    void eof(std::string_view what, int fd);            // waits for readable, one recv
 
     // epoll; `data` names the descriptor in the output.
     int ep_ctl(std::string_view what, int ep, int op, int fd, uint32_t events, uint64_t data);
-    void ep_is(std::string_view what, int ep, uint32_t want);  // events until `want` was seen; their union per data
+    void ep_is(std::string_view what, int ep,
+               uint32_t want);  // events until `want` was seen; their union per data
     void ep_now(std::string_view what, int ep);                 // events after settling
 
     int so_error(int fd) const;
@@ -181,9 +184,10 @@ class table {
 public:
     std::vector<scenario> all;
     scenario& add(std::string name, body server, body client);
-    // A connected pair. Once with the client, once with the server as the subject: "name@c" and "name@s".
-    // Nobody leaves before both bodies are done.
-    void pair(const std::string& name, const pair_body& subject, const pair_body& peer, int timeout_ms = 5000);
+    // A connected pair. Once with the client, once with the server as the subject: "name@c" and
+    // "name@s". Nobody leaves before both bodies are done.
+    void pair(const std::string& name, const pair_body& subject, const pair_body& peer,
+              int timeout_ms = 5000);
 };
 
 // Self re-exec: `sockdiff --helper NAME ARGS`.

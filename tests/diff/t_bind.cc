@@ -24,7 +24,9 @@ void here(table& t) {
     }, nobody);
     t.add("bind/errors", [](role& r) {
         int fd = r.sock();
-        r.ret("not ours", bind_to(fd, make_endpoint(r.family, r.family == AF_INET ? "192.0.2.1" : "2001:db8::1", 0)));
+        r.ret("not ours",
+              bind_to(fd, make_endpoint(r.family, r.family == AF_INET ? "192.0.2.1" : "2001:db8::1",
+                                        0)));
         auto a = r.loopback();
         r.ret("short", bind(fd, a.sa(), 4));
         r.ret("zero", bind(fd, a.sa(), 0));
@@ -37,23 +39,27 @@ void here(table& t) {
     }, nobody);
     for (bool second_reuse : {false, true}) {
         for (bool first_reuse : {false, true}) {
-            t.add(std::format("bind/twice-reuse-{}-{}", first_reuse, second_reuse), [=](role& r) {
-                int a = with_option(r, first_reuse ? SO_REUSEADDR : 0), b = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                r.okay("bind", bind_to(a, r.loopback()));
-                int port = name_of(a).port();
-                r.ret("same port, neither listens", bind_to(b, r.loopback(port)));
-                r.okay("listen", listen(a, 4));
-                r.ret("second listens", listen(b, 4));
-                int c = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                r.ret("same port, first listens", bind_to(c, r.loopback(port)));
-                int d = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                r.ret("wildcard", bind_to(d, r.wildcard(port)));
-                close(a);
-                close(b);
-                int e = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                r.ret("after close", bind_to(e, r.loopback(port)));
-                r.ret("listen", listen(e, 4));
-            }, nobody);
+            t.add(
+                std::format("bind/twice-reuse-{}-{}", first_reuse, second_reuse),
+                [=](role& r) {
+                    int a = with_option(r, first_reuse ? SO_REUSEADDR : 0),
+                        b = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                    r.okay("bind", bind_to(a, r.loopback()));
+                    int port = name_of(a).port();
+                    r.ret("same port, neither listens", bind_to(b, r.loopback(port)));
+                    r.okay("listen", listen(a, 4));
+                    r.ret("second listens", listen(b, 4));
+                    int c = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                    r.ret("same port, first listens", bind_to(c, r.loopback(port)));
+                    int d = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                    r.ret("wildcard", bind_to(d, r.wildcard(port)));
+                    close(a);
+                    close(b);
+                    int e = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                    r.ret("after close", bind_to(e, r.loopback(port)));
+                    r.ret("listen", listen(e, 4));
+                },
+                nobody);
         }
     }
     t.add("bind/different-loopback-addresses", [](role& r) {
@@ -108,32 +114,36 @@ void here(table& t) {
         }
         r.meet();
     }).only(AF_INET6);
-    t.add("bind/reuseport-two-listeners", [](role& r) {
-        int a = with_option(r, SO_REUSEPORT), b = with_option(r, SO_REUSEPORT), c = with_option(r, 0);
-        r.okay("bind", bind_to(a, r.loopback()));
-        int port = name_of(a).port();
-        r.okay("listen", listen(a, 32));
-        r.okay("bind", bind_to(b, r.loopback(port)));
-        r.okay("listen", listen(b, 32));
-        r.ret("without the option", bind_to(c, r.loopback(port)));
-        r.tell_num(port);
-        r.meet();
-        int got = 0;
-        fcntl(a, F_SETFL, O_NONBLOCK);
-        fcntl(b, F_SETFL, O_NONBLOCK);
-        r.eventually("all connections", [&] {
-            while (accept(a, nullptr, nullptr) >= 0) got++;
-            while (accept(b, nullptr, nullptr) >= 0) got++;
-            return got >= 20;
+    t.add(
+        "bind/reuseport-two-listeners",
+        [](role& r) {
+            int a = with_option(r, SO_REUSEPORT), b = with_option(r, SO_REUSEPORT),
+                c = with_option(r, 0);
+            r.okay("bind", bind_to(a, r.loopback()));
+            int port = name_of(a).port();
+            r.okay("listen", listen(a, 32));
+            r.okay("bind", bind_to(b, r.loopback(port)));
+            r.okay("listen", listen(b, 32));
+            r.ret("without the option", bind_to(c, r.loopback(port)));
+            r.tell_num(port);
+            r.meet();
+            int got = 0;
+            fcntl(a, F_SETFL, O_NONBLOCK);
+            fcntl(b, F_SETFL, O_NONBLOCK);
+            r.eventually("all connections", [&] {
+                while (accept(a, nullptr, nullptr) >= 0) got++;
+                while (accept(b, nullptr, nullptr) >= 0) got++;
+                return got >= 20;
+            });
+            r.say("got {}", got);
+            r.meet();
+        },
+        [](role& r) {
+            int port = r.hear_num();
+            for (int i = 0; i < 20; i++) r.dial(port);
+            r.meet();
+            r.meet();
         });
-        r.say("got {}", got);
-        r.meet();
-    }, [](role& r) {
-        int port = r.hear_num();
-        for (int i = 0; i < 20; i++) r.dial(port);
-        r.meet();
-        r.meet();
-    });
     t.add("bind/scan-for-a-free-port", [](role& r) {
         // As Ceph's messenger does it: the first free port of a range.
         std::vector<int> held;

@@ -7,7 +7,9 @@ namespace {
 constexpr int long_ms = 20000;
 
 // A stream that is easy to check: byte i is a function of i alone.
-char byte_at(uint64_t i, unsigned seed) { return static_cast<char>((i * 2654435761u + seed + (i >> 16) * 97) >> 11); }
+char byte_at(uint64_t i, unsigned seed) {
+    return static_cast<char>((i * 2654435761u + seed + (i >> 16) * 97) >> 11);
+}
 
 struct sender {
     unsigned seed;
@@ -101,8 +103,10 @@ void transfers(table& t) {
             }
             r.meet();
         };
-        t.add(threads ? "bulk/both-ways-threads" : "bulk/both-ways-forked", [=](role& r) { both(r, r.pair()); },
-              [=](role& r) { both(r, r.pair()); }).timeout(long_ms);
+        t.add(
+             threads ? "bulk/both-ways-threads" : "bulk/both-ways-forked",
+             [=](role& r) { both(r, r.pair()); }, [=](role& r) { both(r, r.pair()); })
+            .timeout(long_ms);
     }
     t.pair("bulk/one-big-blocking-write", [](role& r, int fd) {
         std::string s = pattern(24 << 20);
@@ -180,7 +184,8 @@ void rounds(table& t) {
         int n = 0, ep = epoll_create1(0);
         epoll_event e;
         r.ep_ctl("", ep, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLET, 0);
-        while (epoll_wait(ep, &e, 1, 4000) == 1 && recv(fd, &c, 1, 0) == 1) n += send(fd, &c, 1, MSG_NOSIGNAL) == 1;
+        while (epoll_wait(ep, &e, 1, 4000) == 1 && recv(fd, &c, 1, 0) == 1)
+            n += send(fd, &c, 1, MSG_NOSIGNAL) == 1;
         r.say("{}", n);
     }, long_ms);
     t.pair("bulk/request-answer-sizes", [](role& r, int fd) {
@@ -300,7 +305,9 @@ void storms(table& t) {
         r.meet();
     }, [](role& r) {
         int port = r.hear_num(), ep = epoll_create1(0), up = 0;
-        for (int i = 0; i < 100; i++) r.ep_ctl("", ep, EPOLL_CTL_ADD, r.dial(port, SOCK_NONBLOCK), EPOLLOUT | EPOLLONESHOT, i);
+        for (int i = 0; i < 100; i++)
+            r.ep_ctl("", ep, EPOLL_CTL_ADD, r.dial(port, SOCK_NONBLOCK), EPOLLOUT | EPOLLONESHOT,
+                     i);
         epoll_event e[16];
         for (int n; up < 100 && (n = epoll_wait(ep, e, 16, 3000)) > 0; up += n) {}
         r.say("up {}", up);

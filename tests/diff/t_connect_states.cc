@@ -61,7 +61,8 @@ void unconnected(table& t) {
             r.say("FIONREAD value {}", n);
             fcntl(fd, F_SETFL, O_NONBLOCK);
             r.ret("accept", accept(fd, nullptr, nullptr));
-            for (int how : {0 + SHUT_RD, 0 + SHUT_WR, 0 + SHUT_RDWR, 7}) r.ret("shutdown", shutdown(fd, how));
+            for (int how : {0 + SHUT_RD, 0 + SHUT_WR, 0 + SHUT_RDWR, 7})
+                r.ret("shutdown", shutdown(fd, how));
         });
         t.add(p + "-zero-length", nobody, [=](role& r) {
             int fd = r.sock();

@@ -72,7 +72,8 @@ void duplicates(table& t) {
         t.add(p + "-before-listen", [&w](role& r) {
             int fd = r.bound(), copy = w.dup(fd);
             r.okay("listen on the copy", listen(copy, 4));
-            r.say("accepting {} {}", r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN), r.opt(copy, SOL_SOCKET, SO_ACCEPTCONN));
+            r.say("accepting {} {}", r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN),
+                  r.opt(copy, SOL_SOCKET, SO_ACCEPTCONN));
             r.tell_num(name_of(fd).port());
             r.okay("accept by the original", accept(fd, nullptr, nullptr));
             close(fd);
@@ -339,7 +340,8 @@ void nonblocking(table& t) {
     t.add("nonblock/socket-flags", [](role& r) {
         for (int flags : {0, 0 + SOCK_NONBLOCK, 0 + SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC}) {
             int fd = r.sock(flags);
-            r.say("nonblock {} cloexec {}", !!(fcntl(fd, F_GETFL) & O_NONBLOCK), fcntl(fd, F_GETFD));
+            r.say("nonblock {} cloexec {}", !!(fcntl(fd, F_GETFL) & O_NONBLOCK),
+                  fcntl(fd, F_GETFD));
         }
         r.ret("bad type", socket(r.family, SOCK_STREAM | 0x40, 0));
         r.ret("bad protocol", socket(r.family, SOCK_STREAM, IPPROTO_UDP));

@@ -255,7 +255,8 @@ void oneshot(table& t) {
         r.meet();
         r.ep_is("data", ep, EPOLLIN);
         int other = epoll_create1(0);
-        r.ep_ctl("with oneshot", other, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT, 1);
+        r.ep_ctl("with oneshot", other, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT,
+                 1);
         r.ep_ctl("with edge", other, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLET, 1);
         r.ep_now("other", other);
         r.rd("recv", fd, 8);

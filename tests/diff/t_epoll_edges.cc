@@ -243,7 +243,9 @@ void outgoing(table& t) {
         bool woken = true;
         while (at < s.size() && woken) {
             long n;
-            while (at < s.size() && (n = send(fd, s.data() + at, std::min<size_t>(s.size() - at, 77777), MSG_NOSIGNAL)) > 0)
+            while (at < s.size() &&
+                   (n = send(fd, s.data() + at, std::min<size_t>(s.size() - at, 77777),
+                             MSG_NOSIGNAL)) > 0)
                 at += n;
             epoll_event e;
             if (at < s.size()) woken = epoll_wait(ep, &e, 1, 3000) == 1;
@@ -334,7 +336,8 @@ void listening(table& t) {
         while (taken < 60 && woken) {
             epoll_event e;
             woken = epoll_wait(ep, &e, 1, 3000) == 1;
-            for (int c; (c = accept4(fd, nullptr, nullptr, SOCK_NONBLOCK)) >= 0; taken++) keep.push_back(c);
+            for (int c; (c = accept4(fd, nullptr, nullptr, SOCK_NONBLOCK)) >= 0; taken++)
+                keep.push_back(c);
         }
         r.say("woken {} taken {}", woken, taken);
         r.meet();

@@ -8,7 +8,8 @@ extern char** environ;
 
 namespace sockdiff {
 
-// --- what a re-executed sockdiff does: NAME FD [CTL RUN] -------------------------------------------------------------
+// What a re-executed sockdiff does: NAME FD [CTL RUN]
+//
 
 int helper_main(int argc, char** argv) {
     std::string what = argv[0];
@@ -35,10 +36,13 @@ int helper_main(int argc, char** argv) {
         if (epoll_wait(ep, &e, 1, 4000) != 1) return 14;
         return recv(fd, b, sizeof b, MSG_DONTWAIT) > 0 ? 0 : 15;
     }
-    if (what == "nonblock") return (fcntl(fd, F_GETFL) & O_NONBLOCK) && recv(fd, b, 1, 0) < 0 && errno == EAGAIN ? 0 : 16;
+    if (what == "nonblock")
+        return (fcntl(fd, F_GETFL) & O_NONBLOCK) && recv(fd, b, 1, 0) < 0 && errno == EAGAIN ? 0
+                                                                                             : 16;
     if (what == "names") {
         endpoint me = name_of(fd), peer = peer_of(fd);
-        std::string s = std::format("{} {} {}", me.host(), peer.host(), me.port() != 0 && peer.port() != 0);
+        std::string s =
+            std::format("{} {} {}", me.host(), peer.host(), me.port() != 0 && peer.port() != 0);
         return send(fd, s.data(), s.size(), MSG_NOSIGNAL) > 0 ? 0 : 17;
     }
     return 99;
@@ -112,15 +116,18 @@ std::string ended(pid_t pid) {
     while (waitpid(pid, &st, 0) < 0) {
         if (errno != EINTR) return "wait " + errno_name(errno);
     }
-    return WIFSIGNALED(st) ? std::format("signal {}", WTERMSIG(st)) : std::format("exit {}", WEXITSTATUS(st));
+    return WIFSIGNALED(st) ? std::format("signal {}", WTERMSIG(st))
+                           : std::format("exit {}", WEXITSTATUS(st));
 }
 
 struct launcher {
     const char* name;
     pid_t (*start)(std::vector<std::string>, int, int);
 };
-const launcher launchers[] = {{"fork-exec", launch_fork}, {"vfork-exec", launch_vfork},
-                              {"posix_spawn", launch_spawn}, {"fork-fork-exec", launch_double_fork}};
+const launcher launchers[] = {{"fork-exec", launch_fork},
+                              {"vfork-exec", launch_vfork},
+                              {"posix_spawn", launch_spawn},
+                              {"fork-fork-exec", launch_double_fork}};
 
 std::vector<std::string> helper(const char* name, int fd) {
     return {self_path(), "--helper", name, std::to_string(fd)};
@@ -156,12 +163,16 @@ void execs(table& t) {
             shutdown(fd, SHUT_WR);
             r.eof("end", fd);
         });
-        t.pair(p + "-shell-as-stdio", [&l](role& r, int fd) {
-            r.say("{}", ended(l.start({"sh", "-c", "read line; echo \"got $line\"; exit 3"}, fd, fd)));
-        }, [](role& r, int fd) {
-            r.put(fd, "one line\n");
-            r.get("get", fd, 13);
-        });
+        t.pair(
+            p + "-shell-as-stdio",
+            [&l](role& r, int fd) {
+                r.say("{}", ended(l.start({"sh", "-c", "read line; echo \"got $line\"; exit 3"}, fd,
+                                          fd)));
+            },
+            [](role& r, int fd) {
+                r.put(fd, "one line\n");
+                r.get("get", fd, 13);
+            });
         t.pair(p + "-cloexec", [&l](role& r, int fd) {
             r.say("inherited: {}", ended(l.start(helper("isopen", fd), -1, -1)));
             fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -216,7 +227,8 @@ void execs(table& t) {
     t.pair("exec/self-in-place", [](role& r, int fd) {
         child_process c([&] {
             auto args = helper("echo", fd);
-            execl(args[0].c_str(), args[0].c_str(), args[1].c_str(), args[2].c_str(), args[3].c_str(), nullptr);
+            execl(args[0].c_str(), args[0].c_str(), args[1].c_str(), args[2].c_str(),
+                  args[3].c_str(), nullptr);
         });
         close(fd);
         r.say("{}", c.wait());

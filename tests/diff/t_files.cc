@@ -61,7 +61,8 @@ void sendfiles(table& t) {
         if (pipe(p) < 0) return;
         r.ret("write", write(p[1], "through a pipe", 14));
         r.ret("splice", splice(p[0], nullptr, fd, nullptr, 8, 0));
-        r.ret("splice more", splice(p[0], nullptr, fd, nullptr, 100, SPLICE_F_MOVE | SPLICE_F_MORE));
+        r.ret("splice more",
+              splice(p[0], nullptr, fd, nullptr, 100, SPLICE_F_MOVE | SPLICE_F_MORE));
         r.ret("splice empty", splice(p[0], nullptr, fd, nullptr, 100, SPLICE_F_NONBLOCK));
         close(p[1]);
         r.ret("splice at end", splice(p[0], nullptr, fd, nullptr, 100, 0));
@@ -72,7 +73,8 @@ void sendfiles(table& t) {
     t.pair("file/splice-in", [](role& r, int fd) {
         int p[2];
         if (pipe(p) < 0) return;
-        fcntl(fd, F_SETFL, O_NONBLOCK);  // the flag of the socket counts: SPLICE_F_NONBLOCK is for the pipe
+        fcntl(fd, F_SETFL,
+              O_NONBLOCK);  // the flag of the socket counts: SPLICE_F_NONBLOCK is for the pipe
         r.ret("nothing there", splice(fd, nullptr, p[1], nullptr, 100, 0));
         fcntl(fd, F_SETFL, 0);
         r.meet();
@@ -156,7 +158,8 @@ void stdio(table& t) {
         for (int i = 0; i < 20; i++) {
             fprintf(out, "line %d\n", i);
             fflush(out);
-            if (getline(&line, &room, in) < 0 || strcmp(line, std::format("LINE {}\n", i).c_str())) r.say("wrong");
+            if (getline(&line, &room, in) < 0 || strcmp(line, std::format("LINE {}\n", i).c_str()))
+                r.say("wrong");
         }
         fclose(out);
         r.say("fclose of one, fgetc of the other");
@@ -201,28 +204,32 @@ void stdio(table& t) {
     t.pair("file/dprintf", [](role& r, int fd) {
         r.ret("dprintf", dprintf(fd, "%s %d\n", "number", 7));
     }, [](role& r, int fd) { r.get("get", fd, 9); });
-    t.pair("file/fortified", [](role& r, int fd) {
-        // A buffer of known size and a length that the compiler does not know: __read_chk, __recv_chk, ...
-        char b[16];
-        volatile size_t n = 4;
-        r.bytes(fd, 16);
-        r.got("read", read(fd, b, n), b);
-        r.got("recv", recv(fd, b, n, 0), b);
-        r.got("recvfrom", recvfrom(fd, b, n, 0, nullptr, nullptr), b);
-        r.got("recv peek", recv(fd, b, n, MSG_PEEK), b);
-        pollfd p[2] = {{fd, POLLIN | POLLOUT, 0}, {fd, POLLOUT, 0}};
-        volatile nfds_t k = 2;
-        r.ret("poll", poll(p, k, 100));
-        timespec ts{1, 0};
-        r.ret("ppoll", ppoll(p, k, &ts, nullptr));
-        r.say("{} {}", poll_mask(p[0].revents), poll_mask(p[1].revents));
-        fd_set s;
-        FD_ZERO(&s);
-        volatile int bit = fd;
-        FD_SET(bit, &s);
-        r.say("fd_set {}", !!FD_ISSET(bit, &s));
-        r.got("read", read(fd, b, n), b);
-    }, [](role& r, int fd) { r.put(fd, "0123456789abcdef"); });
+    t.pair(
+        "file/fortified",
+        [](role& r, int fd) {
+            // A buffer of known size and a length that the compiler does not know: __read_chk,
+            // __recv_chk, ...
+            char b[16];
+            volatile size_t n = 4;
+            r.bytes(fd, 16);
+            r.got("read", read(fd, b, n), b);
+            r.got("recv", recv(fd, b, n, 0), b);
+            r.got("recvfrom", recvfrom(fd, b, n, 0, nullptr, nullptr), b);
+            r.got("recv peek", recv(fd, b, n, MSG_PEEK), b);
+            pollfd p[2] = {{fd, POLLIN | POLLOUT, 0}, {fd, POLLOUT, 0}};
+            volatile nfds_t k = 2;
+            r.ret("poll", poll(p, k, 100));
+            timespec ts{1, 0};
+            r.ret("ppoll", ppoll(p, k, &ts, nullptr));
+            r.say("{} {}", poll_mask(p[0].revents), poll_mask(p[1].revents));
+            fd_set s;
+            FD_ZERO(&s);
+            volatile int bit = fd;
+            FD_SET(bit, &s);
+            r.say("fd_set {}", !!FD_ISSET(bit, &s));
+            r.got("read", read(fd, b, n), b);
+        },
+        [](role& r, int fd) { r.put(fd, "0123456789abcdef"); });
 }
 
 }  // namespace

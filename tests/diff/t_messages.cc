@@ -1,4 +1,5 @@
-// sendmsg, recvmsg, sendmmsg, recvmmsg, recvfrom's and sendto's addresses, out-of-band data, error queue.
+// sendmsg, recvmsg, sendmmsg, recvmmsg, recvfrom's and sendto's addresses, out-of-band data, error
+// queue.
 #include "sockdiff.hh"
 
 #include <linux/errqueue.h>

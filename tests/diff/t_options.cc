@@ -1,4 +1,5 @@
-// getsockopt and setsockopt: read-back before and after connect, on accepted sockets, bad names and lengths.
+// getsockopt and setsockopt: read-back before and after connect, on accepted sockets, bad names and
+// lengths.
 #include "sockdiff.hh"
 
 namespace sockdiff {
@@ -53,7 +54,9 @@ void show(role& r, const char* when, const option& o, int fd) {
 }
 
 // Buffers grow by themselves on connected sockets that were not given a size: not printed there.
-bool tuned(const option& o) { return o.level == SOL_SOCKET && (o.id == SO_RCVBUF || o.id == SO_SNDBUF); }
+bool tuned(const option& o) {
+    return o.level == SOL_SOCKET && (o.id == SO_RCVBUF || o.id == SO_SNDBUF);
+}
 
 void read_back(table& t) {
     for (auto& o : plain) {
@@ -80,7 +83,8 @@ void read_back(table& t) {
         }));
         in(t.add(p + "-inherited", [&o](role& r) {
             int fd = r.bound();
-            r.ret("set on the listener to be", setsockopt(fd, o.level, o.id, &o.value, sizeof o.value));
+            r.ret("set on the listener to be",
+                  setsockopt(fd, o.level, o.id, &o.value, sizeof o.value));
             r.okay("listen", listen(fd, 4));
             show(r, "listener", o, fd);
             r.tell_num(name_of(fd).port());
@@ -115,9 +119,10 @@ void read_back(table& t) {
 
 void read_only(table& t) {
     auto facts = [](role& r, const char* when, int fd) {
-        r.say("{}: type {} domain {} protocol {} accepting {} error {}", when, r.opt(fd, SOL_SOCKET, SO_TYPE),
-              r.opt(fd, SOL_SOCKET, SO_DOMAIN) == r.family, r.opt(fd, SOL_SOCKET, SO_PROTOCOL),
-              r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN), r.so_error(fd));
+        r.say("{}: type {} domain {} protocol {} accepting {} error {}", when,
+              r.opt(fd, SOL_SOCKET, SO_TYPE), r.opt(fd, SOL_SOCKET, SO_DOMAIN) == r.family,
+              r.opt(fd, SOL_SOCKET, SO_PROTOCOL), r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN),
+              r.so_error(fd));
     };
     t.pair("option/facts-connected", [=](role& r, int fd) {
         facts(r, "connected", fd);
@@ -142,7 +147,8 @@ void read_only(table& t) {
         r.meet();
         r.eventually("the state after shutdown", [&] {
             n = sizeof i;
-            return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 && i.tcpi_state == TCP_FIN_WAIT2;
+            return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 &&
+                   i.tcpi_state == TCP_FIN_WAIT2;
         });
         r.meet();
         r.until(fd, POLLHUP);
@@ -222,7 +228,8 @@ void bad_calls(table& t) {
         r.ret("set short", setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &v, 1));
         r.ret("set none", setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &v, 0));
         r.ret("set null", setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, nullptr, 4));
-        r.ret("set negative", setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::vector<int>{-5}.data(), 4));
+        r.ret("set negative",
+              setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::vector<int>{-5}.data(), 4));
         char small[8] = {0x5a, 0x5a, 0x5a, 0x5a};
         n = 2;
         r.ret("get short", getsockopt(fd, SOL_SOCKET, SO_TYPE, small, &n));

@@ -1,4 +1,5 @@
-// What is not a TCP connection and must be left alone: unix sockets, pipes, UDP, eventfd, files, name look-ups.
+// What is not a TCP connection and must be left alone: unix sockets, pipes, UDP, eventfd, files,
+// name look-ups.
 #include "sockdiff.hh"
 
 #include <netdb.h>
@@ -69,7 +70,8 @@ void local(table& t) {
         memcpy(un.sun_path, name.data(), name.size());
         auto sa = reinterpret_cast<sockaddr*>(&un);
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        r.ret("connect", connect(fd, sa, static_cast<socklen_t>(sizeof(sa_family_t) + name.size())));
+        r.ret("connect",
+              connect(fd, sa, static_cast<socklen_t>(sizeof(sa_family_t) + name.size())));
         r.wr("send", fd, "ping");
         r.get("get", fd, 4);
         r.meet();
@@ -244,13 +246,13 @@ void udp(table& t) {
         hints.ai_family = r.family;
         hints.ai_socktype = SOCK_STREAM;
         hints.ai_flags = AI_NUMERICHOST;
-        r.ret("getaddrinfo", getaddrinfo(r.family == AF_INET ? "127.0.0.1" : "::1", std::to_string(r.hear_num()).c_str(),
-                                         &hints, &list));
+        r.ret("getaddrinfo", getaddrinfo(r.family == AF_INET ? "127.0.0.1" : "::1",
+                                         std::to_string(r.hear_num()).c_str(), &hints, &list));
         int fd = socket(list->ai_family, list->ai_socktype, list->ai_protocol);
         r.ret("connect", connect(fd, list->ai_addr, list->ai_addrlen));
         char host[64], port[16];
-        r.ret("getnameinfo", getnameinfo(list->ai_addr, list->ai_addrlen, host, sizeof host, port, sizeof port,
-                                         NI_NUMERICHOST | NI_NUMERICSERV));
+        r.ret("getnameinfo", getnameinfo(list->ai_addr, list->ai_addrlen, host, sizeof host, port,
+                                         sizeof port, NI_NUMERICHOST | NI_NUMERICSERV));
         r.say("{}", host);
         freeaddrinfo(list);
         r.meet();

@@ -106,8 +106,9 @@ void masks(table& t) {
     t.pair("poll/many-entries", [](role& r, int fd) {
         int other[2];
         if (pipe(other) < 0) return;
-        pollfd p[] = {{other[0], POLLIN, 0}, {fd, POLLIN, 0}, {-1, POLLIN, 7}, {fd, POLLOUT, 0}, {999, POLLIN, 0},
-                      {other[1], POLLOUT, 0}, {fd, 0, 0}};
+        pollfd p[] = {
+            {other[0], POLLIN, 0}, {fd, POLLIN, 0},        {-1, POLLIN, 7}, {fd, POLLOUT, 0},
+            {999, POLLIN, 0},      {other[1], POLLOUT, 0}, {fd, 0, 0}};
         r.bytes(fd, 1);
         r.ret("poll", poll(p, 7, 1000));
         for (auto& e : p) r.say("{}", poll_mask(e.revents));
@@ -130,33 +131,39 @@ void masks(table& t) {
         ts.tv_nsec = -1;
         r.ret("ppoll bad time", ppoll(&p, 1, &ts, nullptr));
     }, [](role&, int) {});
-    t.pair("poll/ready-means-a-read-works", [](role& r, int fd) {
-        // Many small rounds: what poll promised must be there, and after the last byte poll must be silent.
-        std::string all;
-        int bad = 0, spurious = 0;
-        fcntl(fd, F_SETFL, O_NONBLOCK);
-        while (all.size() < 3000) {
-            pollfd p{fd, POLLIN, 0};
-            if (poll(&p, 1, 3000) != 1) {
-                bad++;
-                break;
+    t.pair(
+        "poll/ready-means-a-read-works",
+        [](role& r, int fd) {
+            // Many small rounds: what poll promised must be there, and after the last byte poll
+            // must be silent.
+            std::string all;
+            int bad = 0, spurious = 0;
+            fcntl(fd, F_SETFL, O_NONBLOCK);
+            while (all.size() < 3000) {
+                pollfd p{fd, POLLIN, 0};
+                if (poll(&p, 1, 3000) != 1) {
+                    bad++;
+                    break;
+                }
+                char b[7];
+                long n = recv(fd, b, sizeof b, 0);
+                if (n <= 0)
+                    bad++, nap(1);
+                else
+                    all.append(b, n);
+                if (bad > 100) break;
             }
-            char b[7];
-            long n = recv(fd, b, sizeof b, 0);
-            if (n <= 0) bad++, nap(1);
-            else all.append(b, n);
-            if (bad > 100) break;
-        }
-        pollfd p{fd, POLLIN, 0};
-        if (poll(&p, 1, settle_ms) != 0) spurious++;
-        r.say("bad {} spurious {} same {}", bad, spurious, all == pattern(3000, 8));
-    }, [](role& r, int fd) {
-        std::string s = pattern(3000, 8);
-        for (size_t i = 0; i < s.size(); i += 10) {
-            r.put(fd, std::string_view(s).substr(i, 10));
-            if (i % 300 == 0) nap(1);
-        }
-    });
+            pollfd p{fd, POLLIN, 0};
+            if (poll(&p, 1, settle_ms) != 0) spurious++;
+            r.say("bad {} spurious {} same {}", bad, spurious, all == pattern(3000, 8));
+        },
+        [](role& r, int fd) {
+            std::string s = pattern(3000, 8);
+            for (size_t i = 0; i < s.size(); i += 10) {
+                r.put(fd, std::string_view(s).substr(i, 10));
+                if (i % 300 == 0) nap(1);
+            }
+        });
 }
 
 void show_select(role& r, const char* what, int fd, int timeout_ms) {
@@ -166,7 +173,9 @@ void show_select(role& r, const char* what, int fd, int timeout_ms) {
     timeval tv{timeout_ms / 1000, timeout_ms % 1000 * 1000};
     int n = select(fd + 1, &a, &b, &c, &tv);
     if (n < 0) r.ret(what, n);
-    else r.say("{} -> {}: r {} w {} e {}", what, n, !!FD_ISSET(fd, &a), !!FD_ISSET(fd, &b), !!FD_ISSET(fd, &c));
+    else
+        r.say("{} -> {}: r {} w {} e {}", what, n, !!FD_ISSET(fd, &a), !!FD_ISSET(fd, &b),
+              !!FD_ISSET(fd, &c));
 }
 
 void selects(table& t) {

@@ -103,13 +103,15 @@ void forks(table& t) {
             for (int i = 0; i < 50; i++) {
                 to_child.wait();
                 char b[4];
-                if (recv(fd, b, 4, MSG_WAITALL) != 4 || send(fd, b, 4, MSG_NOSIGNAL) != 4) r.say("child failed");
+                if (recv(fd, b, 4, MSG_WAITALL) != 4 || send(fd, b, 4, MSG_NOSIGNAL) != 4)
+                    r.say("child failed");
                 to_parent.open();
             }
         });
         for (int i = 0; i < 50; i++) {
             char b[4];
-            if (recv(fd, b, 4, MSG_WAITALL) != 4 || send(fd, b, 4, MSG_NOSIGNAL) != 4) r.say("parent failed");
+            if (recv(fd, b, 4, MSG_WAITALL) != 4 || send(fd, b, 4, MSG_NOSIGNAL) != 4)
+                r.say("parent failed");
             to_child.open();
             to_parent.wait();
         }

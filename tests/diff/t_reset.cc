@@ -201,35 +201,38 @@ void reset_seen(table& t) {
 void killed(table& t) {
     // The client's connection lives in a child that is killed.
     for (bool unread : {false, true}) {
-        t.add(std::format("killed/{}", unread ? "with-unread-data" : "nothing-unread"), [=](role& r) {
-            int fd = r.serve();
-            int c = r.take(fd);
-            r.get("get", c, 5);
-            if (unread) r.put(c, "unread");
-            r.meet();
-            r.meet();
-            r.poll_is("poll", c, POLLIN | POLLOUT | POLLRDHUP, unread ? POLLERR : POLLRDHUP);
-            r.rd("recv", c, 8);
-            r.rd("recv", c, 8);
-            r.wr("send", c, "x");
-            r.meet();
-        }, [=](role& r) {
-            int port = r.hear_num();
-            gate ready;
-            child_process c([&] {
-                int fd = r.dial(port);
-                r.put(fd, "hello");
-                if (unread) r.bytes(fd, 6);
+        t.add(
+            std::format("killed/{}", unread ? "with-unread-data" : "nothing-unread"),
+            [=](role& r) {
+                int fd = r.serve();
+                int c = r.take(fd);
+                r.get("get", c, 5);
+                if (unread) r.put(c, "unread");
                 r.meet();
-                ready.open();
-                pause();
+                r.meet();
+                r.poll_is("poll", c, POLLIN | POLLOUT | POLLRDHUP, unread ? POLLERR : POLLRDHUP);
+                r.rd("recv", c, 8);
+                r.rd("recv", c, 8);
+                r.wr("send", c, "x");
+                r.meet();
+            },
+            [=](role& r) {
+                int port = r.hear_num();
+                gate ready;
+                child_process c([&] {
+                    int fd = r.dial(port);
+                    r.put(fd, "hello");
+                    if (unread) r.bytes(fd, 6);
+                    r.meet();
+                    ready.open();
+                    pause();
+                });
+                ready.wait();
+                kill(c.pid, SIGKILL);
+                r.say("child {}", c.wait());
+                r.meet();
+                r.meet();
             });
-            ready.wait();
-            kill(c.pid, SIGKILL);
-            r.say("child {}", c.wait());
-            r.meet();
-            r.meet();
-        });
     }
     t.add("killed/server-process", [](role& r) {
         int fd = r.listening();

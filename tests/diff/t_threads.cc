@@ -56,21 +56,26 @@ void sharing(table& t) {
         }
         r.say("{} {} {} {} mixed {}", count[0], count[1], count[2], count[3], mixed);
     });
-    t.pair("threads/waitall-readers-get-whole-records", [](role& r, int fd) {
-        // recv(MSG_WAITALL) of two threads: each record comes whole to one of them? Counted in bytes only.
-        std::atomic<long> total = 0;
-        std::vector<std::thread> v;
-        for (int i = 0; i < 2; i++) v.emplace_back([&] {
-            char b[100];
-            long n;
-            while ((n = recv(fd, b, 100, MSG_WAITALL)) > 0) total += n;
+    t.pair(
+        "threads/waitall-readers-get-whole-records",
+        [](role& r, int fd) {
+            // recv(MSG_WAITALL) of two threads: each record comes whole to one of them? Counted in
+            // bytes only.
+            std::atomic<long> total = 0;
+            std::vector<std::thread> v;
+            for (int i = 0; i < 2; i++)
+                v.emplace_back([&] {
+                    char b[100];
+                    long n;
+                    while ((n = recv(fd, b, 100, MSG_WAITALL)) > 0) total += n;
+                });
+            for (auto& th : v) th.join();
+            r.say("{}", total.load());
+        },
+        [](role& r, int fd) {
+            for (int i = 0; i < 100; i++) r.put(fd, pattern(100, i));
+            shutdown(fd, SHUT_WR);
         });
-        for (auto& th : v) th.join();
-        r.say("{}", total.load());
-    }, [](role& r, int fd) {
-        for (int i = 0; i < 100; i++) r.put(fd, pattern(100, i));
-        shutdown(fd, SHUT_WR);
-    });
     t.pair("threads/two-polls-one-socket", [](role& r, int fd) {
         std::atomic<int> woken = 0;
         std::vector<std::thread> v;
@@ -195,7 +200,8 @@ void closing(table& t) {
             tid = my_tid();
             char b[8];
             long n = recv(fd, b, 8, 0);
-            out = n < 0 ? errno_name(errno) : std::format("{} {}", n, shown({b, static_cast<size_t>(n)}));
+            out = n < 0 ? errno_name(errno)
+                        : std::format("{} {}", n, shown({b, static_cast<size_t>(n)}));
         });
         wait_until_blocked(tid);
         r.okay("close", close(fd));
@@ -255,7 +261,8 @@ void closing(table& t) {
             tid = my_tid();
             char b[8];
             long n = recv(fd, b, 8, 0);
-            out = n < 0 ? errno_name(errno) : std::format("{} {}", n, shown({b, static_cast<size_t>(n)}));
+            out = n < 0 ? errno_name(errno)
+                        : std::format("{} {}", n, shown({b, static_cast<size_t>(n)}));
         });
         wait_until_blocked(tid);
         int f = open("/dev/null", O_RDWR);

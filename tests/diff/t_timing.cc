@@ -114,18 +114,26 @@ void receiving(table& t) {
         nap(100);
         r.put(fd, "abc");
     });
-    t.pair("timing/rcvtimeo-read-back", [](role& r, int fd) {
-        for (auto [s, us] : {std::pair{0L, 0L}, {1L, 500000L}, {7L, 0L}, {0L, 1L}, {-1L, 0L}, {0L, 1000000L}}) {
-            for (int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {
-                timeval tv{s, us}, back{9, 9};
-                r.ret("set", setsockopt(fd, SOL_SOCKET, which, &tv, sizeof tv));
-                socklen_t n = sizeof back;
-                getsockopt(fd, SOL_SOCKET, which, &back, &n);
-                r.say("{} {} len {}", back.tv_sec, back.tv_usec, n);
+    t.pair(
+        "timing/rcvtimeo-read-back",
+        [](role& r, int fd) {
+            for (auto [s, us] : {std::pair{0L, 0L},
+                                 {1L, 500000L},
+                                 {7L, 0L},
+                                 {0L, 1L},
+                                 {-1L, 0L},
+                                 {0L, 1000000L}}) {
+                for (int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {
+                    timeval tv{s, us}, back{9, 9};
+                    r.ret("set", setsockopt(fd, SOL_SOCKET, which, &tv, sizeof tv));
+                    socklen_t n = sizeof back;
+                    getsockopt(fd, SOL_SOCKET, which, &back, &n);
+                    r.say("{} {} len {}", back.tv_sec, back.tv_usec, n);
+                }
             }
-        }
-        r.ret("short", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &fd, 4));
-    }, quiet);
+            r.ret("short", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &fd, 4));
+        },
+        quiet);
 }
 
 void sending(table& t) {

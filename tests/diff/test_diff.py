@@ -1,7 +1,7 @@
 """pytest wrapper of the differential socket test.
 
 VMSGR_SOCKDIFF         the sockdiff binary
-VMSGR_DIFF_PREFIX      what a routed role is started with, e.g. "build/release/bin/vmsgr run --routes FILE --"
+VMSGR_DIFF_PREFIX      what a routed role is started with, e.g. "vmsgr run --routes FILE --"
 VMSGR_DIFF_SERVER_PREFIX, VMSGR_DIFF_CLIENT_PREFIX     if they differ
 VMSGR_DIFF_ONLY        a glob, to run a part
 """
@@ -25,7 +25,8 @@ def run(*args):
     command = [sys.executable, str(HERE / "diff_sockets.py"), "--sockdiff", SOCKDIFF, *args]
     if os.environ.get("VMSGR_DIFF_ONLY"):
         command += ["--only", os.environ["VMSGR_DIFF_ONLY"]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=1200)
     print(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:]
 
@@ -43,4 +44,5 @@ def test_kernel_sockets_agree_with_themselves(baseline):
 def test_routed_sockets_behave_like_kernel_sockets(combo, baseline):
     if not SERVER or not CLIENT:
         pytest.skip("VMSGR_DIFF_PREFIX is not set")
-    run("--combos", combo, "--baseline", baseline, "--server-prefix", SERVER, "--client-prefix", CLIENT)
+    run("--combos", combo, "--baseline", baseline,
+        "--server-prefix", SERVER, "--client-prefix", CLIENT)

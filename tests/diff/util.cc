@@ -18,7 +18,8 @@ void endpoint::set_port(int port) {
 
 std::string endpoint::host() const {
     char buf[INET6_ADDRSTRLEN] = "?";
-    if (ss.ss_family == AF_INET) inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(ss).sin_addr, buf, sizeof buf);
+    if (ss.ss_family == AF_INET)
+        inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(ss).sin_addr, buf, sizeof buf);
     if (ss.ss_family == AF_INET6)
         inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6&>(ss).sin6_addr, buf, sizeof buf);
     return buf;
@@ -60,9 +61,10 @@ std::string errno_name(int e) {
 
 std::string poll_mask(unsigned mask) {
     static constexpr std::pair<unsigned, const char*> names[] = {
-        {EPOLLIN, "IN"},       {EPOLLPRI, "PRI"},       {EPOLLOUT, "OUT"},     {EPOLLERR, "ERR"},
-        {EPOLLHUP, "HUP"},     {POLLNVAL, "NVAL"},      {EPOLLRDNORM, "RDNORM"}, {EPOLLRDBAND, "RDBAND"},
-        {EPOLLWRNORM, "WRNORM"}, {EPOLLWRBAND, "WRBAND"}, {EPOLLRDHUP, "RDHUP"}};
+        {EPOLLIN, "IN"},         {EPOLLPRI, "PRI"},       {EPOLLOUT, "OUT"},
+        {EPOLLERR, "ERR"},       {EPOLLHUP, "HUP"},       {POLLNVAL, "NVAL"},
+        {EPOLLRDNORM, "RDNORM"}, {EPOLLRDBAND, "RDBAND"}, {EPOLLWRNORM, "WRNORM"},
+        {EPOLLWRBAND, "WRBAND"}, {EPOLLRDHUP, "RDHUP"}};
     std::string s;
     for (auto [bit, name] : names) {
         if (mask & bit) s += (s.empty() ? "" : "|") + std::string(name);
@@ -79,7 +81,8 @@ std::string shown(std::string_view s) {
         else out += std::format("\\x{:02x}", static_cast<unsigned char>(c));
     }
     out += '"';
-    if (s.size() > 48) out += std::format("... {} bytes, hash {:x}", s.size(), hash_more(0, s.data(), s.size()));
+    if (s.size() > 48)
+        out += std::format("... {} bytes, hash {:x}", s.size(), hash_more(0, s.data(), s.size()));
     return out;
 }
 
@@ -126,10 +129,11 @@ void drain(int fd, int quiet_ms) {
 }
 
 double now_s() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
-// --- signals --------------------------------------------------------------------------------------------------------
+// --- signals -------------------------------------------------------------------------------------
 
 static std::atomic<int> seen[65];
 
@@ -171,7 +175,7 @@ void wait_until_blocked(const std::atomic<int>& tid) {
     }
 }
 
-// --- processes ------------------------------------------------------------------------------------------------------
+// --- processes -----------------------------------------------------------------------------------
 
 child_process::child_process(const std::function<void()>& body) {
     pid = fork();
@@ -205,14 +209,15 @@ std::string self_path() {
     return std::string(buf, n > 0 ? n : 0);
 }
 
-// --- table ----------------------------------------------------------------------------------------------------------
+// --- table ---------------------------------------------------------------------------------------
 
 scenario& table::add(std::string name, body server, body client) {
     all.push_back({std::move(name), std::move(server), std::move(client)});
     return all.back();
 }
 
-void table::pair(const std::string& name, const pair_body& subject, const pair_body& peer, int timeout_ms) {
+void table::pair(const std::string& name, const pair_body& subject, const pair_body& peer,
+                 int timeout_ms) {
     auto as = [](pair_body b) {
         return [b](role& r) {
             int fd = r.pair();
