@@ -110,10 +110,20 @@ phase stream::current() noexcept {
     return p;
 }
 
-int stream::take_error() noexcept {
+int stream::take_error(int fd) noexcept {
     current();
     broken();
-    return _page->error.exchange(0, std::memory_order_acq_rel);
+    int err = _page->error.exchange(0, std::memory_order_acq_rel);
+    if (err != 0) {
+        int ignored = 0;
+        socklen_t len = sizeof ignored;
+        sys::getsockopt(fd, SOL_SOCKET, SO_ERROR, &ignored, &len);
+    }
+    return err;
+}
+
+bool stream::closed_both_ways() noexcept {
+    return broken() || (_page->shut_write.load() != 0 && (receiver().flags() & shm::ring_fin) != 0);
 }
 
 // The first to see the break keeps its errno for whoever asks next.
@@ -159,8 +169,8 @@ int stream::connect_again(int fd, bool& retry) noexcept {
         errno = EISCONN;
         return -1;
     case phase::failed_untold: {
+        int err = take_error(fd);
         _page->state.store(phase::failed);
-        int err = _page->error.exchange(0);
         errno = err != 0 ? err : ECONNABORTED;
         return -1;
     }
@@ -177,7 +187,7 @@ int stream::shutdown(int fd, int how) noexcept {
         return -1;
     }
     phase p = current();
-    if (p == phase::connecting || p == phase::failed || p == phase::failed_untold || broken()) {
+    if (p == phase::connecting || p == phase::failed || p == phase::failed_untold || closed_both_ways()) {
         errno = ENOTCONN;
         return -1;
     }

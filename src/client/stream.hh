@@ -41,7 +41,7 @@ struct end_page {
     std::atomic<uint32_t> reset_seen;  // the connection is broken; `error` was set from it
     std::atomic<uint32_t> shut_write;
     std::atomic<uint32_t> shut_read;
-    std::atomic<uint32_t> hung_up;     // the daemon went without a word
+    std::atomic<uint32_t> edges;       // some epoll set watches it edge-triggered
     base::address local;
     base::address peer;
     uint64_t key;
@@ -66,10 +66,11 @@ public:
 
     ssize_t receive(int fd, const iovec* iov, size_t count, int flags);
     ssize_t send(int fd, const iovec* iov, size_t count, int flags);
-    // From a file descriptor into the ring and back, without a buffer between: sendfile and splice.
-    // offset may be null. Returns as read() and write() do; waits like the doorbell.
-    ssize_t send_from(int fd, int file, int64_t* offset, size_t n, bool dont_wait);
-    ssize_t receive_to(int fd, int file, size_t n, bool dont_wait);
+    // From a file (at offset) into the ring, without a buffer between: sendfile. Waits like the doorbell.
+    ssize_t send_file(int fd, int file, int64_t& offset, size_t n);
+    // From and to a pipe: splice. Never waits for the pipe (EAGAIN), as a lock is held.
+    ssize_t send_from_pipe(int fd, int pipe, size_t n);
+    ssize_t receive_to_pipe(int fd, int pipe, size_t n);
 
     int shutdown(int fd, int how) noexcept;
     // connect() called again on this descriptor: 0, or -1 with EALREADY, EISCONN or the failure.
@@ -80,7 +81,12 @@ public:
 
     size_t unread_bytes() noexcept;
     size_t unsent_bytes() noexcept;
-    int take_error() noexcept;
+    // What SO_ERROR shows; the doorbell stops showing ERR with it.
+    int take_error(int fd) noexcept;
+    // Both directions have ended: the kernel would call the socket closed.
+    bool closed_both_ways() noexcept;
+    // A program that waits for edges gets one for new data also while older data is unread.
+    void watch_edges() noexcept { _page->edges.store(1, std::memory_order_relaxed); }
     // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
     void start_connecting(int fd) noexcept;
     // Looks whether the daemon has decided a pending connect.
@@ -99,10 +105,11 @@ private:
     bool broken() noexcept;
     void break_with(int err) noexcept;
     int writable_or_error(int fd) noexcept;
-    int pipe_error(int flags) noexcept;
-    int wait_for_room(int fd, int64_t& deadline_ms) noexcept;
+    int pipe_error(int fd, int flags) noexcept;
+    int wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexcept;
     enum class empty : uint8_t { more, end, failed };
-    empty at_empty(int& err) noexcept;
+    empty at_empty(int fd, bool partly_done, int& err) noexcept;
+    bool ending() noexcept;
     template <typename Fill>
     ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill);
     template <typename Drain>

@@ -104,8 +104,8 @@ struct stream::half {
     }
 };
 
-int stream::pipe_error(int flags) noexcept {
-    int err = take_error();
+int stream::pipe_error(int fd, int flags) noexcept {
+    int err = take_error(fd);
     if (err == 0) {
         err = EPIPE;
     }
@@ -116,7 +116,7 @@ int stream::pipe_error(int flags) noexcept {
 }
 
 // Sleeps until the doorbell is writable. 0: look again; else the errno for the caller.
-int stream::wait_for_room(int fd, int64_t& deadline_ms) noexcept {
+int stream::wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexcept {
     if ((sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0) {
         return EAGAIN;
     }
@@ -140,7 +140,7 @@ int stream::wait_for_room(int fd, int64_t& deadline_ms) noexcept {
             }
             return (p.revents & POLLNVAL) != 0 ? EBADF : 0;
         }
-        if (errno != EINTR || deadline_ms > 0 || !signals_restart()) {
+        if (errno != EINTR || partly_done || deadline_ms > 0 || !signals_restart()) {
             return errno;
         }
     }
@@ -154,7 +154,7 @@ int stream::await_connected(int fd, bool wait) noexcept {
         case phase::up_untold:
             return 0;
         case phase::failed_untold: {
-            int err = take_error();
+            int err = take_error(fd);
             return err != 0 ? err : ENOTCONN;
         }
         case phase::failed:
@@ -165,11 +165,11 @@ int stream::await_connected(int fd, bool wait) noexcept {
         if (!wait) {
             return EAGAIN;
         }
-        if (int err = wait_for_room(fd, deadline_ms); err != 0) {
+        if (int err = wait_for_room(fd, deadline_ms, false); err != 0) {
             return err;
         }
         if (broken()) {
-            return take_error();
+            return take_error(fd);
         }
     }
 }
@@ -182,7 +182,7 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
             if (err != ENOTCONN) {
                 return fail(err);
             }
-            return fail(pipe_error(flags));
+            return fail(pipe_error(fd, flags));
         }
     }
     size_t done = 0;
@@ -201,7 +201,7 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
         while (room) {
             if (broken() || _page->shut_write.load(std::memory_order_acquire) != 0) {
                 lock.release();
-                return done != 0 ? ssize_t(done) : fail(pipe_error(flags));
+                return done != 0 ? ssize_t(done) : fail(pipe_error(fd, flags));
             }
             if (done == wanted) {
                 return ssize_t(done);
@@ -237,7 +237,7 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
             }
         }
         lock.release();
-        int err = dont_wait ? EAGAIN : wait_for_room(fd, deadline_ms);
+        int err = dont_wait ? EAGAIN : wait_for_room(fd, deadline_ms, done != 0);
         if (err != 0) {
             return done != 0 ? ssize_t(done) : fail(err);
         }
@@ -245,25 +245,32 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
 }
 
 // The ring is empty and settled: is there an end, or an error, or will more come? Data may have come meanwhile.
-stream::empty stream::at_empty(int& err) noexcept {
+// An error is taken only when the call will show it.
+stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
     auto ring = receiver();
     uint32_t flags = ring.flags();  // before the look: fin comes after the last byte
     if (ring.has_data()) {
         return empty::more;
     }
     err = 0;
-    if (broken() || current() == phase::failed_untold) {
-        err = take_error();
-        return err != 0 ? empty::failed : empty::end;
-    }
+    // The peer's end of file came before whatever broke afterwards: reading shows that, as the kernel does.
     if ((flags & shm::ring_fin) != 0 || _page->shut_read.load(std::memory_order_acquire) != 0) {
         return empty::end;
+    }
+    if (broken() || current() == phase::failed_untold) {
+        err = partly_done ? 0 : take_error(fd);
+        return err != 0 ? empty::failed : empty::end;
     }
     if (current() == phase::failed) {
         err = ENOTCONN;
         return empty::failed;
     }
     return empty::more;
+}
+
+// Nothing will follow what lies in the ring now.
+bool stream::ending() noexcept {
+    return (receiver().flags() & shm::ring_fin) != 0 || broken() || _page->shut_read.load() != 0;
 }
 
 template <typename Drain>
@@ -302,7 +309,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
                 return done != 0 ? ssize_t(done) : used;
             }
             if (peek) {
-                if (!all || size_t(used) == wanted || n == ring.capacity()) {
+                if (!all || size_t(used) == wanted || n == ring.capacity() || dont_wait || gone || ending()) {
                     return used;
                 }
                 break;
@@ -314,6 +321,9 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             if (size_t(used) == n) {
                 now_empty = ring.settle(bell);
             } else {
+                if (_page->edges.load(std::memory_order_relaxed) != 0) {
+                    ring.announce_with_data(bell);
+                }
                 ring.relieve(bell);
             }
             if (done == wanted || size_t(used) < take || (now_empty && !all)) {
@@ -324,17 +334,16 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             break_with(EPROTO);
         }
         int err = 0;
-        empty what = at_empty(err);
+        empty what = at_empty(fd, done != 0, err);
         lock.release();
         if (what != empty::more) {
             return done != 0 || what == empty::end ? ssize_t(done) : fail(err);
         }
         if (peek && n != 0) {
             // MSG_PEEK | MSG_WAITALL: the descriptor is readable already, so only time can pass.
-            if (dont_wait || gone) {
-                return drain(receiver().data(n), 0);
-            }
-            sys::poll(nullptr, 0, 1);
+            pollfd p{fd, 0, 0};
+            gone = sys::poll(&p, 1, 1) == 1;
+            continue;
         }
         if (gone) {
             break_with(ECONNRESET);
@@ -403,22 +412,25 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
     });
 }
 
-ssize_t stream::send_from(int fd, int file, int64_t* offset, size_t n, bool dont_wait) {
-    return send_loop(fd, n, dont_wait ? MSG_DONTWAIT : 0, [&](const shm::pieces& to, size_t) -> ssize_t {
-        if (offset == nullptr) {
-            return ::syscall(SYS_readv, file, to.iov.data(), to.count());
-        }
-        ssize_t r = ::syscall(SYS_preadv, file, to.iov.data(), to.count(), *offset, 0);
+ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
+    return send_loop(fd, n, 0, [&](const shm::pieces& to, size_t) -> ssize_t {
+        ssize_t r = ::syscall(SYS_preadv, file, to.iov.data(), to.count(), offset, 0);
         if (r > 0) {
-            *offset += r;
+            offset += r;
         }
         return r;
     });
 }
 
-ssize_t stream::receive_to(int fd, int file, size_t n, bool dont_wait) {
-    return receive_loop(fd, n, dont_wait ? MSG_DONTWAIT : 0, [&](const shm::pieces& from, size_t) -> ssize_t {
-        return ::syscall(SYS_writev, file, from.iov.data(), from.count());
+ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
+    return send_loop(fd, n, 0, [&](const shm::pieces& to, size_t) -> ssize_t {
+        return ::syscall(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
+    });
+}
+
+ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
+    return receive_loop(fd, n, 0, [&](const shm::pieces& from, size_t) -> ssize_t {
+        return ::syscall(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
     });
 }
 

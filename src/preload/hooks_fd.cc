@@ -160,6 +160,9 @@ VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
     }
     // Only what may still be swapped is followed: a connection that stands keeps its doorbell.
     use o(fd);
+    if (o && o->what == kind::stream && event != nullptr && (event->events & EPOLLET) != 0) {
+        o->stream.watch_edges();
+    }
     bool final = o && o->what == kind::stream && o->stream.page().state.load() == client::phase::up;
     if (o && (o->what == kind::socket || o->what == kind::listener || (o->what == kind::stream && !final))) {
         table_lock l;

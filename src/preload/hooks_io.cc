@@ -23,9 +23,32 @@ ssize_t invalid(int err) noexcept {
 }
 
 
+// Control messages as TCP takes them: those of SOL_SOCKET are known or refused, others ignored.
+bool control_fits(const msghdr* m) noexcept {
+    if (m->msg_control == nullptr || m->msg_controllen == 0) {
+        return true;
+    }
+    auto* message = const_cast<msghdr*>(m);
+    auto* begin = static_cast<const char*>(m->msg_control);
+    for (cmsghdr* c = CMSG_FIRSTHDR(message); c != nullptr; c = CMSG_NXTHDR(message, c)) {
+        size_t left = size_t(begin + m->msg_controllen - reinterpret_cast<const char*>(c));
+        if (c->cmsg_len < sizeof(cmsghdr) || c->cmsg_len > left) {
+            return false;
+        }
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type != SCM_RIGHTS && c->cmsg_type != SCM_CREDENTIALS &&
+            c->cmsg_type != SO_MARK && c->cmsg_type != SO_TIMESTAMPING_OLD && c->cmsg_type != SO_PRIORITY) {
+            return false;
+        }
+    }
+    return true;
+}
+
 ssize_t stream_sendmsg(object* o, int fd, const msghdr* m, int flags) {
     if (m->msg_iovlen > iov_max) {
         return invalid(EMSGSIZE);
+    }
+    if (!control_fits(m)) {
+        return invalid(EINVAL);
     }
     return o->stream.send(fd, m->msg_iov, m->msg_iovlen, flags);
 }
@@ -38,7 +61,7 @@ ssize_t stream_recvmsg(object* o, int fd, msghdr* m, int flags) {
     if (r >= 0) {
         m->msg_namelen = 0;
         m->msg_controllen = 0;
-        m->msg_flags = 0;
+        m->msg_flags = flags & MSG_CMSG_CLOEXEC;
     }
     return r;
 }
@@ -51,6 +74,42 @@ ssize_t stream_read(object* o, int fd, void* p, size_t n, int flags) {
 ssize_t stream_write(object* o, int fd, const void* p, size_t n, int flags) {
     iovec iov{const_cast<void*>(p), std::min<size_t>(n, SSIZE_MAX)};
     return o->stream.send(fd, &iov, 1, flags);
+}
+
+// Without an offset the file's own position moves, as sendfile moves it.
+ssize_t stream_sendfile(object* o, int fd, int file, off_t* offset, size_t n) {
+    int64_t at = offset != nullptr ? *offset : ::lseek(file, 0, SEEK_CUR);
+    if (at < 0) {
+        return invalid(EINVAL);
+    }
+    ssize_t r = o->stream.send_file(fd, file, at, n);
+    if (offset != nullptr) {
+        *offset = at;
+    } else if (r > 0) {
+        ::lseek(file, at, SEEK_SET);
+    }
+    return r;
+}
+
+// SPLICE_F_NONBLOCK is for the pipe, which is waited for here, with no lock held; the stream waits as its
+// descriptor does.
+ssize_t stream_splice(object* o, int fd, int pipe, bool to_stream, size_t n, unsigned flags) {
+    for (;;) {
+        ssize_t r = to_stream ? o->stream.send_from_pipe(fd, pipe, n) : o->stream.receive_to_pipe(fd, pipe, n);
+        if (r >= 0 || errno != EAGAIN) {
+            return r;
+        }
+        pollfd p{pipe, short(to_stream ? POLLIN : POLLOUT), 0};
+        if (vmsgr::sys::poll(&p, 1, 0) != 0) {
+            return invalid(EAGAIN);  // the pipe is ready: it was the stream that would wait
+        }
+        if ((flags & SPLICE_F_NONBLOCK) != 0) {
+            return invalid(EAGAIN);
+        }
+        if (vmsgr::sys::poll(&p, 1, -1) < 0) {
+            return -1;
+        }
+    }
 }
 
 bool is_stream(const use& o) noexcept { return o && o->what == kind::stream; }
@@ -150,6 +209,9 @@ VMSGR_HOOK ssize_t sendto(int fd, const void* p, size_t n, int flags, const sock
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
+            if (to != nullptr && len > sizeof(sockaddr_storage)) {
+                return invalid(EINVAL);
+            }
             return stream_write(o.get(), fd, p, n, flags);
         }
         return real.sendto(kernel_number(o, fd), p, n, flags, to, len);
@@ -246,13 +308,7 @@ VMSGR_HOOK ssize_t sendfile(int out, int in, off_t* offset, size_t n) {
     if (known(out)) {
         use o(out);
         if (is_stream(o)) {
-            if (offset == nullptr) {
-                return o->stream.send_from(out, in, nullptr, n, false);
-            }
-            int64_t at = *offset;
-            ssize_t r = o->stream.send_from(out, in, &at, n, false);
-            *offset = at;
-            return r;
+            return stream_sendfile(o.get(), out, in, offset, n);
         }
         return real.sendfile(kernel_number(o, out), in, offset, n);
     }
@@ -263,15 +319,13 @@ VMSGR_HOOK ssize_t sendfile64(int out, int in, off64_t* offset, size_t n) { retu
 
 VMSGR_HOOK ssize_t splice(int in, loff_t* in_offset, int out, loff_t* out_offset, size_t n, unsigned flags) {
     if (known(in) || known(out)) {
-        const bool dont_wait = (flags & SPLICE_F_NONBLOCK) != 0;
         use from(in), to(out);
         if (is_stream(from) || is_stream(to)) {
             if ((is_stream(from) && in_offset != nullptr) || (is_stream(to) && out_offset != nullptr)) {
-                return invalid(ESPIPE);
+                return invalid(EINVAL);
             }
-            // One side is always a pipe: what goes through in one turn fits its buffer.
-            return is_stream(to) ? to->stream.send_from(out, in, nullptr, n, dont_wait)
-                                 : from->stream.receive_to(in, out, n, dont_wait);
+            return is_stream(to) ? stream_splice(to.get(), out, in, true, n, flags)
+                                 : stream_splice(from.get(), in, out, false, n, flags);
         }
         in = kernel_number(from, in);
         out = kernel_number(to, out);

@@ -1,6 +1,7 @@
 // Options. Those that say how a call waits lie on the doorbell itself; what the connection has shown lies with us;
 // everything else is asked of the kernel's own socket, which the daemon lends for the time of the call.
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -47,7 +48,7 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
     if (level == SOL_SOCKET) {
         switch (name) {
         case SO_ERROR:
-            return give_int(o->stream.take_error(), value, len);
+            return give_int(o->stream.take_error(fd), value, len);
         case SO_TYPE:
             return give_int(SOCK_STREAM, value, len);
         case SO_DOMAIN:
@@ -75,12 +76,23 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
     if (is_timeout(level, name)) {
         return real.setsockopt(fd, level, name, value, len);
     }
+    if (level == IPPROTO_TCP && name == TCP_ULP) {
+        errno = ENOPROTOOPT;  // TLS in the kernel would encrypt what the daemon sends: the program does it itself
+        return -1;
+    }
+    if (level == SOL_SOCKET && name == SO_RCVLOWAT) {
+        return 0;  // on the daemon's socket it would hold data back for ever
+    }
     base::unique_fd socket = lend(o);
     return socket ? real.setsockopt(socket.get(), level, name, value, len) : 0;
 }
 
 int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
     ours = true;
+    if (arg == nullptr && (request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK)) {
+        errno = EFAULT;
+        return -1;
+    }
     switch (request) {
     case FIONREAD:
         *static_cast<int*>(arg) = int(o->stream.unread_bytes());
@@ -142,6 +154,10 @@ VMSGR_HOOK int ioctl(int fd, unsigned long request, ...) {
             if (ours) {
                 return r;
             }
+        }
+        // How the number waits is the doorbell's matter, the rest the listening socket's.
+        if (o && o->what == kind::listener && request != FIONBIO && request != FIOASYNC) {
+            return real.ioctl(o->listener.kernel_fd, request, arg);
         }
     }
     return real.ioctl(fd, request, arg);

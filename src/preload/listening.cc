@@ -41,6 +41,7 @@ bool listen_by_daemon(int fd, object* o) noexcept {
         return false;
     }
     copy_description(part.kernel_fd, bell->program.get());
+    shm::never_writable(bell->program.get());
     client::job job{client::random_key(), fd, local_address(part.kernel_fd), part.route->name_text(), 0};
     // The daemon polls it: what the program set is kept on the doorbell.
     if (!rt.session.post_listen(job, part.kernel_fd, bell->other.get())) {

@@ -72,6 +72,9 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
         if (epoll_control(r.epfd, EPOLL_CTL_ADD, r.fd, &r.event) != 0) {
             log("epoll set %d does not take descriptor %d again: it was closed", r.epfd, r.fd);
         }
+        if (to->stream && (r.event.events & EPOLLET) != 0) {
+            to->stream.watch_edges();
+        }
         if (from != to) {
             to->registrations[to->registered++] = r;
         }

@@ -88,6 +88,14 @@ base::result<bell_pair> make_bell() {
 
 base::result<bell_pair> make_listener_bell() { return make_pair(SOCK_SEQPACKET); }
 
+void never_writable(int fd) noexcept {
+    bell b(fd);
+    int small = 0;  // the kernel's minimum
+    sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    while (b.writable() && b.send_token()) {
+    }
+}
+
 base::result<bell_limits> measure_bell() {
     auto p = make_bell();
     if (!p) {

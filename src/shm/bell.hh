@@ -52,6 +52,9 @@ base::result<bell_pair> make_bell();
 // The listener's: SOCK_SEQPACKET, one message a connection, with its descriptors. Ordinary buffers.
 base::result<bell_pair> make_listener_bell();
 
+// A listening socket never shows OUT: fills a listener's doorbell with bytes that nobody will read.
+void never_writable(int fd) noexcept;
+
 // How this kernel counts: tokens until the end is not writable, and until it refuses.
 struct bell_limits {
     unsigned until_unwritable = 0;

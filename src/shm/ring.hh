@@ -224,6 +224,16 @@ public:
         }
         return false;
     }
+    // A read left data behind and the program waits for edges: new data is to bring one, as TCP does. Tokens stay
+    // bounded at any fill, as each such read may be answered by one.
+    template <typename Bell>
+    void announce_with_data(Bell& bell) noexcept {
+        uint32_t unread = unread_tokens(bell);
+        if (unread >= 2) {
+            take(bell, unread - 1);
+        }
+        _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
+    }
     // A holder of this side died in its lock: what it took is not known.
     void distrust_count() noexcept { _st->inexact = true; }
     // The daemon while it polls: no token is wanted.
