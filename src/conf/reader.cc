@@ -5,9 +5,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <yaml-cpp/eventhandler.h>
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 #include <vector>
 
 #include "base/unique_fd.hh"
@@ -48,6 +50,38 @@ unsigned unit_shift(std::string_view unit) {
     return at == letters.npos ? 0 : unsigned(10 * (at + 1));
 }
 
+class document_starts final : public YAML::EventHandler {
+public:
+    int line = 0;
+    void OnDocumentStart(const YAML::Mark& m) override { line = m.line + 1; }
+    void OnDocumentEnd() override {}
+    void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+    void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                         YAML::EmitterStyle::value) override {}
+    void OnSequenceEnd() override {}
+    void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+    void OnMapEnd() override {}
+};
+
+// The line in which something begins after the first document. YAML::Load ignores it, and YAML::LoadAll never
+// ends on text such as ",a" (yaml-cpp 0.8), so the documents are counted here, up to the second.
+std::optional<int> second_document(const std::string& text) {
+    std::istringstream in(text);
+    YAML::Parser parser(in);
+    document_starts starts;
+    bool second = parser.HandleNextDocument(starts) && parser.HandleNextDocument(starts);
+    return second ? std::optional(starts.line) : std::nullopt;
+}
+
+std::string_view line_text(std::string_view text, int line) {
+    for (; line > 1 && text.find('\n') != text.npos; --line) {
+        text = text.substr(text.find('\n') + 1);
+    }
+    return text.substr(0, text.find('\n'));
+}
+
 }  // namespace
 
 std::nullopt_t reader::refuse(const spot& at, std::string_view text) {
@@ -69,20 +103,21 @@ std::nullopt_t reader::refuse_file(int errnum, std::string_view text) {
 }
 
 std::optional<spot> reader::document(std::string_view text) {
-    constexpr std::string_view empty = "is empty; expected at least a 'routes:' list";
     try {
-        auto all = YAML::LoadAll(std::string(text));
-        if (all.empty() || (all.size() == 1 && all[0].IsNull())) {
-            return refuse_file(EINVAL, empty);
+        if (auto line = second_document(std::string(text))) {
+            std::string found(line_text(text, *line));
+            return refuse({{}, "", *line}, found.starts_with("---")
+                                               ? "a second YAML document begins here; expected one"
+                                               : "not valid YAML: unexpected " + quote(found));
         }
-        spot top{all[0], "", line_of(all[0], 1)};
-        if (all.size() > 1) {
-            top.line = line_of(all[1], 1);
-            return refuse(top, "a second YAML document begins here; expected one");
+        auto node = YAML::Load(std::string(text));
+        if (node.IsNull()) {
+            return refuse_file(EINVAL, "is empty; expected at least a 'routes:' list");
         }
-        if (!all[0].IsMap()) {
+        spot top{node, "", line_of(node, 1)};
+        if (!node.IsMap()) {
             return refuse(top, "expected keys such as 'socket:' and 'routes:', found " +
-                                   (all[0].IsSequence() ? std::string("a list") : quote(all[0].Scalar())));
+                                   (node.IsSequence() ? std::string("a list") : quote(node.Scalar())));
         }
         return top;
     } catch (const YAML::Exception& e) {

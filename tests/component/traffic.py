@@ -15,7 +15,8 @@ def main():
         s.bind((address, port))
         s.listen(8)
         print("listening", s.getsockname()[1], s.fileno(), flush=True)
-        s, _ = s.accept()
+        listener = s
+        s, _ = listener.accept()
     else:
         s.connect((address, port))
     copy = os.dup(s.fileno())
