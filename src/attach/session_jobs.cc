@@ -58,7 +58,7 @@ seastar::future<> session::handle(proto::request_msg m, proto::received got) {
     case kind::borrow: co_await on_borrow(m, net::carrier::part::socket); break;
     case kind::adopt: co_await on_borrow(m, net::carrier::part::memory); break;
     case kind::status: reply_document(m, co_await _server.deps().status()); break;
-    case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes) + "\n"); break;
+    case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
     default: break_rules(net::fault::bad_message, "a message of an unknown kind");
     }
 }

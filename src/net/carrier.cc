@@ -57,6 +57,7 @@ std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::
         reset_tcp(p.tcp);
         return std::nullopt;
     }
+    shm::prepare_bell(*bell, p.key);
     p.memory = std::move(conduit->fd);
     p.conduit = std::move(conduit->memory);
     p.bell = std::move(bell->other);

@@ -18,7 +18,7 @@ std::optional<violation> connector::begin(connect_request r) {
         return violation{fault::bad_job, "connect: a key that is in use"};
     }
     // The layout's limit, not ours: memory that is merely too large is refused through itself.
-    auto conduit = shm::open_conduit(r.memory.get(), shm::ring_bytes_max);
+    auto conduit = shm::open_conduit(r.memory.get(), shm::ring_bytes_max, shm::end::daemon);
     if (!conduit) {
         return violation{fault::bad_memory, "connect: " + conduit.error().text};
     }

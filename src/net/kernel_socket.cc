@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 namespace vmsgr::net {
@@ -80,8 +81,8 @@ bool lingers_zero(int fd) noexcept {
 }
 
 bool has_unread(int fd) noexcept {
-    char byte;
-    return ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+    int n = 0;  // a look by recv() would take a pending error
+    return ::ioctl(fd, FIONREAD, &n) == 0 && n > 0;
 }
 
 progress connect_progress(int fd) noexcept {

@@ -25,7 +25,7 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     : _carrier(c),
       _p(std::move(p)),
       _id(id),
-      _bell(_p.bell.get()),
+      _bell(_p.bell.get(), shm::resident_tokens),
       _rx(_p.conduit.header().ring[0], _p.conduit.ring_data(0), _p.conduit.capacity, _rx_state),
       _tx(_p.conduit.header().ring[1], _p.conduit.ring_data(1), _p.conduit.capacity, _tx_state),
       _state(state),

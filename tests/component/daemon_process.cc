@@ -90,7 +90,7 @@ finished run(const std::vector<std::string>& words) {
 daemon_process::daemon_process(std::string_view extra) : _folder(make_folder()) {
     std::ofstream(_folder + "/vmsgrd.yaml") << "socket: " << socket() << "\nshards: 2\nmemory: 128M\n" << extra;
     _pid = spawn({binary("vmsgrd"), "--config", _folder + "/vmsgrd.yaml"}, _folder + "/log", _folder + "/log");
-    for (int i = 0; i < 1000; ++i) {
+    for (int i = 0; i < 3000; ++i) {
         if (log().find(" ready: ") != std::string::npos) {
             return;
         }

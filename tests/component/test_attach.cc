@@ -65,7 +65,7 @@ TEST(attach, unlisted_user_is_refused) {
         GTEST_SKIP() << "needs root, to become another user";
     }
     daemon_process d(std::string(daemon_process::all_direct) +
-                     "access:\n  mode: 0666\n  users: [daemon]\n  groups: [games]\n");
+                     "access:\n  mode: 0666\n  uids: [daemon]\n  gids: [games]\n");
     auto as = [&](uid_t uid, gid_t gid) {
         EXPECT_EQ(::setegid(gid), 0);
         EXPECT_EQ(::seteuid(uid), 0);

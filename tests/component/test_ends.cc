@@ -18,9 +18,9 @@ struct pair {
     base::unique_fd peer;
 };
 
-pair make_pair(client& c) {
+pair make_pair(client& c, uint32_t ring_bytes = shm::ring_bytes_default) {
     auto server = tcp_listen();
-    pair p{c.connect(server.address), {}};
+    pair p{c.connect(server.address, ring_bytes), {}};
     p.peer = tcp_accept(server);
     EXPECT_EQ(p.program.wait_connected(), 0);
     return p;
@@ -95,9 +95,11 @@ TEST(ends, what_was_sent_before_close_arrives) {
 }
 
 TEST(ends, what_was_sent_before_close_arrives_though_the_peer_is_slow) {
-    daemon_process d;
+    daemon_process d(std::string(daemon_process::all_direct) + "limits:\n  ring_bytes: 16M\n");
     client c(d.socket());
-    auto [program, peer] = make_pair(c);
+    auto [program, peer] = make_pair(c, 16 << 20);  // more than the kernel takes by itself
+    int small = 64 << 10;
+    ::setsockopt(peer.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     auto sent = random_bytes(32 << 20, 5);
     size_t at = 0;
     for (int quiet = 0; quiet < 50;) {  // until socket and ring are full
@@ -109,7 +111,7 @@ TEST(ends, what_was_sent_before_close_arrives_though_the_peer_is_slow) {
     sent.resize(at);
     program.close();
     ::poll(nullptr, 0, 200);
-    EXPECT_EQ(d.status()["totals"]["orphans"], 1);
+    EXPECT_EQ(d.status()["totals"]["orphans"], 1) << at;
     EXPECT_TRUE(tcp_read_all(peer.get()) == sent);
     EXPECT_TRUE(no_connections(d));
 }
@@ -253,8 +255,8 @@ TEST(ends, killed_program_leaves_nothing_within_100_ms) {
     EXPECT_TRUE(tcp_connect(listening));
     EXPECT_GE(d.open_descriptors(), before + 150);
     ::kill(child, SIGKILL);
-    double ms = d.until_descriptors(before);
     ::waitpid(child, nullptr, 0);
+    double ms = d.until_descriptors(before);
     EXPECT_GE(ms, 0) << d.open_descriptors() << " against " << before;
     EXPECT_LT(ms, 100);
     EXPECT_FALSE(tcp_connect(listening)) << "its port refuses";
