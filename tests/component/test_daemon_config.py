@@ -71,6 +71,6 @@ def test_stale_socket_is_taken_over(here):
     stale = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stale.bind(f"{here}/vmsgrd.sock")
     stale.close()
-    with vmsgrd.Vmsgrd(here, routes=[], shards=1, memory="64M") as daemon:
+    with vmsgrd.Vmsgrd(here, routes=[vmsgrd.route("all")], shards=1, memory="64M") as daemon:
         assert daemon.status()["daemon"]["shards"] == 1
     assert not os.path.exists(f"{here}/vmsgrd.sock")

@@ -116,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
         bad{"- a", "f:1: expected keys such as 'socket:' and 'routes:', found a list"},
         bad{"a: [\n", "f:2: not valid YAML: end of sequence flow not found"},
         bad{",shards: 1", "f:1: not valid YAML: unexpected ',shards: 1'"},
-        bad{"shards: 1\n]\nmemory: 1G", "f:2: not valid YAML: unexpected ']'"},
+        bad{"shards: 1\n]\nmemory: 1G", "f:2: not valid YAML: illegal flow end"},
         bad{"shards: 1\n---\nshards: 2\n", "f:2: a second YAML document begins here; expected one"},
         bad{"sokcet: /x", "f:1: sokcet: unknown key; did you mean 'socket'?"},
         bad{"limits:\n  sesions: 1", "f:2: limits.sesions: unknown key; did you mean 'sessions'?"},
