@@ -167,9 +167,16 @@ int run_here(const table& t, const char* glob, int family) {
         socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sync);
         for (auto& o : out) socketpair(AF_UNIX, SOCK_SEQPACKET, 0, o);
         pid_t pid[2];
-        for (int i = 0; i < 2; i++) pid[i] = start(s, i == 0, family, out[i][1], sync[i], run);
-        for (int i = 0; i < 2; i++)
-            raw_write(out[i][1], std::format("E {} {}", run, finish(pid[i], s.timeout_ms)));
+        for (int i = 0; i < 2; i++) {
+            pid[i] = fork();
+            if (pid[i] != 0) continue;
+            prctl(PR_SET_CHILD_SUBREAPER, 1);
+            std::string how = finish(start(s, i == 0, family, out[i][1], sync[i], run), s.timeout_ms);
+            raw_write(sync[i], std::format("{} X", run));
+            raw_write(out[i][1], std::format("E {} {}", run, how));
+            _exit(0);
+        }
+        for (pid_t p : pid) waitpid(p, nullptr, 0);
         print_lines("server", out[0][0]);
         print_lines("client", out[1][0]);
         for (int fd : {sync[0], sync[1], out[0][0], out[0][1], out[1][0], out[1][1]}) close(fd);

@@ -141,13 +141,13 @@ void transfers(table& t) {
         r.say("same {} all {}", same, all == pattern(1 << 20));
     }, [](role& r, int fd) { r.put(fd, pattern(1 << 20)); }, long_ms);
     t.pair("bulk/small-buffers", [](role& r, int fd) {
-        int v = 4096;
+        int v = 16384;
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &v, sizeof v);
-        r.yes("sent", send_stream(fd, 1 << 20, 30000, 3));
+        r.yes("sent", send_stream(fd, 1 << 18, 30000, 3));
     }, [](role& r, int fd) {
-        int v = 4096;
+        int v = 16384;  // smaller ones make the kernel wait for window probes, 0.2 s each
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &v, sizeof v);
-        r.say("{}", receive_stream(fd, 1 << 20, 3000, 3));
+        r.say("{}", receive_stream(fd, 1 << 18, 3000, 3));
     }, long_ms);
 }
 

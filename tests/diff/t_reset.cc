@@ -123,6 +123,7 @@ void reset_seen(table& t) {
             r.rd("recv", fd, 4);
         }, [&w](role& r, int fd) {
             r.meet();
+            r.bytes(fd, 4);
             nap(settle_ms * 3);
             w.reset(r, fd);
         });

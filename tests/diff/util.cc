@@ -111,10 +111,10 @@ uint64_t hash_more(uint64_t h, const void* data, size_t n) {
 
 void fill_up(int fd) {
     std::string b(1 << 16, 'x');
-    double limit = now_s() + 2;
-    for (double end = now_s() + 0.1; now_s() < end && now_s() < limit; nap(5)) {
-        // Windows and buffers grow for a while: full is when nothing went for a tenth of a second.
-        while (send(fd, b.data(), b.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) end = now_s() + 0.1;
+    double limit = now_s() + 3;
+    for (double end = now_s() + 0.3; now_s() < end && now_s() < limit; nap(5)) {
+        // Windows and buffers grow for a while, and a window probe (every 0.2 s) may find room.
+        while (send(fd, b.data(), b.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) end = now_s() + 0.3;
     }
 }
 
