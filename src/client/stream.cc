@@ -1,7 +1,6 @@
 #include "client/stream.hh"
 
 #include <errno.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -29,35 +28,27 @@ void init_lock(pthread_mutex_t& m) noexcept {
 
 }  // namespace
 
-base::result<stream> stream::create(shm::conduit memory, phase state) noexcept {
-    void* at = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) {
-        return std::unexpected(base::error{errno, {}});
-    }
-    static_assert(sizeof(end_page) <= shm::page);
+stream stream::create(shm::conduit memory, phase state) noexcept {
+    static_assert(sizeof(end_page) <= shm::end_page_bytes);
     stream s;
     s._memory = std::move(memory);
-    s._page = new (at) end_page{};
+    s._page = new (s._memory.end_page()) end_page{};
     init_lock(s._page->send_lock);
     init_lock(s._page->recv_lock);
     s._page->state.store(state, std::memory_order_relaxed);
     s._page->key = s.header().key;
+    s._page->magic.store(end_page_magic, std::memory_order_release);
     return s;
 }
 
-stream& stream::operator=(stream&& o) noexcept {
-    if (this != &o) {
-        this->~stream();
-        _memory = std::move(o._memory);
-        _page = std::exchange(o._page, nullptr);
+stream stream::adopt(shm::conduit memory) noexcept {
+    stream s;
+    s._memory = std::move(memory);
+    s._page = reinterpret_cast<end_page*>(s._memory.end_page());
+    if (s._page->magic.load(std::memory_order_acquire) != end_page_magic) {
+        s._page = nullptr;
     }
-    return *this;
-}
-
-stream::~stream() {
-    if (_page != nullptr) {
-        ::munmap(std::exchange(_page, nullptr), shm::page);
-    }
+    return s;
 }
 
 void stream::start_connecting(int fd) noexcept {
@@ -70,18 +61,6 @@ void stream::start_connecting(int fd) noexcept {
             return;
         }
     }
-}
-
-void stream::adopt_published(uint32_t tokens_taken) noexcept {
-    auto& out = header().ring[0];
-    auto& in = header().ring[1];
-    _page->tx.head = out.head.load(std::memory_order_acquire);
-    _page->tx.tail_seen = std::min(out.tail.load(std::memory_order_acquire), _page->tx.head);
-    _page->rx.tail = in.tail.load(std::memory_order_acquire);
-    _page->rx.head_seen = _page->rx.tail;
-    _page->rx.tokens_taken = tokens_taken;
-    _page->shut_write = (out.flags.load() & shm::ring_fin) != 0;
-    _page->shut_read = (header().end0_flags.load() & shm::end_read_shut) != 0;
 }
 
 phase stream::current() noexcept {

@@ -1,9 +1,9 @@
 // The program's end of a conduit: what stands behind a descriptor that was a TCP socket.
 //
-// Two halves of state. `stream` is this process's: the mapping. `end_page` is shared with the forks of this
-// process and with nobody else (an anonymous shared page, freed by the kernel with its last holder): the
-// indices, the locks, what connect() and getsockopt(SO_ERROR) have shown already. So parent and child may use
-// one descriptor, as they may a TCP socket. The locks are robust: a holder may be killed.
+// Two halves of state. `stream` is this process's: the mapping. `end_page` is shared with the forks and execs of this
+// process (it lies in the conduit's memory, behind the rings, where the other end does not map it): the indices, the
+// locks, what connect() and getsockopt(SO_ERROR) have shown already. So parent and child may use one descriptor, as
+// they may a TCP socket. The locks are robust: a holder may be killed.
 //
 // Any thread. Nothing here allocates from the heap. Functions return as the system call of that name does, errno
 // included; `fd` is the doorbell, whose own O_NONBLOCK, SO_RCVTIMEO and SO_SNDTIMEO say how to wait.
@@ -31,7 +31,10 @@ enum class phase : uint32_t {
     failed,
 };
 
+inline constexpr uint64_t end_page_magic = 0x65676170'646e6556;  // "Vendpage"
+
 struct end_page {
+    std::atomic<uint64_t> magic;  // last of all at the beginning: the page is in use
     pthread_mutex_t send_lock;
     pthread_mutex_t recv_lock;
     shm::tx_state tx;
@@ -53,12 +56,17 @@ class stream {
     end_page* _page = nullptr;
 
 public:
-    // A new end on memory of ours. key and ring size come from the memory.
-    static base::result<stream> create(shm::conduit memory, phase state) noexcept;
+    // A new end on memory that nobody has used yet. The key comes from the memory.
+    static stream create(shm::conduit memory, phase state) noexcept;
+    // The end that a relative of ours has used before. Not a stream if none has.
+    static stream adopt(shm::conduit memory) noexcept;
     stream() noexcept = default;
     stream(stream&& o) noexcept : _memory(std::move(o._memory)), _page(std::exchange(o._page, nullptr)) {}
-    stream& operator=(stream&& o) noexcept;
-    ~stream();
+    stream& operator=(stream&& o) noexcept {
+        _memory = std::move(o._memory);
+        _page = std::exchange(o._page, nullptr);
+        return *this;
+    }
     explicit operator bool() const noexcept { return _page != nullptr; }
 
     end_page& page() const noexcept { return *_page; }
@@ -91,8 +99,6 @@ public:
     void start_connecting(int fd) noexcept;
     // Looks whether the daemon has decided a pending connect.
     phase current() noexcept;
-    // As an exec'd program finds it: the indices are the published ones.
-    void adopt_published(uint32_t tokens_taken) noexcept;
 
 private:
     shm::ring_sender sender() const noexcept {

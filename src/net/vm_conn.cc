@@ -164,6 +164,10 @@ void vm_conn::on_hang_up() noexcept {
         _out.wake();
         return;
     }
+    if (recalled()) {
+        end();
+        return;
+    }
     uint32_t flags = _rx.flags();
     uint32_t end0 = _p.conduit.header().end0_flags.load(std::memory_order_acquire);
     // Both directions shut down show a hang-up too, although the program still holds its descriptor.
@@ -186,7 +190,7 @@ void vm_conn::on_hang_up() noexcept {
     _program_left = true;
     _state = conn_state::closing;
     bool never_taken = _p.role == conn_role::server && (end0 & shm::end_accepted) == 0;
-    if (never_taken || (flags & shm::ring_reset) != 0 || lingers_zero(tcp_fd())) {
+    if (never_taken || (flags & shm::ring_reset) != 0 || ((flags & shm::ring_fin) == 0 && lingers_zero(tcp_fd()))) {
         end_with_reset();
         return;
     }
@@ -255,6 +259,7 @@ void vm_conn::fail(int err) noexcept {
     if (_over) {
         return;
     }
+    _broken = true;
     if (!_program_left) {
         _tx.reset(err);
         _tx.wake(_bell);
@@ -307,11 +312,21 @@ void vm_conn::discard_input() noexcept {
     }
 }
 
+// Its connect is undone by a shutdown, or its connection broken by connect(AF_UNSPEC): both need the socket itself.
+bool vm_conn::recalled() noexcept {
+    uint32_t end0 = _p.conduit.header().end0_flags.load(std::memory_order_acquire);
+    _recalled = _recalled || (end0 & shm::end_recalled) != 0;
+    return _recalled;
+}
+
 void vm_conn::finish() noexcept {
     _progress_timer.cancel();
     _carrier.rings().forget(*this);
     _tcp_events.reset();
     _bell_events.reset();
+    if (_p.tcp && recalled()) {
+        _p.tcp.reset();
+    }
     if (_p.tcp) {
         if (_stopping && !_program_left) {
             _tx.reset(ECONNRESET);
@@ -327,8 +342,9 @@ void vm_conn::finish() noexcept {
         }
     }
     if (_p.bell) {
-        // Closed with tokens unread, the program's end would show an error as well as the hang-up.
-        bool quiet = !_reset_tcp && _state != conn_state::connecting;
+        // Closed with the resident token unread, the program's end shows an error beside the hang-up. An orderly end
+        // reads it first.
+        bool quiet = !_broken && !_reset_tcp && !_stopping && _state != conn_state::connecting;
         while (quiet && _bell.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
         }
         _p.bell.reset();

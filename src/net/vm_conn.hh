@@ -104,6 +104,8 @@ private:
     bool _program_shut_all = false; // shutdown(SHUT_RDWR): flush, then end
     bool _program_shut_out = false; // its end of the doorbell sends no more
     bool _fin_to_program = false;
+    bool _broken = false;           // the program is shown an error
+    bool _recalled = false;         // the program has its kernel socket back: nothing is done to it any more
     bool _stopping = false;         // the daemon ends: flush, then end
     bool _tcp_may_end = false;      // FIN, error or urgent data: a short read is not yet the last one
 
@@ -160,6 +162,7 @@ private:
     void fail(int err) noexcept;
     void break_rules(fault why) noexcept;
     void discard_input() noexcept;
+    bool recalled() noexcept;
     void finish() noexcept;
 
     // Moving bytes (vm_conn_loops.cc).

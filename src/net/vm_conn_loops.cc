@@ -203,11 +203,14 @@ void vm_conn::on_bell(uint32_t events) noexcept {
         on_hang_up();
         return;
     }
-    if ((events & EPOLLRDHUP) != 0) {
-        _program_shut_out = true;
-    }
-    if ((events & EPOLLIN) != 0 && !_program_shut_out) {
+    // A token that announces data is not looked at: what else may lie there is found when it is taken.
+    if ((events & EPOLLIN) != 0 && !_program_shut_out && !_rx.has_data()) {
         check_doorbell_bytes();
+    }
+    if ((events & EPOLLRDHUP) != 0 && !std::exchange(_program_shut_out, true)) {
+        // It produces no more: its tokens say nothing now, and without them a writer that still waits for room in the
+        // program finds its end writable, looks, and learns of the shutdown.
+        _rx_state.tokens_taken += _bell.take_tokens(std::min(_bell.unread(), shm::bell_tokens_max));
     }
     if (_state == conn_state::connecting) {
         return;

@@ -40,10 +40,8 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, boo
     }
     auto stream = client::stream::create(std::move(conduit->memory),
                                          pending ? client::phase::connecting : client::phase::up);
-    if (!stream) {
-        return false;
-    }
-    auto& page = stream->page();
+    shm::prepare_bell(*bell, stream.page().key);
+    auto& page = stream.page();
     page.family = uint16_t(option(fd, SO_DOMAIN));
     page.local = name_of(fd, real.getsockname);
     page.peer = pending ? peer : name_of(fd, real.getpeername);
@@ -52,7 +50,7 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, boo
     }
     copy_description(fd, bell->program.get());
     if (pending) {
-        stream->start_connecting(bell->program.get());
+        stream.start_connecting(bell->program.get());
     }
     object* o = nullptr;
     {
@@ -72,7 +70,7 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, boo
     object* old = nullptr;
     {
         table_lock l;
-        o->stream = std::move(*stream);
+        o->stream = std::move(stream);
         old = swap_behind(fd, at_number(fd), o, bell->program.get());
     }
     if (old != nullptr) {
@@ -82,49 +80,62 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, boo
     return true;
 }
 
-// connect() on a number that is a conduit already.
-int connect_stream(int fd, object* o, bool& again) noexcept {
-    int r = o->stream.connect_again(fd, again);
-    if (!again) {
-        return r;
-    }
-    // The failure was told before: Linux lets a socket try anew. The daemon has handed the kernel's own socket
-    // back over the doorbell, with all its options.
-    unsigned char token[64];
-    base::unique_fd back;
-    proto::received got;
-    while (proto::receive_with_fds(fd, token, sizeof token, MSG_DONTWAIT, got) == 0 && got.bytes != 0) {
-        if (got.fd_count == 1) {
-            back = std::move(got.fds[0]);
-            break;
-        }
-    }
-    if (!back) {
-        back.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        if (!back) {
-            again = false;
-            return -1;
-        }
-    }
-    copy_description(fd, back.get());
+// The kernel's socket stands behind the number again.
+bool give_back(int fd, base::unique_fd socket) noexcept {
+    copy_description(fd, socket.get());
     object* old = nullptr;
     {
         table_lock l;
         object* fresh = new_object(kind::socket);
         if (fresh == nullptr) {
-            again = false;
             errno = ENOMEM;
-            return -1;
+            return false;
         }
-        old = swap_behind(fd, at_number(fd), fresh, back.get());
+        old = swap_behind(fd, at_number(fd), fresh, socket.get());
     }
     if (old != nullptr) {
         finish(old);
     }
-    return 0;
+    return true;
+}
+
+// After a failed connect the daemon has sent the socket back over the doorbell, with all its options.
+base::unique_fd sent_back(int fd) noexcept {
+    unsigned char tokens[64];
+    proto::received got;
+    while (proto::receive_with_fds(fd, tokens, sizeof tokens, MSG_DONTWAIT, got) == 0 && got.bytes != 0) {
+        if (got.fd_count == 1) {
+            return std::move(got.fds[0]);
+        }
+    }
+    return {};
+}
+
+// connect() on a number that is a conduit already. `again`: it is the kernel's socket now, for another attempt.
+int connect_stream(int fd, object* o, bool& again) noexcept {
+    int r = o->stream.connect_again(fd, again);
+    if (!again) {
+        return r;
+    }
+    // The failure was told before: Linux lets a socket try anew.
+    base::unique_fd socket = sent_back(fd);
+    if (!socket) {
+        socket.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    }
+    again = socket && give_back(fd, std::move(socket));
+    return again ? 0 : -1;
 }
 
 }  // namespace
+
+bool recall(int fd, object* o) noexcept {
+    int socket = runtime().session.borrow(o->stream.page().key);
+    if (socket < 0) {
+        return false;
+    }
+    o->stream.header().end0_flags.fetch_or(shm::end_recalled, std::memory_order_release);
+    return give_back(fd, base::unique_fd(socket));
+}
 
 int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
     {
@@ -135,6 +146,10 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
         }
         if (o && o->what == kind::listener) {
             return real.connect(o->listener.kernel_fd, sa, len);
+        }
+        if (o && o->what == kind::stream && len >= sizeof(sa_family_t) && sa != nullptr &&
+            sa->sa_family == AF_UNSPEC) {
+            return recall(fd, o.get()) ? real.connect(fd, sa, len) : 0;
         }
         if (o && o->what == kind::stream) {
             bool again = false;

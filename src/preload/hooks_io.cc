@@ -7,6 +7,7 @@
 
 #include "base/sys.hh"
 #include "preload/hook.hh"
+#include "preload/inherit.hh"
 
 using namespace vmsgr::preload;
 
@@ -260,7 +261,13 @@ VMSGR_HOOK ssize_t recvmsg(int fd, msghdr* m, int flags) {
         }
         return real.recvmsg(kernel_number(o, fd), m, flags);
     }
-    return real.recvmsg(fd, m, flags);
+    ssize_t r = real.recvmsg(fd, m, flags);
+    if (r >= 0 && table != nullptr && m->msg_controllen != 0 && m->msg_control != nullptr) {
+        int saved = errno;
+        take_received(m);
+        errno = saved;
+    }
+    return r;
 }
 
 VMSGR_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {

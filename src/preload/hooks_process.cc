@@ -48,15 +48,15 @@ bool collect(const char* first, va_list& ap, char** out) noexcept {
 }  // namespace
 
 VMSGR_HOOK int execve(const char* path, char* const* argv, char* const* envp) {
-    return real.execve(path, argv, environment_for_exec(envp, false));
+    return real.execve(path, argv, environment_for_exec(envp));
 }
 VMSGR_HOOK int execv(const char* path, char* const* argv) { return execve(path, argv, environ); }
 VMSGR_HOOK int execvpe(const char* file, char* const* argv, char* const* envp) {
-    return real.execvpe(file, argv, environment_for_exec(envp, false));
+    return real.execvpe(file, argv, environment_for_exec(envp));
 }
 VMSGR_HOOK int execvp(const char* file, char* const* argv) { return execvpe(file, argv, environ); }
 VMSGR_HOOK int fexecve(int fd, char* const* argv, char* const* envp) {
-    return real.fexecve(fd, argv, environment_for_exec(envp, false));
+    return real.fexecve(fd, argv, environment_for_exec(envp));
 }
 
 VMSGR_HOOK int execl(const char* path, const char* arg, ...) {
@@ -87,9 +87,9 @@ VMSGR_HOOK int execle(const char* path, const char* arg, ...) {
 
 VMSGR_HOOK int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
                            const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-    return real.posix_spawn(pid, path, actions, attributes, argv, environment_for_exec(envp, actions != nullptr));
+    return real.posix_spawn(pid, path, actions, attributes, argv, environment_for_exec(envp));
 }
 VMSGR_HOOK int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
                             const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-    return real.posix_spawnp(pid, file, actions, attributes, argv, environment_for_exec(envp, actions != nullptr));
+    return real.posix_spawnp(pid, file, actions, attributes, argv, environment_for_exec(envp));
 }

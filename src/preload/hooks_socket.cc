@@ -96,7 +96,8 @@ VMSGR_HOOK int shutdown(int fd, int how) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::stream) {
-            return o->stream.shutdown(fd, how);
+            bool pending = o->stream.current() == client::phase::connecting;
+            return pending && recall(fd, o.get()) ? real.shutdown(fd, how) : o->stream.shutdown(fd, how);
         }
         if (o && o->what == kind::listener) {
             int r = real.shutdown(o->listener.kernel_fd, how);

@@ -1,15 +1,19 @@
-// Conduits across exec. The new program finds the numbers that stayed open, and in $VMSGR_FDS, by the inode of
-// its doorbell, which connection each of them is; the daemon gives it the memory.
+// Conduits that come from elsewhere: through exec, or as SCM_RIGHTS from a relative. A doorbell carries its
+// connection's key in the kernel; the daemon gives the memory for it.
 #pragma once
+
+#include <sys/socket.h>
 
 namespace vmsgr::preload {
 
-// In the constructor: takes over what $VMSGR_FDS names, and removes it from the environment.
+// In the constructor: looks through the numbers of this process if its predecessor had conduits.
 void take_inheritance() noexcept;
 
-// The environment for a new program: `envp` itself when nothing is passed on, else a copy with $VMSGR_FDS.
-// `all`: also what is close-on-exec, because file actions may give it another number.
+// After recvmsg(): what the descriptors that came are.
+void take_received(const msghdr* m) noexcept;
+
+// The environment for a new program: `envp` itself where there is no conduit, else a copy that says there are.
 // The copy lies in memory that is not freed; exec replaces it, and a failed exec costs its size.
-char* const* environment_for_exec(char* const* envp, bool all) noexcept;
+char* const* environment_for_exec(char* const* envp) noexcept;
 
 }  // namespace vmsgr::preload

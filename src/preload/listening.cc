@@ -108,7 +108,7 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
     // The doorbell came first, so that it got the lowest number, as accept() gives.
     base::unique_fd bell = std::move(got.fds[0]);
     base::unique_fd memory = std::move(got.fds[1]);
-    auto conduit = shm::open_conduit(memory.get(), shm::ring_bytes_max);
+    auto conduit = shm::open_conduit(memory.get(), shm::ring_bytes_max, shm::end::program);
     if (!conduit) {
         log("a connection came with unusable memory: %s", conduit.error().text.c_str());
         errno = ECONNABORTED;
@@ -116,13 +116,9 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
     }
     conduit->header().end0_flags.fetch_or(shm::end_accepted, std::memory_order_release);
     auto stream = client::stream::create(std::move(*conduit), client::phase::up);
-    if (!stream) {
-        errno = ENOMEM;
-        return -1;
-    }
-    stream->page().local = m.local;
-    stream->page().peer = m.peer;
-    stream->page().family = m.local.family;
+    stream.page().local = m.local;
+    stream.page().peer = m.peer;
+    stream.page().family = m.local.family;
     if (listener->listener.timeouts) {
         copy_description(listener_fd, bell.get());
     }
@@ -139,7 +135,7 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
             errno = ENOMEM;
             return -1;
         }
-        o->stream = std::move(*stream);
+        o->stream = std::move(stream);
         stale = set_number(fd, o);
     }
     if (stale != nullptr) {

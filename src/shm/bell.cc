@@ -44,7 +44,8 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
 
 uint32_t bell::unread() const noexcept {
     int n = 0;
-    return ::syscall(SYS_ioctl, _fd, FIONREAD, &n) == 0 && n > 0 ? uint32_t(n) : 0;
+    bool any = ::syscall(SYS_ioctl, _fd, FIONREAD, &n) == 0 && n > int(_resident);
+    return any ? uint32_t(n) - _resident : 0;
 }
 
 bell_look look_at_bell(int fd, bool wait, int& errnum) noexcept {
@@ -78,12 +79,31 @@ base::result<bell_pair> make_bell() {
     auto p = make_pair(SOCK_STREAM);
     if (p) {
         // The kernel doubles it; an end is writable up to a quarter of that, and a token counts as 768 bytes.
-        int small = 4608;
+        int small = 6144;
         for (int fd : {p->program.get(), p->other.get()}) {
             sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
         }
     }
     return p;
+}
+
+void prepare_bell(const bell_pair& pair, uint64_t key) noexcept {
+    bell(pair.program.get()).send_token();
+    // The kernel keeps these 64 bits for any socket; a unix socket has no use for them (socket(7) knows the option for
+    // TCP and UDP only).
+    sys::setsockopt(pair.program.get(), SOL_SOCKET, SO_MAX_PACING_RATE, &key, sizeof key);
+}
+
+uint64_t key_of_bell(int fd) noexcept {
+    int domain = 0;
+    uint64_t key = 0;
+    socklen_t len = sizeof domain;
+    if (sys::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) != 0 || domain != AF_UNIX) {
+        return 0;
+    }
+    len = sizeof key;
+    bool carries = sys::getsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &key, &len) == 0 && len == sizeof key;
+    return carries && key != ~uint64_t{0} ? key : 0;
 }
 
 base::result<bell_pair> make_listener_bell() { return make_pair(SOCK_SEQPACKET); }

@@ -1,7 +1,7 @@
 // The doorbell: a stream socketpair whose bytes are tokens. One end is the program's descriptor itself, so the
-// kernel alone answers poll, select, epoll, dup, fork and exec for it. With a small send buffer three unread
-// tokens make the sending end not writable (measured at start, bell_limits); several more still go in. Two would be
-// too few: an answer to an announcement may overlap one that is not taken yet, and OUT would be withheld for it
+// kernel alone answers poll, select, epoll, dup, fork and exec for it. With a small send buffer four unread
+// tokens, the resident one among them, make the sending end not writable (measured at start, bell_limits); several
+// more still go in. One less would be too few: an answer to an announcement may overlap one that is not taken yet, and OUT would be withheld for it
 // (models/wake.pml, W=2).
 //
 // A bell is a view of one end; whoever made the pair owns the descriptors.
@@ -19,10 +19,12 @@ inline constexpr uint32_t bell_tokens_max = 64;  // one take never asks for more
 
 class bell {
     int _fd;
+    uint32_t _resident;
     bool _foreign = false;
 
 public:
-    explicit bell(int fd) noexcept : _fd(fd) {}
+    // resident: uncounted tokens that stay here as long as the connection does (prepare_bell).
+    explicit bell(int fd, uint32_t resident = 0) noexcept : _fd(fd), _resident(resident) {}
     int fd() const noexcept { return _fd; }
 
     // False: the other end is gone or the socket is full.
@@ -31,7 +33,7 @@ public:
     // Takes up to n tokens without waiting; returns how many there were.
     uint32_t take_tokens(uint32_t n) noexcept;
 
-    // How many bytes wait here now.
+    // How many tokens wait here now, the resident ones left out.
     uint32_t unread() const noexcept;
 
     // Something other than a token came: a raw write reached the doorbell (io_uring, a static child, syscall()).
@@ -47,8 +49,16 @@ struct bell_pair {
     base::unique_fd program;
     base::unique_fd other;
 };
-// CLOEXEC both; `other` is non-blocking. errno as the kernel says.
+// CLOEXEC both. errno as the kernel says.
 base::result<bell_pair> make_bell();
+// Before the ends part. One token that nobody takes lies at the other end from now on: when that end closes
+// without having read it, the program's end shows ERR as well as HUP, as a reset TCP connection does (an orderly end
+// reads it first). And the program's end carries the connection's key in the kernel itself, so that it is known
+// again after exec, or after it was sent to another process.
+void prepare_bell(const bell_pair& pair, uint64_t key) noexcept;
+inline constexpr uint32_t resident_tokens = 1;
+// The key of a doorbell's program end; 0 for any other descriptor.
+uint64_t key_of_bell(int fd) noexcept;
 // The listener's: SOCK_SEQPACKET, one message a connection, with its descriptors. Ordinary buffers.
 base::result<bell_pair> make_listener_bell();
 
@@ -60,7 +70,7 @@ struct bell_limits {
     unsigned until_unwritable = 0;
     unsigned until_refused = 0;
     // The wake protocol needs room for a token or two past "not writable", and OUT while one lies unread.
-    bool usable() const noexcept { return until_unwritable >= 3 && until_refused >= until_unwritable + 2; }
+    bool usable() const noexcept { return until_unwritable >= 4 && until_refused >= until_unwritable + 2; }
 };
 base::result<bell_limits> measure_bell();
 

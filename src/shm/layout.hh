@@ -59,6 +59,7 @@ enum conduit_status : uint32_t {
 enum end_flag : uint32_t {
     end_accepted = 1,       // the program has taken it from the accept queue
     end_read_shut = 2,      // shutdown(SHUT_RD)
+    end_recalled = 4,       // the program took the kernel socket back: the daemon lets go of it without a word
 };
 
 struct conduit_header {
@@ -84,7 +85,11 @@ static_assert(sizeof(conduit_header) == 3 * cache_line + 2 * sizeof(ring_words))
 static_assert(sizeof(conduit_header) <= page);
 
 inline constexpr uint16_t conduit_header_bytes = page;
-constexpr size_t conduit_bytes(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
+// Behind the rings lies one page that belongs to end 0 alone, shared among the program and its own forks and execs:
+// the private indices and locks of descriptors that more than one process may hold. The daemon does not map it.
+inline constexpr size_t end_page_bytes = page;
+constexpr size_t rings_end(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
+constexpr size_t conduit_bytes(uint32_t ring_bytes) { return rings_end(ring_bytes) + end_page_bytes; }
 
 // --- session: one attached process ---------------------------------------------------------------------------
 

@@ -30,11 +30,8 @@ base::error os_error(const char* what) {
 }  // namespace
 
 mapping& mapping::operator=(mapping&& o) noexcept {
-    if (this != &o) {
-        this->~mapping();
-        _at = std::exchange(o._at, nullptr);
-        _bytes = std::exchange(o._bytes, 0);
-    }
+    std::swap(_at, o._at);
+    std::swap(_bytes, o._bytes);
     return *this;
 }
 
@@ -79,9 +76,10 @@ base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
     return size_t(st.st_size);
 }
 
-base::result<mapping> map_sealed(int fd, size_t bytes) {
-    if (auto size = sealed_size(fd, bytes, bytes); !size) {
-        return std::unexpected(size.error());
+base::result<mapping> map_sealed(int fd, size_t bytes, size_t size) {
+    size_t whole = size != 0 ? size : bytes;
+    if (auto found = sealed_size(fd, whole, whole); !found) {
+        return std::unexpected(found.error());
     }
     void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED) {
@@ -120,12 +118,12 @@ base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
     return c;
 }
 
-base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
+base::result<conduit> open_conduit(int fd, uint64_t ring_limit, end whose) {
     auto size = sealed_size(fd, conduit_bytes(ring_bytes_min), conduit_bytes(ring_bytes_max));
     if (!size) {
         return std::unexpected(size.error());
     }
-    uint64_t ring_bytes = (*size - conduit_header_bytes) / 2;
+    uint64_t ring_bytes = (*size - conduit_header_bytes - end_page_bytes) / 2;
     if (!valid_ring_bytes(ring_bytes) || conduit_bytes(uint32_t(ring_bytes)) != *size) {
         return base::fail(EINVAL, "a conduit of " + std::to_string(*size) + " bytes has no two whole rings");
     }
@@ -133,7 +131,7 @@ base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
         return base::fail(ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " +
                                        std::to_string(ring_limit));
     }
-    auto map = map_sealed(fd, *size);
+    auto map = map_sealed(fd, whose == end::program ? *size : rings_end(uint32_t(ring_bytes)), *size);
     if (!map) {
         return std::unexpected(map.error());
     }

@@ -30,8 +30,9 @@ public:
 };
 
 base::result<base::unique_fd> create_sealed(const char* name, size_t bytes);
-// Maps a memfd that somebody sent: checks seals and that its size is exactly `bytes`.
-base::result<mapping> map_sealed(int fd, size_t bytes);
+// Maps the first `bytes` of a memfd that somebody sent: checks seals and that its size is exactly `bytes`, or `size`
+// where that is given.
+base::result<mapping> map_sealed(int fd, size_t bytes, size_t size = 0);
 // The size of a sealed memfd, if it has the seals and lies within [min, max].
 base::result<size_t> sealed_size(int fd, size_t min, size_t max);
 
@@ -40,6 +41,7 @@ struct conduit {
     mapping map;
     uint64_t capacity = 0;  // of each ring; checked, private
 
+    std::byte* end_page() const noexcept { return map.data() + rings_end(uint32_t(capacity)); }  // end 0 only
     conduit_header& header() const noexcept { return *reinterpret_cast<conduit_header*>(map.data()); }
     std::byte* ring_data(int ring) const noexcept {
         return map.data() + conduit_header_bytes + (ring != 0 ? capacity : 0);
@@ -53,7 +55,9 @@ struct new_conduit {
     conduit memory;
 };
 base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key);
-// Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours.
-base::result<conduit> open_conduit(int fd, uint64_t ring_limit);
+// Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours. The end page
+// is mapped only for end 0.
+enum class end : uint8_t { program = 0, daemon = 1 };
+base::result<conduit> open_conduit(int fd, uint64_t ring_limit, end whose);
 
 }  // namespace vmsgr::shm

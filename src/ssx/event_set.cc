@@ -90,7 +90,7 @@ bool event_set::poll() noexcept {
             s.sink->on_events(events[i].events);
         }
     }
-    return n > 0;
+    return n == batch;
 }
 
 seastar::future<> event_set::watch() {

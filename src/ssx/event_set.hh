@@ -81,7 +81,7 @@ public:
     // Current readiness is reported as a first edge.
     base::result<registration> add(int fd, event_sink& sink);
 
-    // Dispatches what is ready now, up to one batch. True if there was any.
+    // Dispatches what is ready now, up to one batch. True if there may be more.
     bool poll() noexcept;
 
 private:
