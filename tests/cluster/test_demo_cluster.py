@@ -64,9 +64,9 @@ def test_status_shows_the_osds_bytes_and_no_monitor(rig):
                 moved[c["pid"]] += c["bytes_in"] + c["bytes_out"]
         return all(n > 1 << 20 for n in moved.values())
 
+    wait_until(lambda: client.pid in {s["pid"] for s in rig.vmsgrd.status()["sessions"]}, 5, "the client to attach")
     wait_until(both_carry, 5, "each OSD to have moved more than 1 MiB through vmsgrd")
     status = rig.vmsgrd.status()
-    assert client.pid in {s["pid"] for s in status["sessions"]}
     assert client.wait(30) == 0
     for c in status["connections"]:
         assert not {port(c["local"]), port(c["peer"])} & set(MON_PORTS), c

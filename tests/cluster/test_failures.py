@@ -19,7 +19,7 @@ BOTH = [True] if PLAIN else [False, True]
 def marked_down_after(cluster, since, timeout_s=30):
     """Seconds until the monitor published a map with one OSD less up."""
     def times():
-        return [t - since for t in cluster.log_times("mon.a", r"osdmap e\d+: 2 total, 1 up") if t > since]
+        return [t - since for t in cluster.log_times("mon.a", r"osdmap e\d+: 2 total, 1 up") if t > since - 0.01]
     return wait_until(times, timeout_s, "the monitor to mark an OSD down")[0]
 
 
@@ -53,8 +53,9 @@ def test_killed_osd_comes_back_with_its_data():
         objects = Objects(rig.cluster, rig.dir)
         for n in range(5):
             assert objects.write(f"before-{n}", 300000)
+        killed = time.time()
         rig.cluster.osds[1].kill()
-        marked_down_after(rig.cluster, 0)
+        marked_down_after(rig.cluster, killed)
         for n in range(5):
             assert objects.write(f"while-down-{n}", 300000)
         rig.cluster.start_osd(1)
@@ -116,6 +117,7 @@ def test_osd_without_free_descriptors_does_not_abort():
         first_free = min(set(range(len(used) + 1)) - used)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free + 2, limits[1]))
         clients = [rig.cluster.start_client("rados", "-p", "test", "bench", "3", "write", "-b", "4096", "-t", "4",
+                                            "--run-name", f"client-{n}",
                                             log=os.path.join(rig.dir, f"client-{n}.log")) for n in range(10)]
         time.sleep(6)
         rig.cluster.check_alive()
