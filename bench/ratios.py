@@ -63,9 +63,10 @@ class Recorder:
         os.makedirs(os.path.join(ROOT, "bench/results"), exist_ok=True)
         name = f"ratios-{commit()}{'-plain' if args.plain else ''}.csv"
         self.path = os.path.join(ROOT, "bench/results", name)
-        self._file = open(self.path, "w", encoding="ascii", newline="")
+        self._file = open(self.path, "a", encoding="ascii", newline="")   # --only runs add to the same file
         self._csv = csv.writer(self._file)
-        self._csv.writerow(["time", "machine", "commit", "bench", "variant", "run", "value", "unit"])
+        if self._file.tell() == 0:
+            self._csv.writerow(["time", "machine", "commit", "bench", "variant", "run", "value", "unit"])
 
     def add(self, bench, variant, run, value, unit):
         self.values.setdefault((bench, variant), []).append(value)
