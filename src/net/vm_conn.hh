@@ -105,6 +105,7 @@ private:
     bool _program_shut_out = false; // its end of the doorbell sends no more
     bool _fin_to_program = false;
     bool _broken = false;           // the program is shown an error
+    bool _end_is_error = false;     // the socket's error was taken by a send: reading shows a false end
     bool _recalled = false;         // the program has its kernel socket back: nothing is done to it any more
     bool _stopping = false;         // the daemon ends: flush, then end
     bool _tcp_may_end = false;      // FIN, error or urgent data: a short read is not yet the last one

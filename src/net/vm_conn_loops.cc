@@ -91,7 +91,9 @@ vm_conn::next vm_conn::pump_out() noexcept {
             return errno == EAGAIN ? next::tcp : next::again;
         }
         int err = errno;
-        // What the peer sent before it broke the connection is still the program's.
+        // What the peer sent before it broke the connection is still the program's. Its end of file is so only if it
+        // came first (EPIPE): the error just taken would otherwise read as one.
+        _end_is_error = err != EPIPE;
         while (!_over && !_in.done && pump_in() == next::again) {
         }
         fail(err);
@@ -142,6 +144,10 @@ vm_conn::next vm_conn::pump_in() noexcept {
         return size_t(r) < n && !_tcp_may_end ? next::tcp : next::again;
     }
     if (r == 0) {
+        if (_end_is_error) {
+            _in.done = true;
+            return next::done;
+        }
         received_all();
         return next::done;
     }
@@ -154,10 +160,12 @@ vm_conn::next vm_conn::pump_in() noexcept {
 
 void vm_conn::sent_all() noexcept {
     _out.done = true;
+    if ((_rx.flags() & shm::ring_fin) != 0) {
+        ::shutdown(tcp_fd(), SHUT_WR);  // also where a reset follows: SO_LINGER after shutdown()
+    }
     if (_program_left || _program_shut_all || _stopping) {
         end();
     } else {
-        ::shutdown(tcp_fd(), SHUT_WR);
         _state = conn_state::closing;
     }
 }
@@ -167,8 +175,7 @@ void vm_conn::received_all() noexcept {
     _fin_to_program = true;
     _state = conn_state::closing;
     _tx.set_flags(shm::ring_fin);
-    _tx.wake(_bell);
-    ::shutdown(_bell.fd(), SHUT_WR);
+    ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
 }
 
 void vm_conn::on_tcp(uint32_t events) noexcept {

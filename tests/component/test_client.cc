@@ -253,6 +253,7 @@ conn client::hand_over(int tcp, const base::address& peer, shm::new_conduit memo
     conn c;
     c.key = memory.memory.header().key;
     auto bell = std::move(shm::make_bell().value());
+    shm::prepare_bell(bell, c.key);
     c.fd = std::move(bell.program);
     c.memory = std::move(memory.memory);
     shm::bell b = c.bell();
@@ -307,7 +308,7 @@ std::optional<conn> take_accepted(int listener_bell, int limit_ms) {
     }
     conn c;
     c.fd = std::move(got.fds[0]);
-    c.memory = std::move(shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max).value());
+    c.memory = std::move(shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max, shm::end::program).value());
     c.key = m.key;
     c.slot = m.slot;
     c.local = m.local;
