@@ -46,7 +46,7 @@ struct limits_config {
     uint32_t connections_per_session = 16384;  // at most shm::connected_slots
     uint32_t listeners = 4096;
     uint32_t ring_bytes = shm::ring_bytes_default;  // each direction of a connection; a power of two
-    uint32_t orphan_ms = 60000;  // a connection whose program did exec waits so long to be taken over
+    uint32_t orphan_ms = 60000;  // data of a program that ended may wait so long without progress
     uint32_t flush_ms = 5000;    // what is left in rings at a stop may take so long to leave
 };
 
