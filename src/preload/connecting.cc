@@ -31,15 +31,15 @@ base::address name_of(int fd, int (*get)(int, sockaddr*, socklen_t*)) noexcept {
 
 // The kernel has connected the socket, or is about to. From here on the daemon carries it: its descriptor goes
 // there, the number becomes a doorbell. False: nothing was changed, the socket stays the kernel's.
-bool hand_over(int fd, const base::address& peer, const proto::route& route, bool pending) noexcept {
+bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state) noexcept {
+    const bool pending = state == client::phase::connecting;
     auto& rt = runtime();
     auto conduit = shm::create_conduit(rt.session.ring_bytes(), client::random_key());
     auto bell = shm::make_bell();
     if (!conduit || !bell) {
         return false;
     }
-    auto stream = client::stream::create(std::move(conduit->memory),
-                                         pending ? client::phase::connecting : client::phase::up);
+    auto stream = client::stream::create(std::move(conduit->memory), state);
     shm::prepare_bell(*bell, stream.page().key);
     auto& page = stream.page();
     page.family = uint16_t(option(fd, SO_DOMAIN));
@@ -78,6 +78,17 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, boo
     }
     log("connect of %d goes through vmsgrd by route '%s'", fd, route.name.data());
     return true;
+}
+
+// How far a connect() has come that did not return 0. On one host it is often decided by now, though connect() says
+// EINPROGRESS; a failure stays the kernel's to tell.
+enum class attempt : uint8_t { pending, up, failed };
+attempt look_at_attempt(int fd) noexcept {
+    pollfd p{fd, POLLOUT, 0};
+    if (sys::poll(&p, 1, 0) == 0) {
+        return attempt::pending;
+    }
+    return (p.revents & (POLLERR | POLLHUP)) != 0 ? attempt::failed : attempt::up;
 }
 
 // The kernel's socket stands behind the number again.
@@ -119,7 +130,12 @@ int connect_stream(int fd, object* o, bool& again) noexcept {
     }
     // The failure was told before: Linux lets a socket try anew.
     base::unique_fd socket = sent_back(fd);
-    if (!socket) {
+    if (socket) {
+        // The daemon took the error; the kernel still has to be told that the attempt is over.
+        sockaddr none{};
+        none.sa_family = AF_UNSPEC;
+        sys::connect(socket.get(), &none, sizeof none);
+    } else {
         socket.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     }
     again = socket && give_back(fd, std::move(socket));
@@ -183,7 +199,11 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
     int r = real.connect(fd, sa, len);
     int err = errno;
     if (r == 0 || err == EINPROGRESS || err == EALREADY) {
-        if (!hand_over(fd, *peer, *route, r != 0)) {
+        attempt now = r == 0 ? attempt::up : look_at_attempt(fd);
+        auto state = r == 0                  ? client::phase::up
+                     : now == attempt::up    ? client::phase::up_untold
+                                             : client::phase::connecting;
+        if (now != attempt::failed && !hand_over(fd, *peer, *route, state)) {
             rt.session.count_fall_back();
         }
     }

@@ -10,6 +10,17 @@
 
 namespace vmsgr::preload {
 
+// What we do on the way to a success leaves errno as it was.
+template <typename F>
+auto keep_errno(F&& f) {
+    int saved = errno;
+    auto r = f();
+    if (r >= 0) {
+        errno = saved;
+    }
+    return r;
+}
+
 inline int bad_descriptor() noexcept {
     errno = EBADF;
     return -1;

@@ -86,10 +86,12 @@ VMSGR_HOOK int close(int fd) {
     if (is_internal(fd)) {
         return bad_descriptor();
     }
-    object* gone = leave_number(fd);
-    int r = real.close(fd);
-    finish_quietly(gone);
-    return r;
+    return keep_errno([&] {
+        object* gone = leave_number(fd);
+        int r = real.close(fd);
+        finish_quietly(gone);
+        return r;
+    });
 }
 
 VMSGR_HOOK int close_range(unsigned first, unsigned last, int flags) {

@@ -16,7 +16,9 @@ namespace {
 constexpr size_t iov_max = 1024;
 
 // The iovec check that the kernel makes before it looks at the socket.
-bool bad_iov(const iovec* iov, ssize_t count) noexcept { return count < 0 || size_t(count) > iov_max || (count != 0 && !iov); }
+bool bad_iov(const iovec* iov, ssize_t count) noexcept {
+    return count < 0 || size_t(count) > iov_max || (count != 0 && !iov);
+}
 
 ssize_t invalid(int err) noexcept {
     errno = err;
@@ -51,14 +53,14 @@ ssize_t stream_sendmsg(object* o, int fd, const msghdr* m, int flags) {
     if (!control_fits(m)) {
         return invalid(EINVAL);
     }
-    return o->stream.send(fd, m->msg_iov, m->msg_iovlen, flags);
+    return keep_errno([&] { return o->stream.send(fd, m->msg_iov, m->msg_iovlen, flags); });
 }
 
 ssize_t stream_recvmsg(object* o, int fd, msghdr* m, int flags) {
     if (m->msg_iovlen > iov_max) {
         return invalid(EMSGSIZE);
     }
-    ssize_t r = o->stream.receive(fd, m->msg_iov, m->msg_iovlen, flags);
+    ssize_t r = keep_errno([&] { return o->stream.receive(fd, m->msg_iov, m->msg_iovlen, flags); });
     if (r >= 0) {
         m->msg_namelen = 0;
         m->msg_controllen = 0;
@@ -69,19 +71,19 @@ ssize_t stream_recvmsg(object* o, int fd, msghdr* m, int flags) {
 
 ssize_t stream_read(object* o, int fd, void* p, size_t n, int flags) {
     iovec iov{p, std::min<size_t>(n, SSIZE_MAX)};
-    return o->stream.receive(fd, &iov, 1, flags);
+    return keep_errno([&] { return o->stream.receive(fd, &iov, 1, flags); });
 }
 
 ssize_t stream_write(object* o, int fd, const void* p, size_t n, int flags) {
     iovec iov{const_cast<void*>(p), std::min<size_t>(n, SSIZE_MAX)};
-    return o->stream.send(fd, &iov, 1, flags);
+    return keep_errno([&] { return o->stream.send(fd, &iov, 1, flags); });
 }
 
 // Without an offset the file's own position moves, as sendfile moves it.
 ssize_t stream_sendfile(object* o, int fd, int file, off_t* offset, size_t n) {
     int64_t at = offset != nullptr ? *offset : ::lseek(file, 0, SEEK_CUR);
     if (at < 0) {
-        return invalid(EINVAL);
+        return invalid(errno == ESPIPE || offset != nullptr ? EINVAL : errno);
     }
     ssize_t r = o->stream.send_file(fd, file, at, n);
     if (offset != nullptr) {
@@ -159,7 +161,9 @@ VMSGR_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
-            return bad_iov(iov, count) ? invalid(EINVAL) : o->stream.receive(fd, iov, size_t(count), 0);
+            return bad_iov(iov, count)
+                       ? invalid(EINVAL)
+                       : keep_errno([&] { return o->stream.receive(fd, iov, size_t(count), 0); });
         }
         return real.readv(kernel_number(o, fd), iov, count);
     }
@@ -170,7 +174,8 @@ VMSGR_HOOK ssize_t writev(int fd, const iovec* iov, int count) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
-            return bad_iov(iov, count) ? invalid(EINVAL) : o->stream.send(fd, iov, size_t(count), 0);
+            return bad_iov(iov, count) ? invalid(EINVAL)
+                                       : keep_errno([&] { return o->stream.send(fd, iov, size_t(count), 0); });
         }
         return real.writev(kernel_number(o, fd), iov, count);
     }

@@ -64,7 +64,9 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
             break;
         }
     }
+    int saved = errno;
     base::unique_fd socket = lend(o);
+    errno = saved;
     if (!socket) {
         log("option %d/%d of %d is not to be had: the connection has ended", level, name, fd);
         return give_int(0, value, len);
@@ -83,7 +85,9 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
     if (level == SOL_SOCKET && name == SO_RCVLOWAT) {
         return 0;  // on the daemon's socket it would hold data back for ever
     }
+    int saved = errno;
     base::unique_fd socket = lend(o);
+    errno = saved;
     return socket ? real.setsockopt(socket.get(), level, name, value, len) : 0;
 }
 

@@ -55,11 +55,13 @@ VMSGR_HOOK int socket(int domain, int type, int protocol) {
 }
 
 VMSGR_HOOK int connect(int fd, const sockaddr* sa, socklen_t len) {
-    return active.load(std::memory_order_relaxed) ? routed_connect(fd, sa, len) : real.connect(fd, sa, len);
+    return active.load(std::memory_order_relaxed) ? keep_errno([&] { return routed_connect(fd, sa, len); })
+                                                  : real.connect(fd, sa, len);
 }
 
 VMSGR_HOOK int listen(int fd, int backlog) {
-    return active.load(std::memory_order_relaxed) ? routed_listen(fd, backlog) : real.listen(fd, backlog);
+    return active.load(std::memory_order_relaxed) ? keep_errno([&] { return routed_listen(fd, backlog); })
+                                                  : real.listen(fd, backlog);
 }
 
 VMSGR_HOOK int accept(int fd, sockaddr* sa, socklen_t* len) {
@@ -67,7 +69,7 @@ VMSGR_HOOK int accept(int fd, sockaddr* sa, socklen_t* len) {
         use o(fd);
         if (o && o->what == kind::listener) {
             o.drop();
-            return routed_accept(fd, sa, len, 0);
+            return keep_errno([&] { return routed_accept(fd, sa, len, 0); });
         }
         if (o && o->what == kind::stream) {
             errno = EINVAL;
@@ -82,7 +84,7 @@ VMSGR_HOOK int accept4(int fd, sockaddr* sa, socklen_t* len, int flags) {
         use o(fd);
         if (o && o->what == kind::listener) {
             o.drop();
-            return routed_accept(fd, sa, len, flags);
+            return keep_errno([&] { return routed_accept(fd, sa, len, flags); });
         }
         if (o && o->what == kind::stream) {
             errno = EINVAL;

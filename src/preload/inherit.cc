@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "base/sys.hh"
+#include "preload/listening.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -28,6 +29,34 @@ int number_of(uint64_t key) noexcept {
     return -1;
 }
 
+object* inherited_stream(uint64_t key) noexcept {
+    int memory = runtime().session.adopt(key);
+    if (memory < 0) {
+        return nullptr;
+    }
+    auto conduit = shm::open_conduit(memory, shm::ring_bytes_max, shm::end::program);
+    sys::close(memory);
+    if (!conduit || conduit->header().key != key) {
+        return nullptr;
+    }
+    auto stream = client::stream::adopt(std::move(*conduit));
+    if (!stream) {
+        return nullptr;
+    }
+    table_lock l;
+    object* o = new_object(kind::stream);
+    if (o != nullptr) {
+        o->stream = std::move(stream);
+    }
+    return o;
+}
+
+bool is_listener(int fd) noexcept {
+    int type = 0;
+    socklen_t len = sizeof type;
+    return sys::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_SEQPACKET;
+}
+
 void take(int fd) noexcept {
     uint64_t key = shm::key_of_bell(fd);
     if (key == 0) {
@@ -44,36 +73,24 @@ void take(int fd) noexcept {
         }
     }
     if (key != 0) {
-        int memory = runtime().session.adopt(key);
-        if (memory < 0) {
+        object* o = is_listener(fd) ? inherited_listener(key) : inherited_stream(key);
+        if (o == nullptr) {
             log("vmsgrd does not know the connection that descriptor %d was", fd);
             return;
         }
-        auto conduit = shm::open_conduit(memory, shm::ring_bytes_max, shm::end::program);
-        sys::close(memory);
-        if (!conduit || conduit->header().key != key) {
-            return;
-        }
-        auto stream = client::stream::adopt(std::move(*conduit));
-        if (!stream) {
-            return;
-        }
         table_lock l;
-        if (object* o = new_object(kind::stream)) {
-            o->stream = std::move(stream);
-            stale = set_number(fd, o);
-        }
+        stale = set_number(fd, o);
     }
     if (stale != nullptr) {
         finish(stale);
     }
 }
 
-bool have_streams() noexcept {
+bool have_doorbells() noexcept {
     table_lock l;
     for (int fd = 0; fd <= highest_number(); ++fd) {
         object* o = at_number(fd);
-        if (o != nullptr && o->what == kind::stream) {
+        if (o != nullptr && (o->what == kind::stream || (o->what == kind::listener && o->listener.by_daemon.load()))) {
             return true;
         }
     }
@@ -107,7 +124,7 @@ void take_received(const msghdr* m) noexcept {
 }
 
 char* const* environment_for_exec(char* const* envp) noexcept {
-    if (!active.load(std::memory_order_relaxed) || envp == nullptr || !have_streams()) {
+    if (!active.load(std::memory_order_relaxed) || envp == nullptr || !have_doorbells()) {
         return envp;
     }
     size_t count = 0;

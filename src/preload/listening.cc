@@ -43,7 +43,7 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     copy_description(part.kernel_fd, bell->program.get());
     shm::never_writable(bell->program.get());
     client::job job{client::random_key(), fd, local_address(part.kernel_fd), part.route->name_text(), 0};
-    // The daemon polls it: what the program set is kept on the doorbell.
+    shm::mark_bell(bell->program.get(), job.key);
     if (!rt.session.post_listen(job, part.kernel_fd, bell->other.get())) {
         return false;
     }
@@ -226,6 +226,10 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
         errno = EINVAL;
         return -1;
     }
+    if (sa != nullptr && len != nullptr && int(*len) < 0) {
+        errno = EINVAL;
+        return -1;
+    }
     for (;;) {
         use o(fd, kind::listener);
         if (!o) {
@@ -292,6 +296,29 @@ void listen_again() noexcept {
             listen_by_daemon(fd, o.get());
         }
     }
+}
+
+object* inherited_listener(uint64_t key) noexcept {
+    static constexpr proto::route inherited{.name = {"inherited"}};
+    int kernel_fd = runtime().session.borrow(key);
+    void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (kernel_fd < 0 || page == MAP_FAILED) {
+        sys::close(kernel_fd);
+        return nullptr;
+    }
+    make_internal(kernel_fd);
+    table_lock l;
+    object* o = new_object(kind::listener);
+    if (o != nullptr) {
+        auto& rt = runtime();
+        const proto::route* route = rt.routes.match(rt.program, proto::role::server, local_address(kernel_fd));
+        o->listener.kernel_fd = kernel_fd;
+        o->listener.page = new (page) listener_page;
+        o->listener.page->holders.store(2);  // its relative may hold it still: the last one is never known
+        o->listener.route = route != nullptr ? route : &inherited;
+        o->listener.by_daemon.store(true);
+    }
+    return o;
 }
 
 void stop_listening(object* o, int fd) noexcept {

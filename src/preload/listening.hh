@@ -18,6 +18,9 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags);
 bool listeners_wait() noexcept;
 void listen_again() noexcept;
 
+// The object for a listener's doorbell that came from a relative. Null: the daemon does not know it any more.
+object* inherited_listener(uint64_t key) noexcept;
+
 // The listener `o` loses its last number here, fd, which is still open. When no relative holds it either, its port
 // is free when this returns (a bind may follow at once): the daemon closes its copy, then its end of the doorbell.
 void stop_listening(object* o, int fd) noexcept;

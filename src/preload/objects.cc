@@ -47,6 +47,14 @@ bool grow() noexcept {
     return true;
 }
 
+int first_number_of(const object* o) noexcept {
+    int fd = 0;
+    while (table[fd].load(std::memory_order_relaxed) != o) {
+        ++fd;
+    }
+    return fd;
+}
+
 }  // namespace
 
 bool make_table() noexcept {
@@ -202,30 +210,23 @@ void finish(object* o) noexcept {
     }
 }
 
-void lock_table_for_fork() noexcept { pthread_mutex_lock(&lock); }
+// The child's share is counted before it exists: the parent may close its own number at once.
+void lock_table_for_fork() noexcept {
+    pthread_mutex_lock(&lock);
+    for (int fd = 0; fd <= highest; ++fd) {
+        object* o = at_number(fd);
+        if (o != nullptr && o->what == kind::listener && first_number_of(o) == fd) {
+            o->listener.page->holders.fetch_add(1);
+        }
+    }
+}
 
 void unlock_table_after_fork(bool in_child) noexcept {
-    if (in_child && table != nullptr) {
+    for (int fd = 0; in_child && fd <= highest; ++fd) {
         // The other threads and their calls are not here.
-        for (int fd = 0; fd <= highest; ++fd) {
-            object* o = at_number(fd);
-            if (o == nullptr) {
-                continue;
-            }
+        if (object* o = at_number(fd)) {
             o->users.store(0);
             o->listener.kernel_waiters.store(0);
-        }
-        for (int fd = 0; fd <= highest; ++fd) {
-            object* o = at_number(fd);
-            // Once an object, whatever the number of its numbers: users marks those done.
-            if (o != nullptr && o->what == kind::listener && o->users.exchange(1) == 0) {
-                o->listener.page->holders.fetch_add(1);
-            }
-        }
-        for (int fd = 0; fd <= highest; ++fd) {
-            if (object* o = at_number(fd)) {
-                o->users.store(0);
-            }
         }
     }
     pthread_mutex_unlock(&lock);

@@ -89,9 +89,13 @@ base::result<bell_pair> make_bell() {
 
 void prepare_bell(const bell_pair& pair, uint64_t key) noexcept {
     bell(pair.program.get()).send_token();
+    mark_bell(pair.program.get(), key);
+}
+
+void mark_bell(int fd, uint64_t key) noexcept {
     // The kernel keeps these 64 bits for any socket; a unix socket has no use for them (socket(7) knows the option for
     // TCP and UDP only).
-    sys::setsockopt(pair.program.get(), SOL_SOCKET, SO_MAX_PACING_RATE, &key, sizeof key);
+    sys::setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &key, sizeof key);
 }
 
 uint64_t key_of_bell(int fd) noexcept {

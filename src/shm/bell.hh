@@ -1,8 +1,8 @@
 // The doorbell: a stream socketpair whose bytes are tokens. One end is the program's descriptor itself, so the
 // kernel alone answers poll, select, epoll, dup, fork and exec for it. With a small send buffer four unread
 // tokens, the resident one among them, make the sending end not writable (measured at start, bell_limits); several
-// more still go in. One less would be too few: an answer to an announcement may overlap one that is not taken yet, and OUT would be withheld for it
-// (models/wake.pml, W=2).
+// more still go in. One less would be too few: an answer to an announcement may overlap one that is not taken yet,
+// and OUT would be withheld for it (models/wake.pml, W=2).
 //
 // A bell is a view of one end; whoever made the pair owns the descriptors.
 #pragma once
@@ -57,6 +57,7 @@ base::result<bell_pair> make_bell();
 // again after exec, or after it was sent to another process.
 void prepare_bell(const bell_pair& pair, uint64_t key) noexcept;
 inline constexpr uint32_t resident_tokens = 1;
+void mark_bell(int fd, uint64_t key) noexcept;  // the second half of it, for a listener's doorbell
 // The key of a doorbell's program end; 0 for any other descriptor.
 uint64_t key_of_bell(int fd) noexcept;
 // The listener's: SOCK_SEQPACKET, one message a connection, with its descriptors. Ordinary buffers.

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <bit>
@@ -64,6 +66,11 @@ base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
     int seals = sys::fcntl(fd, F_GET_SEALS);
     if (seals < 0 || (seals & needed_seals) != needed_seals) {
         return base::fail(EINVAL, "shared memory is not sealed against resizing");
+    }
+    // Touching memory of huge pages can end in SIGBUS when the pool is empty.
+    struct statfs fs;
+    if (::fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC) {
+        return base::fail(EINVAL, "shared memory is of huge pages or no memfd");
     }
     struct stat st;
     if (::fstat(fd, &st) != 0) {
