@@ -169,6 +169,11 @@ seastar::future<> session::on_borrow(proto::request_msg m, net::carrier::part wh
             (first + i) % seastar::smp::count,
             [key = m.key, what](net::carrier& c) { return c.borrow(key, what); });
     }
+    // A listener's key: a program that inherited its doorbell asks for the listening socket.
+    for (unsigned i = 0; i < seastar::smp::count && !fd && what == net::carrier::part::socket; ++i) {
+        fd = co_await _server.deps().listeners.invoke_on(
+            i, [key = m.key](net::listener& l) { return l.borrow(key); });
+    }
     reply(m, fd ? 0 : ENOENT, fd.get());
 }
 

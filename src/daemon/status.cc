@@ -17,8 +17,8 @@ using json = nlohmann::ordered_json;
 
 namespace {
 
-// Rows per shard in one document; totals count them all.
-constexpr size_t rows_max = 20000;
+// Connections fetched from a shard in one go: a short task there, a short message between.
+constexpr size_t rows_at_once = 256;
 
 const char* to_text(net::conn_state s) {
     switch (s) {
@@ -28,6 +28,41 @@ const char* to_text(net::conn_state s) {
     }
     return "?";
 }
+
+// Puts the document together row by row: one huge value, and one huge call to write it out, would hold up the shard.
+class text {
+    std::string _out = "{";
+    bool _first = true;
+
+public:
+    void open(const char* list) {
+        comma();
+        _out += '"' + std::string(list) + "\":[";
+        _first = true;
+    }
+    void close() {
+        _out += ']';
+        _first = false;
+    }
+    void add(const json& value) {
+        comma();
+        _out += value.dump(-1, ' ', true, json::error_handler_t::replace);
+    }
+    void add(const char* key, const json& value) {
+        comma();
+        _out += '"' + std::string(key) + "\":";
+        _first = true;
+        add(value);
+    }
+    std::string finish() { return std::move(_out += '}'); }
+
+private:
+    void comma() {
+        if (!std::exchange(_first, false)) {
+            _out += ',';
+        }
+    }
+};
 
 double round_ms(double s) { return std::round(s * 1000) / 1000; }
 
@@ -114,37 +149,48 @@ double unix_time_s() {
 }
 
 seastar::future<std::string> status_document(status_sources s) {
-    json connections = json::array(), listeners = json::array(), sessions = json::array();
+    text out;
     net::counters sum;
-    // One shard after the other, so that no more than one shard's rows are under way.
+    out.open("connections");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
         sum += co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); });
-        auto rows = co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.list(rows_max); });
-        for (auto& c : rows) {
-            connections.push_back(row(c));
+        for (uint64_t last = 0;;) {
+            auto rows = co_await s.carriers.invoke_on(
+                shard, [last](net::carrier& c) { return c.list(last, rows_at_once); });
+            for (auto& c : rows) {
+                out.add(row(c));
+            }
+            if (rows.size() < rows_at_once) {
+                break;
+            }
+            last = rows.back().id;
+        }
+    }
+    out.close();
+    out.open("listeners");
+    for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
+        for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listener& x) { return x.list(); })) {
+            out.add(row(l));
             co_await seastar::coroutine::maybe_yield();
         }
-        for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listener& x) { return x.list(rows_max); })) {
-            listeners.push_back(row(l));
-        }
     }
-    for (auto& p : s.control.list()) {
-        sessions.push_back(row(p));
+    out.close();
+    out.open("sessions");
+    auto sessions = s.control.list();
+    for (auto& p : sessions) {
+        out.add(row(p));
+        co_await seastar::coroutine::maybe_yield();
     }
-    size_t open = sessions.size();
-    json doc;
-    doc["daemon"] = {{"pid", ::getpid()},
-                     {"version", proto::version_text},
-                     {"uptime_s", round_ms(unix_time_s() - s.started_s)},
-                     {"shards", seastar::smp::count},
-                     {"poll_mode", conf::to_text(s.config.polling)}};
-    doc["sessions"] = std::move(sessions);
-    doc["connections"] = std::move(connections);
-    doc["listeners"] = std::move(listeners);
-    doc["totals"] = totals(s, sum, open);
-    doc["faults_by_reason"] = faults(sum);
-    doc["limits"] = limits(s);
-    co_return doc.dump(-1, ' ', true, json::error_handler_t::replace);
+    out.close();
+    out.add("daemon", {{"pid", ::getpid()},
+                       {"version", proto::version_text},
+                       {"uptime_s", round_ms(unix_time_s() - s.started_s)},
+                       {"shards", seastar::smp::count},
+                       {"poll_mode", conf::to_text(s.config.polling)}});
+    out.add("totals", totals(s, sum, sessions.size()));
+    out.add("faults_by_reason", faults(sum));
+    out.add("limits", limits(s));
+    co_return out.finish();
 }
 
 }  // namespace vmsgr::daemon

@@ -1,4 +1,4 @@
-// The status document: one JSON object with what issue 2 names, in the order a person reads it.
+// The status document: one JSON object with what issue 2 names.
 #pragma once
 
 #include <string>

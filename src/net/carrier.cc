@@ -13,6 +13,7 @@
 namespace vmsgr::net {
 
 seastar::future<> carrier::start() {
+    _alarm.start();
     _events.start();
     _rings.start(_settings.poll_window);
     return seastar::make_ready_future<>();
@@ -20,12 +21,13 @@ seastar::future<> carrier::start() {
 
 seastar::future<> carrier::stop() {
     // stop() may end a connection at once, but it leaves the map only in a later task.
-    for (auto& [key, c] : _conns) {
+    for (auto& [id, c] : _conns) {
         c->stop();
     }
     co_await _gate.close();
     _rings.stop();
     co_await _events.stop();
+    _alarm.stop();
 }
 
 void carrier::connect(vm_conn::parts p, int refusal) {
@@ -79,30 +81,30 @@ void carrier::run(conn_ptr c) {
         return;  // the daemon stops; the object's end closes everything
     }
     ++_count.connections_total;
-    _conns.emplace(c->key(), c);
+    _conns.emplace(c->id(), c);
+    _by_key.emplace(c->key(), c.get());
     // The fiber holds the connection, and the gate holds the fiber.
     (void)c->run()
         .handle_exception([](std::exception_ptr e) { log.error("a connection ended by an exception: {}", e); })
-        .finally([this, c, h = std::move(*holder)] { _conns.erase(c->key()); });
+        .finally([this, c, h = std::move(*holder)] {
+            _by_key.erase(c->key());
+            _conns.erase(c->id());
+        });
 }
 
 base::unique_fd carrier::borrow(uint64_t key, part what) noexcept {
-    auto at = _conns.find(key);
-    if (at == _conns.end()) {
+    auto at = _by_key.find(key);
+    if (at == _by_key.end()) {
         return {};
     }
     int fd = what == part::socket ? at->second->tcp_fd() : at->second->memory_fd();
     return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
-std::vector<conn_info> carrier::list(size_t limit) const {
+std::vector<conn_info> carrier::list(uint64_t after, size_t limit) const {
     std::vector<conn_info> out;
-    out.reserve(std::min(limit, _conns.size()));
-    for (auto& [key, c] : _conns) {
-        if (out.size() == limit) {
-            break;
-        }
-        out.push_back(c->info());
+    for (auto at = _conns.upper_bound(after); at != _conns.end() && out.size() < limit; ++at) {
+        out.push_back(at->second->info());
     }
     return out;
 }
@@ -119,7 +121,7 @@ uint64_t carrier::new_key() {
             throw std::system_error(errno, std::generic_category(), "getrandom");
         }
         key = key / seastar::smp::count * seastar::smp::count + seastar::this_shard_id();
-    } while (key < seastar::smp::count || _conns.contains(key));
+    } while (key < seastar::smp::count || _by_key.contains(key));
     return key;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <unordered_map>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include <seastar/core/sharded.hh>
 
 #include "net/vm_conn.hh"
+#include "ssx/syscall_alarm.hh"
 
 namespace vmsgr::net {
 
@@ -33,8 +35,10 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     const carrier_settings _settings;
     ssx::event_set _events;
     ssx::ring_poller _rings;
+    ssx::syscall_alarm _alarm;
     counters _count;
-    std::unordered_map<uint64_t, conn_ptr> _conns;
+    std::map<uint64_t, conn_ptr> _conns;  // by id, so that they can be listed piece by piece
+    std::unordered_map<uint64_t, vm_conn*> _by_key;
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -47,9 +51,10 @@ public:
     const carrier_settings& settings() const noexcept { return _settings; }
     ssx::event_set& events() noexcept { return _events; }
     ssx::ring_poller& rings() noexcept { return _rings; }
+    ssx::syscall_alarm& alarm() noexcept { return _alarm; }
     counters& count() noexcept { return _count; }
     size_t connections() const noexcept { return _conns.size(); }
-    bool knows(uint64_t key) const noexcept { return _conns.contains(key); }
+    bool knows(uint64_t key) const noexcept { return _by_key.contains(key); }
 
     // Carries p.tcp, which is connecting or connected; refusal: an errno that the program gets at once instead.
     void connect(vm_conn::parts p, int refusal);
@@ -60,8 +65,8 @@ public:
     // A copy of the connection's socket or memory; none if no such connection is here.
     enum class part { socket, memory };
     base::unique_fd borrow(uint64_t key, part what) noexcept;
-    // Up to `limit` connections.
-    std::vector<conn_info> list(size_t limit) const;
+    // Up to `limit` connections with ids beyond `after`, in their order.
+    std::vector<conn_info> list(uint64_t after, size_t limit) const;
 
 private:
     void run(conn_ptr c);

@@ -30,12 +30,7 @@ const char* not_tcp(int fd) noexcept {
     return nullptr;
 }
 
-const char* not_listening(int fd) noexcept {
-    if (const char* why = not_tcp(fd)) {
-        return why;
-    }
-    return int_option(fd, SO_ACCEPTCONN) == 1 ? nullptr : "not a listening socket";
-}
+bool is_listening(int fd) noexcept { return int_option(fd, SO_ACCEPTCONN) == 1; }
 
 const char* not_doorbell(int fd, int type) noexcept {
     if (int_option(fd, SO_DOMAIN) != AF_UNIX || int_option(fd, SO_TYPE) != type) {

@@ -1,6 +1,7 @@
 #include "net/listener.hh"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
@@ -20,7 +21,7 @@ constexpr auto pause_time = std::chrono::milliseconds(20);
 
 // The connection that accept would have returned failed by itself; the next one may be good.
 bool concerns_one_connection(int err) noexcept {
-    return err == ECONNABORTED || err == EINTR || err == EPROTO || err == ENETDOWN || err == ENOPROTOOPT ||
+    return err == ECONNABORTED || err == EPROTO || err == ENETDOWN || err == ENOPROTOOPT ||
            err == EHOSTDOWN || err == ENONET || err == EHOSTUNREACH || err == EOPNOTSUPP || err == ENETUNREACH ||
            err == EPERM;
 }
@@ -46,7 +47,10 @@ public:
     listening(listener& owner, listen_request r)
         : _owner(owner), _r(std::move(r)), _address(local_address(_r.tcp.get())) {}
 
-    bool watch() noexcept {
+    bool prepare() noexcept {
+        if (make_nonblocking(_r.tcp.get()) < 0) {
+            return false;
+        }
         auto& events = _owner.local().events();
         auto b = events.add(_r.bell.get(), _bell_sink);
         auto t = events.add(_r.tcp.get(), *this);
@@ -56,6 +60,8 @@ public:
         }
         return b && t;
     }
+    uint64_t key() const noexcept { return _r.key; }
+    int tcp_fd() const noexcept { return _r.tcp.get(); }
     listener_info info() const {
         return {_r.owner->session_id, _r.owner->pid, _address, seastar::smp::count, _accepted};
     }
@@ -117,8 +123,8 @@ seastar::future<> listener::listening::run() {
             co_await pause();
             continue;
         }
-        make_nonblocking(_r.tcp.get());
-        int fd = ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = _owner.local().alarm().guard(
+            [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
         if (fd >= 0) {
             co_await hand_over(base::unique_fd(fd), std::move(*place));
             continue;
@@ -129,6 +135,10 @@ seastar::future<> listener::listening::run() {
             // EINVAL: shut down by the program, which closes it next or listens again.
             co_await _point.wait();
         } else if (is_shortage(err)) {
+            co_await pause();
+        } else if (err == EINTR) {
+            // The program took O_NONBLOCK away, and accept waited until the alarm.
+            make_nonblocking(_r.tcp.get());
             co_await pause();
         } else if (concerns_one_connection(err)) {
             co_await seastar::coroutine::maybe_yield();
@@ -198,15 +208,18 @@ seastar::future<> listener::stop() {
 }
 
 std::optional<violation> listener::begin(listen_request r) {
-    if (const char* why = not_listening(r.tcp.get())) {
+    if (const char* why = not_tcp(r.tcp.get())) {
         return violation{fault::bad_descriptor, std::string("listen: ") + why};
     }
     if (const char* why = not_doorbell(r.bell.get(), SOCK_SEQPACKET)) {
         return violation{fault::bad_descriptor, std::string("listen: ") + why};
     }
+    if (!is_listening(r.tcp.get())) {
+        return std::nullopt;  // shut down before this job came
+    }
     auto holder = _gate.try_hold();
     auto l = std::make_unique<listening>(*this, std::move(r));
-    if (!holder || !l->watch()) {
+    if (!holder || !l->prepare()) {
         return std::nullopt;  // the doorbell closes, the program falls back
     }
     auto* at = l.get();
@@ -217,12 +230,18 @@ std::optional<violation> listener::begin(listen_request r) {
     return std::nullopt;
 }
 
-std::vector<listener_info> listener::list(size_t limit) const {
+base::unique_fd listener::borrow(uint64_t key) const noexcept {
+    for (auto& [at, l] : _all) {
+        if (l->key() == key && l->tcp_fd() >= 0) {
+            return base::unique_fd(::fcntl(l->tcp_fd(), F_DUPFD_CLOEXEC, 0));
+        }
+    }
+    return {};
+}
+
+std::vector<listener_info> listener::list() const {
     std::vector<listener_info> out;
     for (auto& [at, l] : _all) {
-        if (out.size() == limit) {
-            break;
-        }
         out.push_back(l->info());
     }
     return out;

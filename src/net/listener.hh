@@ -47,7 +47,9 @@ public:
     seastar::future<> stop();
 
     std::optional<violation> begin(listen_request r);
-    std::vector<listener_info> list(size_t limit) const;
+    // A duplicate of the listening socket; none where the key is not known here.
+    base::unique_fd borrow(uint64_t key) const noexcept;
+    std::vector<listener_info> list() const;
 
 private:
     carrier& local() noexcept { return _carriers.local(); }

@@ -104,7 +104,12 @@ seastar::future<int> vm_conn::connected() {
         _out.point.clear();
         switch (connect_progress(tcp_fd())) {
         case progress::up: co_return 0;
-        case progress::under_way: co_await _out.point.wait(); break;
+        case progress::under_way:
+            if (_connect_writable) {
+                co_return 0;  // TCP_FASTOPEN_CONNECT: the first send connects
+            }
+            co_await _out.point.wait();
+            break;
         case progress::failed: {
             int err = take_socket_error(tcp_fd());
             co_return err != 0 ? err : ECONNABORTED;

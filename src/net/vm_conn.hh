@@ -104,6 +104,7 @@ private:
     bool _program_shut_all = false; // shutdown(SHUT_RDWR): flush, then end
     bool _program_shut_out = false; // its end of the doorbell sends no more
     bool _fin_to_program = false;
+    bool _connect_writable = false;
     bool _broken = false;           // the program is shown an error
     bool _end_is_error = false;     // the socket's error was taken by a send: reading shows a false end
     bool _recalled = false;         // the program has its kernel socket back: nothing is done to it any more
@@ -125,6 +126,7 @@ public:
     vm_conn(carrier& c, uint64_t id, conn_state state, parts p);
     ~vm_conn();
 
+    uint64_t id() const noexcept { return _id; }
     uint64_t key() const noexcept { return _p.key; }
     uint32_t slot() const noexcept { return _slot; }
     const base::address& local() const noexcept { return _local; }

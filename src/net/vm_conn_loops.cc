@@ -180,6 +180,7 @@ void vm_conn::received_all() noexcept {
 
 void vm_conn::on_tcp(uint32_t events) noexcept {
     if (_state == conn_state::connecting) {
+        _connect_writable = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT;
         _out.wake();
         return;
     }

@@ -98,6 +98,34 @@ TEST_F(bad_input, memory_with_rings_of_no_power_of_two) {
     EXPECT_EQ(d.faults("bad_memory"), 1u);
 }
 
+TEST_F(bad_input, memory_of_huge_pages) {
+    base::unique_fd fd(::memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB));
+    if (!fd || ::ftruncate(fd.get(), 4 << 20) != 0) {
+        GTEST_SKIP() << "no huge pages here";
+    }
+    ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    auto bell = std::move(shm::make_bell().value());
+    auto tcp = tcp_connect(server.address());
+    bad.post_connect(0, 5, server.address(), {fd.get(), bell.other.get(), tcp.get()});
+    EXPECT_TRUE(bad.closed());
+    EXPECT_EQ(d.faults("bad_memory"), 1u);
+}
+
+TEST_F(bad_input, listening_socket_that_is_made_blocking_again) {
+    auto l = tcp_listen();
+    auto bell = bad.listen(l.fd.get());
+    ::poll(nullptr, 0, 50);
+    int flags = ::fcntl(l.fd.get(), F_GETFL);
+    ASSERT_NE(flags & O_NONBLOCK, 0) << "the daemon shares it";
+    for (int i = 0; i < 5; ++i) {  // on either shard, accept waits after the last connection
+        ASSERT_EQ(::fcntl(l.fd.get(), F_SETFL, flags & ~O_NONBLOCK), 0);
+        auto peer = tcp_connect(l.address);
+        ASSERT_TRUE(take_accepted(bell.get()));
+        conn other = good.connect(server.address());
+        EXPECT_EQ(other.wait_connected(1000), 0) << "no shard is held up";
+    }
+}
+
 TEST_F(bad_input, descriptors_of_another_kind) {
     int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     auto m = std::move(shm::create_conduit(4096, 5).value());
