@@ -179,10 +179,6 @@ void vm_conn::on_hang_up() noexcept {
     if ((flags & shm::ring_fin) != 0 && ((end0 & shm::end_read_shut) != 0 || _fin_to_program)) {
         _program_shut_all = true;
         _state = conn_state::closing;
-        if (!_fin_to_program) {
-            _fin_to_program = true;
-            _tx.set_flags(shm::ring_fin);
-        }
         if (_out.done) {
             end();
             return;
@@ -195,10 +191,11 @@ void vm_conn::on_hang_up() noexcept {
     _program_left = true;
     _state = conn_state::closing;
     bool never_taken = _p.role == conn_role::server && (end0 & shm::end_accepted) == 0;
-    if (never_taken || (flags & shm::ring_reset) != 0 || ((flags & shm::ring_fin) == 0 && lingers_zero(tcp_fd()))) {
+    if (never_taken || (flags & shm::ring_reset) != 0) {
         end_with_reset();
         return;
     }
+    // What the kernel takes without waiting counts as sent by the program before it closed.
     while (!_over && !_out.done && pump_out() == next::again) {
     }
     if (_over && _out.done) {
@@ -209,7 +206,7 @@ void vm_conn::on_hang_up() noexcept {
     if (_over) {
         return;
     }
-    if (program_left_unread()) {
+    if (program_left_unread() || lingers_zero(tcp_fd())) {
         end_with_reset();
     } else if (_out.done) {
         end();

@@ -13,8 +13,9 @@ namespace vmsgr::net {
 
 namespace {
 
-// Bytes moved by one system call, and between two looks at the clock of the reactor.
-constexpr size_t quantum_bytes = 256 << 10;
+// Bytes moved by one system call, and between two looks at the clock of the reactor: never more than half a ring, so
+// that the program works on one half while we work on the other.
+size_t quantum_bytes(uint64_t capacity) { return std::min<size_t>(256 << 10, capacity / 2); }
 
 }  // namespace
 
@@ -77,7 +78,7 @@ vm_conn::next vm_conn::pump_out() noexcept {
         sent_all();
         return next::done;
     }
-    size_t n = std::min(there, quantum_bytes);
+    size_t n = std::min(there, quantum_bytes(_rx.capacity()));
     // Read after the data it belongs to. The last bytes never wait for more.
     flags = _rx.flags();
     bool more = n < there || ((flags & shm::ring_more) != 0 && (flags & shm::ring_fin) == 0);
@@ -129,7 +130,7 @@ vm_conn::next vm_conn::pump_in() noexcept {
     if (n == 0) {
         return next::ring;
     }
-    n = std::min(n, quantum_bytes);
+    n = std::min(n, quantum_bytes(_tx.capacity()));
     auto p = _tx.space(n);
     msghdr m{};
     m.msg_iov = p.iov.data();
@@ -176,6 +177,10 @@ void vm_conn::received_all() noexcept {
     _state = conn_state::closing;
     _tx.set_flags(shm::ring_fin);
     ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
+    // A reset right behind the end of file came as one event with it.
+    if (int err = take_socket_error(tcp_fd()); err != 0) {
+        fail(err);
+    }
 }
 
 void vm_conn::on_tcp(uint32_t events) noexcept {

@@ -1,4 +1,4 @@
-// Prints what the daemon costs: component_measure [rtt|throughput|idle|accept]. Medians; one machine's numbers.
+// Prints what the daemon costs: component_measure [rtt|throughput|idle|accept|all [CONFIG]]. Medians; one machine's numbers.
 #include <poll.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -15,6 +15,9 @@ namespace vmsgr::test {
 
 namespace {
 
+// More configuration from the command line: the second argument, such as "idle_poll_us: 0".
+std::string config(daemon_process::all_direct);
+
 using clock = std::chrono::steady_clock;
 double us_since(clock::time_point t) { return std::chrono::duration<double, std::micro>(clock::now() - t).count(); }
 
@@ -25,7 +28,7 @@ double median(std::vector<double>& v) {
 
 // The peer is another thread on a kernel socket, so one round trip holds TCP loopback once each way.
 void round_trips(int pause_us, bool spin) {
-    daemon_process d;
+    daemon_process d(config);
     echo_server server;
     client c(d.socket());
     auto conn = c.connect(server.address());
@@ -59,7 +62,7 @@ void round_trips(int pause_us, bool spin) {
 
 void throughput() {
     constexpr size_t total = size_t(4) << 30, piece = 128 << 10;
-    daemon_process d;
+    daemon_process d(config);
     auto l = tcp_listen();
     client c(d.socket());
     bytes data(piece);
@@ -74,7 +77,7 @@ void throughput() {
         auto t = clock::now();
         {
             std::jthread reader(drain);
-            auto conn = c.connect(l.address);
+            auto conn = c.connect(l.address, c.welcome.ring_bytes);
             conn.wait_connected();
             for (size_t sent = 0; sent < total; sent += piece) {
                 conn.send(data);
@@ -96,7 +99,7 @@ void throughput() {
                double(total) / 1e9 / ours, cpu, double(total) / 1e9 / plain);
     }
     for (int round = 0; round < 3; ++round) {
-        auto conn = c.connect(l.address);
+        auto conn = c.connect(l.address, c.welcome.ring_bytes);
         auto peer = tcp_accept(l);
         conn.wait_connected();
         auto t = clock::now();
@@ -114,7 +117,7 @@ void throughput() {
 }
 
 void idle() {
-    daemon_process d;
+    daemon_process d(config);
     echo_server server;
     client c(d.socket());
     std::vector<conn> all;
@@ -137,7 +140,7 @@ void idle() {
 }
 
 void accepting() {
-    daemon_process d;
+    daemon_process d(config);
     client c(d.socket());
     auto l = tcp_listen();
     auto bell = c.listen(l.fd.get());
@@ -157,7 +160,10 @@ void accepting() {
 
 int main(int argc, char** argv) {
     using namespace vmsgr::test;
-    auto wanted = [&](const char* what) { return argc < 2 || strcmp(argv[1], what) == 0; };
+    if (argc > 2) {
+        config += std::string(argv[2]) + "\n";
+    }
+    auto wanted = [&](const char* what) { return argc < 2 || strcmp(argv[1], "all") == 0 || strcmp(argv[1], what) == 0; };
     if (wanted("rtt")) {
         round_trips(0, true);
         round_trips(0, false);
