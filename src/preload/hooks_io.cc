@@ -255,6 +255,9 @@ VMSGR_HOOK ssize_t sendmsg(int fd, const msghdr* m, int flags) {
         }
         return real.sendmsg(kernel_number(o, fd), m, flags);
     }
+    if (table != nullptr && m->msg_controllen != 0 && m->msg_control != nullptr) {
+        note_sent(m);
+    }
     return real.sendmsg(fd, m, flags);
 }
 

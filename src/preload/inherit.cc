@@ -109,7 +109,10 @@ void take_inheritance() noexcept {
     ::unsetenv(variable);
 }
 
-void take_received(const msghdr* m) noexcept {
+namespace {
+
+template <typename Each>
+void each_passed(const msghdr* m, Each&& each) noexcept {
     auto* message = const_cast<msghdr*>(m);
     for (cmsghdr* c = CMSG_FIRSTHDR(message); c != nullptr; c = CMSG_NXTHDR(message, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
@@ -118,9 +121,22 @@ void take_received(const msghdr* m) noexcept {
         for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; ++i) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            take(fd);
+            each(fd);
         }
     }
+}
+
+}  // namespace
+
+void take_received(const msghdr* m) noexcept { each_passed(m, take); }
+
+void note_sent(const msghdr* m) noexcept {
+    each_passed(m, [](int fd) noexcept {
+        use o(fd, kind::listener);
+        if (o) {
+            o->listener.page->holders.fetch_add(1);
+        }
+    });
 }
 
 char* const* environment_for_exec(char* const* envp) noexcept {
