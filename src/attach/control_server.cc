@@ -14,6 +14,13 @@ namespace vmsgr::attach {
 
 seastar::logger log("vmsgr_attach");
 
+namespace {
+
+// Clients that have connected and not yet said who they are, each for 2 s at most.
+constexpr unsigned greeting_max = 256;
+
+}  // namespace
+
 control_server::control_server(control_deps deps, control_socket& socket)
     : _deps(std::move(deps)), _socket(socket) {}
 
@@ -43,6 +50,10 @@ unsigned control_server::next_shard() noexcept { return _next_shard++ % seastar:
 seastar::future<> control_server::accept_loop() {
     while (!_abort.abort_requested()) {
         _point.clear();
+        if (_greeting >= greeting_max) {
+            co_await _point.wait();
+            continue;
+        }
         base::unique_fd fd(::accept4(_socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (fd) {
             begin_session(std::move(fd));
@@ -63,19 +74,14 @@ void control_server::begin_session(base::unique_fd fd) {
     if (!holder) {
         return;
     }
-    auto place = net::lease::take(_deps.budget.sessions);
     auto fds = net::lease::take(_deps.budget.fds, net::fds_per_session);
-    if (!place || !fds) {
+    if (!fds) {
         ++count().refused;
-        proto::welcome_msg w;
-        w.status = EAGAIN;
-        snprintf(w.text, sizeof w.text, "vmsgrd serves as many programs as it may; see limits.sessions (%llu)",
-                 static_cast<unsigned long long>(_deps.budget.sessions.limit()));
-        proto::send_with_fds(fd.get(), &w, sizeof w, {}, MSG_DONTWAIT);
         return;
     }
-    auto s = std::make_unique<session>(*this, std::move(fd), std::move(*place), std::move(*fds));
+    auto s = std::make_unique<session>(*this, std::move(fd), std::move(*fds));
     auto* at = s.get();
+    ++_greeting;
     _sessions.emplace(at, std::move(s));
     (void)at->run()
         .handle_exception([](std::exception_ptr e) { log.warn("a session ended by an exception: {}", e); })

@@ -52,6 +52,7 @@ class control_server final : ssx::event_sink {
     seastar::abort_source _abort;
     uint64_t _ids = 0;
     unsigned _next_shard = 0;
+    unsigned _greeting = 0;
 
 public:
     control_server(control_deps deps, control_socket& socket);
@@ -64,6 +65,11 @@ public:
     net::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return ++_ids; }
     unsigned next_shard() noexcept;
+    // A session's handshake is over, however it went.
+    void greeted() noexcept {
+        --_greeting;
+        _point.wake();
+    }
     std::vector<session_info> list() const;
 
 private:

@@ -8,6 +8,7 @@
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/coroutine/maybe_yield.hh>
+#include <seastar/util/defer.hh>
 
 namespace vmsgr::attach {
 
@@ -43,8 +44,8 @@ base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
 
 }  // namespace
 
-session::session(control_server& server, base::unique_fd sock, net::lease place, net::lease fds)
-    : _server(server), _sock(std::move(sock)), _place(std::move(place)), _fds(std::move(fds)) {
+session::session(control_server& server, base::unique_fd sock, net::lease fds)
+    : _server(server), _sock(std::move(sock)), _fds(std::move(fds)) {
     _hello_timer.set_callback([this] { break_rules(net::fault::bad_hello, "said nothing for 2 s"); });
 }
 
@@ -56,12 +57,15 @@ void session::close() noexcept {
 seastar::future<> session::run() {
     auto who = identify(_sock.get());
     auto events = _server.deps().carriers.local().events().add(_sock.get(), *this);
-    if (!who || !events) {
-        co_return;
+    {
+        auto told = seastar::defer([this]() noexcept { _server.greeted(); });
+        if (!who || !events) {
+            co_return;
+        }
+        _who = *who;
+        _events = std::move(*events);
+        co_await greet();
     }
-    _who = *who;
-    _events = std::move(*events);
-    co_await greet();
     while (!_closed) {
         proto::request_msg m;
         proto::received got;
@@ -130,6 +134,9 @@ void session::on_hello(const std::byte* bytes, size_t n) {
         break_rules(net::fault::bad_hello, "a hello of a wrong length");
     } else if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
         refuse(EACCES, "user " + std::to_string(_who.uid) + " may not attach; see access in vmsgrd's configuration");
+    } else if (_place = net::lease::take(_server.deps().budget.sessions); !_place) {
+        refuse(EAGAIN, "vmsgrd serves as many programs as it may; see limits.sessions (" +
+                           std::to_string(_server.deps().budget.sessions.limit()) + ")");
     } else {
         welcome(hello);
     }

@@ -17,7 +17,8 @@ namespace vmsgr::attach {
 class session final : ssx::event_sink {
     control_server& _server;
     base::unique_fd _sock;
-    net::lease _place, _fds;
+    net::lease _fds;
+    std::optional<net::lease> _place;  // among limits.sessions, once it has said who it is
     peer_identity _who;
     net::program_ptr _program;  // none before the handshake, and for queries
     ssx::event_set::registration _events;
@@ -26,7 +27,7 @@ class session final : ssx::event_sink {
     bool _closed = false;
 
 public:
-    session(control_server& server, base::unique_fd sock, net::lease place, net::lease fds);
+    session(control_server& server, base::unique_fd sock, net::lease fds);
 
     seastar::future<> run();
     void close() noexcept;
