@@ -87,7 +87,7 @@ TEST(config, defaults_hold_without_keys) {
     EXPECT_LE(c->shards, shards_default_max);
     EXPECT_EQ(c->memory_bytes, memory_bytes_per_shard_default * c->shards);
     EXPECT_EQ(c->access.mode, 0660u);
-    EXPECT_EQ(c->limits.ring_bytes, 256u << 10);
+    EXPECT_EQ(c->limits.ring_bytes, 1u << 20);
     EXPECT_EQ(c->routes.count, 0u);
     auto three = parse_daemon_config("shards: 3", "f");
     ASSERT_TRUE(three);
