@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,6 +41,7 @@ pid_t spawn(const std::vector<std::string>& words, const std::string& out, const
     argv.push_back(nullptr);
     pid_t pid = ::fork();
     if (pid == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // an aborted test leaves no daemon behind
         constexpr int flags = O_WRONLY | O_CREAT | O_APPEND;
         ::dup2(::open(out.c_str(), flags, 0600), 1);
         ::dup2(::open(err.c_str(), flags, 0600), 2);
