@@ -245,7 +245,8 @@ void vm_conn::check_doorbell_bytes() noexcept {
     }
     // Loaded after the look: a token is counted before it is sent.
     uint32_t sent = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
-    bool counted = (_rx.flags() & shm::ring_inexact) != 0 || uint32_t(n) <= sent - _rx_state.tokens_taken + shm::resident_tokens;
+    bool inexact = (_rx.flags() & shm::ring_inexact) != 0;
+    bool counted = inexact || uint32_t(n) <= sent - _rx_state.tokens_taken + shm::resident_tokens;
     bool honest = counted && std::all_of(bytes, bytes + n, [](unsigned char b) { return b == shm::token_byte; });
     if (!honest) {
         break_rules(fault::foreign_bytes);
