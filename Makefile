@@ -25,7 +25,7 @@ test: setup build
 	@tools/run-tests all
 
 bench: setup build
-	@tools/run-bench
+	@bench/ratios.py
 
 clean:
 	rm -rf build
