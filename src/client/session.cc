@@ -83,7 +83,19 @@ void session::configure(const char* path, std::string_view program, void (*guard
     _close = close;
 }
 
+bool session::failed(attach_failure::step at, int errnum) noexcept {
+    _failure.at = at;
+    _failure.errnum = errnum;
+    return false;
+}
+
+attach_failure session::last_failure() noexcept {
+    locked l(_lock);
+    return _failure;
+}
+
 bool session::attach() noexcept {
+    using step = attach_failure::step;
     if (_control >= 0) {
         return true;
     }
@@ -94,35 +106,45 @@ bool session::attach() noexcept {
 
     sockaddr_un un;
     uint32_t len = 0;
-    if (proto::unix_address(_path, &un, len) != 0) {
-        return false;
+    if (int e = proto::unix_address(_path, &un, len); e != 0) {
+        return failed(step::reach, e);
     }
     base::unique_fd sock(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!sock || sys::connect(sock.get(), &un, len) != 0) {
-        return false;  // EAGAIN (its backlog is full) counts as away
+    if (!sock) {
+        return failed(step::local, errno);
+    }
+    if (sys::connect(sock.get(), &un, len) != 0) {
+        return failed(step::reach, errno);  // EAGAIN (its backlog is full) counts as away
     }
     proto::hello_msg hello;
     memcpy(hello.program, _program, sizeof hello.program);
     proto::welcome_msg welcome;
     proto::received got;
-    if (proto::send_with_fds(sock.get(), &hello, sizeof hello, {}, MSG_DONTWAIT) != 0 ||
-        receive_within(sock.get(), &welcome, sizeof welcome, attach_timeout_ms, got) != 0) {
+    int e = proto::send_with_fds(sock.get(), &hello, sizeof hello, {}, MSG_DONTWAIT);
+    if (e == 0) {
+        e = receive_within(sock.get(), &welcome, sizeof welcome, attach_timeout_ms, got);
+    }
+    if (e != 0) {
         _not_before_ms = now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
-        return false;
+        return failed(step::answer, e);
     }
     if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic ||
         welcome.what != proto::kind::welcome || welcome.status != 0 || got.fd_count != 1 ||
         welcome.segment_bytes != sizeof(shm::session_segment) || !shm::valid_ring_bytes(welcome.ring_bytes)) {
         _not_before_ms = now_ms() + 10 * retry_ms;
-        return false;
+        if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.status <= 0) {
+            return failed(step::version, EPROTO);
+        }
+        copy_name(_failure.text, std::string_view(welcome.text, strnlen(welcome.text, sizeof welcome.text)));
+        return failed(step::refused, welcome.status);
     }
     auto map = shm::map_sealed(got.fds[0].get(), sizeof(shm::session_segment));
     if (!map) {
-        return false;
+        return failed(step::local, map.error().errnum);
     }
     auto* segment = reinterpret_cast<shm::session_segment*>(map->data());
     if (segment->magic != shm::session_magic || segment->version != shm::layout_version) {
-        return false;
+        return failed(step::version, EPROTO);
     }
     // The old segment stays mapped: another thread may still look at a slot of it. One a daemon's life.
     map->release();

@@ -31,6 +31,14 @@ struct job {
     uint32_t ring_bytes = 0;     // connect only
 };
 
+// Why there is no session, for whoever can tell people. errnum 0: it has not failed.
+struct attach_failure {
+    enum class step : uint8_t { local, reach, answer, refused, version };
+    step at = step::local;  // local: our own descriptors or memory
+    int errnum = 0;
+    char text[168] = {};    // the daemon's own, when it refused
+};
+
 class session {
     pthread_mutex_t _lock = PTHREAD_MUTEX_INITIALIZER;
     int _control = -1;
@@ -38,6 +46,7 @@ class session {
     uint64_t _id = 0;
     uint32_t _ring_bytes = shm::ring_bytes_default;
     int64_t _not_before_ms = 0;
+    attach_failure _failure;
     char _path[108] = {};
     char _program[shm::name_bytes] = {};
     void (*_guard)(int& fd) = nullptr;
@@ -50,6 +59,7 @@ public:
 
     // Attached now, or could be attached now.
     bool ensure() noexcept;
+    attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
 
     // Posts a job and sends its descriptors. False: no daemon, or its lists are full: fall back.
@@ -74,6 +84,7 @@ public:
 
 private:
     bool attach() noexcept;
+    bool failed(attach_failure::step at, int errnum) noexcept;
     void detach() noexcept;
     int request(proto::kind what, uint64_t key) noexcept;
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;

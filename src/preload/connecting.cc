@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include "base/sys.hh"
+#include "client/carry.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -14,43 +15,13 @@ namespace vmsgr::preload {
 
 namespace {
 
-int option(int fd, int name) noexcept {
-    int value = 0;
-    socklen_t len = sizeof value;
-    return sys::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
-}
-
-base::address name_of(int fd, int (*get)(int, sockaddr*, socklen_t*)) noexcept {
-    sockaddr_storage ss{};
-    socklen_t len = sizeof ss;
-    if (get(fd, reinterpret_cast<sockaddr*>(&ss), &len) != 0) {
-        return {};
-    }
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
-}
-
 // The kernel has connected the socket, or is about to. From here on the daemon carries it: its descriptor goes
 // there, the number becomes a doorbell. False: nothing was changed, the socket stays the kernel's.
 bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state) noexcept {
-    const bool pending = state == client::phase::connecting;
     auto& rt = runtime();
-    auto conduit = shm::create_conduit(rt.session.ring_bytes(), client::random_key());
-    auto bell = shm::make_bell();
-    if (!conduit || !bell) {
+    client::conduit_end end;
+    if (!client::make_conduit_end(rt.session.ring_bytes(), fd, peer, state, end)) {
         return false;
-    }
-    auto stream = client::stream::create(std::move(conduit->memory), state);
-    shm::prepare_bell(*bell, stream.page().key);
-    auto& page = stream.page();
-    page.family = uint16_t(option(fd, SO_DOMAIN));
-    page.local = name_of(fd, real.getsockname);
-    page.peer = pending ? peer : name_of(fd, real.getpeername);
-    if (!pending && page.peer.family == 0) {
-        page.peer = peer;  // reset meanwhile; the daemon will say so
-    }
-    copy_description(fd, bell->program.get());
-    if (pending) {
-        stream.start_connecting(bell->program.get());
     }
     object* o = nullptr;
     {
@@ -61,8 +32,7 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
         return false;
     }
     // The message carries a duplicate of the socket, so the number may change after it.
-    client::job job{page.key, fd, peer, route.name_text(), uint32_t(rt.session.ring_bytes())};
-    if (!rt.session.post_connect(job, conduit->fd.get(), bell->other.get(), fd)) {
+    if (!client::post(rt.session, end, fd, fd, peer, route.name_text())) {
         o->dead = true;
         finish(o);
         return false;
@@ -70,8 +40,8 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
     object* old = nullptr;
     {
         table_lock l;
-        o->stream = std::move(stream);
-        old = swap_behind(fd, at_number(fd), o, bell->program.get());
+        o->stream = std::move(end.stream);
+        old = swap_behind(fd, at_number(fd), o, end.bell.get());
     }
     if (old != nullptr) {
         finish(old);
@@ -178,8 +148,8 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
     auto peer = base::from_sockaddr(sa, len);
     auto& rt = runtime();
     const proto::route* route = peer ? rt.routes.match(rt.program, proto::role::client, *peer) : nullptr;
-    if (route == nullptr || route->way == proto::via::posix || option(fd, SO_TYPE) != SOCK_STREAM ||
-        option(fd, SO_PROTOCOL) != IPPROTO_TCP || name_of(fd, real.getpeername).family != 0) {
+    if (route == nullptr || route->way == proto::via::posix || client::socket_option(fd, SO_TYPE) != SOCK_STREAM ||
+        client::socket_option(fd, SO_PROTOCOL) != IPPROTO_TCP || client::peer_name(fd).family != 0) {
         return real.connect(fd, sa, len);
     }
     if (route->way == proto::via::deny) {

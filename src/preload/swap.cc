@@ -10,16 +10,6 @@ namespace vmsgr::preload {
 
 namespace {
 
-constexpr int copied_flags = O_NONBLOCK | O_ASYNC;
-
-void copy_timeout(int from, int to, int name) noexcept {
-    timeval t{};
-    socklen_t len = sizeof t;
-    if (sys::getsockopt(from, SOL_SOCKET, name, &t, &len) == 0 && (t.tv_sec != 0 || t.tv_usec != 0)) {
-        sys::setsockopt(to, SOL_SOCKET, name, &t, len);
-    }
-}
-
 int epoll_control(int epfd, int op, int fd, epoll_event* e) noexcept {
     return int(::syscall(SYS_epoll_ctl, epfd, op, fd, e));
 }
@@ -32,16 +22,6 @@ void replace_number(int fd, int kernel_object) noexcept {
 }
 
 }  // namespace
-
-void copy_description(int from, int to) noexcept {
-    int old = sys::fcntl(from, F_GETFL);
-    int now = sys::fcntl(to, F_GETFL);
-    if (old >= 0 && now >= 0 && ((old ^ now) & copied_flags) != 0) {
-        sys::fcntl(to, F_SETFL, (now & ~copied_flags) | (old & copied_flags));
-    }
-    copy_timeout(from, to, SO_RCVTIMEO);
-    copy_timeout(from, to, SO_SNDTIMEO);
-}
 
 object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept {
     if (from == nullptr) {

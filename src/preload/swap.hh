@@ -3,12 +3,12 @@
 #pragma once
 
 #include "base/unique_fd.hh"
+#include "client/carry.hh"
 #include "preload/objects.hh"
 
 namespace vmsgr::preload {
 
-// Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO.
-void copy_description(int from, int to) noexcept;
+using client::copy_description;
 
 // Under the table's lock. `fd` is one of `from`'s numbers, or a number nothing is known of (from null). All of
 // them lead to `to` afterwards; `from` is left without numbers and returned when it is to be finish()ed.

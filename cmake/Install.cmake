@@ -1,0 +1,18 @@
+# What `cmake --install` puts where. The preload library lies where `vmsgr run` looks for it, beside the binary.
+include(GNUInstallDirs)
+
+install(TARGETS vmsgr_shared COMPONENT libvmsgr LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(FILES include/vmsgr/vmsgr.h include/vmsgr/vmsgr.hh COMPONENT libvmsgr
+        DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/vmsgr)
+# Relative to the .pc file, so that a tree installed anywhere works.
+file(RELATIVE_PATH VMSGR_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+configure_file(packaging/vmsgr.pc.in ${CMAKE_BINARY_DIR}/vmsgr.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/vmsgr.pc COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+install(TARGETS vmsgr_preload LIBRARY DESTINATION lib/vmsgr)
+install(FILES man/vmsgr.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+if(TARGET vmsgrd)
+  install(TARGETS vmsgrd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
+  install(FILES man/vmsgrd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+  install(FILES packaging/vmsgrd.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+endif()

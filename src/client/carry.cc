@@ -1,0 +1,93 @@
+#include "client/carry.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/sys.hh"
+#include "shm/bell.hh"
+#include "shm/segment.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+constexpr int copied_flags = O_NONBLOCK | O_ASYNC;
+
+void copy_timeout(int from, int to, int name) noexcept {
+    timeval t{};
+    socklen_t len = sizeof t;
+    if (sys::getsockopt(from, SOL_SOCKET, name, &t, &len) == 0 && (t.tv_sec != 0 || t.tv_usec != 0)) {
+        sys::setsockopt(to, SOL_SOCKET, name, &t, len);
+    }
+}
+
+base::address name_of(int fd, long call) noexcept {
+    sockaddr_storage ss{};
+    socklen_t len = sizeof ss;
+    if (::syscall(call, fd, &ss, &len) != 0) {
+        return {};
+    }
+    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
+}
+
+}  // namespace
+
+int socket_option(int fd, int name) noexcept {
+    int value = 0;
+    socklen_t len = sizeof value;
+    return sys::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
+}
+
+base::address local_name(int fd) noexcept { return name_of(fd, SYS_getsockname); }
+base::address peer_name(int fd) noexcept { return name_of(fd, SYS_getpeername); }
+
+void copy_description(int from, int to) noexcept {
+    int old = sys::fcntl(from, F_GETFL);
+    int now = sys::fcntl(to, F_GETFL);
+    if (old >= 0 && now >= 0 && ((old ^ now) & copied_flags) != 0) {
+        sys::fcntl(to, F_SETFL, (now & ~copied_flags) | (old & copied_flags));
+    }
+    copy_timeout(from, to, SO_RCVTIMEO);
+    copy_timeout(from, to, SO_SNDTIMEO);
+}
+
+bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state,
+                      conduit_end& out) noexcept {
+    auto conduit = shm::create_conduit(ring_bytes, random_key());
+    if (!conduit) {
+        errno = conduit.error().errnum;
+        return false;
+    }
+    auto bell = shm::make_bell();
+    if (!bell) {
+        errno = bell.error().errnum;
+        return false;
+    }
+    out.stream = stream::create(std::move(conduit->memory), state);
+    shm::prepare_bell(*bell, out.stream.page().key);
+    auto& page = out.stream.page();
+    page.family = uint16_t(socket_option(socket, SO_DOMAIN));
+    page.local = local_name(socket);
+    // A socket that is connected already may be in phase `connecting` here, until the daemon has agreed.
+    const bool pending = state == phase::connecting;
+    page.peer = pending ? peer : peer_name(socket);
+    if (!pending && page.peer.family == 0) {
+        page.peer = peer;  // reset meanwhile; the daemon will say so
+    }
+    copy_description(socket, bell->program.get());
+    if (pending) {
+        out.stream.start_connecting(bell->program.get());
+    }
+    out.bell = std::move(bell->program);
+    out.other = std::move(bell->other);
+    out.memory = std::move(conduit->fd);
+    return true;
+}
+
+bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer,
+          std::string_view route) noexcept {
+    job j{end.stream.page().key, shown, peer, route, s.ring_bytes()};
+    return s.post_connect(j, end.memory.get(), end.other.get(), socket);
+}
+
+}  // namespace vmsgr::client
