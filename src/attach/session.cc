@@ -129,7 +129,8 @@ void session::on_hello(const std::byte* bytes, size_t n) {
     } else if (hello.version != proto::control_version) {
         refuse(EPROTO, "vmsgrd " + std::string(proto::version_text) + " speaks version " +
                            std::to_string(proto::control_version) +
-                           " of the control protocol, this program's library version " + std::to_string(hello.version) + "; install the same vmsgr for both");
+                           " of the control protocol, this program's library version " +
+                           std::to_string(hello.version) + "; install the same vmsgr for both");
     } else if (n != sizeof hello) {
         break_rules(net::fault::bad_hello, "a hello of a wrong length");
     } else if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {

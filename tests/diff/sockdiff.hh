@@ -86,8 +86,8 @@ int my_tid();
 
 class role {
 public:
-    role(bool server, int family, int ctl, int sync, unsigned run)
-        : server(server), family(family), ctl(ctl), sync(sync), run(run) {}
+    role(bool is_server, int ip_family, int ctl_fd, int sync_fd, unsigned run_id)
+        : server(is_server), family(ip_family), ctl(ctl_fd), sync(sync_fd), run(run_id) {}
 
     const bool server;
     const int family;  // AF_INET or AF_INET6
