@@ -22,13 +22,13 @@ __attribute__((visibility("default"), naked)) pid_t vfork(void) {
 }
 }
 
-namespace {
-
-__attribute__((constructor(65000))) void choose_vfork() noexcept {
+void vmsgr::preload::choose_vfork() noexcept {
     if (!active.load() && real.vfork != nullptr) {
         vmsgr_vfork_target = real.vfork;
     }
 }
+
+namespace {
 
 constexpr size_t arguments_max = 4096;
 

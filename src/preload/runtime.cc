@@ -62,8 +62,7 @@ void* watch(void*) {
     return nullptr;
 }
 
-__attribute__((constructor)) void start() noexcept {
-    find_real_calls();
+void take_part() noexcept {
     const char* routes = ::getenv("VMSGR_ROUTES");
     if (routes == nullptr || routes[0] == 0) {
         return;
@@ -86,6 +85,12 @@ __attribute__((constructor)) void start() noexcept {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     active.store(true);
     take_inheritance();
+}
+
+__attribute__((constructor)) void start() noexcept {
+    find_real_calls();
+    take_part();
+    choose_vfork();
 }
 
 }  // namespace
