@@ -184,13 +184,14 @@ void vm_conn::received_all() noexcept {
 }
 
 void vm_conn::on_tcp(uint32_t events) noexcept {
+    // Noted in every state: an end that comes before connect() is looked at makes no second edge.
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
+        _tcp_may_end = true;
+    }
     if (_state == conn_state::connecting) {
         _connect_writable = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT;
         _out.wake();
         return;
-    }
-    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
-        _tcp_may_end = true;
     }
     if ((events & EPOLLERR) != 0 && _in.done && !_over) {
         if (int err = take_socket_error(tcp_fd()); err != 0) {

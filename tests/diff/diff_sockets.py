@@ -6,7 +6,8 @@
 The baseline (pp: both roles plain) runs twice; a scenario that differs from itself is a fault of
 the test ("flaky"). Then rp (server routed), pr (client routed) and rr, each compared with the
 baseline line by line. Differences named in the table of known ones do not fail; known ones that no
-longer occur are reported. Exit: 0 same, 1 differs, 2 usage.
+longer occur are reported. What differs is run twice more, and counts when it differs again.
+Exit: 0 same, 1 differs, 2 usage.
 """
 import argparse
 import collections
@@ -24,6 +25,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROLES = ("server", "client")
 COMBOS = {"pp": (False, False), "rp": (True, False), "pr": (False, True), "rr": (True, True)}
+# A difference counts when one of two more runs shows it again. Single ones are shown; on a loaded machine time-outs
+# make a few, so they fail the test only beyond this share. The same goes for the kernel differing from itself.
+CONFIRMING_RUNS = 2
+UNSTABLE_SHARE = 0.01
 STUCK_S = 90  # no word from any lane for so long: something is wrong with the roles themselves
 
 
@@ -156,6 +161,19 @@ def show_difference(base, seen):
     return out
 
 
+def confirm(combo, differing, base, run):
+    """Runs what differed twice more. What is the same both times leaves `differing` and is returned."""
+    if not differing:
+        return {}
+    again = list(differing)
+    seen = [run(combo, f"{combo} again", again) for _ in range(CONFIRMING_RUNS)]
+    unstable = {key: differing[key] for key in again
+                if not any(show_difference(base[key], results[key]) for results in seen)}
+    for key in unstable:
+        del differing[key]
+    return unstable
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -207,7 +225,7 @@ def main():
     log = open(args.stderr, "ab") if args.stderr else None
     tty = sys.stderr.isatty()
 
-    def run(combo, label):
+    def run(combo, label, todo=todo):
         prefixes = [p if routed else []
                     for p, routed in zip((server_prefix, client_prefix), COMBOS[combo])]
 
@@ -287,11 +305,17 @@ def main():
                     entry["hits"] += 1
                 elif difference:
                     differing[key] = difference
-                    show(f"DIFFERS {combo} {name_of(key)}", difference)
+        unstable = confirm(combo, differing, base, run)
         failed += len(differing)
-        same = len(todo) - len(flaky) - len(differing) - len(known_hits)
+        if len(unstable) > len(todo) * UNSTABLE_SHARE:
+            failed += len(unstable)
+        for key, difference in differing.items():
+            show(f"DIFFERS {combo} {name_of(key)}", difference)
+        for key, difference in unstable.items():
+            show(f"UNSTABLE {combo} {name_of(key)}: differed in one run of three", difference)
+        same = len(todo) - len(flaky) - len(differing) - len(known_hits) - len(unstable)
         print(f"{combo}: {same} the same, {len(differing)} differ,"
-              f" {len(known_hits)} known differences")
+              f" {len(known_hits)} known differences, {len(unstable)} unstable")
     for entry in known:
         if entry["chances"] and not entry["hits"]:
             print(f"NO LONGER DIFFERS: known.txt line {entry['line']}: {entry['glob']}"
@@ -303,7 +327,7 @@ def main():
     if flaky:
         print(f"{len(flaky)} scenarios are not usable: "
               + ", ".join(sorted(map(name_of, flaky))[:20]))
-    return 1 if failed or flaky else 0
+    return 1 if failed or len(flaky) > len(base) * UNSTABLE_SHARE else 0
 
 
 if __name__ == "__main__":
