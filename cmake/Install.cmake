@@ -6,6 +6,7 @@ install(FILES include/vmsgr/vmsgr.h include/vmsgr/vmsgr.hh COMPONENT libvmsgr
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/vmsgr)
 # Relative to the .pc file, so that a tree installed anywhere works.
 file(RELATIVE_PATH VMSGR_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" VMSGR_PC_TO_PREFIX "${VMSGR_PC_TO_PREFIX}")
 configure_file(packaging/vmsgr.pc.in ${CMAKE_BINARY_DIR}/vmsgr.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/vmsgr.pc COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

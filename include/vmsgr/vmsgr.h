@@ -73,8 +73,9 @@ VMSGR_API void vmsgr_session_close(vmsgr_session *session);
  *
  * On success the socket is vmsgrd's: its number is closed here, duplicates of it must not be used, and *out is
  * the caller's, to be given to vmsgr_stream_close(). On failure the number stays open and the caller's. With
- * EINVAL, ENOTSOCK, ENOTCONN, ENOMEM, EMFILE, ENFILE, and whatever vmsgr_session_open() may fail with before anything
- * is sent, the connection is as it was. Once vmsgrd has seen it, it may be disconnected: close it, connect anew.
+ * EINVAL, EBADF, ENOTSOCK, ENOTCONN, ENOMEM, EMFILE, ENFILE, and whatever vmsgr_session_open() may fail with before
+ * anything is sent, the connection is as it was. Once vmsgrd has seen it, it may be disconnected: close it, connect
+ * anew.
  *
  * EINVAL      no TCP socket, or a name that is too long       ENOTCONN   not connected, or not yet
  * EACCES      a rule of vmsgrd's denies the address           EAGAIN, ENOBUFS   a limit of vmsgrd's
