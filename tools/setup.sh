@@ -6,19 +6,19 @@
 # build: compiler, Seastar and libraries. all (the default): also Ceph and the programs that the tests drive.
 # --check: say what is missing and exit 1, install nothing.
 #
-# Nothing else on the machine moves: trixie and sid are added with pins far below the installed release, and
-# are taken only by name. Once everything is there, the script asks dpkg and ends in well under a second.
+# trixie and sid are added with pins far below the installed release, so that nothing moves but what is named
+# here and what that needs; on Debian 12 this is libc6 too, and with it base-files: /etc/os-release then says 13.
+# Once everything is there, the script asks dpkg and ends in well under a second.
 set -euo pipefail
 
 # seastar-dev is a static library without dependencies of its own. It fits exactly one set of compiler and
 # library versions (docs/FACTS.md), so its version is pinned here; cmake checks the rest.
 seastar_version='25.05.0-1*'
 
-native=(ninja-build ccache cmake make pkg-config git ca-certificates
-        libgtest-dev libcli11-dev nlohmann-json3-dev)
-from_trixie=(g++-14 libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
-             libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev liblz4-dev
-             libprotobuf-dev libsctp-dev libyaml-cpp-dev protobuf-compiler)
+build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgtest-dev libcli11-dev
+       nlohmann-json3-dev libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
+       libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev liblz4-dev libprotobuf-dev
+       libsctp-dev libyaml-cpp-dev protobuf-compiler)
 from_sid=(seastar-dev)
 ceph=(ceph-osd ceph-mon ceph-mgr ceph-common ceph-test librados-dev)
 tests=(spin python3 python3-pytest python3-yaml strace iproute2 nftables iperf3 curl nginx-light redis-server
@@ -30,14 +30,15 @@ check_only=0
 [ "${1:-}" = --check ] && { check_only=1; shift; }
 what=${1:-all}
 case "$what" in
-  build) wanted=("${native[@]}" "${from_trixie[@]}" "${from_sid[@]}") ;;
-  all)   wanted=("${native[@]}" "${from_trixie[@]}" "${from_sid[@]}" "${ceph[@]}" "${tests[@]}") ;;
+  build) wanted=("${build[@]}" "${from_sid[@]}") ;;
+  all)   wanted=("${build[@]}" "${from_sid[@]}" "${ceph[@]}" "${tests[@]}") ;;
   *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|all]" ;;
 esac
 
+installed=$(dpkg-query -W -f='|${Package} ${db:Status-Status}|' "${wanted[@]}" 2>/dev/null || true)
 missing=()
 for p in "${wanted[@]}"; do
-  [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing+=("$p")
+  case "$installed" in *"|$p installed|"*) ;; *) missing+=("$p") ;; esac
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ $check_only = 1 ]; then
@@ -56,16 +57,35 @@ export DEBIAN_FRONTEND=noninteractive
 started=$(date +%s)
 printf 'setup: installing %d packages\n' ${#missing[@]} >&2
 
-# The same archive and the same keyring as the machine's own: apt refuses a list signed otherwise.
+log=$(mktemp /tmp/vmsgr-setup.XXXXXX.log)
+run() { "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "failed: $* (whole log: $log)"; }; }
+quiet=(-y -q -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold)
+
+# The same archive and the same keyring as the machine's own: apt refuses a list signed otherwise. The release is
+# the one in apt's sources, as /etc/os-release is wrong from the second run on (see above).
 rm -f /etc/apt/sources.list.d/vmsgr.sources   # one that an earlier run left half made stops apt
-uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" \
-        'Component: main' | head -n 1 || true)
-[ -n "$uri" ] || die "apt knows no source for '$VERSION_CODENAME main'; put the Debian archive into /etc/apt/sources.list.d"
+find_archive() {
+  for release in bookworm trixie; do
+    uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $release" \
+            'Component: main' | head -n 1 || true)
+    [ -z "$uri" ] || return 0
+  done
+}
+find_archive
+if [ -z "$uri" ]; then   # container images come without lists, and apt knows no codenames before it has read them
+  run apt-get "${quiet[@]}" update
+  find_archive
+fi
+[ -n "$uri" ] || die "apt knows no source for Debian 12 or 13, component main; put the Debian archive into /etc/apt/sources.list.d"
 keyring=$(sed -n 's/^Signed-By: *\(\/.*debian.*\)$/\1/p' /etc/apt/sources.list.d/*.sources 2>/dev/null | head -n 1 || true)
 keyring=${keyring:-/usr/share/keyrings/debian-archive-keyring.gpg}
 
 suites=sid
-[ "$VERSION_ID" = 12 ] && suites='trixie sid'
+target=()
+if [ $release = bookworm ]; then
+  suites='trixie sid'
+  target=(-t trixie)
+fi
 install -d /etc/apt/preferences.d /etc/apt/sources.list.d
 cat > /etc/apt/sources.list.d/vmsgr.sources <<SOURCES
 Types: deb
@@ -75,7 +95,7 @@ Components: main
 Signed-By: $keyring
 SOURCES
 {
-  if [ "$VERSION_ID" = 12 ]; then printf 'Package: *\nPin: release n=trixie\nPin-Priority: 90\n\n'; fi
+  if [ $release = bookworm ]; then printf 'Package: *\nPin: release n=trixie\nPin-Priority: 90\n\n'; fi
   printf 'Package: *\nPin: release n=sid\nPin-Priority: 50\n'
 } > /etc/apt/preferences.d/vmsgr
 
@@ -87,10 +107,6 @@ if [ ! -e $policy ]; then
 fi
 trap '[ $made_policy = 0 ] || rm -f $policy' EXIT
 
-log=$(mktemp /tmp/vmsgr-setup.XXXXXX.log)
-run() { "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "failed: $* (whole log: $log)"; }; }
-quiet=(-y -q -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold)
-
 run apt-get "${quiet[@]}" update
 found=$(apt-cache madison seastar-dev | awk -F'|' '{gsub(/ /,"",$2); print $2}' | tr '\n' ' ')
 case " $found" in
@@ -98,15 +114,13 @@ case " $found" in
   *) die "sid now has seastar-dev '$found', VMSGR is built against $seastar_version; build against the new one: change seastar_version in tools/setup.sh and the checks in cmake/Seastar.cmake" ;;
 esac
 
-pick() { local p; for p in "$@"; do case " ${missing[*]} " in *" $p "*) echo "$p" ;; esac; done; }
-mapfile -t a < <(pick "${native[@]}" "${tests[@]}")
-mapfile -t b < <(pick "${from_trixie[@]}")
-mapfile -t c < <(pick "${from_sid[@]}")
-mapfile -t d < <(pick "${ceph[@]}")
-[ ${#a[@]} -eq 0 ] || run apt-get "${quiet[@]}" install --no-install-recommends "${a[@]}"
-if [ $((${#b[@]} + ${#c[@]})) -gt 0 ]; then
-  run apt-get "${quiet[@]}" install --no-install-recommends -t trixie "${b[@]}" "${c[@]/%//sid}"
-fi
-[ ${#d[@]} -eq 0 ] || run apt-get "${quiet[@]}" install --no-install-recommends -t trixie "${d[@]}"
+# All at once and from one release: on Debian 12, what bookworm has would be linked with the libssl3 and libgnutls30
+# that the libraries from trixie put out.
+packages=()
+for p in "${missing[@]}"; do
+  case " ${from_sid[*]} " in *" $p "*) p=$p/sid ;; esac
+  packages+=("$p")
+done
+run apt-get "${quiet[@]}" install --no-install-recommends "${target[@]}" "${packages[@]}"
 rm -f "$log"
 printf 'setup: done in %d s\n' $(($(date +%s) - started)) >&2
