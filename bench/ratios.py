@@ -165,7 +165,7 @@ def bench_rados(args, recorder):
     variants = {"plain": True, "routed": args.plain}
     for run in range(-1, args.runs):   # the first of each is the warm-up
         for name, plain in variants.items():
-            with Rig(plain=plain) as rig:
+            with Rig(plain=plain, shards=args.shards) as rig:
                 wrote = rig.bench("write", args.seconds, "-b", "4096", "--no-cleanup")
                 read = rig.bench("rand", args.seconds)
             if run >= 0:
@@ -182,7 +182,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each variant (default 5)")
     parser.add_argument("--seconds", type=int, default=3, help="length of one run (default 3)")
-    parser.add_argument("--shards", type=int, default=2, help="vmsgrd's shards for iperf3 and idle (default 2)")
+    parser.add_argument("--shards", type=int, default=max(1, os.cpu_count() // 2),
+                        help="vmsgrd's shards (default: as the daemon's, half of the processors)")
     parser.add_argument("--only", choices=BENCHES, help="one of the benches instead of all")
     parser.add_argument("--plain", action="store_true", help="no vmsgrd: how far plain runs differ from one another")
     parser.add_argument("--check", action="store_true", help="exit 1 when a ratio is not reached")

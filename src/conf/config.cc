@@ -209,7 +209,7 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
     out.log_level = log_words[log];
     unsigned cpus = out.cpuset.empty() ? 0 : count_cpus(out.cpuset);
     if (cpus != 0 && !shards) {
-        out.shards = std::min(cpus, shards_default_max);
+        out.shards = std::min(cpus, shards_default_max);  // they are set aside for it
     } else if (cpus != 0 && out.shards > cpus) {
         r.refuse(*shards, std::to_string(out.shards) + " is more than the " + std::to_string(cpus) +
                               " processors of cpuset " + quote(out.cpuset));
@@ -239,7 +239,7 @@ unsigned default_shards() noexcept {
     cpu_set_t set;
     CPU_ZERO(&set);
     int n = ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return std::clamp(unsigned(n), 1u, shards_default_max);
+    return std::clamp(unsigned(n) / 2, 1u, shards_default_max);
 }
 
 base::result<daemon_config> parse_daemon_config(std::string_view text, const std::string& name) {

@@ -29,7 +29,8 @@ inline constexpr unsigned shards_default_max = 8;
 inline constexpr uint64_t memory_bytes_per_shard_default = 64ull << 20;
 inline constexpr uint64_t memory_bytes_per_shard_min = 32ull << 20;
 
-// The processors that this process may use, at most shards_default_max.
+// Half of the processors that this process may use, at least one and at most shards_default_max: the programs that
+// the daemon serves need the others. With a cpuset, one a processor of it.
 unsigned default_shards() noexcept;
 
 // Who may attach. Empty lists: whoever the socket's mode and group let in.

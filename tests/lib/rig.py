@@ -13,11 +13,11 @@ ROUTES = [vmsgrd.route("ceph-osds", address="127.0.0.0/8", ports=ceph.OSD_PORTS)
 class Rig:
     """osds and clients are attached to one vmsgrd; with VMSGR_PLAIN they run on TCP and the rest stays the same."""
 
-    def __init__(self, *, osds=2, plain=PLAIN, **options):
+    def __init__(self, *, osds=2, plain=PLAIN, shards=2, **options):
         self.plain = plain
         self.dir = process.make_dir("vr-")
         self.netns = netns.Netns("rig")
-        self.vmsgrd = vmsgrd.Vmsgrd(self.dir, routes=ROUTES, netns=self.netns, plain=plain)
+        self.vmsgrd = vmsgrd.Vmsgrd(self.dir, routes=ROUTES, netns=self.netns, shards=shards, plain=plain)
         prefixes = {name: self.vmsgrd.prefix() for name in ("client", *(f"osd.{i}" for i in range(osds)))}
         self.cluster = ceph.CephCluster(osds=osds, host=ceph.Host(self.netns), prefixes=prefixes,
                                         directory=os.path.join(self.dir, "c"), **options)
