@@ -18,6 +18,9 @@ seastar::app_template::seastar_options reactor_options(const conf::daemon_config
         o.smp_opts.cpuset.set_value(seastar::resource::parse_cpuset(c.cpuset).value());
     }
     r.idle_poll_time_us.set_value(c.idle_poll_us);
+    // On epoll a thread beside the reactor wakes for every quota that a busy reactor uses up. Fibers here yield by
+    // bytes moved, so a longer one costs no fairness.
+    r.task_quota_ms.set_value(2.0);
     if (c.polling == conf::poll_mode::busy) {
         r.poll_mode.set_value();
     }
