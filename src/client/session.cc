@@ -149,7 +149,6 @@ bool session::attach() noexcept {
     // The old segment stays mapped: another thread may still look at a slot of it. One a daemon's life.
     map->release();
     _segment = segment;
-    _id = welcome.session_id;
     _ring_bytes = welcome.ring_bytes;
     _control = sock.release();
     _guard(_control);

@@ -43,7 +43,6 @@ class session {
     pthread_mutex_t _lock = PTHREAD_MUTEX_INITIALIZER;
     int _control = -1;
     shm::session_segment* _segment = nullptr;
-    uint64_t _id = 0;
     uint32_t _ring_bytes = shm::ring_bytes_default;
     int64_t _not_before_ms = 0;
     attach_failure _failure;

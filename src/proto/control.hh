@@ -32,7 +32,7 @@ enum class kind : uint16_t {
     welcome = 2,
     // jobs; no answer
     listen = 10,   // fds: the kernel socket (bound, listening), the listener doorbell's other end
-    connect = 11,  // fds: the conduit's memory, its doorbell's other end, the kernel socket (unconnected)
+    connect = 11,  // fds: the conduit's memory, its doorbell's other end, the socket (connecting or connected)
     // requests; answered by `reply`
     borrow = 20,  // the kernel socket of connection `key`, to read and set its options; fd beside the reply
     adopt = 21,   // the conduit memory of connection `key`, for a program that inherited it through exec
