@@ -30,6 +30,7 @@ struct control_deps {
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::connector>& connectors;
     seastar::sharded<net::listener>& listeners;
+    net::registry& registry;
     std::function<seastar::future<std::string>()> status;  // the JSON document
 };
 

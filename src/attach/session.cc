@@ -82,6 +82,7 @@ seastar::future<> session::run() {
     _hello_timer.cancel();
     _events.reset();
     if (_program) {
+        _program->ended();
         log.debug("session {} of {} (pid {}) ended", _program->session_id, _program->name, _program->pid);
     }
 }
@@ -164,8 +165,8 @@ void session::welcome(const proto::hello_msg& hello) {
                                                   std::move(map));
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
     }
-    int fd = segment.get();
-    if (proto::send_with_fds(_sock.get(), &w, sizeof w, segment ? std::span(&fd, 1) : std::span<const int>{},
+    const int fds[] = {segment.get(), _server.deps().registry.fd()};
+    if (proto::send_with_fds(_sock.get(), &w, sizeof w, segment ? std::span(fds) : std::span<const int>{},
                              MSG_DONTWAIT) != 0) {
         _closed = true;
     }

@@ -47,7 +47,7 @@ private:
     seastar::future<> on_connect(proto::request_msg m, proto::received got);
     seastar::future<> on_listen(proto::request_msg m, proto::received got);
     seastar::future<> on_borrow(proto::request_msg m, net::carrier::part what);
-    void reply(const proto::request_msg& m, int status, int fd = -1, uint64_t bytes = 0);
+    void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, uint64_t bytes = 0);
     void reply_document(const proto::request_msg& m, const std::string& text);
     int admit(net::connect_request& r);
     bool denied(proto::role who, const base::address& a) const;

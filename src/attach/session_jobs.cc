@@ -90,8 +90,8 @@ int session::admit(net::connect_request& r) {
 }
 
 seastar::future<> session::on_connect(proto::request_msg m, proto::received got) {
-    if (m.slot >= shm::connect_slots || got.fd_count != 3) {
-        break_rules(net::fault::bad_job, "connect: a slot out of range, or not 3 descriptors");
+    if (m.slot >= shm::connect_slots || got.fd_count != 4) {
+        break_rules(net::fault::bad_job, "connect: a slot out of range, or not 4 descriptors");
         co_return;
     }
     auto& job = _program->segment().connect[m.slot];
@@ -104,6 +104,7 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
     r.program_fd = job.fd;
     r.peer = job.peer;
     r.route = route_name(job.route);
+    r.listener = job.listener;
     job.state.store(shm::slot_free, std::memory_order_release);
     if (r.key != m.key || r.key == 0 || (r.peer.family != AF_INET && r.peer.family != AF_INET6)) {
         break_rules(net::fault::bad_job, "connect: another key than the message's, or no address");
@@ -112,8 +113,19 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
     r.memory = std::move(got.fds[0]);
     r.bell = std::move(got.fds[1]);
     r.tcp = std::move(got.fds[2]);
+    r.page = std::move(got.fds[3]);
     r.place.owner = _program;
     r.refusal = admit(r);
+    if (r.listener != 0) {
+        if (auto shard = _server.deps().registry.shard_of(r.listener)) {
+            auto wrong = co_await _server.deps().listeners.invoke_on(
+                *shard, [r = std::move(r)](net::listener& l) mutable { return l.offer(std::move(r)); });
+            if (wrong) {
+                break_rules(wrong->why, wrong->text);
+            }
+        }
+        co_return;  // a listener that has closed: the doorbell closes here, and shows a reset
+    }
     auto task = [r = std::move(r)](net::connector& c) mutable { return c.begin(std::move(r)); };
     auto broken = co_await _server.deps().connectors.invoke_on(_server.next_shard(), std::move(task));
     if (broken) {
@@ -136,6 +148,8 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received got) 
     r.key = job.key;
     r.route = route_name(job.route);
     base::address local = job.local;
+    r.local = (job.flags & shm::listen_no_local) == 0;
+    r.backlog = job.backlog;
     job.state.store(shm::slot_free, std::memory_order_release);
     if (r.key != m.key || r.key == 0) {
         break_rules(net::fault::bad_job, "listen: another key than the message's");
@@ -163,27 +177,27 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received got) 
 // Keys of accepted connections tell their shard; those of connects are the program's own choice.
 seastar::future<> session::on_borrow(proto::request_msg m, net::carrier::part what) {
     unsigned first = unsigned(m.key % seastar::smp::count);
-    base::unique_fd fd;
-    for (unsigned i = 0; i < seastar::smp::count && !fd; ++i) {
-        fd = co_await _server.deps().carriers.invoke_on(
+    net::carrier::lent lent;
+    for (unsigned i = 0; i < seastar::smp::count && !lent[0]; ++i) {
+        lent = co_await _server.deps().carriers.invoke_on(
             (first + i) % seastar::smp::count,
             [key = m.key, what](net::carrier& c) { return c.borrow(key, what); });
     }
     // A listener's key: a program that inherited its doorbell asks for the listening socket.
-    for (unsigned i = 0; i < seastar::smp::count && !fd && what == net::carrier::part::socket; ++i) {
-        fd = co_await _server.deps().listeners.invoke_on(
+    for (unsigned i = 0; i < seastar::smp::count && !lent[0] && what == net::carrier::part::socket; ++i) {
+        lent[0] = co_await _server.deps().listeners.invoke_on(
             i, [key = m.key](net::listener& l) { return l.borrow(key); });
     }
-    reply(m, fd ? 0 : ENOENT, fd.get());
+    const int fds[] = {lent[0].get(), lent[1].get()};
+    reply(m, lent[0] ? 0 : ENOENT, std::span(fds).first(!lent[0] ? 0 : lent[1] ? 2 : 1));
 }
 
-void session::reply(const proto::request_msg& m, int status, int fd, uint64_t bytes) {
+void session::reply(const proto::request_msg& m, int status, std::span<const int> fds, uint64_t bytes) {
     proto::reply_msg r;
     r.status = status;
     r.bytes = bytes;
     r.key = m.key;
-    int err = proto::send_with_fds(_sock.get(), &r, sizeof r, fd >= 0 ? std::span(&fd, 1) : std::span<const int>{},
-                                   MSG_DONTWAIT);
+    int err = proto::send_with_fds(_sock.get(), &r, sizeof r, fds, MSG_DONTWAIT);
     if (err == EAGAIN) {
         break_rules(net::fault::answers_not_read, "asks and does not read the answers");
     } else if (err != 0) {
@@ -194,7 +208,8 @@ void session::reply(const proto::request_msg& m, int status, int fd, uint64_t by
 void session::reply_document(const proto::request_msg& m, const std::string& text) {
     auto fd = document(text);
     if (fd) {
-        reply(m, 0, fd->get(), text.size());
+        const int fds[] = {fd->get()};
+        reply(m, 0, fds, text.size());
     } else {
         reply(m, fd.error().errnum);
     }

@@ -12,10 +12,10 @@ namespace vmsgr::base {
 
 namespace {
 
-constexpr std::array<uint8_t, 12> mapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+constexpr std::array<uint8_t, 12> mapped_prefix{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 bool is_mapped(const address& a) noexcept {
-    return a.family == AF_INET6 && std::equal(mapped.begin(), mapped.end(), a.ip.begin());
+    return a.family == AF_INET6 && std::equal(mapped_prefix.begin(), mapped_prefix.end(), a.ip.begin());
 }
 
 // inet_pton wants an ended string; text longer than any address is none.
@@ -36,6 +36,34 @@ bool to_number(std::string_view text, Int max, Int& out) noexcept {
 }
 
 }  // namespace
+
+bool address::is_loopback() const noexcept {
+    address a = unmapped();
+    if (a.family == AF_INET) {
+        return a.ip[0] == 127;
+    }
+    constexpr std::array<uint8_t, 16> one{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    return a.family == AF_INET6 && a.ip == one;
+}
+
+address address::unmapped() const noexcept {
+    if (!is_mapped(*this)) {
+        return *this;
+    }
+    address a{AF_INET, port, 0, {}};
+    std::copy(ip.begin() + 12, ip.end(), a.ip.begin());
+    return a;
+}
+
+address address::mapped() const noexcept {
+    if (family != AF_INET) {
+        return *this;
+    }
+    address a{AF_INET6, port, 0, {}};
+    std::copy(mapped_prefix.begin(), mapped_prefix.end(), a.ip.begin());
+    std::copy(ip.begin(), ip.begin() + 4, a.ip.begin() + 12);
+    return a;
+}
 
 bool address::is_any() const noexcept {
     return std::all_of(ip.begin(), ip.end(), [](uint8_t b) { return b == 0; });
@@ -151,7 +179,7 @@ bool prefix::contains(const address& a) const noexcept {
     const uint8_t* other = a.ip.data();
     uint16_t other_family = a.family;
     if (family == AF_INET && is_mapped(a)) {
-        other += mapped.size();
+        other += mapped_prefix.size();
         other_family = AF_INET;
     }
     if (other_family != family) {

@@ -21,6 +21,10 @@ struct address {
 
     bool operator==(const address&) const = default;
     bool is_any() const noexcept;    // 0.0.0.0 or ::
+    bool is_loopback() const noexcept;  // 127.0.0.0/8 or ::1, mapped too
+    // An IPv4-mapped IPv6 address as the IPv4 address that it is, and the way back; others as they are.
+    address unmapped() const noexcept;
+    address mapped() const noexcept;
 };
 static_assert(sizeof(address) == 24);
 

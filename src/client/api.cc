@@ -283,7 +283,7 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
     end.other.reset();  // so that the daemon's is the last, and its end is seen
     if (int e = await_verdict(end.stream, end.bell.get()); e != 0) {
         // Whatever it still does with the connection, it is not to end it in our name.
-        end.stream.header().end0_flags.fetch_or(vmsgr::shm::end_recalled, std::memory_order_release);
+        end.stream.flags().fetch_or(vmsgr::shm::end_recalled, std::memory_order_release);
         delete stream;
         return fail_untaken(error, e, peer);
     }

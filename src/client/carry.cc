@@ -52,25 +52,31 @@ void copy_description(int from, int to) noexcept {
 }
 
 bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state,
-                      conduit_end& out) noexcept {
+                      conduit_end& out, far_end other) noexcept {
     auto conduit = shm::create_conduit(ring_bytes, random_key());
     if (!conduit) {
         errno = conduit.error().errnum;
         return false;
     }
+    auto end = shm::create_end_page();
     auto bell = shm::make_bell();
-    if (!bell) {
-        errno = bell.error().errnum;
+    if (!end || !bell) {
+        errno = end ? bell.error().errnum : end.error().errnum;
         return false;
     }
-    out.stream = stream::create(std::move(conduit->memory), state);
-    shm::prepare_bell(*bell, out.stream.page().key);
+    const uint64_t key = conduit->memory.header().key;
+    out.stream = stream::create(std::move(conduit->memory), std::move(end->memory), state, key, 0, other);
+    if (other == far_end::daemon) {
+        shm::prepare_bell(*bell, key);
+    } else {
+        shm::mark_bell(bell->program.get(), key);
+    }
     auto& page = out.stream.page();
     page.family = uint16_t(socket_option(socket, SO_DOMAIN));
     page.local = local_name(socket);
     // A socket that is connected already may be in phase `connecting` here, until the daemon has agreed.
     const bool pending = state == phase::connecting;
-    page.peer = pending ? peer : peer_name(socket);
+    page.peer = pending || other == far_end::program ? peer : peer_name(socket);
     if (!pending && page.peer.family == 0) {
         page.peer = peer;  // reset meanwhile; the daemon will say so
     }
@@ -81,13 +87,19 @@ bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer
     out.bell = std::move(bell->program);
     out.other = std::move(bell->other);
     out.memory = std::move(conduit->fd);
+    out.page = std::move(end->fd);
     return true;
 }
 
-bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer,
-          std::string_view route) noexcept {
-    job j{end.stream.page().key, shown, peer, route, s.ring_bytes()};
-    return s.post_connect(j, end.memory.get(), end.other.get(), socket);
+bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer, std::string_view route,
+          uint64_t listener) noexcept {
+    job j{.key = end.stream.page().key,
+          .fd = shown,
+          .address = peer,
+          .route = route,
+          .ring_bytes = s.ring_bytes(),
+          .listener = listener};
+    return s.post_connect(j, end.memory.get(), end.other.get(), socket, end.page.get());
 }
 
 }  // namespace vmsgr::client

@@ -18,18 +18,19 @@ struct conduit_end {
     base::unique_fd bell;    // stands behind the program's descriptor number
     base::unique_fd other;   // the daemon's end of it
     base::unique_fd memory;
+    base::unique_fd page;
     client::stream stream;
 };
 
-// `socket` stays as it is. `peer` is for one that is connecting (state says so) or was reset meanwhile. False: out of
-// memory or descriptors (errno).
-bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state,
-                      conduit_end& out) noexcept;
+// `socket` stays as it is. `peer` is for one that is connecting (state says so) or was reset meanwhile, and for a local
+// one. False: out of memory or descriptors (errno).
+bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state, conduit_end& out,
+                      far_end other = far_end::daemon) noexcept;
 
 // Sends the daemon what it needs, the socket as a duplicate. `shown` is the program's number, for people. False: no
 // daemon, or its lists are full: nothing has changed.
-bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer,
-          std::string_view route) noexcept;
+bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer, std::string_view route,
+          uint64_t listener = 0) noexcept;
 
 // Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO.
 void copy_description(int from, int to) noexcept;

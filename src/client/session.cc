@@ -53,8 +53,13 @@ void copy_name(char (&to)[N], std::string_view from) noexcept {
 void fill(shm::connect_job& slot, const job& j) noexcept {
     slot.peer = j.address;
     slot.ring_bytes = j.ring_bytes;
+    slot.listener = j.listener;
 }
-void fill(shm::listen_job& slot, const job& j) noexcept { slot.local = j.address; }
+void fill(shm::listen_job& slot, const job& j) noexcept {
+    slot.local = j.address;
+    slot.flags = j.listen_flags;
+    slot.backlog = j.backlog;
+}
 
 }  // namespace
 
@@ -129,7 +134,7 @@ bool session::attach() noexcept {
         return failed(step::answer, e);
     }
     if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic ||
-        welcome.what != proto::kind::welcome || welcome.status != 0 || got.fd_count != 1 ||
+        welcome.what != proto::kind::welcome || welcome.status != 0 || got.fd_count != 2 ||
         welcome.segment_bytes != sizeof(shm::session_segment) || !shm::valid_ring_bytes(welcome.ring_bytes)) {
         _not_before_ms = now_ms() + 10 * retry_ms;
         if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.status <= 0) {
@@ -146,9 +151,19 @@ bool session::attach() noexcept {
     if (segment->magic != shm::session_magic || segment->version != shm::layout_version) {
         return failed(step::version, EPROTO);
     }
-    // The old segment stays mapped: another thread may still look at a slot of it. One a daemon's life.
+    auto listeners = shm::map_published(got.fds[1].get(), sizeof(shm::listening_registry));
+    if (!listeners) {
+        return failed(step::local, listeners.error().errnum);
+    }
+    auto* registry = reinterpret_cast<const shm::listening_registry*>(listeners->data());
+    if (registry->magic != shm::registry_magic || registry->version != shm::layout_version) {
+        return failed(step::version, EPROTO);
+    }
+    // What an earlier daemon gave stays mapped: another thread may still look at it. One a daemon's life.
     map->release();
+    listeners->release();
     _segment = segment;
+    _registry = registry;
     _ring_bytes = welcome.ring_bytes;
     _control = sock.release();
     _guard(_control);
@@ -213,9 +228,35 @@ bool session::post(Slot* slots, uint32_t count, proto::kind what, const job& j, 
     return false;
 }
 
-bool session::post_connect(const job& j, int memory, int bell, int socket) noexcept {
+uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexcept {
     locked l(_lock);
-    const int fds[] = {memory, bell, socket};
+    if (_control < 0 || netns == 0) {
+        return 0;
+    }
+    const base::address to = peer.unmapped();
+    uint64_t best = 0;
+    int best_score = 0;
+    uint32_t used = std::min(_registry->used.load(std::memory_order_acquire), shm::registry_slots);
+    for (uint32_t i = 0; i < used; ++i) {
+        const shm::listening_entry& e = _registry->entry[i];
+        uint64_t key = e.key.load(std::memory_order_acquire);
+        if (key == 0 || e.netns != netns || e.address.port != to.port) {
+            continue;
+        }
+        int score = e.score_for(to);
+        bool full = e.waiting.load(std::memory_order_relaxed) > e.backlog;
+        std::atomic_thread_fence(std::memory_order_acquire);
+        if (score > best_score && e.key.load(std::memory_order_relaxed) == key) {
+            best = full ? 0 : key;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+bool session::post_connect(const job& j, int memory, int bell, int socket, int page) noexcept {
+    locked l(_lock);
+    const int fds[] = {memory, bell, socket, page};
     if (_control < 0 || !post(_segment->connect, shm::connect_slots, proto::kind::connect, j, fds)) {
         return false;
     }
@@ -233,16 +274,30 @@ bool session::post_listen(const job& j, int socket, int bell) noexcept {
     return true;
 }
 
-int session::request(proto::kind what, uint64_t key) noexcept {
+int session::borrow(uint64_t key) noexcept {
+    base::unique_fd socket;
+    int e = request(proto::kind::borrow, key, {&socket, 1});
+    return e == 0 ? socket.release() : -e;
+}
+
+int session::adopt(uint64_t key, base::unique_fd& memory, base::unique_fd& page) noexcept {
+    base::unique_fd both[2];
+    int e = request(proto::kind::adopt, key, both);
+    memory = std::move(both[0]);
+    page = std::move(both[1]);
+    return e;
+}
+
+int session::request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept {
     locked l(_lock);
     if (!attach()) {
-        return -ENOTCONN;
+        return ENOTCONN;
     }
     proto::request_msg m;
     m.what = what;
     m.key = key;
     if (int e = send(m, {}); e != 0) {
-        return -e;
+        return e;
     }
     int64_t end = now_ms() + request_timeout_ms;
     for (;;) {
@@ -254,19 +309,23 @@ int session::request(proto::kind what, uint64_t key) noexcept {
             if (e != ETIMEDOUT) {
                 detach();
             }
-            return -e;
+            return e;
         }
         if (got.bytes != sizeof reply || reply.magic != proto::control_magic || reply.what != proto::kind::reply) {
             detach();
-            return -EPROTO;
+            return EPROTO;
         }
         if (reply.key != key) {
             continue;
         }
         if (reply.status != 0) {
-            return -reply.status;
+            return reply.status;
         }
-        return got.fd_count == 1 ? got.fds[0].release() : -EPROTO;
+        if (got.fd_count != answer.size()) {
+            return EPROTO;
+        }
+        std::move(got.fds.begin(), got.fds.begin() + answer.size(), answer.begin());
+        return 0;
     }
 }
 

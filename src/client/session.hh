@@ -29,6 +29,9 @@ struct job {
     base::address address;       // peer of a connect, local of a listen
     std::string_view route;
     uint32_t ring_bytes = 0;     // connect only
+    uint32_t listen_flags = 0;   // listen only: shm::listen_flag
+    uint32_t backlog = 0;        // listen only
+    uint64_t listener = 0;       // connect only: who gets it, where both ends are programs of this daemon
 };
 
 // Why there is no session, for whoever can tell people. errnum 0: it has not failed.
@@ -43,6 +46,7 @@ class session {
     pthread_mutex_t _lock = PTHREAD_MUTEX_INITIALIZER;
     int _control = -1;
     shm::session_segment* _segment = nullptr;
+    const shm::listening_registry* _registry = nullptr;
     uint32_t _ring_bytes = shm::ring_bytes_default;
     int64_t _not_before_ms = 0;
     attach_failure _failure;
@@ -61,13 +65,18 @@ public:
     attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
 
+    // The listener of this daemon to which the kernel would connect a socket of this network namespace
+    // (SO_NETNS_COOKIE) for this peer; 0: none, or its queue is full.
+    uint64_t find_listener(uint64_t netns, const base::address& peer) noexcept;
+
     // Posts a job and sends its descriptors. False: no daemon, or its lists are full: fall back.
-    bool post_connect(const job& j, int memory, int bell, int socket) noexcept;
+    bool post_connect(const job& j, int memory, int bell, int socket, int page) noexcept;
     bool post_listen(const job& j, int socket, int bell) noexcept;
 
     // The daemon's answer to a request about connection `key`: a descriptor, or -errno.
-    int borrow(uint64_t key) noexcept { return request(proto::kind::borrow, key); }
-    int adopt(uint64_t key) noexcept { return request(proto::kind::adopt, key); }
+    int borrow(uint64_t key) noexcept;
+    // 0 or an errno: the memory and the end page.
+    int adopt(uint64_t key, base::unique_fd& memory, base::unique_fd& page) noexcept;
 
     // Tells people which number an accepted connection got here.
     void show_fd(uint32_t slot, uint64_t key, int fd) noexcept;
@@ -85,7 +94,7 @@ private:
     bool attach() noexcept;
     bool failed(attach_failure::step at, int errnum) noexcept;
     void detach() noexcept;
-    int request(proto::kind what, uint64_t key) noexcept;
+    int request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
     template <typename Slot>
     bool post(Slot* slots, uint32_t count, proto::kind what, const job& j, std::span<const int> fds) noexcept;

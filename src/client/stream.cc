@@ -28,32 +28,40 @@ void init_lock(pthread_mutex_t& m) noexcept {
 
 }  // namespace
 
-stream stream::create(shm::conduit memory, phase state) noexcept {
+stream stream::create(shm::conduit memory, shm::mapping page, phase state, uint64_t key, unsigned which,
+                      far_end other) noexcept {
     static_assert(sizeof(end_page) <= shm::end_page_bytes);
     stream s;
     s._memory = std::move(memory);
-    s._page = new (s._memory.end_page()) end_page{};
+    s._page_memory = std::move(page);
+    s._page = new (s._page_memory.data()) end_page{};
     init_lock(s._page->send_lock);
     init_lock(s._page->recv_lock);
     s._page->state.store(state, std::memory_order_relaxed);
-    s._page->key = s.header().key;
+    s._page->key = key;
+    s._page->which = uint16_t(which);
+    s._page->other = other;
+    s._page->holders.store(1, std::memory_order_relaxed);
     s._page->magic.store(end_page_magic, std::memory_order_release);
     return s;
 }
 
-stream stream::adopt(shm::conduit memory) noexcept {
+stream stream::adopt(shm::conduit memory, shm::mapping page) noexcept {
     stream s;
     s._memory = std::move(memory);
-    s._page = reinterpret_cast<end_page*>(s._memory.end_page());
+    s._page_memory = std::move(page);
+    s._page = reinterpret_cast<end_page*>(s._page_memory.data());
     if (s._page->magic.load(std::memory_order_acquire) != end_page_magic) {
         s._page = nullptr;
+    } else {
+        s._page->holders.fetch_add(1, std::memory_order_relaxed);
     }
     return s;
 }
 
 void stream::start_connecting(int fd) noexcept {
     shm::bell b(fd);
-    auto& sent = header().ring[0].tokens_sent;
+    auto& sent = header().ring[out()].tokens_sent;
     while (b.writable()) {
         sent.fetch_add(1, std::memory_order_relaxed);
         if (VMSGR_NEVER(!b.send_token())) {
@@ -91,7 +99,12 @@ phase stream::current() noexcept {
 
 int stream::take_error(int fd) noexcept {
     current();
-    broken();
+    if (!broken() && is_local()) {
+        int ignored = 0;
+        if (shm::look_at_bell(fd, false, ignored) == shm::bell_look::hangup) {
+            other_end_gone();
+        }
+    }
     int err = _page->error.exchange(0, std::memory_order_acq_rel);
     if (err != 0) {
         int ignored = 0;
@@ -102,7 +115,8 @@ int stream::take_error(int fd) noexcept {
 }
 
 bool stream::closed_both_ways() noexcept {
-    return broken() || (_page->shut_write.load() != 0 && (receiver().flags() & shm::ring_fin) != 0);
+    return broken() || (_page->shut_write.load() != 0 &&
+                        ((receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load() != 0));
 }
 
 // The first to see the break keeps its errno for whoever asks next.
@@ -172,7 +186,7 @@ int stream::shutdown(int fd, int how) noexcept {
     }
     if (how != SHUT_WR) {
         _page->shut_read.store(1, std::memory_order_release);
-        header().end0_flags.fetch_or(shm::end_read_shut, std::memory_order_release);
+        flags().fetch_or(shm::end_read_shut, std::memory_order_release);
     }
     if (how != SHUT_RD) {
         int held = pthread_mutex_lock(&_page->send_lock);
@@ -190,20 +204,26 @@ int stream::shutdown(int fd, int how) noexcept {
             pthread_mutex_unlock(&_page->send_lock);
         }
     }
-    ::syscall(SYS_shutdown, fd, how);  // the other end sees RDHUP or HUP
+    // The other end sees RDHUP or HUP. A program at it could not ring any more if reading alone were shut.
+    if (!is_local() || how != SHUT_RD) {
+        ::syscall(SYS_shutdown, fd, how);
+    }
     return 0;
 }
 
 size_t stream::unread_bytes() noexcept {
     size_t n = 0;
     auto r = receiver();
-    uint64_t head = header().ring[1].head.load(std::memory_order_acquire);
+    uint64_t head = header().ring[in()].head.load(std::memory_order_acquire);
     n = head - _page->rx.tail;
     return n <= r.capacity() ? n : 0;
 }
 
 size_t stream::unsent_bytes() noexcept {
-    uint64_t n = _page->tx.head - header().ring[0].tail.load(std::memory_order_acquire);
+    if (is_local()) {
+        return 0;  // what lies in the ring is at the other program already
+    }
+    uint64_t n = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);
     return n <= _memory.capacity ? n : 0;
 }
 

@@ -1,9 +1,12 @@
 // The program's end of a conduit: what stands behind a descriptor that was a TCP socket.
 //
-// Two halves of state. `stream` is this process's: the mapping. `end_page` is shared with the forks and execs of this
-// process (it lies in the conduit's memory, behind the rings, where the other end does not map it): the indices, the
-// locks, what connect() and getsockopt(SO_ERROR) have shown already. So parent and child may use one descriptor, as
-// they may a TCP socket. The locks are robust: a holder may be killed.
+// Two halves of state. `stream` is this process's: the mappings. `end_page` is shared with the forks and execs of this
+// process (it has memory of its own, which the other end never gets): the indices, the locks, what connect() and
+// getsockopt(SO_ERROR) have shown already. So parent and child may use one descriptor, as they may a TCP socket. The
+// locks are robust: a holder may be killed.
+//
+// The other end is the daemon, or in a local conduit another program: then nobody but the two streams gives close,
+// kill and shutdown the meaning that TCP gives them (stream_local.cc).
 //
 // Any thread. Nothing here allocates from the heap. Functions return as the system call of that name does, errno
 // included; `fd` is the doorbell, whose own O_NONBLOCK, SO_RCVTIMEO and SO_SNDTIMEO say how to wait.
@@ -18,6 +21,7 @@
 
 #include "base/address.hh"
 #include "base/error.hh"
+#include "client/options.hh"
 #include "shm/ring.hh"
 #include "shm/segment.hh"
 
@@ -32,6 +36,9 @@ enum class phase : uint32_t {
 };
 
 inline constexpr uint64_t end_page_magic = 0x65676170'646e6556;  // "Vendpage"
+
+// Who has the other end.
+enum class far_end : uint32_t { daemon, program };
 
 struct end_page {
     std::atomic<uint64_t> magic;  // last of all at the beginning: the page is in use
@@ -49,21 +56,32 @@ struct end_page {
     base::address peer;
     uint64_t key;
     uint16_t family;                   // of the socket, which may differ from the address's
+    uint16_t which;                    // end 0 or 1 of the conduit
+    far_end other;
+    std::atomic<uint32_t> holders;     // processes, and descriptors under way, that may use this end; rather too many
+    std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
+    option_list options;               // local: what the program has set
 };
 
 class stream {
     shm::conduit _memory;
+    shm::mapping _page_memory;
     end_page* _page = nullptr;
 
 public:
-    // A new end on memory that nobody has used yet. The key comes from the memory.
-    static stream create(shm::conduit memory, phase state) noexcept;
+    // A new end on memory that nobody has used yet. `key` names this end to the daemon.
+    static stream create(shm::conduit memory, shm::mapping page, phase state, uint64_t key, unsigned which = 0,
+                         far_end other = far_end::daemon) noexcept;
     // The end that a relative of ours has used before. Not a stream if none has.
-    static stream adopt(shm::conduit memory) noexcept;
+    static stream adopt(shm::conduit memory, shm::mapping page) noexcept;
     stream() noexcept = default;
-    stream(stream&& o) noexcept : _memory(std::move(o._memory)), _page(std::exchange(o._page, nullptr)) {}
+    stream(stream&& o) noexcept
+        : _memory(std::move(o._memory)),
+          _page_memory(std::move(o._page_memory)),
+          _page(std::exchange(o._page, nullptr)) {}
     stream& operator=(stream&& o) noexcept {
         _memory = std::move(o._memory);
+        _page_memory = std::move(o._page_memory);
         _page = std::exchange(o._page, nullptr);
         return *this;
     }
@@ -71,6 +89,9 @@ public:
 
     end_page& page() const noexcept { return *_page; }
     shm::conduit_header& header() const noexcept { return _memory.header(); }
+    bool is_local() const noexcept { return _page->other == far_end::program; }
+    // What this end tells the other (shm::end_flag).
+    std::atomic<uint32_t>& flags() const noexcept { return header().end[_page->which].flags; }
 
     ssize_t receive(int fd, const iovec* iov, size_t count, int flags);
     ssize_t send(int fd, const iovec* iov, size_t count, int flags);
@@ -100,12 +121,20 @@ public:
     // Looks whether the daemon has decided a pending connect.
     phase current() noexcept;
 
+    // Before the number is closed that was this process's last for it: the last holder says goodbye to another
+    // program, by what it left unread and by SO_LINGER. The daemon needs no word.
+    void leave(int fd) noexcept;
+    // connect(AF_UNSPEC): the other program sees a reset.
+    void abandon() noexcept;
+
 private:
+    unsigned out() const noexcept { return _page->which; }
+    unsigned in() const noexcept { return 1 - _page->which; }
     shm::ring_sender sender() const noexcept {
-        return {header().ring[0], _memory.ring_data(0), _memory.capacity, _page->tx};
+        return {header().ring[out()], _memory.ring_data(int(out())), _memory.capacity, _page->tx};
     }
     shm::ring_receiver receiver() const noexcept {
-        return {header().ring[1], _memory.ring_data(1), _memory.capacity, _page->rx};
+        return {header().ring[in()], _memory.ring_data(int(in())), _memory.capacity, _page->rx};
     }
     struct half;
     bool broken() noexcept;
@@ -113,6 +142,10 @@ private:
     int writable_or_error(int fd) noexcept;
     int pipe_error(int fd, int flags) noexcept;
     int wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexcept;
+    void other_end_gone() noexcept;
+    enum class listens : uint8_t { yes, not_any_more, gone };
+    listens other_listens() const noexcept;
+    void send_into_nothing(int fd) noexcept;
     enum class empty : uint8_t { more, end, failed };
     empty at_empty(int fd, bool partly_done, int& err) noexcept;
     bool ending() noexcept;

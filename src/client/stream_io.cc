@@ -136,7 +136,7 @@ int stream::wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexce
         }
         if (r > 0) {
             if ((p.revents & (POLLHUP | POLLERR)) != 0 && !broken() && current() != phase::failed_untold) {
-                break_with(ECONNRESET);
+                other_end_gone();
             }
             return (p.revents & POLLNVAL) != 0 ? EBADF : 0;
         }
@@ -206,6 +206,12 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
             if (done == wanted) {
                 return ssize_t(done);
             }
+            if (listens there = other_listens(); there != listens::yes) {
+                if (there == listens::gone) {
+                    send_into_nothing(fd);
+                }
+                return ssize_t(wanted);
+            }
             size_t free = 0;
             if (ring.free_bytes(free) != shm::look::ok) {
                 break_with(EPROTO);
@@ -254,7 +260,8 @@ stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
     }
     err = 0;
     // The peer's end of file came before whatever broke afterwards: reading shows that, as the kernel does.
-    if ((flags & shm::ring_fin) != 0 || _page->shut_read.load(std::memory_order_acquire) != 0) {
+    if ((flags & shm::ring_fin) != 0 || _page->shut_read.load(std::memory_order_acquire) != 0 ||
+        _page->other_gone.load(std::memory_order_acquire) != 0) {
         return empty::end;
     }
     if (broken() || current() == phase::failed_untold) {
@@ -270,7 +277,8 @@ stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
 
 // Nothing will follow what lies in the ring now.
 bool stream::ending() noexcept {
-    return (receiver().flags() & shm::ring_fin) != 0 || broken() || _page->shut_read.load() != 0;
+    return (receiver().flags() & shm::ring_fin) != 0 || broken() || _page->shut_read.load() != 0 ||
+           _page->other_gone.load() != 0;
 }
 
 template <typename Drain>
@@ -346,7 +354,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             continue;
         }
         if (gone) {
-            break_with(ECONNRESET);
+            other_end_gone();
             continue;
         }
         switch (shm::look_at_bell(fd, !dont_wait, err)) {

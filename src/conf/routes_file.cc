@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view role_words[] = {"client", "server", "any"};
 constexpr std::string_view via_words[] = {"posix", "direct", "deny"};
 constexpr std::string_view fallback_words[] = {"posix", "fail"};
+constexpr std::string_view local_words[] = {"no", "yes"};
 
 template <size_t N>
 void copy_word(std::array<char, N>& to, std::string_view from) {
@@ -146,6 +147,12 @@ void read_route(reader& r, const spot& at, proto::route& out) {
                  [&](const spot& s) {
                      if (auto i = r.word(s, fallback_words)) {
                          out.without_daemon = *proto::parse_fallback(fallback_words[*i]);
+                     }
+                 }},
+                {"local",
+                 [&](const spot& s) {
+                     if (auto i = r.word(s, local_words)) {
+                         out.local = *i == 1;
                      }
                  }},
             });

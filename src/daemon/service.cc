@@ -33,7 +33,7 @@ service::service(const conf::daemon_config& c, attach::control_socket& socket, u
       _socket(socket),
       _budget{net::usage(c.limits.sessions), net::usage(c.limits.connections), net::usage(c.limits.listeners),
               net::usage(descriptors)},
-      _started_s(unix_time_s()) {}
+      _started_s(net::unix_time_s()) {}
 
 seastar::future<std::string> service::status() {
     return status_document({_config, _budget, _carriers, _listeners, *_control, _started_s});
@@ -59,7 +59,7 @@ void service::run() {
     _connectors.start(std::ref(_carriers)).get();
 
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
-    _listeners.start(std::ref(_carriers), std::ref(_budget)).get();
+    _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry)).get();
 
     auto stop_control = seastar::defer([this]() noexcept {
         if (_control) {
@@ -68,7 +68,8 @@ void service::run() {
         _socket.close();
     });
     _control = std::make_unique<attach::control_server>(
-        attach::control_deps{_config, _budget, _carriers, _connectors, _listeners, [this] { return status(); }},
+        attach::control_deps{_config, _budget, _carriers, _connectors, _listeners, _registry,
+                             [this] { return status(); }},
         _socket);
     _control->start();
 

@@ -13,6 +13,7 @@ class service {
     const conf::daemon_config& _config;
     attach::control_socket& _socket;
     net::budget _budget;
+    net::registry _registry;
     double _started_s;
     seastar::sharded<net::carrier> _carriers;
     seastar::sharded<net::connector> _connectors;

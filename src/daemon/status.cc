@@ -74,7 +74,7 @@ json row(const net::conn_info& c) {
             {"role", c.role == net::conn_role::client ? "client" : "server"},
             {"local", base::to_string(c.local)},
             {"peer", base::to_string(c.peer)},
-            {"path", "direct"},
+            {"path", c.path == net::conn_path::local ? "local" : "direct"},
             {"route", c.route},
             {"shard", c.shard},
             {"state", to_text(c.state)},
@@ -103,12 +103,12 @@ json row(const attach::session_info& s) {
             {"faults", s.faults}};
 }
 
-json totals(const status_sources& s, const net::counters& c, size_t sessions) {
+json totals(const status_sources& s, const net::counters& c, uint64_t local_bytes, size_t sessions) {
     return {{"sessions_open", sessions},
             {"connections_open", s.budget.connections.used()},
             {"connections_total", c.connections_total},
             {"bytes_direct", c.bytes_in + c.bytes_out},
-            {"bytes_local", 0},
+            {"bytes_local", local_bytes},
             {"bytes_trunk", 0},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
@@ -142,29 +142,37 @@ json limits(const status_sources& s) {
             {"descriptors_used", s.budget.fds.used()}};
 }
 
-}  // namespace
-
-double unix_time_s() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+// A shard's connections of one kind, piece by piece.
+seastar::future<> add_rows(text& out, seastar::sharded<net::carrier>& carriers, unsigned shard,
+                           std::vector<net::conn_info> (*list)(net::carrier&, uint64_t)) {
+    for (uint64_t last = 0;;) {
+        auto rows = co_await carriers.invoke_on(shard, [list, last](net::carrier& c) { return list(c, last); });
+        for (auto& c : rows) {
+            out.add(row(c));
+        }
+        if (rows.size() + 1 < rows_at_once) {
+            co_return;
+        }
+        last = rows.back().id;
+    }
 }
+
+}  // namespace
 
 seastar::future<std::string> status_document(status_sources s) {
     text out;
     net::counters sum;
+    uint64_t local_bytes = 0;
     out.open("connections");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
         sum += co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); });
-        for (uint64_t last = 0;;) {
-            auto rows = co_await s.carriers.invoke_on(
-                shard, [last](net::carrier& c) { return c.list(last, rows_at_once); });
-            for (auto& c : rows) {
-                out.add(row(c));
-            }
-            if (rows.size() < rows_at_once) {
-                break;
-            }
-            last = rows.back().id;
-        }
+        co_await add_rows(out, s.carriers, shard, [](net::carrier& c, uint64_t after) {
+            return c.list(after, rows_at_once);
+        });
+        co_await add_rows(out, s.carriers, shard, [](net::carrier& c, uint64_t after) {
+            return c.locals().list(after, rows_at_once);
+        });
+        local_bytes += co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.locals().bytes(); });
     }
     out.close();
     out.open("listeners");
@@ -184,10 +192,10 @@ seastar::future<std::string> status_document(status_sources s) {
     out.close();
     out.add("daemon", {{"pid", ::getpid()},
                        {"version", proto::version_text},
-                       {"uptime_s", round_ms(unix_time_s() - s.started_s)},
+                       {"uptime_s", round_ms(net::unix_time_s() - s.started_s)},
                        {"shards", seastar::smp::count},
                        {"poll_mode", conf::to_text(s.config.polling)}});
-    out.add("totals", totals(s, sum, sessions.size()));
+    out.add("totals", totals(s, sum, local_bytes, sessions.size()));
     out.add("faults_by_reason", faults(sum));
     out.add("limits", limits(s));
     co_return out.finish();

@@ -9,7 +9,6 @@
 
 namespace vmsgr::daemon {
 
-double unix_time_s();
 
 struct status_sources {
     const conf::daemon_config& config;

@@ -52,7 +52,7 @@ public:
 };
 
 // Descriptors that each thing keeps open.
-inline constexpr unsigned fds_per_connection = 3;  // the socket, our end of the doorbell, the memory
+inline constexpr unsigned fds_per_connection = 4;  // the socket, our end of the doorbell, the memory, the end page
 inline constexpr unsigned fds_per_listener = 2;
 inline constexpr unsigned fds_per_session = 1;
 inline constexpr unsigned fds_reserve = 128;       // Seastar's own, messages under way, documents

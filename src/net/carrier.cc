@@ -9,6 +9,7 @@
 
 #include "net/kernel_socket.hh"
 #include "net/log.hh"
+#include "proto/control.hh"
 
 namespace vmsgr::net {
 
@@ -25,6 +26,7 @@ seastar::future<> carrier::stop() {
         c->stop();
     }
     co_await _gate.close();
+    _locals.clear();
     _rings.stop();
     co_await _events.stop();
     _alarm.stop();
@@ -50,22 +52,25 @@ std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::
     p.route = std::move(route);
     p.tcp = std::move(tcp);
     auto conduit = shm::create_conduit(_settings.ring_bytes, p.key);
+    auto page = shm::create_end_page();
     auto bell = shm::make_bell();
-    if (!conduit || !bell) {
+    if (!conduit || !bell || !page) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         log.log(seastar::log_level::warn, rate, "an accepted connection is reset: {}",
-                conduit ? bell.error().text : conduit.error().text);
+                (!conduit ? conduit.error() : !page ? page.error() : bell.error()).text);
         ++_count.refused;
         reset_tcp(p.tcp);
         return std::nullopt;
     }
     shm::prepare_bell(*bell, p.key);
     p.memory = std::move(conduit->fd);
+    p.page = std::move(page->fd);
     p.conduit = std::move(conduit->memory);
     p.bell = std::move(bell->other);
     delivery d;
     d.key = p.key;
     d.memory.reset(::fcntl(p.memory.get(), F_DUPFD_CLOEXEC, 0));
+    d.page.reset(::fcntl(p.page.get(), F_DUPFD_CLOEXEC, 0));
     d.bell = std::move(bell->program);
     auto c = seastar::make_lw_shared<vm_conn>(*this, next_id(), conn_state::established, std::move(p));
     d.slot = c->slot();
@@ -92,13 +97,46 @@ void carrier::run(conn_ptr c) {
         });
 }
 
-base::unique_fd carrier::borrow(uint64_t key, part what) noexcept {
-    auto at = _by_key.find(key);
-    if (at == _by_key.end()) {
-        return {};
+std::optional<delivery> carrier::join(local_conn c, base::unique_fd bell) {
+    auto page = shm::create_end_page();
+    if (_gate.is_closed() || !page) {
+        return std::nullopt;
     }
-    int fd = what == part::socket ? at->second->tcp_fd() : at->second->memory_fd();
-    return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    c.id = next_id();
+    auto& end = c.ends[1];
+    end.key = new_key();
+    end.page = std::move(page->fd);
+    shm::mark_bell(bell.get(), end.key);
+    delivery d;
+    d.key = end.key;
+    d.local = end.local;
+    d.peer = end.peer;
+    d.memory.reset(::fcntl(c.memory.get(), F_DUPFD_CLOEXEC, 0));
+    d.page.reset(::fcntl(end.page.get(), F_DUPFD_CLOEXEC, 0));
+    d.bell = std::move(bell);
+    d.flags = proto::accepted_local;
+    ++_count.connections_total;
+    _locals.add(std::move(c));
+    unsigned which = 1;
+    d.slot = _locals.find(d.key, which)->ends[1].slot;
+    return d;
+}
+
+carrier::lent carrier::borrow(uint64_t key, part what) noexcept {
+    std::array<int, 2> fds{-1, -1};
+    unsigned end = 0;
+    if (auto at = _by_key.find(key); at != _by_key.end()) {
+        auto& c = *at->second;
+        fds = what == part::socket ? std::array{c.tcp_fd(), -1} : std::array{c.memory_fd(), c.page_fd()};
+    } else if (auto* l = _locals.find(key, end); l != nullptr) {
+        fds = what == part::memory ? std::array{l->memory.get(), l->ends[end].page.get()}
+                                   : std::array{end == 0 ? l->tcp.get() : -1, -1};
+    }
+    lent out;
+    for (size_t i = 0; i < out.size(); ++i) {
+        out[i].reset(fds[i] < 0 ? -1 : ::fcntl(fds[i], F_DUPFD_CLOEXEC, 0));
+    }
+    return out;
 }
 
 std::vector<conn_info> carrier::list(uint64_t after, size_t limit) const {
@@ -121,7 +159,7 @@ uint64_t carrier::new_key() {
             throw std::system_error(errno, std::generic_category(), "getrandom");
         }
         key = key / seastar::smp::count * seastar::smp::count + seastar::this_shard_id();
-    } while (key < seastar::smp::count || _by_key.contains(key));
+    } while (key < seastar::smp::count || knows(key));
     return key;
 }
 

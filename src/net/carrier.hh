@@ -11,6 +11,7 @@
 #include <seastar/core/gate.hh>
 #include <seastar/core/sharded.hh>
 
+#include "net/local_conns.hh"
 #include "net/vm_conn.hh"
 #include "ssx/syscall_alarm.hh"
 
@@ -28,7 +29,8 @@ struct delivery {
     uint64_t key = 0;
     uint32_t slot = shm::no_slot;
     base::address local, peer;
-    base::unique_fd memory, bell;  // the program's
+    base::unique_fd memory, bell, page;  // the program's
+    uint32_t flags = 0;                  // proto::accepted_flag
 };
 
 class carrier : public seastar::peering_sharded_service<carrier> {
@@ -39,6 +41,7 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     counters _count;
     std::map<uint64_t, conn_ptr> _conns;  // by id, so that they can be listed piece by piece
     std::unordered_map<uint64_t, vm_conn*> _by_key;
+    local_conns _locals;
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -53,8 +56,8 @@ public:
     ssx::ring_poller& rings() noexcept { return _rings; }
     ssx::syscall_alarm& alarm() noexcept { return _alarm; }
     counters& count() noexcept { return _count; }
-    size_t connections() const noexcept { return _conns.size(); }
-    bool knows(uint64_t key) const noexcept { return _by_key.contains(key); }
+    local_conns& locals() noexcept { return _locals; }
+    bool knows(uint64_t key) const noexcept { return _by_key.contains(key) || _locals.knows(key); }
 
     // Carries p.tcp, which is connecting or connected; refusal: an errno that the program gets at once instead.
     void connect(vm_conn::parts p, int refusal);
@@ -62,9 +65,14 @@ public:
     // no memory or descriptor for it.
     std::optional<delivery> accept(base::unique_fd tcp, places place, std::string route);
 
-    // A copy of the connection's socket or memory; none if no such connection is here.
+    // Keeps what belongs to a connection between two programs; what the accepting one is to be told. `c` lacks its id and
+    // end 1's key and page. Nothing: no memory or descriptor.
+    std::optional<delivery> join(local_conn c, base::unique_fd bell);
+
+    // Copies of a connection's socket, or of its memory and end page; none if no such connection is here.
     enum class part { socket, memory };
-    base::unique_fd borrow(uint64_t key, part what) noexcept;
+    using lent = std::array<base::unique_fd, 2>;
+    lent borrow(uint64_t key, part what) noexcept;
     // Up to `limit` connections with ids beyond `after`, in their order.
     std::vector<conn_info> list(uint64_t after, size_t limit) const;
 

@@ -18,7 +18,7 @@ std::optional<violation> connector::begin(connect_request r) {
         return violation{fault::bad_job, "connect: a key that is in use"};
     }
     // The layout's limit, not ours: memory that is merely too large is refused through itself.
-    auto conduit = shm::open_conduit(r.memory.get(), shm::ring_bytes_max, shm::end::daemon);
+    auto conduit = shm::open_conduit(r.memory.get(), shm::ring_bytes_max);
     if (!conduit) {
         return violation{fault::bad_memory, "connect: " + conduit.error().text};
     }
@@ -35,6 +35,7 @@ std::optional<violation> connector::begin(connect_request r) {
     p.tcp = std::move(r.tcp);
     p.bell = std::move(r.bell);
     p.memory = std::move(r.memory);
+    p.page = std::move(r.page);
     p.conduit = std::move(*conduit);
     _carrier.connect(std::move(p), r.refusal);
     return std::nullopt;

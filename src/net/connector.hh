@@ -17,7 +17,8 @@ struct connect_request {
     std::string route;
     int program_fd = -1;
     base::address peer;
-    base::unique_fd memory, bell, tcp;
+    base::unique_fd memory, bell, tcp, page;
+    uint64_t listener = 0;  // for a local connection: who gets the other end
     int refusal = 0;  // an errno: a limit or a rule says no
 };
 

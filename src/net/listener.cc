@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
+
+#include <deque>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
@@ -42,6 +45,7 @@ class listener::listening final : ssx::event_sink {
         void on_events(uint32_t events) noexcept override { l.on_bell(events); }
     } _bell_sink{*this};
     ssx::event_set::registration _tcp_events, _bell_events;
+    std::deque<delivery> _locals;  // from programs of this daemon, to be told
 
 public:
     listening(listener& owner, listen_request r)
@@ -61,7 +65,10 @@ public:
         return b && t;
     }
     uint64_t key() const noexcept { return _r.key; }
+    std::optional<violation> offer(connect_request r);
     int tcp_fd() const noexcept { return _r.tcp.get(); }
+    bool takes_local() const noexcept { return _r.local; }
+    uint32_t backlog() const noexcept { return _r.backlog; }
     listener_info info() const {
         return {_r.owner->session_id, _r.owner->pid, _address, seastar::smp::count, _accepted};
     }
@@ -72,6 +79,7 @@ public:
         if (std::exchange(_closed, true)) {
             return;
         }
+        _owner._registry.retract(_r.key);
         _tcp_events.reset();
         _bell_events.reset();
         if (stop_listening) {
@@ -118,6 +126,14 @@ seastar::future<> listener::listening::pause() {
 seastar::future<> listener::listening::run() {
     while (!_closed) {
         _point.clear();
+        if (!_locals.empty()) {
+            auto d = std::move(_locals.front());
+            _locals.pop_front();
+            ++_accepted;
+            co_await deliver(std::move(d));
+            _owner._registry.show_waiting(_r.key, uint32_t(_locals.size()));
+            continue;
+        }
         auto place = take_places();
         if (!place) {
             co_await pause();
@@ -174,10 +190,11 @@ seastar::future<> listener::listening::deliver(delivery d) {
     m.key = d.key;
     m.local = d.local;
     m.peer = d.peer;
+    m.flags = d.flags;
     while (!_closed) {
         _point.clear();
         // The doorbell first: it gets the lowest free number, as accept() gives.
-        int fds[] = {d.bell.get(), d.memory.get()};
+        int fds[] = {d.bell.get(), d.memory.get(), d.page.get()};
         int err = proto::send_with_fds(_r.bell.get(), &m, sizeof m, fds, MSG_DONTWAIT);
         if (err == 0) {
             co_return;
@@ -192,8 +209,58 @@ seastar::future<> listener::listening::deliver(delivery d) {
     }
 }
 
-listener::listener(seastar::sharded<carrier>& carriers, budget& b)
-    : _carriers(carriers), _budget(b), _next_shard(seastar::this_shard_id()) {}
+// The program has bound its socket, so what it says of itself is what the kernel let it have. A peer that it could not
+// reach by TCP is refused: by the closing of its doorbell's other end, which shows a reset.
+std::optional<violation> listener::listening::offer(connect_request r) {
+    const base::address from = local_address(r.tcp.get()).unmapped();
+    const base::address to = r.peer.unmapped(), own = _address.unmapped();
+    base::address source = from;
+    if (source.is_any()) {
+        source = to;
+        source.port = from.port;
+    }
+    auto same_host = to;
+    same_host.port = source.port;
+    bool reachable = netns_cookie(r.tcp.get()) == netns_cookie(_r.tcp.get()) && to.port == own.port &&
+                     source.port != 0 && (own == to || own.is_any()) &&
+                     (source == same_host || (source.is_loopback() && to.is_loopback()));
+    if (!reachable) {
+        return violation{fault::bad_job, "connect: a local peer that this socket cannot reach"};
+    }
+    auto size = shm::sealed_size(r.memory.get(), shm::conduit_bytes(shm::ring_bytes_min),
+                                 shm::conduit_bytes(shm::ring_bytes_max));
+    auto page = shm::sealed_size(r.page.get(), shm::end_page_bytes, shm::end_page_bytes);
+    if (!size || !page) {
+        return violation{fault::bad_memory, "connect: " + (size ? page.error() : size.error()).text};
+    }
+    auto place = take_places();
+    if (_closed || !place || r.refusal != 0 ||
+        *size > shm::conduit_bytes(_owner.local().settings().ring_bytes)) {
+        ++_owner.local().count().refused;
+        return std::nullopt;
+    }
+    local_conn c;
+    c.route = std::move(r.route);
+    c.memory = std::move(r.memory);
+    c.tcp = std::move(r.tcp);
+    c.opened_s = unix_time_s();
+    auto as_listener_sees = [this](const base::address& a) { return _address.family == AF_INET6 ? a.mapped() : a; };
+    c.ends[0] = {r.key, std::move(r.place), shm::no_slot, r.program_fd, source, to, std::move(r.page)};
+    c.ends[1].place = std::move(*place);
+    c.ends[1].local = as_listener_sees(to);
+    c.ends[1].peer = as_listener_sees(source);
+    if (auto d = _owner.local().join(std::move(c), std::move(r.bell))) {
+        _locals.push_back(std::move(*d));
+        if (_locals.size() > 1) {
+            _owner._registry.show_waiting(_r.key, uint32_t(_locals.size()));
+        }
+        _point.wake();
+    }
+    return std::nullopt;
+}
+
+listener::listener(seastar::sharded<carrier>& carriers, budget& b, registry& r)
+    : _carriers(carriers), _budget(b), _registry(r), _next_shard(seastar::this_shard_id()) {}
 
 listener::~listener() = default;
 
@@ -224,10 +291,22 @@ std::optional<violation> listener::begin(listen_request r) {
     }
     auto* at = l.get();
     _all.emplace(at, std::move(l));
+    if (at->takes_local()) {
+        _registry.publish(at->key(), seastar::this_shard_id(), at->tcp_fd(), at->backlog());
+    }
     (void)at->run()
         .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
         .finally([this, at, h = std::move(*holder)] { _all.erase(at); });
     return std::nullopt;
+}
+
+std::optional<violation> listener::offer(connect_request r) {
+    for (auto& [at, l] : _all) {
+        if (l->key() == r.listener) {
+            return l->offer(std::move(r));
+        }
+    }
+    return std::nullopt;  // closed meanwhile
 }
 
 base::unique_fd listener::borrow(uint64_t key) const noexcept {

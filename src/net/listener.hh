@@ -12,6 +12,7 @@
 #include <seastar/core/sharded.hh>
 
 #include "net/connector.hh"
+#include "net/registry.hh"
 
 namespace vmsgr::net {
 
@@ -21,6 +22,8 @@ struct listen_request {
     lease total, fds;
     std::string route;
     base::unique_fd tcp, bell;
+    bool local = true;  // programs of this daemon may come without TCP
+    uint32_t backlog = 0;
 };
 
 struct listener_info {
@@ -35,18 +38,21 @@ class listener {
     class listening;
     seastar::sharded<carrier>& _carriers;
     budget& _budget;
+    registry& _registry;
     std::unordered_map<listening*, std::unique_ptr<listening>> _all;
     seastar::gate _gate;
     seastar::abort_source _abort;
     unsigned _next_shard;
 
 public:
-    listener(seastar::sharded<carrier>& carriers, budget& b);
+    listener(seastar::sharded<carrier>& carriers, budget& b, registry& r);
     ~listener();
     // Closes our copies of the sockets; the programs keep theirs.
     seastar::future<> stop();
 
     std::optional<violation> begin(listen_request r);
+    // A program of this daemon connects to the listener r.listener of this shard. r.place is its share.
+    std::optional<violation> offer(connect_request r);
     // A duplicate of the listening socket; none where the key is not known here.
     base::unique_fd borrow(uint64_t key) const noexcept;
     std::vector<listener_info> list() const;

@@ -1,6 +1,7 @@
 #include "net/program.hh"
 
 #include <bit>
+#include <chrono>
 
 namespace vmsgr::net {
 
@@ -12,6 +13,28 @@ program::program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint32_
       uid(uid_),
       name(std::move(name_)),
       connections(connections_max) {}
+
+namespace {
+
+constexpr int64_t inheritance_ms = 5000;
+
+int64_t now_ms() noexcept {
+    using namespace std::chrono;
+    return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+double unix_time_s() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+void program::ended() noexcept { _gone_ms.store(now_ms(), std::memory_order_relaxed); }
+
+bool program::gone() const noexcept {
+    int64_t at = _gone_ms.load(std::memory_order_relaxed);
+    return at != 0 && now_ms() - at > inheritance_ms;
+}
 
 uint32_t program::take_slot() noexcept {
     uint32_t start = _slot_hint.load(std::memory_order_relaxed);

@@ -23,6 +23,7 @@ class program {
     // The daemon's own word on which slots of `connected` are taken; the segment is only written.
     std::array<std::atomic<uint64_t>, shm::connected_slots / 64> _taken{};
     std::atomic<uint32_t> _slot_hint{0};
+    std::atomic<int64_t> _gone_ms{0};
 
 public:
     const uint64_t session_id;
@@ -32,6 +33,10 @@ public:
     usage connections;
 
     program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint32_t connections_max, shm::mapping segment);
+
+    // Its session has ended, and that long ago that whoever inherited its connections has asked for them.
+    void ended() noexcept;
+    bool gone() const noexcept;
 
     shm::session_segment& segment() const noexcept {
         return *reinterpret_cast<shm::session_segment*>(_segment.data());
@@ -47,6 +52,9 @@ public:
 private:
     uint32_t take_slot() noexcept;
 };
+// Now, as Unix time.
+double unix_time_s();
+
 using program_ptr = std::shared_ptr<program>;
 
 }  // namespace vmsgr::net

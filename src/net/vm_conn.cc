@@ -13,14 +13,6 @@
 
 namespace vmsgr::net {
 
-namespace {
-
-double unix_time_s() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     : _carrier(c),
       _p(std::move(p)),
@@ -174,7 +166,7 @@ void vm_conn::on_hang_up() noexcept {
         return;
     }
     uint32_t flags = _rx.flags();
-    uint32_t end0 = _p.conduit.header().end0_flags.load(std::memory_order_acquire);
+    uint32_t end0 = _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
     // Both directions shut down show a hang-up too, although the program still holds its descriptor.
     if ((flags & shm::ring_fin) != 0 && ((end0 & shm::end_read_shut) != 0 || _fin_to_program)) {
         _program_shut_all = true;
@@ -316,7 +308,7 @@ void vm_conn::discard_input() noexcept {
 
 // Its connect is undone by a shutdown, or its connection broken by connect(AF_UNSPEC): both need the socket itself.
 bool vm_conn::recalled() noexcept {
-    uint32_t end0 = _p.conduit.header().end0_flags.load(std::memory_order_acquire);
+    uint32_t end0 = _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
     _recalled = _recalled || (end0 & shm::end_recalled) != 0;
     return _recalled;
 }

@@ -35,6 +35,7 @@ struct places {
 };
 
 enum class conn_state : uint8_t { connecting, established, closing };
+enum class conn_path : uint8_t { direct, local };
 
 // What `status` shows of a connection.
 struct conn_info {
@@ -48,6 +49,7 @@ struct conn_info {
     conn_state state;
     uint64_t bytes_in, bytes_out;  // as the program sees them
     double opened_s;               // Unix time
+    conn_path path = conn_path::direct;
 };
 
 class vm_conn final : public ssx::ring_waiter {
@@ -59,7 +61,7 @@ public:
         std::string route;
         int program_fd = -1;
         base::address peer;  // as the job says, for a client
-        base::unique_fd tcp, bell, memory;
+        base::unique_fd tcp, bell, memory, page;
         shm::conduit conduit;
     };
 
@@ -133,6 +135,7 @@ public:
     const base::address& peer() const noexcept { return _peer; }
     int tcp_fd() const noexcept { return _p.tcp.get(); }
     int memory_fd() const noexcept { return _p.memory.get(); }
+    int page_fd() const noexcept { return _p.page.get(); }
     conn_info info() const;
 
     // Done when nothing of the connection is left but this object.

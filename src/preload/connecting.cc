@@ -1,6 +1,7 @@
 #include "preload/connecting.hh"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 
 #include "base/sys.hh"
@@ -15,12 +16,15 @@ namespace vmsgr::preload {
 
 namespace {
 
-// The kernel has connected the socket, or is about to. From here on the daemon carries it: its descriptor goes
-// there, the number becomes a doorbell. False: nothing was changed, the socket stays the kernel's.
-bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state) noexcept {
+// The kernel has connected the socket, or is about to: from here on the daemon carries it. Or the socket is only bound,
+// and a listener of the daemon gets the other end of the conduit. The descriptor goes to the daemon, the number becomes
+// a doorbell. False: nothing was changed, the socket stays the kernel's.
+bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state,
+               uint64_t listener = 0) noexcept {
     auto& rt = runtime();
     client::conduit_end end;
-    if (!client::make_conduit_end(rt.session.ring_bytes(), fd, peer, state, end)) {
+    auto other = listener != 0 ? client::far_end::program : client::far_end::daemon;
+    if (!client::make_conduit_end(rt.session.ring_bytes(), fd, peer, state, end, other)) {
         return false;
     }
     object* o = nullptr;
@@ -32,7 +36,7 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
         return false;
     }
     // The message carries a duplicate of the socket, so the number may change after it.
-    if (!client::post(rt.session, end, fd, fd, peer, route.name_text())) {
+    if (!client::post(rt.session, end, fd, fd, peer, route.name_text(), listener)) {
         o->dead = true;
         finish(o);
         return false;
@@ -41,12 +45,16 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
     {
         table_lock l;
         o->stream = std::move(end.stream);
+        if (object* before = at_number(fd); before != nullptr && listener != 0) {
+            o->stream.page().options = before->options;
+        }
         old = swap_behind(fd, at_number(fd), o, end.bell.get());
     }
     if (old != nullptr) {
         finish(old);
     }
-    log("connect of %d goes through vmsgrd by route '%s'", fd, route.name.data());
+    log("connect of %d goes %s by route '%s'", fd, listener != 0 ? "to another program" : "through vmsgrd",
+        route.name.data());
     return true;
 }
 
@@ -59,6 +67,74 @@ attempt look_at_attempt(int fd) noexcept {
         return attempt::pending;
     }
     return (p.revents & (POLLERR | POLLHUP)) != 0 ? attempt::failed : attempt::up;
+}
+
+// The address of ours that the kernel would choose for a destination on this host, if the socket has none yet; none
+// where this is not sure.
+base::address source_for(const base::address& peer, const base::address& own) noexcept {
+    base::address source = peer;
+    source.port = 0;
+    if (peer.unmapped().family == AF_INET && peer.is_loopback()) {
+        base::address first{AF_INET, 0, 0, {127, 0, 0, 1}};
+        source = peer.family == AF_INET ? first : first.mapped();
+    }
+    if (own.port == 0 && (own.family == 0 || own.is_any())) {
+        return source;
+    }
+    // Bound by the program itself, perhaps to another of the host's addresses.
+    source.port = own.port;
+    bool same = own.ip == source.ip || (own.is_any() && own.port != 0) || (own.is_loopback() && peer.is_loopback());
+    return same && own.port != 0 ? source : base::address{};
+}
+
+// A peer that listens in a program of the same daemon: the two share one conduit, and TCP has no part in it but the
+// port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
+bool connect_locally(int fd, base::address peer, const proto::route& route) noexcept {
+    auto& rt = runtime();
+    if (!route.local || peer.scope_id != 0) {
+        return false;
+    }
+    if (peer.is_any()) {
+        base::address first = peer;
+        first.ip = {};
+        (peer.family == AF_INET ? first.ip[0] : first.ip[15]) = peer.family == AF_INET ? 127 : 1;
+        if (peer.family == AF_INET) {
+            first.ip[3] = 1;
+        }
+        peer = first;  // what the kernel makes of it
+    }
+    uint64_t netns = 0;
+    socklen_t len = sizeof netns;
+    if (sys::getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) != 0) {
+        return false;  // before Linux 5.14
+    }
+    const uint64_t listener = rt.session.find_listener(netns, peer);
+    if (listener == 0) {
+        return false;
+    }
+    const base::address own = client::local_name(fd);
+    const base::address source = source_for(peer, own);
+    if (source.family == 0 || source.family != client::socket_option(fd, SO_DOMAIN)) {
+        return false;
+    }
+    if (own.port == 0) {
+        sockaddr_storage ss{};
+        socklen_t size = base::to_sockaddr(source, ss);
+        // Fails where the address is none of this host's: then it is not this listener that is meant.
+        if (::syscall(SYS_bind, fd, &ss, size) != 0 || client::local_name(fd).port == 0) {
+            return false;
+        }
+    }
+    bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+    if (!hand_over(fd, peer, route, waits ? client::phase::up : client::phase::up_untold, listener)) {
+        return false;
+    }
+    use o(fd, kind::stream);
+    if (o && o->stream.page().local.is_any()) {
+        o->stream.page().local.ip = source.ip;
+    }
+    errno = EINPROGRESS;
+    return true;
 }
 
 // The kernel's socket stands behind the number again.
@@ -116,10 +192,16 @@ int connect_stream(int fd, object* o, bool& again) noexcept {
 
 bool recall(int fd, object* o) noexcept {
     int socket = runtime().session.borrow(o->stream.page().key);
+    if (socket < 0 && o->stream.is_local()) {
+        socket = sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0);  // the end that accepted has none
+    }
     if (socket < 0) {
         return false;
     }
-    o->stream.header().end0_flags.fetch_or(shm::end_recalled, std::memory_order_release);
+    o->stream.flags().fetch_or(shm::end_recalled, std::memory_order_release);
+    if (o->stream.is_local()) {
+        o->stream.abandon();
+    }
     return give_back(fd, base::unique_fd(socket));
 }
 
@@ -164,6 +246,10 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
             return -1;
         }
         return real.connect(fd, sa, len);
+    }
+    if (connect_locally(fd, *peer, *route)) {
+        use o(fd, kind::stream);
+        return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
     }
     // The kernel connects, so its errors, its waiting and its EINTR are exact. What stands is handed over.
     int r = real.connect(fd, sa, len);

@@ -25,6 +25,8 @@ object* leave_number(int fd) noexcept {
     }
     if (gone != nullptr && gone->what == kind::listener) {
         stop_listening(gone, fd);
+    } else if (gone != nullptr && gone->what == kind::stream) {
+        gone->stream.leave(fd);
     }
     return gone;
 }

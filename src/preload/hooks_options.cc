@@ -64,6 +64,9 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
             break;
         }
     }
+    if (o->stream.is_local()) {
+        return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
+    }
     int saved = errno;
     base::unique_fd socket = lend(o);
     errno = saved;
@@ -85,10 +88,21 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
     if (level == SOL_SOCKET && name == SO_RCVLOWAT) {
         return 0;  // on the daemon's socket it would hold data back for ever
     }
+    if (o->stream.is_local()) {
+        return o->stream.page().options.set(o->stream.page().family, level, name, value, len);
+    }
     int saved = errno;
     base::unique_fd socket = lend(o);
     errno = saved;
     return socket ? real.setsockopt(socket.get(), level, name, value, len) : 0;
+}
+
+// A local connection will have no kernel socket that could be asked.
+int note_option(object* o, int result, int level, int name, const void* value, socklen_t len) noexcept {
+    if (result == 0) {
+        o->options.note(level, name, value, len);
+    }
+    return result;
 }
 
 int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
@@ -139,7 +153,11 @@ VMSGR_HOOK int setsockopt(int fd, int level, int name, const void* value, sockle
                 o->listener.timeouts = true;
                 real.setsockopt(fd, level, name, value, len);
             }
-            return real.setsockopt(o->listener.kernel_fd, level, name, value, len);
+            return note_option(o.get(), real.setsockopt(o->listener.kernel_fd, level, name, value, len), level, name,
+                               value, len);
+        }
+        if (o && o->what == kind::socket) {
+            return note_option(o.get(), real.setsockopt(fd, level, name, value, len), level, name, value, len);
         }
     }
     return real.setsockopt(fd, level, name, value, len);

@@ -30,17 +30,17 @@ int number_of(uint64_t key) noexcept {
 }
 
 object* inherited_stream(uint64_t key) noexcept {
-    int memory = runtime().session.adopt(key);
-    if (memory < 0) {
+    base::unique_fd memory, end;
+    if (runtime().session.adopt(key, memory, end) != 0) {
         return nullptr;
     }
-    auto conduit = shm::open_conduit(memory, shm::ring_bytes_max, shm::end::program);
-    sys::close(memory);
-    if (!conduit || conduit->header().key != key) {
+    auto conduit = shm::open_conduit(memory.get(), shm::ring_bytes_max);
+    auto page = shm::open_end_page(end.get());
+    if (!conduit || !page) {
         return nullptr;
     }
-    auto stream = client::stream::adopt(std::move(*conduit));
-    if (!stream) {
+    auto stream = client::stream::adopt(std::move(*conduit), std::move(*page));
+    if (!stream || stream.page().key != key) {
         return nullptr;
     }
     table_lock l;
@@ -132,9 +132,11 @@ void take_received(const msghdr* m) noexcept { each_passed(m, take); }
 
 void note_sent(const msghdr* m) noexcept {
     each_passed(m, [](int fd) noexcept {
-        use o(fd, kind::listener);
-        if (o) {
+        use o(fd);
+        if (o && o->what == kind::listener) {
             o->listener.page->holders.fetch_add(1);
+        } else if (o && o->what == kind::stream) {
+            o->stream.page().holders.fetch_add(1);
         }
     });
 }

@@ -42,7 +42,12 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     }
     copy_description(part.kernel_fd, bell->program.get());
     shm::never_writable(bell->program.get());
-    client::job job{client::random_key(), fd, local_address(part.kernel_fd), part.route->name_text(), 0};
+    client::job job{.key = client::random_key(),
+                    .fd = fd,
+                    .address = local_address(part.kernel_fd),
+                    .route = part.route->name_text(),
+                    .listen_flags = part.route->local ? 0u : shm::listen_no_local,
+                    .backlog = part.backlog.load(std::memory_order_relaxed)};
     shm::mark_bell(bell->program.get(), job.key);
     if (!rt.session.post_listen(job, part.kernel_fd, bell->other.get())) {
         return false;
@@ -74,13 +79,14 @@ void listen_by_kernel(int fd, object* o) noexcept {
     watch_for_daemon();
 }
 
-// Room for the two descriptors of a connection: with none, the message would be taken and they would be lost.
-bool room_for_two() noexcept {
+// Room for the descriptors of a connection: with none, the message would be taken and they would be lost.
+bool room_for_three() noexcept {
     int a = sys::fcntl(0, F_DUPFD_CLOEXEC, 0);
     if (a < 0) {
         a = sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);  // 0 may be closed
     }
     int b = a < 0 ? -1 : sys::fcntl(a, F_DUPFD_CLOEXEC, 0);
+    int c = b < 0 ? -1 : sys::fcntl(a, F_DUPFD_CLOEXEC, 0);
     int err = errno;
     if (a >= 0) {
         sys::close(a);
@@ -88,8 +94,11 @@ bool room_for_two() noexcept {
     if (b >= 0) {
         sys::close(b);
     }
+    if (c >= 0) {
+        sys::close(c);
+    }
     errno = err;
-    return b >= 0;
+    return c >= 0;
 }
 
 void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
@@ -107,15 +116,20 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
                     int flags) noexcept {
     // The doorbell came first, so that it got the lowest number, as accept() gives.
     base::unique_fd bell = std::move(got.fds[0]);
-    base::unique_fd memory = std::move(got.fds[1]);
-    auto conduit = shm::open_conduit(memory.get(), shm::ring_bytes_max, shm::end::program);
-    if (!conduit) {
-        log("a connection came with unusable memory: %s", conduit.error().text.c_str());
+    auto conduit = shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max);
+    auto page = shm::open_end_page(got.fds[2].get());
+    if (!conduit || !page) {
+        log("a connection came with unusable memory: %s", (conduit ? page.error() : conduit.error()).text.c_str());
         errno = ECONNABORTED;
         return -1;
     }
-    conduit->header().end0_flags.fetch_or(shm::end_accepted, std::memory_order_release);
-    auto stream = client::stream::create(std::move(*conduit), client::phase::up);
+    const bool local = (m.flags & proto::accepted_local) != 0;
+    auto stream = client::stream::create(std::move(*conduit), std::move(*page), client::phase::up, m.key, local ? 1 : 0,
+                                         local ? client::far_end::program : client::far_end::daemon);
+    stream.flags().fetch_or(shm::end_accepted, std::memory_order_release);
+    if (local) {
+        stream.page().options = listener->options;
+    }
     stream.page().local = m.local;
     stream.page().peer = m.peer;
     stream.page().family = m.local.family;
@@ -203,6 +217,10 @@ int routed_listen(int fd, int backlog) {
             o->listener.page = new (page) listener_page;
             o->listener.page->holders.store(1);
             o->listener.route = route;
+            o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
+            if (object* before = at_number(fd)) {
+                o->options = before->options;
+            }
             old = swap_behind(fd, at_number(fd), o, kernel_fd);
         }
     }
@@ -242,7 +260,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             }
             continue;
         }
-        if (!room_for_two()) {
+        if (!room_for_three()) {
             // Never an error that Ceph counts: its fifth in a row aborts an OSD. The connection waits.
             if (nonblocking(fd)) {
                 errno = EAGAIN;
@@ -264,7 +282,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             listen_by_kernel(fd, o.get());
             continue;
         }
-        if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != 2) {
+        if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != 3) {
             log("a connection was lost on listener %d: no descriptors came with it", fd);
             continue;
         }

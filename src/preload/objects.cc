@@ -47,12 +47,15 @@ bool grow() noexcept {
     return true;
 }
 
-int first_number_of(const object* o) noexcept {
-    int fd = 0;
-    while (table[fd].load(std::memory_order_relaxed) != o) {
-        ++fd;
+bool is_first_number(const object* o, int fd) noexcept {
+    if (o->refs == 1) {
+        return true;
     }
-    return fd;
+    int first = 0;
+    while (table[first].load(std::memory_order_relaxed) != o) {
+        ++first;
+    }
+    return first == fd;
 }
 
 }  // namespace
@@ -116,6 +119,7 @@ object* new_object(kind what) noexcept {
     o->dead = false;
     o->refs = 0;
     o->registered = 0;
+    o->options = {};
     return o;
 }
 
@@ -215,8 +219,10 @@ void lock_table_for_fork() noexcept {
     pthread_mutex_lock(&lock);
     for (int fd = 0; fd <= highest; ++fd) {
         object* o = at_number(fd);
-        if (o != nullptr && o->what == kind::listener && first_number_of(o) == fd) {
+        if (o != nullptr && o->what == kind::listener && is_first_number(o, fd)) {
             o->listener.page->holders.fetch_add(1);
+        } else if (o != nullptr && o->what == kind::stream && is_first_number(o, fd)) {
+            o->stream.page().holders.fetch_add(1);
         }
     }
 }

@@ -44,6 +44,7 @@ struct listener_part {
     int kernel_fd = -1;               // our copy of the listening socket, internal
     listener_page* page = nullptr;
     const proto::route* route = nullptr;
+    std::atomic<uint32_t> backlog{0};
     std::atomic<bool> by_daemon{false};  // the number is a doorbell; false: it is the kernel socket
     std::atomic<bool> shut{false};
     std::atomic<uint32_t> kernel_waiters{0};  // threads inside the kernel's accept on it
@@ -57,6 +58,7 @@ struct object {
     uint32_t refs = 0;     // numbers of this process
     uint32_t registered = 0;
     registration registrations[registrations_max];
+    client::option_list options;  // set while it was a socket or a listener
     client::stream stream;
     listener_part listener;
     object* next_free = nullptr;

@@ -2,7 +2,7 @@
 // listener's doorbell. Fixed-size structs in the machine's byte order: both ends are on one host. Every message
 // begins with its magic and its kind; a receiver checks length, magic and kind before anything else.
 //
-// Attach: hello -> welcome (with the session segment, or a refusal that says why).
+// Attach: hello -> welcome (with the session segment and the registry of listeners, or a refusal that says why).
 // Program -> daemon, no answer: listen, connect (the job itself lies in the session segment).
 // Program -> daemon, one answer each: borrow, adopt. Query sessions: status, routes.
 #pragma once
@@ -19,7 +19,7 @@
 namespace vmsgr::proto {
 
 inline constexpr uint32_t control_magic = 0x52474d56;  // "VMGR"
-inline constexpr uint16_t control_version = 1;
+inline constexpr uint16_t control_version = 2;
 inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
 inline constexpr const char* version_text = "0.1.0";
 
@@ -32,10 +32,12 @@ enum class kind : uint16_t {
     welcome = 2,
     // jobs; no answer
     listen = 10,   // fds: the kernel socket (bound, listening), the listener doorbell's other end
-    connect = 11,  // fds: the conduit's memory, its doorbell's other end, the socket (connecting or connected)
+    // fds: the conduit's memory, its doorbell's other end, the socket, the program's end page. The socket is connecting
+    // or connected; or, where the job names a listener, bound to the address that this end has: it keeps the port.
+    connect = 11,
     // requests; answered by `reply`
     borrow = 20,  // the kernel socket of connection `key`, to read and set its options; fd beside the reply
-    adopt = 21,   // the conduit memory of connection `key`, for a program that inherited it through exec
+    adopt = 21,   // the conduit memory and the end page of connection `key`, for a program that inherited it
     status = 30,  // a JSON document in a memfd
     routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in a memfd
     reply = 40,
@@ -85,17 +87,23 @@ struct reply_msg {
 };
 
 // On a listener's doorbell, daemon -> program: one accepted connection.
+enum accepted_flag : uint32_t {
+    accepted_local = 1,  // the other end is a program; this one is end 1
+};
 struct accepted_msg {
     uint32_t magic = control_magic;
     uint32_t slot = shm::no_slot;  // in the session's connected list
     uint64_t key = 0;
     base::address local;
     base::address peer;
-    // fds: the program's end of the doorbell (first: accept() gives the lowest number), the conduit's memory
+    uint32_t flags = 0;  // accepted_flag
+    uint32_t spare = 0;
+    // fds: the program's end of the doorbell (first: accept() gives the lowest number), the conduit's memory, the end
+    // page
 };
 
 static_assert(sizeof(hello_msg) == 56 && sizeof(welcome_msg) == 208 && sizeof(request_msg) == 24 &&
-              sizeof(reply_msg) == 32 && sizeof(accepted_msg) == 64);
+              sizeof(reply_msg) == 32 && sizeof(accepted_msg) == 72);
 
 inline constexpr size_t fds_max = 4;
 

@@ -40,16 +40,18 @@ bool parse_port(std::string_view text, uint16_t& out) noexcept {
     return ec == std::errc{} && end == text.data() + text.size();
 }
 
+constexpr std::string_view local_words[] = {"remote", "local"};
+
 bool parse_route(std::string_view text, route& r) noexcept {
     auto name = next(text, ' '), program = next(text, ' '), who = next(text, ' '), addresses = next(text, ' '),
-         ports = next(text, ' '), way = next(text, ' '), without = next(text, ' ');
+         ports = next(text, ' '), way = next(text, ' '), without = next(text, ' '), cut = next(text, ' ');
     auto first = next(ports, '-');
     auto p = base::parse_prefix(addresses);
     auto ro = parse_role(who);
     auto vi = parse_via(way);
     auto fa = parse_fallback(without);
     if (!valid_word(name, route_name_bytes) || !valid_word(program, route_program_bytes) || !p || !ro || !vi || !fa ||
-        !text.empty() || !parse_port(first, r.port_first) || !parse_port(ports, r.port_last)) {
+        (cut != local_words[0] && cut != local_words[1]) || !text.empty() || !parse_port(first, r.port_first) || !parse_port(ports, r.port_last)) {
         return false;
     }
     copy_word(r.name, name);
@@ -58,6 +60,7 @@ bool parse_route(std::string_view text, route& r) noexcept {
     r.addresses = *p;
     r.way = *vi;
     r.without_daemon = *fa;
+    r.local = cut == local_words[1];
     return true;
 }
 
@@ -128,6 +131,8 @@ std::string to_text(const route_table& t) {
         out += to_text(r.way);
         out += ' ';
         out += to_text(r.without_daemon);
+        out += ' ';
+        out += local_words[r.local ? 1 : 0];
     }
     return out;
 }

@@ -30,6 +30,7 @@ struct route {
     uint16_t port_last = 65535;
     via way = via::posix;
     fallback without_daemon = fallback::posix;
+    bool local = true;  // memory to memory, where both ends are programs of one daemon
 
     std::string_view name_text() const noexcept { return name.data(); }
     std::string_view program_text() const noexcept { return program.data(); }
@@ -62,7 +63,7 @@ std::optional<fallback> parse_fallback(std::string_view) noexcept;
 bool valid_word(std::string_view text, size_t bytes) noexcept;
 
 // The compact form in which `vmsgr run` hands routes to the library ($VMSGR_ROUTES):
-// "name program role prefix first-last via fallback;..." parse allocates nothing.
+// "name program role prefix first-last via fallback local|remote;..." parse allocates nothing.
 std::string to_text(const route_table&);
 bool parse_routes(std::string_view text, route_table& out) noexcept;
 

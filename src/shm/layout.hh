@@ -13,7 +13,7 @@ namespace vmsgr::shm {
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 
-inline constexpr uint16_t layout_version = 1;
+inline constexpr uint16_t layout_version = 2;
 inline constexpr size_t cache_line = 64;
 inline constexpr size_t page = 4096;
 
@@ -49,8 +49,8 @@ struct ring_words {
 static_assert(sizeof(ring_words) == 3 * cache_line);
 static_assert(offsetof(ring_words, tail) == 64 && offsetof(ring_words, consumer_waits) == 128);
 
-// End 0 is the program that connected or accepted; end 1 is the daemon (or, for a local conduit, the accepting
-// program). End e produces into ring[e] and consumes ring[1 - e].
+// End 0 is the program that connected or accepted; end 1 is the daemon, or, in a local conduit, the program that
+// accepted. End e produces into ring[e] and consumes ring[1 - e].
 enum conduit_status : uint32_t {
     conduit_connecting = 0,
     conduit_established = 1,
@@ -61,6 +61,7 @@ enum end_flag : uint32_t {
     end_accepted = 1,       // the program has taken it from the accept queue
     end_read_shut = 2,      // shutdown(SHUT_RD)
     end_recalled = 4,       // the program took the kernel socket back: the daemon lets go of it without a word
+    end_left = 8,           // its last holder has closed it, and said so in its ring before (fin or reset)
 };
 
 struct conduit_header {
@@ -77,20 +78,21 @@ struct conduit_header {
     base::address local;
     base::address peer;
 
-    // End 0 writes.
-    alignas(cache_line) std::atomic<uint32_t> end0_flags;
+    // Each end writes its own (end_flag).
+    struct alignas(cache_line) end_word {
+        std::atomic<uint32_t> flags;
+    } end[2];
 
     ring_words ring[2];
 };
-static_assert(sizeof(conduit_header) == 3 * cache_line + 2 * sizeof(ring_words));
+static_assert(sizeof(conduit_header) == 4 * cache_line + 2 * sizeof(ring_words));
 static_assert(sizeof(conduit_header) <= page);
 
 inline constexpr uint16_t conduit_header_bytes = page;
-// Behind the rings lies one page that belongs to end 0 alone, shared among the program and its own forks and execs:
-// the private indices and locks of descriptors that more than one process may hold. The daemon does not map it.
+constexpr size_t conduit_bytes(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
+// Each program's end has a page in a memfd of its own, shared among the program and its own forks and execs: the
+// private indices and locks of descriptors that more than one process may hold. The other end never has it.
 inline constexpr size_t end_page_bytes = page;
-constexpr size_t rings_end(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
-constexpr size_t conduit_bytes(uint32_t ring_bytes) { return rings_end(ring_bytes) + end_page_bytes; }
 
 // --- session: one attached process ---------------------------------------------------------------------------
 
@@ -101,13 +103,19 @@ inline constexpr size_t name_bytes = 32;
 // The program's threads race for slots with compare-exchange on `state`.
 enum slot_state : uint32_t { slot_free = 0, slot_filling = 1, slot_posted = 2 };
 
+enum listen_flag : uint32_t {
+    listen_no_local = 1,  // its route takes no local connections
+};
+
 struct listen_job {
     std::atomic<uint32_t> state;
     int32_t fd;  // the program's number for it, for people
     uint64_t key;
     base::address local;
     char route[name_bytes];
-    uint8_t spare[24];
+    uint32_t flags;  // listen_flag
+    uint32_t backlog;
+    uint8_t spare[16];
 };
 static_assert(sizeof(listen_job) == 96 && offsetof(listen_job, route) == 40);
 
@@ -118,7 +126,9 @@ struct connect_job {
     base::address peer;
     char route[name_bytes];
     uint32_t ring_bytes;
-    uint8_t spare[20];
+    uint32_t spare0;
+    uint64_t listener;  // key of the listener that gets it directly (local); 0: the daemon carries the socket
+    uint8_t spare[8];
 };
 static_assert(sizeof(connect_job) == 96 && offsetof(connect_job, route) == 40);
 
@@ -160,5 +170,45 @@ struct session_segment {
     connected_entry connected[connected_slots];
 };
 static_assert(offsetof(session_segment, listen) == 128);
+
+// --- the listeners of a daemon, which every attached program may read -----------------------------------------
+
+inline constexpr uint64_t registry_magic = 0x74736967'65725673;  // "sVregist"
+inline constexpr uint32_t registry_slots = 4096;
+
+enum listening_flag : uint32_t {
+    listening_v4_too = 1,  // an IPv6 wildcard that takes IPv4 as well
+};
+
+// The daemon alone writes. key == 0: free. A reader copies the rest and then looks whether the key is still the same.
+struct alignas(cache_line) listening_entry {
+    std::atomic<uint64_t> key;
+    uint64_t netns;  // SO_NETNS_COOKIE of the listening socket
+    base::address address;
+    uint32_t flags;
+    uint32_t backlog;
+    std::atomic<uint32_t> waiting;  // connections not told to the program yet
+
+    // How well it takes a connection to this address (unmapped), as the kernel ranks listeners; 0: not at all.
+    int score_for(const base::address& to) const noexcept {
+        base::address own = address.unmapped();
+        if (own == to) {
+            return 3;
+        }
+        bool takes = own.family == to.family || (own.family == AF_INET6 && (flags & listening_v4_too) != 0);
+        return own.is_any() && takes ? (own.family == to.family ? 2 : 1) : 0;
+    }
+};
+static_assert(sizeof(listening_entry) == cache_line);
+
+struct listening_registry {
+    uint64_t magic;
+    uint16_t version;
+    uint16_t spare0;
+    uint32_t bytes;
+    std::atomic<uint32_t> used;  // entries from here on were never used
+    alignas(cache_line) listening_entry entry[registry_slots];
+};
+static_assert(offsetof(listening_registry, entry) == cache_line);
 
 }  // namespace vmsgr::shm

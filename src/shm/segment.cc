@@ -43,7 +43,9 @@ mapping::~mapping() {
     }
 }
 
-base::result<base::unique_fd> create_sealed(const char* name, size_t bytes) {
+namespace {
+
+base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
     constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     // Kernels before 6.3 do not know MFD_NOEXEC_SEAL; later ones warn without it.
     base::unique_fd fd(::memfd_create(name, flags | MFD_NOEXEC_SEAL));
@@ -56,10 +58,48 @@ base::result<base::unique_fd> create_sealed(const char* name, size_t bytes) {
     if (::ftruncate(fd.get(), off_t(bytes)) != 0) {
         return std::unexpected(os_error("ftruncate of shared memory"));
     }
-    if (sys::fcntl(fd.get(), F_ADD_SEALS, needed_seals) != 0) {
+    return fd;
+}
+
+base::result<mapping> map(int fd, size_t bytes, int protection) {
+    void* at = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) {
+        return std::unexpected(os_error("mmap of shared memory"));
+    }
+    return mapping(static_cast<std::byte*>(at), bytes);
+}
+
+}  // namespace
+
+base::result<base::unique_fd> create_sealed(const char* name, size_t bytes) {
+    auto fd = create_unsealed(name, bytes);
+    if (fd && sys::fcntl(fd->get(), F_ADD_SEALS, needed_seals) != 0) {
         return std::unexpected(os_error("sealing shared memory"));
     }
     return fd;
+}
+
+base::result<new_page> create_published(const char* name, size_t bytes) {
+    auto fd = create_unsealed(name, bytes);
+    if (!fd) {
+        return std::unexpected(fd.error());
+    }
+    auto ours = map(fd->get(), bytes, PROT_READ | PROT_WRITE);
+    if (!ours) {
+        return std::unexpected(ours.error());
+    }
+    // From here on nobody can map it for writing, nor write to it: our mapping is the only one that can.
+    if (sys::fcntl(fd->get(), F_ADD_SEALS, needed_seals | F_SEAL_FUTURE_WRITE) != 0) {
+        return std::unexpected(os_error("sealing shared memory"));
+    }
+    return new_page{std::move(*fd), std::move(*ours)};
+}
+
+base::result<mapping> map_published(int fd, size_t bytes) {
+    if (auto found = sealed_size(fd, bytes, bytes); !found) {
+        return std::unexpected(found.error());
+    }
+    return map(fd, bytes, PROT_READ);
 }
 
 base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
@@ -83,16 +123,11 @@ base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
     return size_t(st.st_size);
 }
 
-base::result<mapping> map_sealed(int fd, size_t bytes, size_t size) {
-    size_t whole = size != 0 ? size : bytes;
-    if (auto found = sealed_size(fd, whole, whole); !found) {
+base::result<mapping> map_sealed(int fd, size_t bytes) {
+    if (auto found = sealed_size(fd, bytes, bytes); !found) {
         return std::unexpected(found.error());
     }
-    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (at == MAP_FAILED) {
-        return std::unexpected(os_error("mmap of shared memory"));
-    }
-    return mapping(static_cast<std::byte*>(at), bytes);
+    return map(fd, bytes, PROT_READ | PROT_WRITE);
 }
 
 bool valid_ring_bytes(uint64_t n) noexcept {
@@ -125,12 +160,12 @@ base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
     return c;
 }
 
-base::result<conduit> open_conduit(int fd, uint64_t ring_limit, end whose) {
+base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
     auto size = sealed_size(fd, conduit_bytes(ring_bytes_min), conduit_bytes(ring_bytes_max));
     if (!size) {
         return std::unexpected(size.error());
     }
-    uint64_t ring_bytes = (*size - conduit_header_bytes - end_page_bytes) / 2;
+    uint64_t ring_bytes = (*size - conduit_header_bytes) / 2;
     if (!valid_ring_bytes(ring_bytes) || conduit_bytes(uint32_t(ring_bytes)) != *size) {
         return base::fail(EINVAL, "a conduit of " + std::to_string(*size) + " bytes has no two whole rings");
     }
@@ -138,7 +173,7 @@ base::result<conduit> open_conduit(int fd, uint64_t ring_limit, end whose) {
         return base::fail(ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " +
                                        std::to_string(ring_limit));
     }
-    auto map = map_sealed(fd, whose == end::program ? *size : rings_end(uint32_t(ring_bytes)), *size);
+    auto map = map_sealed(fd, *size);
     if (!map) {
         return std::unexpected(map.error());
     }
@@ -151,5 +186,19 @@ base::result<conduit> open_conduit(int fd, uint64_t ring_limit, end whose) {
     }
     return c;
 }
+
+base::result<new_page> create_end_page() {
+    auto fd = create_sealed("vmsgr-end", end_page_bytes);
+    if (!fd) {
+        return std::unexpected(fd.error());
+    }
+    auto map = open_end_page(fd->get());
+    if (!map) {
+        return std::unexpected(map.error());
+    }
+    return new_page{std::move(*fd), std::move(*map)};
+}
+
+base::result<mapping> open_end_page(int fd) { return map_sealed(fd, end_page_bytes); }
 
 }  // namespace vmsgr::shm

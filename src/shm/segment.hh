@@ -30,9 +30,8 @@ public:
 };
 
 base::result<base::unique_fd> create_sealed(const char* name, size_t bytes);
-// Maps the first `bytes` of a memfd that somebody sent: checks seals and that its size is exactly `bytes`, or `size`
-// where that is given.
-base::result<mapping> map_sealed(int fd, size_t bytes, size_t size = 0);
+// Maps a memfd that somebody sent: checks seals and that its size is exactly `bytes`.
+base::result<mapping> map_sealed(int fd, size_t bytes);
 // The size of a sealed memfd, if it has the seals and lies within [min, max].
 base::result<size_t> sealed_size(int fd, size_t min, size_t max);
 
@@ -41,7 +40,6 @@ struct conduit {
     mapping map;
     uint64_t capacity = 0;  // of each ring; checked, private
 
-    std::byte* end_page() const noexcept { return map.data() + rings_end(uint32_t(capacity)); }  // end 0 only
     conduit_header& header() const noexcept { return *reinterpret_cast<conduit_header*>(map.data()); }
     std::byte* ring_data(int ring) const noexcept {
         return map.data() + conduit_header_bytes + (ring != 0 ? capacity : 0);
@@ -55,9 +53,19 @@ struct new_conduit {
     conduit memory;
 };
 base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key);
-// Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours. The end page
-// is mapped only for end 0.
-enum class end : uint8_t { program = 0, daemon = 1 };
-base::result<conduit> open_conduit(int fd, uint64_t ring_limit, end whose);
+// Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours.
+base::result<conduit> open_conduit(int fd, uint64_t ring_limit);
+
+// A program's end page (end_page_bytes, zero): its memory and its mapping.
+struct new_page {
+    base::unique_fd fd;
+    mapping memory;
+};
+base::result<new_page> create_end_page();
+base::result<mapping> open_end_page(int fd);
+
+// Memory that only its maker writes: whoever gets the descriptor maps it for reading.
+base::result<new_page> create_published(const char* name, size_t bytes);
+base::result<mapping> map_published(int fd, size_t bytes);
 
 }  // namespace vmsgr::shm

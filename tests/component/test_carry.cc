@@ -156,7 +156,7 @@ TEST(carry, borrowed_socket_is_the_connection_itself) {
     EXPECT_EQ(c.ask_for(proto::kind::borrow, conn.key + 2), -ENOENT);
 
     base::unique_fd memory(c.ask_for(proto::kind::adopt, conn.key));
-    auto same = shm::open_conduit(memory.get(), shm::ring_bytes_max, shm::end::program);
+    auto same = shm::open_conduit(memory.get(), shm::ring_bytes_max);
     ASSERT_TRUE(same);
     EXPECT_EQ(same->header().key, conn.key);
 }

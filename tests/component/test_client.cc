@@ -156,7 +156,7 @@ void conn::shut_write() {
 }
 
 void conn::shut_both() {
-    header().end0_flags.fetch_or(shm::end_read_shut);
+    header().end[0].flags.fetch_or(shm::end_read_shut);
     sender().set_flags(shm::ring_fin);
     ::shutdown(fd.get(), SHUT_RDWR);
 }
@@ -199,7 +199,7 @@ client::client(const std::string& socket, proto::session_kind kind, const char* 
     if (int e = proto::receive_with_fds(control.get(), &welcome, sizeof welcome, 0, got); e != 0) {
         fail("welcome", e);
     }
-    if (got.fd_count == 1) {
+    if (got.fd_count == 2) {
         segment = std::move(shm::map_sealed(got.fds[0].get(), welcome.segment_bytes).value());
     }
 }
@@ -230,7 +230,7 @@ int client::ask_for(proto::kind what, uint64_t key) {
     if (int e = proto::receive_with_fds(control.get(), &r, sizeof r, 0, got); e != 0) {
         fail("a reply", e);
     }
-    return got.fd_count == 1 ? got.fds[0].release() : -r.status;
+    return got.fd_count != 0 ? got.fds[0].release() : -r.status;
 }
 
 bool client::closed(int limit_ms) const { return (poll_fd(control.get(), 0, limit_ms) & POLLHUP) != 0; }
@@ -239,6 +239,7 @@ void client::post_connect(uint32_t slot, uint64_t key, const base::address& peer
     auto& job = jobs().connect[slot];
     job.key = key;
     job.peer = peer;
+    job.listener = 0;
     job.fd = fds.empty() ? -1 : fds.back();
     strcpy(job.route, "all");
     job.state.store(shm::slot_posted, std::memory_order_release);
@@ -246,6 +247,10 @@ void client::post_connect(uint32_t slot, uint64_t key, const base::address& peer
     m.what = proto::kind::connect;
     m.slot = slot;
     m.key = key;
+    auto page = std::move(shm::create_end_page().value());
+    if (fds.size() == 3) {
+        fds.push_back(page.fd.get());
+    }
     proto::send_with_fds(control.get(), &m, sizeof m, fds, 0);
 }
 
@@ -303,12 +308,12 @@ std::optional<conn> take_accepted(int listener_bell, int limit_ms) {
     }
     proto::accepted_msg m;
     proto::received got;
-    if (proto::receive_with_fds(listener_bell, &m, sizeof m, MSG_DONTWAIT, got) != 0 || got.fd_count != 2) {
+    if (proto::receive_with_fds(listener_bell, &m, sizeof m, MSG_DONTWAIT, got) != 0 || got.fd_count != 3) {
         return std::nullopt;
     }
     conn c;
     c.fd = std::move(got.fds[0]);
-    c.memory = std::move(shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max, shm::end::program).value());
+    c.memory = std::move(shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max).value());
     c.key = m.key;
     c.slot = m.slot;
     c.local = m.local;

@@ -36,7 +36,7 @@ public:
     shm::ring_receiver receiver() { return {header().ring[1], memory.ring_data(1), memory.capacity, rx_state}; }
     shm::bell bell() const { return shm::bell(fd.get()); }
 
-    void mark_accepted() { header().end0_flags.fetch_or(shm::end_accepted); }
+    void mark_accepted() { header().end[0].flags.fetch_or(shm::end_accepted); }
     // Poll bits of the doorbell, at most limit_ms after now.
     short poll(short events, int limit_ms = 5000) const;
     // Up to n bytes into the ring without waiting.

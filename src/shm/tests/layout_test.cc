@@ -21,11 +21,11 @@ TEST(layout, conduit_is_as_the_protocol_page_says) {
     EXPECT_EQ(offsetof(conduit_header, error), 68u);
     EXPECT_EQ(offsetof(conduit_header, local), 72u);
     EXPECT_EQ(offsetof(conduit_header, peer), 96u);
-    EXPECT_EQ(offsetof(conduit_header, end0_flags), 128u);
-    EXPECT_EQ(offsetof(conduit_header, ring), 192u);
-    EXPECT_EQ(sizeof(conduit_header), 576u);
+    EXPECT_EQ(offsetof(conduit_header, end), 128u);
+    EXPECT_EQ(offsetof(conduit_header, ring), 256u);
+    EXPECT_EQ(sizeof(conduit_header), 640u);
     EXPECT_EQ(conduit_header_bytes, 4096);
-    EXPECT_EQ(conduit_bytes(65536), 8192u + 2 * 65536);
+    EXPECT_EQ(conduit_bytes(65536), 4096u + 2 * 65536);
 }
 
 TEST(layout, ring_words_are_as_the_protocol_page_says) {

@@ -1,0 +1,96 @@
+#include "client/options.hh"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "base/unique_fd.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+base::unique_fd fresh_socket(int family) noexcept {
+    return base::unique_fd(sys::socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+}
+
+}  // namespace
+
+void option_list::note(int level, int name, const void* value, socklen_t bytes) noexcept {
+    if (bytes > option_bytes_max || value == nullptr) {
+        return;
+    }
+    uint32_t count = std::min(_count, options_max);
+    uint32_t at = 0;
+    while (at < count && (_sets[at].level != level || _sets[at].name != name)) {
+        ++at;
+    }
+    if (at == options_max) {
+        return;
+    }
+    // A repeated one goes to the end: options may depend on each other.
+    if (at < count) {
+        std::copy(_sets.begin() + at + 1, _sets.begin() + count, _sets.begin() + at);
+        --count;
+    }
+    option_set& s = _sets[count];
+    s = {level, name, bytes, {}};
+    memcpy(s.value.data(), value, bytes);
+    _count = count + 1;
+}
+
+bool option_list::find(int level, int name, void* value, socklen_t& bytes) const noexcept {
+    for (uint32_t i = 0; i < std::min(_count, options_max); ++i) {
+        const option_set& s = _sets[i];
+        if (s.level == level && s.name == name) {
+            bytes = std::min({bytes, s.bytes, option_bytes_max});
+            memcpy(value, s.value.data(), bytes);
+            return true;
+        }
+    }
+    return false;
+}
+
+int option_list::set(int family, int level, int name, const void* value, socklen_t bytes) noexcept {
+    auto socket = fresh_socket(family);
+    if (!socket) {
+        note(level, name, value, bytes);  // no descriptor is free: believed
+        return 0;
+    }
+    int r = sys::setsockopt(socket.get(), level, name, value, bytes);
+    if (r == 0) {
+        note(level, name, value, bytes);
+    }
+    return r;
+}
+
+int option_list::get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept {
+    auto socket = fresh_socket(family);
+    if (!socket) {
+        if (value == nullptr || bytes == nullptr) {
+            errno = EFAULT;
+            return -1;
+        }
+        socklen_t whole = *bytes;
+        if (!find(level, name, value, whole)) {
+            memset(value, 0, whole);
+        }
+        *bytes = whole;
+        return 0;
+    }
+    for (uint32_t i = 0; i < std::min(_count, options_max); ++i) {
+        const option_set& s = _sets[i];
+        sys::setsockopt(socket.get(), s.level, s.name, s.value.data(), std::min(s.bytes, option_bytes_max));
+    }
+    int r = sys::getsockopt(socket.get(), level, name, value, bytes);
+    if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *bytes != 0) {
+        *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;
+    }
+    return r;
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,39 @@
+// Socket options of a connection that has no kernel socket behind it. What the program sets is tried on a fresh TCP
+// socket, whose verdict is the answer, and remembered; what it asks for is asked of a fresh socket on which everything
+// remembered was set again. So values, defaults, lengths and errors are the kernel's own, without a table of options.
+//
+// Plain values in memory that forks share. Any thread; a race of two setsockopt() on one socket leaves one of them.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cstdint>
+
+namespace vmsgr::client {
+
+inline constexpr uint32_t options_max = 24;
+inline constexpr uint32_t option_bytes_max = 20;
+
+struct option_set {
+    int32_t level;
+    int32_t name;
+    uint32_t bytes;
+    std::array<uint8_t, option_bytes_max> value;
+};
+
+class option_list {
+    uint32_t _count = 0;
+    std::array<option_set, options_max> _sets{};
+
+public:
+    // Longer values, and more than options_max of them, are forgotten.
+    void note(int level, int name, const void* value, socklen_t bytes) noexcept;
+    // False: never set.
+    bool find(int level, int name, void* value, socklen_t& bytes) const noexcept;
+    // As the system calls of these names do on a connected TCP socket of this family.
+    int set(int family, int level, int name, const void* value, socklen_t bytes) noexcept;
+    int get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept;
+};
+
+}  // namespace vmsgr::client

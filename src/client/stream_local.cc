@@ -1,0 +1,89 @@
+// What a kernel does at the ends of a TCP connection, between two programs that share a conduit: nobody else sees both
+// ends. A program that closes says so in its ring; one that is killed, or exits, shows it by its doorbell's hang-up.
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "base/sys.hh"
+#include "client/stream.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::client {
+
+// The doorbell has hung up, and neither fin nor reset stands in the ring. The daemon leaves so only when it dies.
+// Another program was killed, or exited: what it has not read decides between reset and end of file, as in the kernel.
+void stream::other_end_gone() noexcept {
+    if (is_local()) {
+        auto& h = header();
+        bool accepted = out() == 1 || (h.end[in()].flags.load(std::memory_order_acquire) & shm::end_accepted) != 0;
+        auto& ring = h.ring[out()];
+        if (accepted && ring.head.load(std::memory_order_acquire) == ring.tail.load(std::memory_order_acquire)) {
+            _page->other_gone.store(1, std::memory_order_release);
+            return;
+        }
+    }
+    break_with(ECONNRESET);
+}
+
+// Does anybody take what is sent now?
+stream::listens stream::other_listens() const noexcept {
+    if (!is_local()) {
+        return listens::yes;
+    }
+    uint32_t there = header().end[in()].flags.load(std::memory_order_relaxed);
+    if (__builtin_expect((there & (shm::end_left | shm::end_read_shut)) == 0, 1)) {
+        return _page->other_gone.load(std::memory_order_relaxed) == 0 ? listens::yes : listens::gone;
+    }
+    bool finished = (receiver().flags() & shm::ring_fin) != 0;
+    return (there & shm::end_left) != 0 || finished ? listens::gone : listens::not_any_more;
+}
+
+// The other program has closed: its kernel would take these bytes, and answer with a reset, which the next call and
+// poll show. That end of the doorbell may lie among our own tokens (leave); with them taken, the kernel hangs up.
+void stream::send_into_nothing(int fd) noexcept {
+    break_with(EPIPE);
+    shm::bell b(fd);
+    while (b.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
+    }
+}
+
+void stream::leave(int fd) noexcept {
+    if (!is_local() || _page->holders.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+        return;
+    }
+    auto s = sender();
+    linger how{};
+    socklen_t len = sizeof how;
+    bool abort = _page->options.find(SOL_SOCKET, SO_LINGER, &how, len) && how.l_onoff != 0 && how.l_linger == 0;
+    if (broken()) {
+        flags().fetch_or(shm::end_left, std::memory_order_release);
+        return;
+    }
+    if (abort || unread_bytes() != 0) {
+        s.reset(ECONNRESET);
+        flags().fetch_or(shm::end_left, std::memory_order_release);
+        return;  // the hang-up follows, and tokens that lie unread here make it an error
+    }
+    bool had_shut = _page->shut_write.exchange(1, std::memory_order_acq_rel) != 0;
+    bool other_finished = (receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load() != 0;
+    s.set_flags(shm::ring_fin);
+    flags().fetch_or(shm::end_left, std::memory_order_release);
+    if (!had_shut && !other_finished) {
+        // TCP shows an end of file now, and a hang-up only when the other side has closed as well. So our end stays
+        // open, in a message that lies at the other end until that is closed.
+        if (proto::send_with_fds(fd, &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT) == 0) {
+            ::syscall(SYS_shutdown, fd, SHUT_WR);
+            return;
+        }
+    }
+    shm::bell b(fd);
+    while (b.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
+    }
+}
+
+void stream::abandon() noexcept {
+    sender().reset(ECONNRESET);
+    flags().fetch_or(shm::end_left, std::memory_order_release);
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,43 @@
+// Where programs of this daemon listen, published to all of them in memory that only we can write: a connecting program
+// finds by itself that its peer is one of ours. One for the daemon; any shard.
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "shm/segment.hh"
+
+namespace vmsgr::net {
+
+class registry {
+    std::mutex _mutex;  // for listen and close, never for data or for a connect's search
+    base::unique_fd _fd;
+    shm::mapping _map;
+    struct place {
+        uint32_t slot;
+        unsigned shard;
+    };
+    std::unordered_map<uint64_t, place> _by_key;
+    std::vector<uint32_t> _free;
+
+public:
+    // Throws std::system_error when there is no memory.
+    registry();
+    int fd() const noexcept { return _fd.get(); }
+
+    // False: no slot is left; programs reach this listener by TCP then. `socket` listens.
+    bool publish(uint64_t key, unsigned shard, int socket, uint32_t backlog);
+    void retract(uint64_t key) noexcept;
+    // Connections that wait to be told to the program of this listener.
+    void show_waiting(uint64_t key, uint32_t n) noexcept;
+    std::optional<unsigned> shard_of(uint64_t key);
+
+private:
+    shm::listening_registry& memory() const noexcept {
+        return *reinterpret_cast<shm::listening_registry*>(_map.data());
+    }
+};
+
+}  // namespace vmsgr::net
