@@ -54,7 +54,7 @@ stream stream::adopt(shm::conduit memory, shm::mapping page) noexcept {
     if (s._page->magic.load(std::memory_order_acquire) != end_page_magic) {
         s._page = nullptr;
     } else {
-        s._page->holders.fetch_add(1, std::memory_order_relaxed);
+        s.share();
     }
     return s;
 }
@@ -99,11 +99,8 @@ phase stream::current() noexcept {
 
 int stream::take_error(int fd) noexcept {
     current();
-    if (!broken() && is_local()) {
-        int ignored = 0;
-        if (shm::look_at_bell(fd, false, ignored) == shm::bell_look::hangup) {
-            other_end_gone();
-        }
+    if (!broken() && is_local() && hung_up(fd)) {
+        other_end_gone();
     }
     int err = _page->error.exchange(0, std::memory_order_acq_rel);
     if (err != 0) {
@@ -204,10 +201,7 @@ int stream::shutdown(int fd, int how) noexcept {
             pthread_mutex_unlock(&_page->send_lock);
         }
     }
-    // The other end sees RDHUP or HUP. A program at it could not ring any more if reading alone were shut.
-    if (!is_local() || how != SHUT_RD) {
-        ::syscall(SYS_shutdown, fd, how);
-    }
+    ::syscall(SYS_shutdown, fd, how);  // the other end sees RDHUP or HUP
     return 0;
 }
 

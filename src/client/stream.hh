@@ -59,6 +59,7 @@ struct end_page {
     uint16_t which;                    // end 0 or 1 of the conduit
     far_end other;
     std::atomic<uint32_t> holders;     // processes, and descriptors under way, that may use this end; rather too many
+    std::atomic<uint32_t> shared;      // holders was ever more than one
     std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
     option_list options;               // local: what the program has set
 };
@@ -123,7 +124,10 @@ public:
 
     // Before the number is closed that was this process's last for it: the last holder says goodbye to another
     // program, by what it left unread and by SO_LINGER. The daemon needs no word.
-    void leave(int fd) noexcept;
+    // may_linger: no epoll set shows the number any more, so its open file may outlive it.
+    void leave(int fd, bool may_linger) noexcept;
+    // Another process gets this end, by fork or with a message.
+    void share() noexcept;
     // connect(AF_UNSPEC): the other program sees a reset.
     void abandon() noexcept;
 
@@ -144,7 +148,8 @@ private:
     int wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexcept;
     void other_end_gone() noexcept;
     enum class listens : uint8_t { yes, not_any_more, gone };
-    listens other_listens() const noexcept;
+    listens other_listens(int fd) const noexcept;
+    bool hung_up(int fd) const noexcept;
     void send_into_nothing(int fd) noexcept;
     enum class empty : uint8_t { more, end, failed };
     empty at_empty(int fd, bool partly_done, int& err) noexcept;

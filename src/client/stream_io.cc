@@ -21,6 +21,7 @@ namespace {
 constexpr size_t step_bytes = 64u << 10;
 // A token with nothing in the ring is spurious now and then (another reader was faster), never for long.
 constexpr int spurious_max = 1000;
+constexpr int own_shutdown_ms = 50;
 
 ssize_t fail(int err) noexcept {
     errno = err;
@@ -129,8 +130,16 @@ int stream::wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexce
         if (deadline_ms > 0) {
             left = int(std::max<int64_t>(deadline_ms - now_ms(), 0));
         }
+        // In a local conduit nobody answers our own shutdown(SHUT_WR) by another thread.
+        bool looks_again = is_local() && (left < 0 || left > own_shutdown_ms);
         pollfd p{fd, POLLOUT, 0};
-        int r = sys::poll(&p, 1, left);
+        int r = sys::poll(&p, 1, looks_again ? own_shutdown_ms : left);
+        if (r == 0 && looks_again) {
+            if (_page->shut_write.load(std::memory_order_acquire) != 0) {
+                return 0;
+            }
+            continue;
+        }
         if (r == 0) {
             return EAGAIN;
         }
@@ -206,10 +215,8 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
             if (done == wanted) {
                 return ssize_t(done);
             }
-            if (listens there = other_listens(); there != listens::yes) {
-                if (there == listens::gone) {
-                    send_into_nothing(fd);
-                }
+            if (is_local() && other_listens(fd) == listens::gone) {
+                send_into_nothing(fd);
                 return ssize_t(wanted);
             }
             size_t free = 0;
@@ -235,6 +242,9 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
                 }
             }
             // Exactly full now: poll must not show OUT before there is room.
+            if (free == 0 && is_local() && other_listens(fd) == listens::not_any_more) {
+                return ssize_t(wanted);  // after its shutdown(SHUT_RD) the other program cannot be rung
+            }
             if (ring.await_space(bell, room) != shm::look::ok) {
                 break_with(EPROTO);
                 room = true;

@@ -25,29 +25,48 @@ void stream::other_end_gone() noexcept {
     break_with(ECONNRESET);
 }
 
-// Does anybody take what is sent now?
-stream::listens stream::other_listens() const noexcept {
-    if (!is_local()) {
-        return listens::yes;
+// Every holder of the other end is gone: HUP without our own shutdown.
+bool stream::hung_up(int fd) const noexcept {
+    if (_page->shut_write.load(std::memory_order_acquire) != 0) {
+        return false;
     }
+    pollfd p{fd, 0, 0};
+    return sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
+}
+
+// Does anybody take what is sent now?
+stream::listens stream::other_listens(int fd) const noexcept {
     uint32_t there = header().end[in()].flags.load(std::memory_order_relaxed);
-    if (__builtin_expect((there & (shm::end_left | shm::end_read_shut)) == 0, 1)) {
+    bool finished = (receiver().flags() & shm::ring_fin) != 0;
+    if (__builtin_expect((there & (shm::end_left | shm::end_read_shut)) == 0 && !finished, 1)) {
         return _page->other_gone.load(std::memory_order_relaxed) == 0 ? listens::yes : listens::gone;
     }
-    bool finished = (receiver().flags() & shm::ring_fin) != 0;
-    return (there & shm::end_left) != 0 || finished ? listens::gone : listens::not_any_more;
+    if ((there & shm::end_left) != 0 || ((there & shm::end_read_shut) != 0 && finished)) {
+        return listens::gone;
+    }
+    if ((there & shm::end_read_shut) != 0) {
+        return listens::not_any_more;
+    }
+    return hung_up(fd) ? listens::gone : listens::yes;  // it has half closed, and may have ended since
 }
 
 // The other program has closed: its kernel would take these bytes, and answer with a reset, which the next call and
-// poll show. That end of the doorbell may lie among our own tokens (leave); with them taken, the kernel hangs up.
+// poll show. That end of the doorbell may lie among our own tokens (leave); with them taken it closes, and a token that
+// it has not read makes the hang-up an error.
 void stream::send_into_nothing(int fd) noexcept {
     break_with(EPIPE);
     shm::bell b(fd);
+    b.send_token();
     while (b.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
     }
 }
 
-void stream::leave(int fd) noexcept {
+void stream::share() noexcept {
+    _page->shared.store(1, std::memory_order_relaxed);
+    _page->holders.fetch_add(1, std::memory_order_relaxed);
+}
+
+void stream::leave(int fd, bool may_linger) noexcept {
     if (!is_local() || _page->holders.fetch_sub(1, std::memory_order_acq_rel) != 1) {
         return;
     }
@@ -68,7 +87,7 @@ void stream::leave(int fd) noexcept {
     bool other_finished = (receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load() != 0;
     s.set_flags(shm::ring_fin);
     flags().fetch_or(shm::end_left, std::memory_order_release);
-    if (!had_shut && !other_finished) {
+    if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished) {
         // TCP shows an end of file now, and a hang-up only when the other side has closed as well. So our end stays
         // open, in a message that lies at the other end until that is closed.
         if (proto::send_with_fds(fd, &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT) == 0) {

@@ -19,14 +19,19 @@ namespace {
 // Before the number is given up. The object, if this was its last number here.
 object* leave_number(int fd) noexcept {
     object* gone = nullptr;
+    bool unwatched = false;
     {
         table_lock l;
+        object* o = at_number(fd);
+        if (o != nullptr && o->what == kind::stream && o->refs == 1) {
+            unwatched = take_out_of_sets(o);
+        }
         gone = clear_number(fd);
     }
     if (gone != nullptr && gone->what == kind::listener) {
         stop_listening(gone, fd);
     } else if (gone != nullptr && gone->what == kind::stream) {
-        gone->stream.leave(fd);
+        gone->stream.leave(fd, unwatched);
     }
     return gone;
 }
@@ -162,13 +167,14 @@ VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
     if (r != 0 || !known(fd)) {
         return r;
     }
-    // Only what may still be swapped is followed: a connection that stands keeps its doorbell.
+    // Followed is what may still be swapped; and for a connection that stands, in which sets it is, for its close.
     use o(fd);
     if (o && o->what == kind::stream && event != nullptr && (event->events & EPOLLET) != 0) {
         o->stream.watch_edges();
     }
     bool final = o && o->what == kind::stream && o->stream.page().state.load() == client::phase::up;
-    if (o && (o->what == kind::socket || o->what == kind::listener || (o->what == kind::stream && !final))) {
+    bool same_set = op == EPOLL_CTL_MOD && final;
+    if (o && !same_set && (o->what == kind::socket || o->what == kind::listener || o->what == kind::stream)) {
         table_lock l;
         record_registration(epfd, op, fd, event);
     }

@@ -136,9 +136,23 @@ void note_sent(const msghdr* m) noexcept {
         if (o && o->what == kind::listener) {
             o->listener.page->holders.fetch_add(1);
         } else if (o && o->what == kind::stream) {
-            o->stream.page().holders.fetch_add(1);
+            o->stream.share();
         }
     });
+}
+
+// A spawned child may get any of ours, under any number, and nobody tells.
+void note_spawn() noexcept {
+    if (!active.load(std::memory_order_relaxed)) {
+        return;
+    }
+    table_lock l;
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        object* o = at_number(fd);
+        if (o != nullptr && o->what == kind::stream) {
+            o->stream.share();
+        }
+    }
 }
 
 char* const* environment_for_exec(char* const* envp) noexcept {

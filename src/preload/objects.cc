@@ -119,6 +119,7 @@ object* new_object(kind what) noexcept {
     o->dead = false;
     o->refs = 0;
     o->registered = 0;
+    o->unfollowed = false;
     o->options = {};
     return o;
 }
@@ -222,7 +223,7 @@ void lock_table_for_fork() noexcept {
         if (o != nullptr && o->what == kind::listener && is_first_number(o, fd)) {
             o->listener.page->holders.fetch_add(1);
         } else if (o != nullptr && o->what == kind::stream && is_first_number(o, fd)) {
-            o->stream.page().holders.fetch_add(1);
+            o->stream.share();
         }
     }
 }

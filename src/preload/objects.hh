@@ -57,6 +57,7 @@ struct object {
     bool dead = false;     // no number leads here any more; freed with the last user
     uint32_t refs = 0;     // numbers of this process
     uint32_t registered = 0;
+    bool unfollowed = false;  // in an epoll set that is not among `registrations`
     registration registrations[registrations_max];
     client::option_list options;  // set while it was a socket or a listener
     client::stream stream;

@@ -67,6 +67,14 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
     return from;
 }
 
+bool take_out_of_sets(object* o) noexcept {
+    for (uint32_t i = 0; i < o->registered; ++i) {
+        epoll_control(o->registrations[i].epfd, EPOLL_CTL_DEL, o->registrations[i].fd, nullptr);
+    }
+    o->registered = 0;
+    return !o->unfollowed;
+}
+
 void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept {
     object* o = at_number(fd);
     if (o == nullptr) {
@@ -88,6 +96,7 @@ void record_registration(int epfd, int op, int fd, const epoll_event* event) noe
     if (at == o->registered) {
         if (at == registrations_max) {
             log("descriptor %d is in more than %u epoll sets; the next ones are not followed", fd, registrations_max);
+            o->unfollowed = true;
             return;
         }
         ++o->registered;

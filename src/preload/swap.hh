@@ -15,6 +15,8 @@ using client::copy_description;
 // What fails half-way (a number that was closed meanwhile) is left out.
 object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept;
 
+// Out of every epoll set that is known to have it. False: there may be others. Under the lock.
+bool take_out_of_sets(object* o) noexcept;
 // Records what a program told an epoll descriptor about one of ours. Under the lock.
 void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept;
 

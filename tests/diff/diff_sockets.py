@@ -4,8 +4,8 @@
     diff_sockets.py --sockdiff PATH --prefix 'vmsgr run ... --' [--family 4|6|46] [--only GLOB]...
 
 The baseline (pp: both roles plain) runs twice; a scenario that differs from itself is a fault of
-the test ("flaky"). Then rp (server routed), pr (client routed) and rr, each compared with the
-baseline line by line. Differences named in the table of known ones do not fail; known ones that no
+the test ("flaky"). Then rp (server routed), pr (client routed), rr (both, through the daemon) and ll
+(both, memory to memory), each compared with the baseline line by line. Differences named in the table of known ones do not fail; known ones that no
 longer occur are reported. What differs is run twice more, and counts when it differs again.
 Exit: 0 same, 1 differs, 2 usage.
 """
@@ -24,7 +24,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROLES = ("server", "client")
-COMBOS = {"pp": (False, False), "rp": (True, False), "pr": (False, True), "rr": (True, True)}
+COMBOS = {"pp": (False, False), "rp": (True, False), "pr": (False, True), "rr": (True, True), "ll": (True, True)}
 # A difference counts when one of two more runs shows it again. Single ones are shown; on a loaded machine time-outs
 # make a few, so they fail the test only beyond this share. The same goes for the kernel differing from itself.
 CONFIRMING_RUNS = 2
@@ -143,6 +143,8 @@ def read_known(path):
 def find_known(known, name, family, combo):
     found = None
     fitting = {"*", combo, f"{combo}:{family}", f"*:{family}"}
+    if combo == "ll":
+        fitting |= {"rr", f"rr:{family}"}
     for k in known:
         if fnmatch.fnmatchcase(name, k["glob"]) and fitting.intersection(k["combos"]):
             k["chances"] += 1
@@ -179,12 +181,13 @@ def main():
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--sockdiff", required=True)
     ap.add_argument("--prefix", default="", help="what both routed roles are started with")
+    ap.add_argument("--direct-prefix", default="", help="the same for rr, with routes that say local: no")
     ap.add_argument("--server-prefix", default="")
     ap.add_argument("--client-prefix", default="")
     ap.add_argument("--family", default="46", choices=["4", "6", "46"])
     ap.add_argument("--only", action="append", default=[], metavar="GLOB")
     ap.add_argument("--skip", action="append", default=[], metavar="GLOB")
-    ap.add_argument("--combos", default=None, help="default: rp,pr,rr as far as prefixes are given")
+    ap.add_argument("--combos", default=None, help="default: rp,pr,rr,ll as far as prefixes are given")
     ap.add_argument("--jobs", type=int, default=8)
     ap.add_argument("--repeat", type=int, default=1, help="run each combination so often")
     ap.add_argument("--baseline-runs", type=int, default=2)
@@ -202,12 +205,15 @@ def main():
     server_prefix = shlex.split(args.server_prefix or args.prefix)
     client_prefix = shlex.split(args.client_prefix or args.prefix)
     if args.combos is None:
-        combos = [c for c in ("rp", "pr", "rr")
-                  if (not COMBOS[c][0] or server_prefix) and (not COMBOS[c][1] or client_prefix)]
+        combos = [c for c in ("rp", "pr", "rr", "ll")
+                  if (not COMBOS[c][0] or server_prefix) and (not COMBOS[c][1] or client_prefix)
+                  and (c != "rr" or args.direct_prefix)]
     else:
         combos = [c for c in args.combos.split(",") if c]
     if any(c not in COMBOS for c in combos):
-        ap.error("combos are pp, rp, pr, rr")
+        ap.error("combos are pp, rp, pr, rr, ll")
+    if "rr" in combos and not args.direct_prefix:
+        ap.error("rr needs --direct-prefix: otherwise its connections are local (ll)")
 
     listed = subprocess.run([sockdiff, "--list"], check=True, stdout=subprocess.PIPE, text=True)
     todo = []
@@ -226,8 +232,8 @@ def main():
     tty = sys.stderr.isatty()
 
     def run(combo, label, todo=todo):
-        prefixes = [p if routed else []
-                    for p, routed in zip((server_prefix, client_prefix), COMBOS[combo])]
+        both = [shlex.split(args.direct_prefix)] * 2 if combo == "rr" else (server_prefix, client_prefix)
+        prefixes = [p if routed else [] for p, routed in zip(both, COMBOS[combo])]
 
         def progress(n):
             if tty:

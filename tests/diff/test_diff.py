@@ -2,6 +2,7 @@
 
 VMSGR_SOCKDIFF         the sockdiff binary
 VMSGR_DIFF_PREFIX      what a routed role is started with, e.g. "vmsgr run --routes FILE --"
+VMSGR_DIFF_DIRECT_PREFIX     the same, with routes that say local: no
 VMSGR_DIFF_SERVER_PREFIX, VMSGR_DIFF_CLIENT_PREFIX     if they differ
 VMSGR_DIFF_ONLY        a glob, to run a part
 """
@@ -17,6 +18,7 @@ SOCKDIFF = os.environ.get("VMSGR_SOCKDIFF", "")
 COMMON = os.environ.get("VMSGR_DIFF_PREFIX", "")
 SERVER = os.environ.get("VMSGR_DIFF_SERVER_PREFIX", COMMON)
 CLIENT = os.environ.get("VMSGR_DIFF_CLIENT_PREFIX", COMMON)
+DIRECT = os.environ.get("VMSGR_DIFF_DIRECT_PREFIX", "")
 
 pytestmark = pytest.mark.skipif(not SOCKDIFF, reason="VMSGR_SOCKDIFF is not set")
 
@@ -40,9 +42,9 @@ def test_kernel_sockets_agree_with_themselves(baseline):
     run("--combos", "", "--baseline", baseline)
 
 
-@pytest.mark.parametrize("combo", ["rp", "pr", "rr"])
+@pytest.mark.parametrize("combo", ["rp", "pr", "rr", "ll"])
 def test_routed_sockets_behave_like_kernel_sockets(combo, baseline):
-    if not SERVER or not CLIENT:
+    if not SERVER or not CLIENT or not DIRECT:
         pytest.skip("VMSGR_DIFF_PREFIX is not set")
     run("--combos", combo, "--baseline", baseline,
-        "--server-prefix", SERVER, "--client-prefix", CLIENT)
+        "--server-prefix", SERVER, "--client-prefix", CLIENT, "--direct-prefix", DIRECT)

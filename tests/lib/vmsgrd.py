@@ -17,10 +17,11 @@ def why_not():
     return None
 
 
-def route(name, *, address=None, ports=None, program="*", role="any", via="direct", fallback="posix"):
+def route(name, *, address=None, ports=None, program="*", role="any", via="direct", fallback="posix",
+          local=None):
     """One routing rule as configuration and --routes take it."""
     return {"name": name, "program": program, "role": role, "address": address, "ports": ports, "via": via,
-            "fallback": fallback}
+            "fallback": fallback, "local": local}
 
 
 def routes_yaml(routes):
@@ -43,7 +44,7 @@ class Vmsgrd:
         self.socket = os.path.join(directory, f"{name}.sock")
         self.config = os.path.join(directory, f"{name}.yaml")
         self.log = os.path.join(directory, f"{name}.log")
-        self.process = None
+        self.process, self.routes_files = None, 0
         if not plain:
             with open(self.config, "w", encoding="ascii") as f:
                 f.write(f"socket: {self.socket}\nshards: {shards}\nmemory: {memory}\n{routes_yaml(routes)}")
@@ -67,15 +68,26 @@ class Vmsgrd:
     def pid(self):
         return self.process.pid if self.process else None
 
-    def prefix(self):
-        """Words before a program that attach it to this daemon; they exec, so its number stays."""
-        return [] if self.plain else [VMSGR, "run", "--socket", self.socket, "--"]
+    def prefix(self, routes=None):
+        """Words before a program that attach it to this daemon; they exec, so its number stays. Without routes: its."""
+        if self.plain:
+            return []
+        own = []
+        if routes is not None:
+            self.routes_files += 1
+            own = ["--routes", f"{self.config}.routes{self.routes_files}"]
+            with open(own[1], "w", encoding="ascii") as f:
+                f.write(routes_yaml(routes))
+        return [VMSGR, "run", "--socket", self.socket, *own, "--"]
 
     def status(self):
         return run_json([VMSGR, "status", "--json", "--socket", self.socket], timeout_s=10)
 
     def direct_bytes(self):
         return 0 if self.plain else self.status()["totals"]["bytes_direct"]
+
+    def local_bytes(self):
+        return 0 if self.plain else self.status()["totals"]["bytes_local"]
 
     def kill(self):
         if self.process:
