@@ -44,19 +44,21 @@ inline pieces ring_pieces(std::byte* data, uint64_t capacity, uint64_t from, siz
     return {{iovec{data + at, first}, iovec{data, n - first}}};
 }
 
-inline void full_fence() noexcept { std::atomic_thread_fence(std::memory_order_seq_cst); }
+// Found by the words' type: tests/explore runs this very code on words and fences of its own.
+inline void full_fence(const ring_words&) noexcept { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
 // The answer of a look at the other side's index.
 enum class look : uint8_t { ok, bad_index };
 
-class ring_sender {
-    ring_words* _w;
+template <typename Words>
+class basic_ring_sender {
+    Words* _w;
     std::byte* _data;
     uint64_t _capacity;
     tx_state* _st;
 
 public:
-    ring_sender(ring_words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
+    basic_ring_sender(Words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
@@ -105,7 +107,7 @@ public:
     // Sends a token when the consumer has announced that it waits.
     template <typename Bell>
     void wake(Bell& bell) noexcept {
-        full_fence();  // publish before the look; pairs with ring_receiver::settle
+        full_fence(*_w);  // publish before the look; pairs with ring_receiver::settle
         if (_w->consumer_waits.load(std::memory_order_relaxed) != 0 &&
             _w->consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
             send_token(bell);
@@ -119,7 +121,7 @@ public:
         size_t n = 0;
         for (;;) {
             // The last look comes after the last token was counted: pairs with ring_receiver::relieve.
-            full_fence();
+            full_fence(*_w);
             if (free_bytes(n) != look::ok) {
                 return look::bad_index;
             }
@@ -145,14 +147,15 @@ private:
     }
 };
 
-class ring_receiver {
-    ring_words* _w;
+template <typename Words>
+class basic_ring_receiver {
+    Words* _w;
     std::byte* _data;
     uint64_t _capacity;
     rx_state* _st;
 
 public:
-    ring_receiver(ring_words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
+    basic_ring_receiver(Words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
@@ -189,7 +192,7 @@ public:
     // this end stays readable.
     template <typename Bell>
     void relieve(Bell& bell) noexcept {
-        full_fence();  // consume before the look at the count; pairs with ring_sender::await_space
+        full_fence(*_w);  // consume before the look at the count; pairs with ring_sender::await_space
         uint32_t unread = unread_tokens(bell);
         if (unread >= 2) {
             size_t left = _st->head_seen - _st->tail;
@@ -208,7 +211,7 @@ public:
     bool settle(Bell& bell) noexcept {
         uint32_t unread = unread_tokens(bell);
         uint32_t was = _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
-        full_fence();  // announce before the look; pairs with ring_sender::wake
+        full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
         if (!has_data()) {
             if (unread != 0) {
                 take(bell, unread);
@@ -256,5 +259,8 @@ private:
         _st->tokens_taken += bell.take_tokens(std::min<uint32_t>(n, bell_tokens_max));
     }
 };
+
+using ring_sender = basic_ring_sender<ring_words>;
+using ring_receiver = basic_ring_receiver<ring_words>;
 
 }  // namespace vmsgr::shm
