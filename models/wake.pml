@@ -34,6 +34,13 @@
  *              Not empty: if `was` is 0, withdraw (exchange(0)); if it is 1 it must stay. Then read
  *              tokens_sent *again* and take all but one. Go on filling the caller's buffer: a short
  *              count promises an edge-triggered program that the next byte brings an edge.
+ *            A blocking call that spins raises its announcement, if it is a plain 1, from "any byte"
+ *              to a mark, tail + what the call still takes: the producer sends no token until head
+ *              is past it. The call must then read up to the mark, or settle the empty ring. Found
+ *              with data, an announcement that was a mark stays: beyond it a token may be owed.
+ *              Only while no other process holds the end: a killed spinner leaves its mark.
+ *            A program that waits for edges may leave one token untaken (C_LAZY) when it returns a
+ *              short count; with 2, OUT would be withheld at W = 4.
  *            Before EAGAIN or sleep, look whether the other side is gone; if it is, look into the
  *            ring again, then fin.
  *  close     the last user of an end, decided by one atomic count (not by looking at it), sets fin,
@@ -57,7 +64,8 @@
  *   W, HARD; P_EDGE, C_EDGE edge-triggered (else level); C_BLOCKING readers that sleep in the call;
  *   DAEMON polls, then parks; END_FIN closes; KILL_PRODUCER, KILL_CONSUMER at any step; FORK_KILL
  *   one of two, also inside a lock; LOAD_FIRST looks at consumer_waits before exchanging it; TSO;
- *   REST.
+ *   REST; C_SPIN blocking calls that spin, and poll in between; C_LAZY tokens left untaken (with
+ *   C_EDGE). Both ends programs (a local conduit): W = 4, and each side in any of its variants.
  */
 #ifndef N
 #define N 4
@@ -76,6 +84,8 @@
 #endif
 #ifdef M_RETRACT_ALWAYS
 #define RETRACT_IF true
+#elif defined(M_RETRACT_MARK)
+#define RETRACT_IF prev != 1
 #else
 #define RETRACT_IF prev == 0
 #endif
@@ -83,7 +93,10 @@
 
 /* shared memory */
 byte data = 0;          /* head - tail */
-bit consumer_waits = 1;
+byte consumer_waits = 1;/* 0, 1, or 2: a mark stands */
+#ifdef C_SPIN
+short mark = 0;         /* how far the mark lies beyond the tail; 0 while none stands */
+#endif
 short acc = 0;          /* tokens_sent - tokens_taken: one word of each side, so one step here */
 bit fin = 0;
 bit inexact = 0;        /* somebody died inside a lock: acc may be wrong */
@@ -116,6 +129,19 @@ byte p_busy = 0, c_busy = 0;
 #define C_REST skip
 #endif
 
+#ifdef C_SPIN
+#define TO_MARK(k) if :: consumer_waits == 2 -> mark = (mark < k -> -1 : mark - k) :: else fi
+#define NO_MARK mark = 0
+#else
+#define TO_MARK(k) skip
+#define NO_MARK skip
+#endif
+#ifdef M_MARK_IGNORED
+#define BELOW_MARK consumer_waits == 2
+#else
+#define BELOW_MARK consumer_waits == 2 && data <= mark
+#endif
+
 #ifdef TSO
 byte p_buf = 0, c_buf = 0;     /* published by one side, still in its store buffer */
 #define P_FREE (N - data - c_buf)
@@ -123,7 +149,7 @@ byte p_buf = 0, c_buf = 0;     /* published by one side, still in its store buff
 #define P_FENCE (p_buf == 0)
 #define C_FENCE (c_buf == 0)
 #define P_PUBLISH(k) data = data + k; p_buf = p_buf + k
-#define C_PUBLISH(k) data = data - k; c_buf = c_buf + k
+#define C_PUBLISH(k) data = data - k; c_buf = c_buf + k; TO_MARK(k)
 active proctype p_store_buffer() { end: do :: atomic { p_buf > 0 -> p_buf = 0 } od }
 active proctype c_store_buffer() { end: do :: atomic { c_buf > 0 -> c_buf = 0 } od }
 #else
@@ -132,7 +158,7 @@ active proctype c_store_buffer() { end: do :: atomic { c_buf > 0 -> c_buf = 0 } 
 #define P_FENCE skip
 #define C_FENCE skip
 #define P_PUBLISH(k) data = data + k
-#define C_PUBLISH(k) data = data - k
+#define C_PUBLISH(k) data = data - k; TO_MARK(k)
 #endif
 
 /* One token to the doorbell; EPIPE when all readers are gone. */
@@ -215,7 +241,13 @@ more:
 #ifndef M_NO_FENCE_PRODUCER
         P_FENCE;
 #endif
-#ifdef LOAD_FIRST
+#ifdef C_SPIN
+        if
+        :: consumer_waits == 0 -> old = 0
+        :: BELOW_MARK -> old = 0
+        :: else -> d_step { P_FENCE -> old = (consumer_waits != 0); consumer_waits = 0; NO_MARK }
+        fi;
+#elif defined(LOAD_FIRST)
         if
         :: consumer_waits == 0 -> old = 0
         :: else -> d_step { P_FENCE -> old = consumer_waits; consumer_waits = 0 }
@@ -290,7 +322,10 @@ more:
 }
 
 active [NR] proctype consumer() {
-  short d, n; byte k, want, got; bit some = 0, prev = 0;
+  short d, n; byte k, want, got; bit some = 0; byte prev = 0;
+#ifdef C_SPIN
+  bit spun = 0;
+#endif
 #ifdef DAEMON
   byte idle = 0;
 #endif
@@ -349,13 +384,41 @@ progress_taken:
   :: else -> idle = 0
   fi;
 #endif
+#ifdef C_SPIN
+  /* a blocking call may spin: it lets go of the lock, and looks again some time later */
+  if
+  :: spun == 0 && want > 0 ->
+     d_step {
+       spun = 1;
+       if :: consumer_waits == 1 -> consumer_waits = 2; mark = want :: else fi
+     };
+     recv_lock = 0;
+#if NR > 1
+     d_step { recv_lock == 0 -> recv_lock = _pid + 1 };
+     RECOVER_RECV;
+#endif
+#ifdef M_SPIN_NO_SETTLE
+     if :: C_DATA == 0 && !phup -> spun = 0; recv_lock = 0; C_REST; goto sleep :: else fi;
+#endif
+     if
+     :: C_DATA > 0 ->
+#ifdef M_SPIN_SHORT
+        want = 1;
+#endif
+        goto more
+     :: else
+     fi
+  :: skip
+  fi;
+  spun = 0;
+#endif
   d = (inexact -> q : acc);
 #ifdef M_TAKE_BEFORE_LOOK
   consumer_waits = 1; C_FENCE; d = acc; take(d);
   if :: C_DATA > 0 -> goto nonempty :: else -> d = 0 fi;
 #else
 #ifndef M_NO_ANNOUNCE
-  d_step { prev = consumer_waits; consumer_waits = 1 }; C_FENCE;
+  d_step { prev = consumer_waits; consumer_waits = 1; NO_MARK }; C_FENCE;
 #endif
 #ifndef M_NO_LOOK_AGAIN
   if :: C_DATA > 0 -> goto nonempty :: else fi;
@@ -363,7 +426,12 @@ progress_taken:
 #ifdef M_DRAIN_ALL
   d = q;
 #endif
+#ifdef C_LAZY
+  /* a short count to a program that waits for edges: a few tokens may stay, each further one is an edge */
+  if :: d > 0 && (!some || d > C_LAZY) -> take(d) :: else fi;
+#else
   if :: d > 0 -> take(d) :: else fi;
+#endif
   d = 0; prev = 0;
 #endif
   /* nothing to read: has the other side gone? */
@@ -382,11 +450,13 @@ progress_taken:
 #endif
 #ifdef C_BLOCKING
   if :: some -> goto call :: else fi;
+#elif defined(C_SPIN)
+  if :: some -> goto call :: goto sleep fi;    /* reads on, or polls */
 #endif
   goto sleep;
 nonempty:
 #ifndef M_NO_RETRACT
-  if :: RETRACT_IF -> d_step { consumer_waits = 0; prev = 0 } :: else -> prev = 0 fi;
+  if :: RETRACT_IF -> d_step { consumer_waits = 0; prev = 0; NO_MARK } :: else -> prev = 0 fi;
 #else
   prev = 0;
 #endif

@@ -32,6 +32,15 @@ enum ring_flag : uint32_t {
     ring_inexact = 8,  // a holder died between counting and sending a token: tokens_sent is not to be trusted
 };
 
+// In consumer_waits: bit 1 is set and the rest is an index, shortened to 30 bits (a ring has 26 at most). Whoever takes
+// it for a plain 1 sends a token too many, no more.
+inline constexpr uint32_t ring_waits = 1;
+inline constexpr uint32_t ring_mark_bit = 2;
+constexpr uint32_t ring_mark(uint64_t index) { return uint32_t(index) << 2 | ring_mark_bit; }
+constexpr bool ring_below_mark(uint32_t waits, uint64_t head) {
+    return (waits & ring_mark_bit) != 0 && int32_t((uint32_t(head) << 2) - (waits & ~ring_mark_bit)) <= 0;
+}
+
 // The shared words of one direction. One writer a cache line; consumer_waits alone has two.
 struct ring_words {
     // The producer writes.
@@ -43,7 +52,8 @@ struct ring_words {
     // The consumer writes.
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
 
-    // 1: the consumer sleeps or is about to; who turns it to 0 owes it a token.
+    // 1: the consumer sleeps or is about to; who turns it to 0 owes it a token. A mark (ring_mark): so, once head is
+    // past the mark.
     alignas(cache_line) std::atomic<uint32_t> consumer_waits;
 };
 static_assert(sizeof(ring_words) == 3 * cache_line);

@@ -4,7 +4,18 @@
 //
 // Who may call: a ring_sender under its side's send lock or on its shard, a ring_receiver likewise.
 // The wake protocol (which byte on the doorbell is owed when) is here too, as it is inseparable from the order
-// of these loads and stores. models/wake.pml is its proof; a change here starts there.
+// of these loads and stores. models/wake.pml is its proof; a change here starts there. src/shm/tests/explore*.cc runs
+// this very code in every order that x86 allows.
+//
+// Spinning. A reader that looks at memory for a while would rather not be sent a token for each piece of data. To
+// withdraw its announcement would be wrong: a read that then takes a part of what came leaves data in the ring and no
+// token, and nobody could send one (a consumer cannot make its own end readable). So it raises its announcement to a
+// mark, the index where its call will stop reading (begin_spin): up to there the bytes are its own business, the first
+// byte beyond brings a token as ever. Either the call reads up to the mark, or it finds the ring empty and settles; in
+// both cases "data in the ring implies a token in the socket or about to be sent" holds again when it returns, and a
+// spin that succeeds costs neither side a system call. A mark is kept by its reader alone: one that is killed while it
+// spins takes it along, so it needs that no other process has the descriptor. Spinning in poll or epoll_wait needs no
+// mark: it only looks.
 #pragma once
 
 #include <sys/uio.h>
@@ -44,19 +55,32 @@ inline pieces ring_pieces(std::byte* data, uint64_t capacity, uint64_t from, siz
     return {{iovec{data + at, first}, iovec{data, n - first}}};
 }
 
-inline void full_fence() noexcept { std::atomic_thread_fence(std::memory_order_seq_cst); }
+// Found by the words' type: tests/explore runs this very code on words and fences of its own.
+inline void full_fence(const ring_words&) noexcept { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
+// Left lying for a program that waits for edges (settle_lazily). One more, and OUT could be withheld from a producer
+// although there is room: one missed by the count and one answer to the present announcement come on top, and
+// bell_limits promises no more than four until the end is not writable.
+inline constexpr uint32_t lazy_tokens_max = 1;
+
+// What a spinning reader compares with.
+struct spin {
+    uint64_t head = 0;
+    uint32_t ended = 0;
+};
 
 // The answer of a look at the other side's index.
 enum class look : uint8_t { ok, bad_index };
 
-class ring_sender {
-    ring_words* _w;
+template <typename Words>
+class basic_ring_sender {
+    Words* _w;
     std::byte* _data;
     uint64_t _capacity;
     tx_state* _st;
 
 public:
-    ring_sender(ring_words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
+    basic_ring_sender(Words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
@@ -89,7 +113,8 @@ public:
         bell.send_token();
     }
 
-    // fin or reset, after the last publish. wake() or closing the doorbell is owed.
+    // fin or reset, after the last publish. wake() is owed for whoever reads now (a spinning one looks at the flags),
+    // and ending the doorbell (shutdown, close) for everybody else.
     void set_flags(uint32_t flags) noexcept { _w->flags.fetch_or(flags, std::memory_order_release); }
     void set_more(bool more) noexcept {
         uint32_t f = _w->flags.load(std::memory_order_relaxed);
@@ -102,12 +127,15 @@ public:
         set_flags(ring_reset);
     }
 
-    // Sends a token when the consumer has announced that it waits.
+    // Sends a token when the consumer has announced that it waits, and for no less than there is now.
     template <typename Bell>
     void wake(Bell& bell) noexcept {
-        full_fence();  // publish before the look; pairs with ring_receiver::settle
-        if (_w->consumer_waits.load(std::memory_order_relaxed) != 0 &&
-            _w->consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
+        full_fence(*_w);  // publish before the look; pairs with ring_receiver::settle
+        uint32_t waits = _w->consumer_waits.load(std::memory_order_relaxed);
+        if (waits == 0 || ring_below_mark(waits, _st->head)) {
+            return;
+        }
+        if (_w->consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
             send_token(bell);
         }
     }
@@ -119,7 +147,7 @@ public:
         size_t n = 0;
         for (;;) {
             // The last look comes after the last token was counted: pairs with ring_receiver::relieve.
-            full_fence();
+            full_fence(*_w);
             if (free_bytes(n) != look::ok) {
                 return look::bad_index;
             }
@@ -145,14 +173,15 @@ private:
     }
 };
 
-class ring_receiver {
-    ring_words* _w;
+template <typename Words>
+class basic_ring_receiver {
+    Words* _w;
     std::byte* _data;
     uint64_t _capacity;
     rx_state* _st;
 
 public:
-    ring_receiver(ring_words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
+    basic_ring_receiver(Words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
@@ -189,7 +218,7 @@ public:
     // this end stays readable.
     template <typename Bell>
     void relieve(Bell& bell) noexcept {
-        full_fence();  // consume before the look at the count; pairs with ring_sender::await_space
+        full_fence(*_w);  // consume before the look at the count; pairs with ring_sender::await_space
         uint32_t unread = unread_tokens(bell);
         if (unread >= 2) {
             size_t left = _st->head_seen - _st->tail;
@@ -206,16 +235,48 @@ public:
     // taken, or a producer would find its end not writable although there is room.
     template <typename Bell>
     bool settle(Bell& bell) noexcept {
+        return settle_to(bell, 0);
+    }
+    // The same for a program that waits for edges, after a read that emptied the ring and returns a short count: a few
+    // tokens may stay, as each further one is an edge all the same. Only where no read would sleep: the descriptor
+    // shows IN for nothing. Not before EAGAIN: what lies there hides a hang-up from a look at the doorbell.
+    template <typename Bell>
+    bool settle_lazily(Bell& bell, uint32_t max_left = lazy_tokens_max) noexcept {
+        return settle_to(bell, max_left);
+    }
+
+    // A blocking read found the ring empty and will look for a while. `wanted`: what the call still takes. It keeps
+    // reading up to there, or until settle() says that the ring is empty; nothing else may end it (no MSG_PEEK).
+    // Only a standing announcement is raised: at 0, a token is there or on its way.
+    spin begin_spin(size_t wanted) noexcept {
+        spin s{_st->tail, flags() & (ring_fin | ring_reset)};
+        uint32_t stands = ring_waits;
+        uint32_t mark = ring_mark(_st->tail + std::min<uint64_t>(wanted, _capacity));
+        _w->consumer_waits.compare_exchange_strong(stands, mark, std::memory_order_seq_cst);
+        return s;
+    }
+    // The same for a look alone, as before poll and epoll_wait: nothing is announced. Needs no lock.
+    spin watch() const noexcept {
+        return {_w->head.load(std::memory_order_acquire), flags() & (ring_fin | ring_reset)};
+    }
+    // Something came or ended since. Needs no lock.
+    bool spin_over(const spin& s) const noexcept {
+        return _w->head.load(std::memory_order_acquire) != s.head || (flags() & (ring_fin | ring_reset)) != s.ended;
+    }
+
+private:
+    template <typename Bell>
+    bool settle_to(Bell& bell, uint32_t max_left) noexcept {
         uint32_t unread = unread_tokens(bell);
         uint32_t was = _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
-        full_fence();  // announce before the look; pairs with ring_sender::wake
+        full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
         if (!has_data()) {
-            if (unread != 0) {
+            if (unread > max_left) {
                 take(bell, unread);
             }
             return true;
         }
-        if (was == 0) {
+        if (was == 0) {  // not a mark: beyond it the producer may count on the announcement
             _w->consumer_waits.exchange(0, std::memory_order_seq_cst);
         }
         unread = unread_tokens(bell);
@@ -224,6 +285,8 @@ public:
         }
         return false;
     }
+
+public:
     // A read left data behind and the program waits for edges: new data is to bring one, as TCP does. Tokens stay
     // bounded at any fill, as each such read may be answered by one.
     template <typename Bell>
@@ -256,5 +319,8 @@ private:
         _st->tokens_taken += bell.take_tokens(std::min<uint32_t>(n, bell_tokens_max));
     }
 };
+
+using ring_sender = basic_ring_sender<ring_words>;
+using ring_receiver = basic_ring_receiver<ring_words>;
 
 }  // namespace vmsgr::shm

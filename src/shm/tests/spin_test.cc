@@ -1,0 +1,128 @@
+// What a spinning and a lazy reader do to the doorbell, step by step.
+#include <poll.h>
+
+#include "shm/tests/ends.hh"
+
+namespace vmsgr::shm {
+namespace {
+
+bool readable(int fd) {
+    pollfd p{fd, POLLIN, 0};
+    return ::poll(&p, 1, 0) == 1;
+}
+
+struct spinning : ends {
+    int fd = consumer_bell.fd();
+    spinning() {
+        words().consumer_waits.store(0);
+        EXPECT_TRUE(receiver.settle(consumer_bell));
+    }
+    void send(size_t n) {
+        EXPECT_EQ(put(n), n);
+        sender.wake(producer_bell);
+    }
+};
+
+TEST(spin, data_up_to_the_mark_brings_no_token) {
+    spinning e;
+    spin s = e.receiver.begin_spin(10);
+    EXPECT_FALSE(e.receiver.spin_over(s));
+    e.send(4);
+    EXPECT_TRUE(e.receiver.spin_over(s));
+    e.send(6);
+    EXPECT_FALSE(readable(e.fd));
+    EXPECT_EQ(e.get(10), 10u);
+    EXPECT_TRUE(e.receiver.settle(e.consumer_bell));
+    EXPECT_EQ(e.words().tokens_sent.load(), 0u);
+    e.send(1);
+    EXPECT_TRUE(readable(e.fd));
+}
+
+TEST(spin, the_first_byte_beyond_the_mark_brings_one) {
+    spinning e;
+    e.receiver.begin_spin(10);
+    e.send(10);
+    e.send(1);
+    EXPECT_TRUE(readable(e.fd));
+    EXPECT_EQ(e.get(10), 10u);
+    e.receiver.relieve(e.consumer_bell);
+    EXPECT_TRUE(readable(e.fd)) << "a partial read leaves the descriptor readable";
+}
+
+TEST(spin, given_up_it_waits_as_any_reader) {
+    spinning e;
+    e.receiver.begin_spin(10);
+    EXPECT_TRUE(e.receiver.settle(e.consumer_bell));
+    e.send(1);
+    EXPECT_TRUE(readable(e.fd));
+}
+
+TEST(spin, given_up_with_data_the_announcement_stays) {
+    spinning e;
+    e.receiver.begin_spin(10);
+    e.send(4);
+    EXPECT_FALSE(e.receiver.settle(e.consumer_bell));
+    EXPECT_EQ(e.words().consumer_waits.load(), ring_waits);
+}
+
+TEST(spin, only_a_standing_announcement_is_raised) {
+    spinning e;
+    e.words().consumer_waits.store(0);
+    e.receiver.begin_spin(10);
+    EXPECT_EQ(e.words().consumer_waits.load(), 0u);
+    e.words().consumer_waits.store(ring_mark(5));
+    e.receiver.begin_spin(10);
+    EXPECT_EQ(e.words().consumer_waits.load(), ring_mark(5)) << "another thread's mark stays";
+}
+
+TEST(spin, ends_at_fin_and_reset) {
+    for (uint32_t flag : {ring_fin, ring_reset}) {
+        spinning e;
+        spin s = e.receiver.begin_spin(10), w = e.receiver.watch();
+        e.sender.set_more(true);
+        EXPECT_FALSE(e.receiver.spin_over(s));
+        e.sender.set_flags(flag);
+        EXPECT_TRUE(e.receiver.spin_over(s));
+        EXPECT_TRUE(e.receiver.spin_over(w));
+    }
+}
+
+TEST(spin, mark_holds_where_indices_wrap) {
+    for (uint64_t at : {uint64_t{0}, (uint64_t{1} << 30) - 5, (uint64_t{1} << 32) - 5, ~uint64_t{0} - 4}) {
+        uint32_t mark = ring_mark(at + 10);
+        EXPECT_TRUE(ring_below_mark(mark, at));
+        EXPECT_TRUE(ring_below_mark(mark, at + 10));
+        EXPECT_FALSE(ring_below_mark(mark, at + 11));
+        EXPECT_FALSE(ring_below_mark(mark, at + 10 + ring_bytes_max));
+        EXPECT_TRUE(ring_below_mark(ring_mark(at + ring_bytes_max), at));
+    }
+    EXPECT_FALSE(ring_below_mark(ring_waits, 0));
+    EXPECT_FALSE(ring_below_mark(0, 0));
+}
+
+TEST(spin, marks_no_further_than_a_ring) {
+    spinning e;
+    e.receiver.begin_spin(~size_t{0});
+    EXPECT_EQ(e.words().consumer_waits.load(), ring_mark(e.receiver.capacity()));
+}
+
+TEST(lazy, takes_once_more_than_the_limit_lies_unread) {
+    spinning e;
+    uint32_t takes = 0, before = 0;
+    for (int i = 0; i < 100; ++i) {
+        e.send(1);
+        EXPECT_EQ(e.words().tokens_sent.load(), uint32_t(i) + 1) << "each hand-over is an edge";
+        EXPECT_TRUE(e.producer_bell.writable());
+        EXPECT_EQ(e.get(1), 1u);
+        EXPECT_TRUE(e.receiver.settle_lazily(e.consumer_bell));
+        EXPECT_LE(e.consumer_bell.unread(), lazy_tokens_max);
+        takes += e.rx.tokens_taken != before;
+        before = e.rx.tokens_taken;
+    }
+    EXPECT_LE(takes, 100 / (lazy_tokens_max + 1));
+    EXPECT_TRUE(e.receiver.settle(e.consumer_bell));
+    EXPECT_FALSE(readable(e.fd));
+}
+
+}  // namespace
+}  // namespace vmsgr::shm
