@@ -81,6 +81,7 @@ bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer
         page.peer = peer;  // reset meanwhile; the daemon will say so
     }
     copy_description(socket, bell->program.get());
+    page.nonblocking.store((sys::fcntl(socket, F_GETFL) & O_NONBLOCK) != 0, std::memory_order_relaxed);
     if (pending) {
         out.stream.start_connecting(bell->program.get());
     }

@@ -22,6 +22,7 @@
 #include "base/address.hh"
 #include "base/error.hh"
 #include "client/options.hh"
+#include "client/spin.hh"
 #include "shm/ring.hh"
 #include "shm/segment.hh"
 
@@ -61,6 +62,8 @@ struct end_page {
     std::atomic<uint32_t> holders;     // processes, and descriptors under way, that may use this end; rather too many
     std::atomic<uint32_t> shared;      // holders was ever more than one
     std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
+    std::atomic<uint32_t> nonblocking; // O_NONBLOCK as the program set it last: a hint
+    spin_history spins;
     option_list options;               // local: what the program has set
 };
 
@@ -151,6 +154,7 @@ private:
     listens other_listens(int fd) const noexcept;
     bool hung_up(int fd) const noexcept;
     void send_into_nothing(int fd) noexcept;
+    bool may_spin(int flags) noexcept;
     enum class empty : uint8_t { more, end, failed };
     empty at_empty(int fd, bool partly_done, int& err) noexcept;
     bool ending() noexcept;

@@ -285,6 +285,13 @@ stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
     return empty::more;
 }
 
+// Only where a system call would sleep otherwise, and where a killed spinner leaves nobody behind.
+bool stream::may_spin(int flags) noexcept {
+    return spin_limit_ns() != 0 && (flags & (MSG_PEEK | MSG_DONTWAIT)) == 0 &&
+           _page->nonblocking.load(std::memory_order_relaxed) == 0 &&
+           _page->shared.load(std::memory_order_relaxed) == 0 && _page->state.load() == phase::up && _page->spins.pays();
+}
+
 // Nothing will follow what lies in the ring now.
 bool stream::ending() noexcept {
     return (receiver().flags() & shm::ring_fin) != 0 || broken() || _page->shut_read.load() != 0 ||
@@ -299,6 +306,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
     size_t done = 0;
     int spurious = 0;
     bool gone = false;
+    bool spun = wanted == 0;
     for (;;) {
         half lock(_page->recv_lock);
         if (!lock.held()) {
@@ -314,6 +322,15 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             if (ring.data_bytes(n) != shm::look::ok) {
                 break_with(EPROTO);
                 n = 0;
+            }
+            if (n == 0 && !spun && may_spin(flags)) {
+                // Without the lock: a handler, or another thread, may read meanwhile.
+                spun = true;
+                auto s = ring.begin_spin(wanted - done);
+                lock.release();
+                bool found = spin_until([&]() noexcept { return ring.spin_over(s); });
+                _page->spins.note(found);
+                break;
             }
             if (n == 0) {
                 if (ring.settle(bell)) {
@@ -335,6 +352,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             ring.consume(size_t(used));
             done += size_t(used);
             spurious = 0;
+            spun = false;
             bool now_empty = false;
             if (size_t(used) == n) {
                 now_empty = ring.settle(bell);
@@ -347,6 +365,9 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             if (done == wanted || size_t(used) < take || (now_empty && !all)) {
                 return ssize_t(done);
             }
+        }
+        if (!lock.held()) {
+            continue;  // has spun: look again
         }
         if (bell.foreign()) {
             break_with(EPROTO);

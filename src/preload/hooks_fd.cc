@@ -143,6 +143,13 @@ static int fcntl_hook(int (*call)(int, int, ...), int fd, int cmd, void* arg) {
     if (known(fd) && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)) {
         return duplicated(fd, call(fd, cmd, arg));
     }
+    if (known(fd) && cmd == F_SETFL) {
+        use o(fd, kind::stream);
+        if (o) {
+            bool waits = (reinterpret_cast<uintptr_t>(arg) & O_NONBLOCK) == 0;
+            o->stream.page().nonblocking.store(!waits, std::memory_order_relaxed);
+        }
+    }
     return call(fd, cmd, arg);
 }
 

@@ -111,6 +111,9 @@ int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
         errno = EFAULT;
         return -1;
     }
+    if (request == FIONBIO && arg != nullptr) {
+        o->stream.page().nonblocking.store(*static_cast<int*>(arg) != 0, std::memory_order_relaxed);
+    }
     switch (request) {
     case FIONREAD:
         *static_cast<int*>(arg) = int(o->stream.unread_bytes());

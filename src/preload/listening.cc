@@ -137,6 +137,7 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
         copy_description(listener_fd, bell.get());
     }
     sys::fcntl(bell.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
+    stream.page().nonblocking.store((flags & SOCK_NONBLOCK) != 0, std::memory_order_relaxed);
     if ((flags & SOCK_CLOEXEC) == 0) {
         sys::fcntl(bell.get(), F_SETFD, 0);
     }

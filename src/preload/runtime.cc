@@ -79,6 +79,8 @@ void take_part() noexcept {
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program,
                             &make_internal, &close_internal);
+    const char* spin = ::getenv("VMSGR_SPIN_US");
+    client::set_spin_limit(spin != nullptr ? uint32_t(strtoul(spin, nullptr, 10)) : client::spin_default_us);
     if (!make_table()) {
         return;
     }

@@ -40,7 +40,7 @@ bool parse_port(std::string_view text, uint16_t& out) noexcept {
     return ec == std::errc{} && end == text.data() + text.size();
 }
 
-constexpr std::string_view local_words[] = {"remote", "local"};
+constexpr std::string_view remote_word = "remote";
 
 bool parse_route(std::string_view text, route& r) noexcept {
     auto name = next(text, ' '), program = next(text, ' '), who = next(text, ' '), addresses = next(text, ' '),
@@ -51,7 +51,7 @@ bool parse_route(std::string_view text, route& r) noexcept {
     auto vi = parse_via(way);
     auto fa = parse_fallback(without);
     if (!valid_word(name, route_name_bytes) || !valid_word(program, route_program_bytes) || !p || !ro || !vi || !fa ||
-        (cut != local_words[0] && cut != local_words[1]) || !text.empty() || !parse_port(first, r.port_first) || !parse_port(ports, r.port_last)) {
+        (!cut.empty() && cut != remote_word) || !text.empty() || !parse_port(first, r.port_first) || !parse_port(ports, r.port_last)) {
         return false;
     }
     copy_word(r.name, name);
@@ -60,7 +60,7 @@ bool parse_route(std::string_view text, route& r) noexcept {
     r.addresses = *p;
     r.way = *vi;
     r.without_daemon = *fa;
-    r.local = cut == local_words[1];
+    r.local = cut.empty();
     return true;
 }
 
@@ -131,8 +131,10 @@ std::string to_text(const route_table& t) {
         out += to_text(r.way);
         out += ' ';
         out += to_text(r.without_daemon);
-        out += ' ';
-        out += local_words[r.local ? 1 : 0];
+        if (!r.local) {
+            out += ' ';
+            out += remote_word;
+        }
     }
     return out;
 }

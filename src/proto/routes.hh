@@ -63,7 +63,7 @@ std::optional<fallback> parse_fallback(std::string_view) noexcept;
 bool valid_word(std::string_view text, size_t bytes) noexcept;
 
 // The compact form in which `vmsgr run` hands routes to the library ($VMSGR_ROUTES):
-// "name program role prefix first-last via fallback local|remote;..." parse allocates nothing.
+// "name program role prefix first-last via fallback[ remote];..." parse allocates nothing.
 std::string to_text(const route_table&);
 bool parse_routes(std::string_view text, route_table& out) noexcept;
 

@@ -10,7 +10,7 @@ REPLY = struct.Struct("<IHHiIQQ")
 STATUS, ROUTES, WELCOME_KIND, REPLY_KIND = 30, 31, 2, 40
 
 
-def welcome(version=1, status=0, text=b"", magic=MAGIC):
+def welcome(version=2, status=0, text=b"", magic=MAGIC):
     return WELCOME.pack(magic, WELCOME_KIND, version, status, 262144, 3, 7, 0, text)
 
 

@@ -18,11 +18,14 @@ base::address at(std::string_view text) { return base::parse_address(text).value
 
 constexpr std::string_view osds = "mon * any 127.0.0.0/8 3300-3300 posix posix;"
                                   "osds ceph-* any 127.0.0.0/8 6800-7300 direct posix;"
-                                  "never * client ::1/128 0-65535 deny fail";
+                                  "never * client ::1/128 0-65535 deny fail;"
+                                  "far * any * 1-1 direct posix remote";
 
 TEST(routes, compact_text_round_trips) {
     auto t = table(osds);
-    ASSERT_EQ(t.count, 3u);
+    ASSERT_EQ(t.count, 4u);
+    EXPECT_TRUE(t.routes[2].local);
+    EXPECT_FALSE(t.routes[3].local);
     EXPECT_EQ(to_text(t), osds);
     EXPECT_EQ(to_text(route_table{}), "");
 }
