@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 namespace vmsgr::client {
 
@@ -18,9 +19,14 @@ inline constexpr uint32_t spin_max_us = 1000;
 void set_spin_limit(uint32_t us) noexcept;
 uint32_t spin_limit_ns() noexcept;
 
+// An answer is awaited at once. What only flows in is let gather: a reader that takes each small piece as it comes
+// makes the writer wait for the cache line of every one.
+enum class gaze : uint8_t { close, far };
+
 class spin_history {
     std::atomic<uint32_t> _skip{0};      // calls that do not spin
     std::atomic<uint32_t> _failures{0};  // in a row
+    uint64_t _sent = 0;                  // bytes, at the last spin; with the receive lock
 
 public:
     bool pays() noexcept {
@@ -29,6 +35,10 @@ public:
             _skip.store(skip - 1, std::memory_order_relaxed);
         }
         return skip == 0;
+    }
+    // `sent`: bytes that this side has ever sent.
+    gaze how(uint64_t sent) noexcept {
+        return std::exchange(_sent, sent) != sent ? gaze::close : gaze::far;
     }
     void note(bool found) noexcept {
         constexpr uint32_t doublings_max = 10;
@@ -43,12 +53,16 @@ int64_t now_ns() noexcept;
 
 // Looks until `over` or until the limit has passed; whether it was over.
 template <typename Over>
-bool spin_until(Over&& over) noexcept {
+bool spin_until(gaze how, Over&& over) noexcept {
     constexpr int looks_a_clock = 8;
+    constexpr int pauses_far = 256;
     const int64_t limit = spin_limit_ns();
     int64_t end = 0;
     for (;;) {
         for (int i = 0; i < looks_a_clock; ++i) {
+            for (int p = how == gaze::far ? pauses_far : 0; p != 0; --p) {
+                __builtin_ia32_pause();
+            }
             if (over()) {
                 return true;
             }

@@ -327,8 +327,9 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
                 // Without the lock: a handler, or another thread, may read meanwhile.
                 spun = true;
                 auto s = ring.begin_spin(wanted - done);
+                gaze how = _page->spins.how(header().ring[out()].head.load(std::memory_order_relaxed));
                 lock.release();
-                bool found = spin_until([&]() noexcept { return ring.spin_over(s); });
+                bool found = spin_until(how, [&]() noexcept { return ring.spin_over(s); });
                 _page->spins.note(found);
                 break;
             }
