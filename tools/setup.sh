@@ -3,7 +3,8 @@
 #
 #   tools/setup.sh [--check] [build|all]
 #
-# build: compiler, Seastar and libraries. all (the default): also Ceph and the programs that the tests drive.
+# build: compiler, Seastar and libraries. all (the default): also Ceph and the programs that tests and benches
+# drive.
 # --check: say what is missing and exit 1, install nothing.
 #
 # trixie and sid are added with pins far below the installed release, so that nothing moves but what is named
@@ -23,6 +24,7 @@ from_sid=(seastar-dev)
 ceph=(ceph-osd ceph-mon ceph-mgr ceph-common ceph-test librados-dev)
 tests=(spin python3 python3-pytest python3-yaml strace iproute2 nftables iperf3 curl nginx-light redis-server
        redis-tools socat man-db procps psmisc util-linux)
+bench=(sockperf wrk python3-matplotlib)
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -31,7 +33,7 @@ check_only=0
 what=${1:-all}
 case "$what" in
   build) wanted=("${build[@]}" "${from_sid[@]}") ;;
-  all)   wanted=("${build[@]}" "${from_sid[@]}" "${ceph[@]}" "${tests[@]}") ;;
+  all)   wanted=("${build[@]}" "${from_sid[@]}" "${ceph[@]}" "${tests[@]}" "${bench[@]}") ;;
   *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|all]" ;;
 esac
 

@@ -82,7 +82,9 @@ seastar::future<> session::run() {
     _hello_timer.cancel();
     _events.reset();
     if (_program) {
-        _program->ended();
+        _program->end();
+        co_await _server.deps().carriers.invoke_on_all(
+            [p = _program](net::carrier& c) { c.locals().owner_ended(*p); });
         log.debug("session {} of {} (pid {}) ended", _program->session_id, _program->name, _program->pid);
     }
 }

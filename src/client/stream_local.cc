@@ -63,6 +63,7 @@ void stream::send_into_nothing(int fd) noexcept {
 
 void stream::share() noexcept {
     _page->shared.store(1, std::memory_order_relaxed);
+    flags().fetch_or(shm::end_shared, std::memory_order_relaxed);
     _page->holders.fetch_add(1, std::memory_order_relaxed);
 }
 

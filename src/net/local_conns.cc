@@ -8,7 +8,7 @@ namespace vmsgr::net {
 
 namespace {
 
-constexpr auto look_period = std::chrono::seconds(1);
+constexpr auto look_period = std::chrono::milliseconds(500);
 constexpr size_t looks_a_period = 2000;  // about a millisecond
 constexpr size_t looks_an_add = 2;
 
@@ -16,6 +16,7 @@ constexpr size_t looks_an_add = 2;
 struct words {
     uint64_t head[2] = {0, 0};
     bool left[2] = {false, false};
+    bool shared[2] = {false, false};
 };
 
 // pread cannot fault, whatever became of the memory.
@@ -30,8 +31,9 @@ words read_words(const local_conn& c) noexcept {
     words w;
     for (size_t i = 0; i < 2; ++i) {
         w.head[i] = word_at<uint64_t>(c.memory.get(), ring + i * sizeof(shm::ring_words));
-        w.left[i] = (word_at<uint32_t>(c.memory.get(), end + i * sizeof(shm::conduit_header::end_word)) &
-                     shm::end_left) != 0;
+        auto flags = word_at<uint32_t>(c.memory.get(), end + i * sizeof(shm::conduit_header::end_word));
+        w.left[i] = (flags & shm::end_left) != 0;
+        w.shared[i] = (flags & shm::end_shared) != 0;
     }
     return w;
 }
@@ -112,14 +114,29 @@ void local_conns::look_at(size_t how_many) noexcept {
         }
         auto next = std::next(at);
         _looked_at = at->first;
-        words w = read_words(at->second);
-        bool over = true;
-        for (unsigned end : {0u, 1u}) {
-            over = over && (w.left[end] || at->second.ends[end].place.owner->gone());
+        forget_if_over(at);
+        at = next;
+    }
+}
+
+void local_conns::forget_if_over(std::map<uint64_t, local_conn>::iterator at) noexcept {
+    words w = read_words(at->second);
+    for (unsigned end : {0u, 1u}) {
+        auto& owner = *at->second.ends[end].place.owner;
+        if (!w.left[end] && !(w.shared[end] ? owner.ended_long_ago() : owner.ended())) {
+            return;
         }
-        if (over) {
-            _bytes += w.head[0] + w.head[1];
-            forget(at);
+    }
+    _bytes += w.head[0] + w.head[1];
+    forget(at);
+}
+
+void local_conns::owner_ended(const program& p) noexcept {
+    for (auto at = _all.begin(); at != _all.end();) {
+        auto next = std::next(at);
+        auto& ends = at->second.ends;
+        if (ends[0].place.owner.get() == &p || ends[1].place.owner.get() == &p) {
+            forget_if_over(at);
         }
         at = next;
     }

@@ -57,10 +57,13 @@ public:
     std::vector<conn_info> list(uint64_t after, size_t limit) const;
     // Bytes that all of them have carried so far. Reads each one's memory.
     uint64_t bytes() const noexcept;
+    // A program's session has ended: what it alone held ends now.
+    void owner_ended(const program& p) noexcept;
     void clear() noexcept;
 
 private:
     void look_at(size_t how_many) noexcept;
+    void forget_if_over(std::map<uint64_t, local_conn>::iterator at) noexcept;
     void on_timer() noexcept;
     void forget(std::map<uint64_t, local_conn>::iterator at) noexcept;
 };

@@ -16,7 +16,7 @@ program::program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint32_
 
 namespace {
 
-constexpr int64_t inheritance_ms = 5000;
+constexpr int64_t inheritance_ms = 2000;
 
 int64_t now_ms() noexcept {
     using namespace std::chrono;
@@ -29,9 +29,9 @@ double unix_time_s() {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-void program::ended() noexcept { _gone_ms.store(now_ms(), std::memory_order_relaxed); }
+void program::end() noexcept { _gone_ms.store(now_ms(), std::memory_order_relaxed); }
 
-bool program::gone() const noexcept {
+bool program::ended_long_ago() const noexcept {
     int64_t at = _gone_ms.load(std::memory_order_relaxed);
     return at != 0 && now_ms() - at > inheritance_ms;
 }

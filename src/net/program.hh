@@ -34,9 +34,10 @@ public:
 
     program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint32_t connections_max, shm::mapping segment);
 
-    // Its session has ended, and that long ago that whoever inherited its connections has asked for them.
-    void ended() noexcept;
-    bool gone() const noexcept;
+    // Its session has ended; and that long ago that whoever inherited its connections has asked for them.
+    void end() noexcept;
+    bool ended() const noexcept { return _gone_ms.load(std::memory_order_relaxed) != 0; }
+    bool ended_long_ago() const noexcept;
 
     shm::session_segment& segment() const noexcept {
         return *reinterpret_cast<shm::session_segment*>(_segment.data());

@@ -87,11 +87,9 @@ VMSGR_HOOK int execle(const char* path, const char* arg, ...) {
 
 VMSGR_HOOK int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
                            const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-    note_spawn();
     return real.posix_spawn(pid, path, actions, attributes, argv, environment_for_exec(envp));
 }
 VMSGR_HOOK int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
                             const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-    note_spawn();
     return real.posix_spawnp(pid, file, actions, attributes, argv, environment_for_exec(envp));
 }

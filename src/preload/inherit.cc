@@ -86,15 +86,20 @@ void take(int fd) noexcept {
     }
 }
 
-bool have_doorbells() noexcept {
+// Whether there are any to be inherited. A new program, or a spawned child, may get any of ours under any number, and
+// nobody tells: from now on each may have another holder.
+bool share_doorbells() noexcept {
     table_lock l;
+    bool any = false;
     for (int fd = 0; fd <= highest_number(); ++fd) {
         object* o = at_number(fd);
-        if (o != nullptr && (o->what == kind::stream || (o->what == kind::listener && o->listener.by_daemon.load()))) {
-            return true;
+        if (o != nullptr && o->what == kind::stream) {
+            o->stream.share();
+            any = true;
         }
+        any = any || (o != nullptr && o->what == kind::listener && o->listener.by_daemon.load());
     }
-    return false;
+    return any;
 }
 
 }  // namespace
@@ -141,22 +146,9 @@ void note_sent(const msghdr* m) noexcept {
     });
 }
 
-// A spawned child may get any of ours, under any number, and nobody tells.
-void note_spawn() noexcept {
-    if (!active.load(std::memory_order_relaxed)) {
-        return;
-    }
-    table_lock l;
-    for (int fd = 0; fd <= highest_number(); ++fd) {
-        object* o = at_number(fd);
-        if (o != nullptr && o->what == kind::stream) {
-            o->stream.share();
-        }
-    }
-}
 
 char* const* environment_for_exec(char* const* envp) noexcept {
-    if (!active.load(std::memory_order_relaxed) || envp == nullptr || !have_doorbells()) {
+    if (!active.load(std::memory_order_relaxed) || envp == nullptr || !share_doorbells()) {
         return envp;
     }
     size_t count = 0;

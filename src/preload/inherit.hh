@@ -17,8 +17,6 @@ void note_sent(const msghdr* m) noexcept;
 
 // The environment for a new program: `envp` itself where there is no conduit, else a copy that says there are.
 // The copy lies in memory that is not freed; exec replaces it, and a failed exec costs its size.
-// Before posix_spawn.
-void note_spawn() noexcept;
 char* const* environment_for_exec(char* const* envp) noexcept;
 
 }  // namespace vmsgr::preload

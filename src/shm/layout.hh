@@ -72,6 +72,7 @@ enum end_flag : uint32_t {
     end_read_shut = 2,      // shutdown(SHUT_RD)
     end_recalled = 4,       // the program took the kernel socket back: the daemon lets go of it without a word
     end_left = 8,           // its last holder has closed it, and said so in its ring before (fin or reset)
+    end_shared = 16,        // more than one process may hold it: it can outlive the one that made it
 };
 
 struct conduit_header {
