@@ -76,6 +76,9 @@ std::vector<conn_info> local_conns::list(uint64_t after, size_t limit) const {
         for (unsigned end : {0u, 1u}) {
             auto& e = c.ends[end];
             auto& owner = *e.place.owner;
+            if (owner.ended() && !w.shared[end]) {
+                continue;
+            }
             conn_info i;
             i.id = c.id;
             i.session = owner.session_id;

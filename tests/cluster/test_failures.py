@@ -153,7 +153,7 @@ def test_cluster_outlives_the_daemon_and_attaches_again(number):
         print(f"attached again {time.monotonic() - began:.2f} s after vmsgrd was back")
         for n in range(5):
             assert objects.write(f"after-{n}", 200000)
-        wait_until(lambda: rig.vmsgrd.direct_bytes() > 1 << 20, 10, "vmsgrd to carry data again")
+        wait_until(lambda: rig.vmsgrd.carried_bytes() > 1 << 20, 10, "vmsgrd to carry data again")
         assert bench.wait(60) == 0, tail(log)
         rig.cluster.check_alive()
         rig.cluster.wait_up(2)

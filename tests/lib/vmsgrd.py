@@ -83,11 +83,9 @@ class Vmsgrd:
     def status(self):
         return run_json([VMSGR, "status", "--json", "--socket", self.socket], timeout_s=10)
 
-    def direct_bytes(self):
-        return 0 if self.plain else self.status()["totals"]["bytes_direct"]
-
-    def local_bytes(self):
-        return 0 if self.plain else self.status()["totals"]["bytes_local"]
+    def carried_bytes(self):
+        totals = {} if self.plain else self.status()["totals"]
+        return totals.get("bytes_direct", 0) + totals.get("bytes_local", 0)
 
     def kill(self):
         if self.process:

@@ -1,0 +1,175 @@
+"""Where benches run: a namespace with a vmsgrd that carries all of its loopback, and what a measurement cost there."""
+import itertools
+import json
+import os
+import resource
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+
+from lib import netns, process, vmsgrd  # noqa: E402
+
+NET = os.path.join(vmsgrd.BIN, "bench_net")
+RING = os.path.join(vmsgrd.BIN, "bench_ring")
+USLEEP0 = os.path.join(os.path.dirname(vmsgrd.BIN), "lib/libbench_usleep0.so")
+
+LOOPBACK = "127.0.0.0/8"
+SPIN_US = 50
+NOFILE = 200000
+LOCAL_PORTS = "10000 65535"   # a connect a moment leaves its port in TIME_WAIT: the default range is soon used up
+
+# The variants, by how both programs are started. The first of a bench is what the others are compared with.
+TCP, UNIX, VMSGR = "TCP", "AF_UNIX", "VMSGR"
+SPIN, NO_SPIN = f"VMSGR spin {SPIN_US}", "VMSGR spin 0"
+DIRECT = "VMSGR direct"       # local: no, so that vmsgrd stays in the path, twice
+
+
+def why_not():
+    """None, or what is missing before anything can be measured."""
+    for path in (NET, RING, USLEEP0):
+        if not os.path.exists(path):
+            return f"{path} is not built; run make (or set VMSGR_BIN)"
+    return netns.why_not() or vmsgrd.why_not()
+
+
+def can_spin():
+    """Whether `vmsgr run` takes a spin budget."""
+    return "--spin-us" in process.run([vmsgrd.VMSGR, "run", "--help"]).stdout
+
+
+def with_spin(prefix, spin_us):
+    return [*prefix[:2], "--spin-us", str(spin_us), *prefix[2:]] if prefix else prefix
+
+
+def children_cpu_s():
+    """CPU seconds of all programs that ran to their end so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def session_cpu_s(server):
+    """CPU seconds of a server and of the workers that it forked."""
+    return sum(process.cpu_s(pid) for pid in process.guard.members(server.pid, server.start_ticks))
+
+
+def raise_nofile():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < NOFILE:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (NOFILE, NOFILE))   # needs root, as the rest does
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (NOFILE, hard))
+
+
+class Cost:
+    """CPU seconds of one measurement: of the servers, of vmsgrd, and of the clients that ended meanwhile."""
+
+    def __init__(self, servers, daemon_pid):
+        self._servers, self._daemon_pid = servers, daemon_pid
+        self._before = self._look()
+        self.servers_s = self.daemon_s = self.clients_s = 0.0
+
+    def _look(self):
+        return (sum(session_cpu_s(s) for s in self._servers),
+                process.cpu_s(self._daemon_pid) if self._daemon_pid else 0.0, children_cpu_s())
+
+    def end(self):
+        now = self._look()
+        self.servers_s, self.daemon_s, self.clients_s = (b - a for a, b in zip(self._before, now))
+
+    def us_per(self, operations, clients_s=None):
+        """Microseconds an operation, everybody together. clients_s: what a client says of itself, more exactly."""
+        own = self.clients_s if clients_s is None else clients_s
+        return 1e6 * (self.servers_s + self.daemon_s + own) / max(operations, 1)
+
+
+class World:
+    def __init__(self, settings):
+        self.settings = settings
+        self.dir = process.make_dir("vb-")
+        self.netns = netns.Netns("bench")
+        self.daemon = vmsgrd.Vmsgrd(self.dir, routes=[vmsgrd.route("all", address=LOOPBACK)], netns=self.netns,
+                                    shards=settings.shards, plain=settings.plain)
+        self._ports, self._servers, self._prefixes = itertools.count(5000), [], {TCP: [], UNIX: []}
+        self.path_of = {}     # variant -> local or direct, as vmsgrd counted it
+
+    def __enter__(self):
+        try:
+            script = f"echo {LOCAL_PORTS} > /proc/sys/net/ipv4/ip_local_port_range"
+            process.run(["sh", "-c", script], netns=self.netns)
+            self.daemon.start()
+            own = self.daemon.prefix()
+            no_local = self.daemon.prefix(routes=[vmsgrd.route("all", address=LOOPBACK, local="no")])
+            self._prefixes |= {VMSGR: own, SPIN: with_spin(own, SPIN_US), NO_SPIN: with_spin(own, 0),
+                               DIRECT: no_local}
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for server in reversed(self._servers):
+            server.stop()
+        self.daemon.stop()
+        self.netns.close()
+        process.remove_dir(self.dir)
+
+    def prefix(self, variant):
+        return self._prefixes[variant]
+
+    def port(self):
+        return next(self._ports)
+
+    def serve(self, variant, argv, *, port=None, path=None, env=None, stdout=None):
+        """Starts a server; returns once it listens on its port, or its unix socket is there."""
+        name = f"{os.path.basename(argv[0])}.{len(self._servers)}"
+        server = process.Process([*self.prefix(variant), *argv], netns=self.netns, name=name, env=env, stdout=stdout,
+                                 log=os.path.join(self.dir, name + ".log"))
+        self._servers.append(server)
+        if port is not None:
+            server.wait_ready(lambda: any(s.local[1] == port for s in netns.tcp_sockets(self.netns, ("LISTEN",))), 30,
+                              f"listening on port {port}")
+        if path is not None:
+            server.wait_ready(lambda: os.path.exists(path), 30, f"listening on {path}")
+        return server
+
+    def serve_net(self, variant, mode):
+        """bench_net as a server; (the server, its endpoint)."""
+        port = self.port()
+        if variant == UNIX:
+            path = os.path.join(self.dir, f"u{port}")
+            return self.serve(variant, [NET, mode, f"unix:{path}"], path=path), f"unix:{path}"
+        where = f"tcp:127.0.0.1:{port}"
+        return self.serve(variant, [NET, mode, where], port=port), where
+
+    def stop(self, server):
+        self._servers.remove(server)
+        server.stop()
+
+    def run(self, variant, argv, *, timeout_s=120, **kw):
+        return process.run([*self.prefix(variant), *argv], netns=self.netns, timeout_s=timeout_s, **kw)
+
+    def run_net(self, variant, *words):
+        """One line of JSON from a client of bench_net."""
+        return json.loads(self.run(variant, [NET, *words]).stdout)
+
+    def measure(self, variant, servers, call):
+        """What call() returns, and its Cost. A routed variant that vmsgrd did not carry is a failure, not a number."""
+        if variant in (TCP, UNIX) or self.settings.plain:
+            cost = Cost(servers, None)
+            result = call()
+            cost.end()
+            return result, cost
+        before = self.daemon.status()["totals"]
+        cost = Cost(servers, self.daemon.pid)
+        result = call()
+        cost.end()
+        carried = {}
+
+        def counted():
+            now = self.daemon.status()["totals"]
+            carried.update({way: now[f"bytes_{way}"] - before[f"bytes_{way}"] for way in ("local", "direct")})
+            return sum(carried.values()) > 0
+        process.wait_until(counted, 5, f"vmsgrd to have carried what {variant} sent")
+        self.path_of[variant] = max(carried, key=carried.get)
+        return result, cost
