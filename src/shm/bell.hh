@@ -70,8 +70,9 @@ void never_writable(int fd) noexcept;
 struct bell_limits {
     unsigned until_unwritable = 0;
     unsigned until_refused = 0;
-    // The wake protocol needs room for a token or two past "not writable", and OUT while one lies unread.
-    bool usable() const noexcept { return until_unwritable >= 4 && until_refused >= until_unwritable + 2; }
+    // The wake protocol needs room for a few tokens past "not writable" (tests/explore: top-ups and an answer to a
+    // reader that waits for edges may overlap), and OUT while one lies unread.
+    bool usable() const noexcept { return until_unwritable >= 4 && until_refused >= until_unwritable + 4; }
 };
 base::result<bell_limits> measure_bell();
 

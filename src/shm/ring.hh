@@ -267,6 +267,7 @@ public:
 private:
     template <typename Bell>
     bool settle_to(Bell& bell, uint32_t max_left) noexcept {
+        full_fence(*_w);  // consume before the look at the count, or a top-up of a ring no longer full is not counted
         uint32_t unread = unread_tokens(bell);
         uint32_t was = _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
         full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
