@@ -161,7 +161,7 @@ private:
     template <typename Fill>
     ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill);
     template <typename Drain>
-    ssize_t receive_loop(int fd, size_t wanted, int flags, Drain&& drain);
+    ssize_t receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bool takes_all = true);
 };
 
 }  // namespace vmsgr::client

@@ -289,7 +289,8 @@ stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
 bool stream::may_spin(int flags) noexcept {
     return spin_limit_ns() != 0 && (flags & (MSG_PEEK | MSG_DONTWAIT)) == 0 &&
            _page->nonblocking.load(std::memory_order_relaxed) == 0 &&
-           _page->shared.load(std::memory_order_relaxed) == 0 && _page->state.load() == phase::up && _page->spins.pays();
+           _page->shared.load(std::memory_order_relaxed) == 0 && _page->state.load() == phase::up &&
+           _page->spins.pays();
 }
 
 // Nothing will follow what lies in the ring now.
@@ -299,14 +300,15 @@ bool stream::ending() noexcept {
 }
 
 template <typename Drain>
-ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
+ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bool takes_all) {
     const bool peek = (flags & MSG_PEEK) != 0;
     const bool all = (flags & MSG_WAITALL) != 0;
     const bool dont_wait = (flags & MSG_DONTWAIT) != 0;
     size_t done = 0;
     int spurious = 0;
     bool gone = false;
-    bool spun = wanted == 0;
+    // Who spins reads all that comes up to his mark (ring.hh): a pipe may take less.
+    bool spun = wanted == 0 || !takes_all;
     for (;;) {
         half lock(_page->recv_lock);
         if (!lock.held()) {
@@ -353,7 +355,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain) {
             ring.consume(size_t(used));
             done += size_t(used);
             spurious = 0;
-            spun = false;
+            spun = !takes_all;
             bool now_empty = false;
             if (size_t(used) == n) {
                 now_empty = ring.settle(bell);
@@ -469,9 +471,10 @@ ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
 }
 
 ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
-    return receive_loop(fd, n, 0, [&](const shm::pieces& from, size_t) -> ssize_t {
+    auto drain = [&](const shm::pieces& from, size_t) -> ssize_t {
         return ::syscall(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
-    });
+    };
+    return receive_loop(fd, n, 0, drain, false);
 }
 
 }  // namespace vmsgr::client
