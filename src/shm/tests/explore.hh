@@ -1,0 +1,525 @@
+// Runs the ring's own code in chosen interleavings: threads are fibers, and each access to a shared word and each call
+// to the doorbell is a point where the explorer decides who goes on. Stores wait in a buffer of their thread, as on
+// x86, until a locked instruction or a fence drains it, or the explorer lets the oldest go; without that no missing
+// fence would show. One thread of the system only.
+//
+// A run is decided by its choices: all of them in turn (exhaustive, up to a number of preemptions), or from a seed.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "shm/ring.hh"
+
+namespace vmsgr::shm::explore {
+
+// What a run does wrong on purpose: each must be found.
+enum class fault : uint8_t {
+    none,
+    no_producer_fence,
+    no_consumer_fence,
+    no_announcement,
+    no_second_look,
+    take_everything,
+    take_before_announcing,
+    count_after_sending,
+    no_top_up,
+    no_relief,
+    token_lost,
+    mark_means_awake,
+    mark_cleared,
+    spin_then_sleep,
+    spin_and_read_less,
+    no_send_recovery,
+};
+
+struct tokens {
+    uint32_t there = 0;
+    uint32_t unwritable_at = 4;
+    uint32_t refused_at = 8;
+};
+
+class world;
+inline thread_local world* running = nullptr;
+
+// How the explorer decides.
+class chooser {
+    std::vector<std::pair<unsigned, unsigned>> _path;  // chosen, of how many
+    size_t _at = 0;
+    bool _random = false;
+    std::mt19937_64 _rng;
+
+public:
+    void seed(uint64_t s) {
+        _random = true;
+        _rng.seed(s);
+    }
+    bool random() const { return _random; }
+    unsigned choose(unsigned n) {
+        if (n <= 1) {
+            return 0;
+        }
+        if (_random) {
+            return unsigned(_rng() % n);
+        }
+        if (_at == _path.size()) {
+            _path.emplace_back(0, n);
+        }
+        return _path[_at++].first;
+    }
+    bool percent(unsigned p) { return _rng() % 100 < p; }
+    // The next of all paths; false: that was the last.
+    bool next() {
+        _at = 0;
+        while (!_path.empty() && _path.back().first + 1 == _path.back().second) {
+            _path.pop_back();
+        }
+        if (_path.empty()) {
+            return false;
+        }
+        ++_path.back().first;
+        return true;
+    }
+};
+
+enum class sleep_on : uint8_t { nothing, in, out, in_edge, out_edge, lock, for_ever };
+
+struct robust_lock {
+    int owner = -1;
+    bool orphaned = false;
+};
+
+class world {
+public:
+    struct pending_store {
+        uint64_t* word;
+        uint64_t value;
+    };
+    struct fiber {
+        std::function<void()> body;
+        std::unique_ptr<char[]> stack;
+        ucontext_t context;
+        jmp_buf at;
+        bool started = false, done = false, producer = false, in_call = false;
+        int process = 0;
+        sleep_on asleep = sleep_on::nothing;
+        robust_lock* wanted = nullptr;
+        bool in_edge = false, out_edge = false;
+        std::deque<pending_store> stores;
+    };
+    struct event {
+        int who;
+        const char* what;
+        uint64_t value;
+    };
+    enum : size_t { stack_bytes = 64 << 10, steps_max = 20000 };
+
+    chooser& choices;
+    fault broken;
+    tokens q;
+    bool producer_gone = false, consumer_gone = false;
+    int killable = -1;  // this process may be killed at any point
+    unsigned preemptions_left;
+    std::string error;
+    std::vector<event> events;
+    std::function<void()> at_rest;
+
+    world(chooser& c, fault f, unsigned preemptions) : choices(c), broken(f), preemptions_left(preemptions) {}
+
+    void add(bool producer, int process, std::function<void()> body) {
+        auto& f = *_fibers.emplace_back(std::make_unique<fiber>());
+        f.body = std::move(body);
+        f.producer = producer;
+        f.process = process;
+    }
+    fiber& self() { return *_fibers[size_t(_current)]; }
+    int self_id() const { return _current; }
+    const std::vector<std::unique_ptr<fiber>>& fibers() const { return _fibers; }
+
+    // Runs until nobody can go on.
+    void run(std::vector<std::unique_ptr<char[]>>& stacks) {
+        running = this;
+        for (auto& f : _fibers) {
+            if (stacks.empty()) {
+                stacks.push_back(std::make_unique<char[]>(stack_bytes));
+            }
+            f->stack = std::move(stacks.back());
+            stacks.pop_back();
+        }
+        if (_setjmp(_main) == 0) {
+            schedule();
+        }
+        for (auto& f : _fibers) {
+            stacks.push_back(std::move(f->stack));
+        }
+        running = nullptr;
+    }
+
+    // A point where another may run; the step named comes after it.
+    void point(const char* what, uint64_t value = 0) {
+        schedule();
+        note(what, value);
+    }
+    void note(const char* what, uint64_t value = 0) { events.push_back({_current, what, value}); }
+    void sleep(sleep_on on, const char* what) {
+        self().asleep = on;
+        point(what);
+        self().asleep = sleep_on::nothing;
+        if (on == sleep_on::in_edge) {
+            self().in_edge = false;
+        }
+        if (on == sleep_on::out_edge) {
+            self().out_edge = false;
+        }
+    }
+    [[noreturn]] void fail(std::string why) {
+        error = std::move(why);
+        _longjmp(_main, 1);
+    }
+
+    uint64_t load(uint64_t& word) {
+        auto& s = self().stores;
+        for (auto it = s.rbegin(); it != s.rend(); ++it) {
+            if (it->word == &word) {
+                return it->value;
+            }
+        }
+        return word;
+    }
+    void store(uint64_t& word, uint64_t value) { self().stores.push_back({&word, value}); }
+    void drain() { drain(self()); }
+    bool all_drained() const {
+        return std::all_of(_fibers.begin(), _fibers.end(), [](auto& f) { return f->stores.empty(); });
+    }
+
+    void enter_call() { self().in_call = true; }
+    void leave_call() {
+        self().in_call = false;
+        if (all_drained() && std::none_of(_fibers.begin(), _fibers.end(), [](auto& f) { return f->in_call; })) {
+            at_rest();
+        }
+    }
+    // Also an unlock drains: it is a locked instruction.
+    bool lock(robust_lock& l) {
+        self().wanted = &l;
+        sleep(sleep_on::lock, "lock");
+        drain();
+        l.owner = _current;
+        return std::exchange(l.orphaned, false);
+    }
+    void unlock(robust_lock& l) {
+        point("unlock");
+        drain();
+        l.owner = -1;
+    }
+
+    bool readable() const { return q.there != 0 || producer_gone; }
+    bool writable() const { return q.there < q.unwritable_at; }
+    void close_side(bool producer) {
+        bool last = std::none_of(_fibers.begin(), _fibers.end(),
+                                 [&](auto& f) { return f->producer == producer && !f->done; });
+        if (last) {
+            (producer ? producer_gone : consumer_gone) = true;
+            wake_edges();
+        }
+    }
+    void wake_edges() {
+        for (auto& f : _fibers) {
+            f->in_edge = true;
+            f->out_edge = true;
+        }
+    }
+    std::string report() const {
+        std::ostringstream out;
+        out << error << "\n";
+        size_t from = events.size() > 120 ? events.size() - 120 : 0;
+        for (size_t i = from; i < events.size(); ++i) {
+            const event& e = events[i];
+            out << "  " << (e.who < 0 ? '-' : char('0' + e.who)) << ' ' << e.what << ' ' << e.value << "\n";
+        }
+        return out.str();
+    }
+
+private:
+    std::vector<std::unique_ptr<fiber>> _fibers;
+    int _current = -1;
+    size_t _steps = 0;
+    jmp_buf _main;
+
+    static void drain(fiber& f) {
+        while (!f.stores.empty()) {
+            flush_one(f);
+        }
+    }
+    static void flush_one(fiber& f) {
+        *f.stores.front().word = f.stores.front().value;
+        f.stores.pop_front();
+    }
+    bool runnable(const fiber& f) const {
+        if (f.done) {
+            return false;
+        }
+        switch (f.asleep) {
+        case sleep_on::nothing: return true;
+        case sleep_on::in: return readable();
+        case sleep_on::out: return writable() || consumer_gone;
+        case sleep_on::in_edge: return f.in_edge;
+        case sleep_on::out_edge: return f.out_edge;
+        case sleep_on::lock: return f.wanted->owner < 0;
+        case sleep_on::for_ever: return false;
+        }
+        return false;
+    }
+    // An action: a fiber's number goes on; -1 - n: the oldest store of fiber n leaves its buffer; kill: as named.
+    static constexpr int kill_now = 1000;
+    void schedule() {
+        for (;;) {
+            if (++_steps > steps_max) {
+                fail("no end: somebody spins for ever");
+            }
+            int actions[32];
+            unsigned n = 0;
+            bool goes_on = _current >= 0 && runnable(self());
+            if (goes_on) {
+                actions[n++] = _current;
+            }
+            // At random a step is followed by the next of the same thread two times out of three.
+            bool others = !goes_on || (choices.random() ? choices.percent(35) : preemptions_left != 0);
+            for (int i = 0; others && i < int(_fibers.size()); ++i) {
+                if (i != _current && runnable(*_fibers[size_t(i)])) {
+                    actions[n++] = i;
+                }
+            }
+            for (int i = 0; (others || n == 0) && i < int(_fibers.size()); ++i) {
+                if (!_fibers[size_t(i)]->stores.empty()) {
+                    actions[n++] = -1 - i;
+                }
+            }
+            if (killable >= 0 && (others || !choices.random()) && (!choices.random() || choices.percent(10))) {
+                actions[n++] = kill_now;
+            }
+            if (n == 0) {
+                _longjmp(_main, 1);
+            }
+            int a = actions[choices.choose(n)];
+            if (a == kill_now) {
+                kill(std::exchange(killable, -1));
+                continue;
+            }
+            if (a < 0) {
+                flush_one(*_fibers[size_t(-1 - a)]);
+                continue;
+            }
+            if (goes_on && a != _current) {
+                --preemptions_left;
+            }
+            switch_to(a);
+            return;
+        }
+    }
+    void kill(int process) {
+        note("killed", uint64_t(process));
+        bool producer = false;
+        for (size_t i = 0; i < _fibers.size(); ++i) {
+            auto& f = *_fibers[i];
+            if (f.process == process && !f.done) {
+                drain(f);  // what has retired is stored
+                f.done = true;
+                f.in_call = false;
+                producer = f.producer;
+                for (auto* l : locks) {
+                    if (l->owner == int(i)) {
+                        *l = {-1, true};
+                    }
+                }
+            }
+        }
+        close_side(producer);
+    }
+    void switch_to(int next) {
+        if (next == _current) {
+            return;
+        }
+        int from = std::exchange(_current, next);
+        if (from >= 0 && _setjmp(_fibers[size_t(from)]->at) != 0) {
+            return;
+        }
+        fiber& f = *_fibers[size_t(next)];
+        if (std::exchange(f.started, true)) {
+            _longjmp(f.at, 1);
+        }
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = f.stack.get();
+        f.context.uc_stack.ss_size = stack_bytes;
+        f.context.uc_link = nullptr;
+        makecontext(&f.context, &world::begin, 0);
+        setcontext(&f.context);
+    }
+    static void begin() {
+        world& w = *running;
+        fiber& f = w.self();
+        f.body();
+        w.drain();
+        f.done = true;
+        f.in_call = false;
+        w.close_side(f.producer);
+        w.schedule();
+    }
+
+public:
+    std::vector<robust_lock*> locks;
+};
+
+// The words, instrumented.
+template <typename T>
+class word {
+    mutable uint64_t _v = 0;
+    const char* _name;
+
+public:
+    explicit word(const char* name, T v = 0) : _v(uint64_t(v)), _name(name) {}
+    T raw() const { return T(_v); }
+    T load(std::memory_order) const {
+        world& w = *running;
+        w.point(_name);
+        if (std::exchange(stale, false)) {
+            return stale_value;
+        }
+        auto v = T(w.load(_v));
+        if (w.broken == fault::mark_means_awake && is_waits && w.self().producer && (v & ring_mark_bit) != 0) {
+            v = 0;
+        }
+        w.note("  read", uint64_t(v));
+        return v;
+    }
+    void store(T v, std::memory_order order) {
+        world& w = *running;
+        w.point(_name);
+        w.note("  write", uint64_t(v));
+        if (order == std::memory_order_seq_cst) {
+            w.drain();
+            _v = uint64_t(v);
+        } else {
+            w.store(_v, uint64_t(v));
+        }
+    }
+    T exchange(T v, std::memory_order) {
+        return locked("  exchange", [&](T old) { return dropped(old, v) ? old : v; });
+    }
+    T fetch_add(T v, std::memory_order) {
+        return locked("  add", [&](T old) { return T(old + v); });
+    }
+    T fetch_sub(T v, std::memory_order) {
+        return locked("  sub", [&](T old) { return T(old - v); });
+    }
+    T fetch_or(T v, std::memory_order) {
+        return locked("  or", [&](T old) { return T(old | v); });
+    }
+    bool compare_exchange_strong(T& expected, T v, std::memory_order) {
+        T old = locked("  compare", [&](T o) { return o == expected ? v : o; });
+        return old == std::exchange(expected, old);
+    }
+
+    bool is_waits = false;
+    mutable bool stale = false;  // the next load shows stale_value: a look that is not made
+    T stale_value = 0;
+    std::function<void(T)> after_exchange;
+
+private:
+    template <typename F>
+    T locked(const char* what, F&& f) {
+        world& w = *running;
+        w.point(_name);
+        w.drain();
+        T old = T(_v);
+        _v = uint64_t(f(old));
+        w.note(what, _v);
+        if (after_exchange) {
+            after_exchange(old);
+        }
+        return old;
+    }
+    bool dropped(T old, T v) const {
+        const world& w = *running;
+        if (!is_waits) {
+            return false;
+        }
+        return w.broken == fault::no_announcement && v == ring_waits && old == 0;
+    }
+};
+
+struct words {
+    word<uint64_t> head{"head"};
+    word<uint32_t> tokens_sent{"tokens_sent"};
+    word<uint32_t> flags{"flags"};
+    word<int32_t> error{"error"};
+    word<uint64_t> tail{"tail"};
+    word<uint32_t> consumer_waits{"consumer_waits", ring_waits};
+};
+
+inline void full_fence(const words&) noexcept {
+    world& w = *running;
+    w.point("fence");
+    if (w.broken != (w.self().producer ? fault::no_producer_fence : fault::no_consumer_fence)) {
+        w.drain();
+    }
+}
+
+// The doorbell; one call is one step. The kernel's locks drain nothing here: the ring may not count on them.
+class doorbell {
+public:
+    bool send_token() noexcept {
+        world& w = *running;
+        w.point("send");
+        if (w.consumer_gone) {
+            return false;
+        }
+        if (w.q.there == w.q.refused_at) {
+            w.fail("the socket refused a token");
+        }
+        if (w.broken == fault::token_lost && w.choices.choose(2) == 1) {
+            return true;
+        }
+        ++w.q.there;
+        for (auto& f : w.fibers()) {
+            f->in_edge = true;
+        }
+        return true;
+    }
+    bool writable() const noexcept {
+        world& w = *running;
+        w.point("writable?");
+        return w.broken != fault::no_top_up && w.writable() && !w.consumer_gone;
+    }
+    uint32_t take_tokens(uint32_t n) noexcept {
+        world& w = *running;
+        w.point("take", n);
+        if (w.broken == fault::take_everything) {
+            n = w.q.there;
+        }
+        n = std::min(n, w.q.there);
+        w.q.there -= n;
+        if (n != 0 && w.writable()) {
+            for (auto& f : w.fibers()) {
+                f->out_edge = true;
+            }
+        }
+        return n;
+    }
+    uint32_t unread() const noexcept {
+        world& w = *running;
+        w.point("unread");
+        return w.q.there;
+    }
+};
+
+}  // namespace vmsgr::shm::explore
