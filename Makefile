@@ -25,7 +25,7 @@ test: setup build
 	@tools/run-tests all
 
 bench: setup build
-	@bench/ratios.py
+	@bench/bench.py
 
 clean:
 	rm -rf build

@@ -358,7 +358,10 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bo
             spun = !takes_all;
             bool now_empty = false;
             if (size_t(used) == n) {
-                now_empty = ring.settle(bell);
+                // A program that waits for edges and reads until EAGAIN does not mind a token left lying.
+                bool lazy = !all && _page->edges.load(std::memory_order_relaxed) != 0 &&
+                            _page->nonblocking.load(std::memory_order_relaxed) != 0;
+                now_empty = lazy ? ring.settle_lazily(bell) : ring.settle(bell);
             } else {
                 if (_page->edges.load(std::memory_order_relaxed) != 0) {
                     ring.announce_with_data(bell);

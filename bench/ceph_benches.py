@@ -1,0 +1,118 @@
+"""Benches of Ceph: rados bench against a cluster of two OSDs, and the messenger alone."""
+import os
+
+from lib.rig import ROUTES, Rig
+from programs import number
+from record import CPU, Metric, cpu_metric
+from world import DIRECT, TCP, USLEEP0, VMSGR, World, children_cpu_s, process
+
+OBJECT_4M_MAX = 400        # 1.6 GB on each of two memstores
+MEMSTORE = "\n[osd]\nmemstore device bytes = 12884901888\n"
+MESSENGER_CONF = """[global]
+auth cluster required = none
+auth service required = none
+auth client required = none
+log file =
+admin socket =
+"""
+MESSENGER = {512: (30000, 1.1), 4096: (30000, 1.15), 65536: (15000, 1.3)}   # messages a second of run time, target
+
+
+class RadosRun:
+    """Everything that one new cluster is asked: memstores grow, and a used one is slower than a new one."""
+
+    def __init__(self, settings, variant, paths):
+        self.seconds, self.found = settings.ceph_seconds, {}
+        plain = settings.plain or variant == TCP
+        with Rig(plain=plain, shards=settings.shards, config=MEMSTORE) as rig:
+            if variant == DIRECT and not plain:
+                self._restart_direct(rig)
+            before = {} if plain else rig.vmsgrd.status()["totals"]
+            rig.bench("write", 1, "-b", "4096")   # warm-up; it removes its objects
+            self._ask(rig, "4 KiB write", "write", "-b", "4096", "--no-cleanup")
+            self._ask(rig, "4 KiB random read", "rand")
+            self._ask(rig, "4 KiB random read, one in flight", "rand", "-t", "1")
+            self._ask(rig, "4 MiB write", "write", "-b", "4194304", "--no-cleanup", "--max-objects", str(OBJECT_4M_MAX))
+            self._ask(rig, "4 MiB read", "seq")
+            if not plain:
+                now = rig.vmsgrd.status()["totals"]
+                carried = {way: now[f"bytes_{way}"] - before[f"bytes_{way}"] for way in ("local", "direct")}
+                if sum(carried.values()) < 1 << 20:
+                    raise process.Failed(f"vmsgrd carried {sum(carried.values())} bytes of a whole rados bench")
+                paths[variant] = max(carried, key=carried.get)
+
+    @staticmethod
+    def _restart_direct(rig):
+        """The OSDs and the client again, by routes that take no local connections."""
+        own = rig.vmsgrd.prefix(routes=[{**r, "local": "no"} for r in ROUTES])
+        rig.cluster.prefixes["client"] = own
+        for i in list(rig.cluster.osds):
+            rig.cluster.osds[i].kill()
+            rig.cluster.start_osd(i, prefix=own)
+        rig.cluster.wait_up(2)
+        rig.cluster.make_pool("again")   # memstores forget
+
+    def _ask(self, rig, name, kind, *words):
+        pids = [*rig.cluster.osd_pids().values()] + ([rig.vmsgrd.pid] if rig.vmsgrd.pid else [])
+        before = sum(map(process.cpu_s, pids)) + children_cpu_s()
+        out = rig.bench(kind, self.seconds, *words)
+        spent = sum(map(process.cpu_s, pids)) + children_cpu_s() - before
+        done = float(out.get("Total writes made") or out["Total reads made"])
+        if done == 0:
+            raise process.Failed(f"rados bench {kind} did nothing: {out}")
+        self.found |= {f"{name}: IOPS": float(out["Average IOPS"]), f"{name}: MB/s": float(out["Bandwidth (MB/sec)"]),
+                       f"{name}: latency": float(out["Average Latency(s)"]) * 1e6, f"{name}: {CPU}": 1e6 * spent / done}
+
+
+def rados(settings, recorder, routed=VMSGR, bench="rados"):
+    """rados bench: OSDs and client attached. CPU an operation is that of the OSDs, the client and vmsgrd."""
+    goals = {"4 KiB write: IOPS": 1.03, "4 KiB random read: IOPS": 1.03, f"4 KiB write: {CPU}": 0.97,
+             f"4 KiB random read: {CPU}": 0.97, "4 KiB random read, one in flight: latency": 0.9,
+             "4 MiB write: MB/s": 1.2, "4 MiB read: MB/s": 1.2}
+    if routed == DIRECT:
+        goals = {"4 KiB write: IOPS": 0.9, "4 KiB random read: IOPS": 0.9}
+    units = {"IOPS": True, "MB/s": True, "latency": False, CPU: False}
+    metrics = {}
+    for name in ("4 KiB write", "4 KiB random read", "4 KiB random read, one in flight", "4 MiB write", "4 MiB read"):
+        for what, higher in units.items():
+            key = f"{name}: {what}"
+            if (what == "MB/s") == name.startswith("4 MiB") or what == CPU:   # the rest says the same twice
+                metrics[key] = Metric("us" if not higher else what, higher=higher,
+                                      targets={routed: goals[key]} if key in goals else None)
+    paths = {}
+
+    def measure(variant):
+        found = RadosRun(settings, variant, paths).found
+        return {k: v for k, v in found.items() if k in metrics}
+
+    recorder.alternate(bench, {v: lambda v=v: measure(v) for v in (TCP, routed)}, metrics, warm_up=False, paths=paths)
+
+
+def rados_direct(settings, recorder):
+    """The same with vmsgrd in the path twice, as between two hosts. Only when named."""
+    rados(settings, recorder, DIRECT, "rados direct")
+
+
+def messenger(settings, recorder):
+    """Ceph's messenger without a cluster: ceph_perf_msgr, with its usleep(0) made free on both sides."""
+    with World(settings) as world:
+        conf = os.path.join(world.dir, "messenger.conf")
+        with open(conf, "w", encoding="ascii") as f:
+            f.write(MESSENGER_CONF)
+        env = {"CEPH_CONF": conf, "LD_PRELOAD": USLEEP0}
+
+        def measure(variant, size, messages):
+            port = world.port()
+            where = f"127.0.0.1:{port}"
+            server = world.serve(variant, ["ceph_perf_msgr_server", where, "2", "0"], port=port, env=env)
+            # One job: a second one's connect can wait for ever for the first one's handshake (a fault of Ceph's).
+            argv = ["ceph_perf_msgr_client", where, "1", "16", str(messages), "0", str(size)]
+            done, cost = world.measure(variant, [server], lambda: world.run(variant, argv, env=env))
+            world.stop(server)
+            us = number(rf"Total op {messages} run time (\d+)us", done.stdout + done.stderr, "ceph_perf_msgr_client")
+            return {"operations": messages / us * 1e3, CPU: cost.us_per(messages)}
+
+        for size, (rate, target) in MESSENGER.items():
+            messages = int(rate * settings.seconds)
+            recorder.alternate(f"messenger {size} B", {v: lambda v=v: measure(v, size, messages) for v in (TCP, VMSGR)}, {
+                "operations": Metric("1000/s", targets={VMSGR: target}), CPU: cpu_metric()}, paths=world.path_of)

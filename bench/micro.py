@@ -1,0 +1,169 @@
+"""Benches of our own programs (bench_net, bench_ring): streams, round trips, connects, idle connections, the ring."""
+import json
+import subprocess
+import time
+
+from record import CPU, Metric, cpu_metric
+from world import NET, NO_SPIN, RING, SPIN, TCP, UNIX, VMSGR, World, can_spin, process, raise_nofile
+
+STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144)
+STREAM_BENCH = "stream {} B writes"
+RING_CAPACITIES = {"64K": 1 << 16, "256K": 1 << 18, "1M": 1 << 20, "4M": 1 << 22}
+
+
+def stream(settings, recorder):
+    """One writer, one write() a message; one reader with 64 KiB buffers, who measures."""
+    targets = {64: {"messages": {VMSGR: 30}}, 65536: {"throughput": {VMSGR: 2.5}}}
+    with World(settings) as world:
+        servers = {v: world.serve_net(v, "serve") for v in (TCP, UNIX, VMSGR)}
+
+        def measure(variant, size):
+            server, where = servers[variant]
+            out, cost = world.measure(variant, [server], lambda: world.run_net(
+                variant, "stream", where, "--size", str(size), "--seconds", str(settings.seconds)))
+            return {"throughput": out["gigabytes_per_s"], "messages": out["messages_per_s"] / 1e3,
+                    CPU: cost.us_per(out["messages"], out["cpu_s"])}
+
+        for size in STREAM_SIZES:
+            goal = targets.get(size, {})
+            recorder.alternate(STREAM_BENCH.format(size), {v: lambda v=v: measure(v, size) for v in servers}, {
+                "throughput": Metric("GB/s", targets=goal.get("throughput")),
+                "messages": Metric("1000/s", targets=goal.get("messages")), CPU: cpu_metric()}, paths=world.path_of)
+
+
+def round_trip(settings, recorder):
+    """64 bytes there and back, blocking and by epoll."""
+    variants = [TCP, UNIX, VMSGR]
+    if can_spin():
+        variants += [NO_SPIN, SPIN]
+    else:
+        recorder.note("round trip", f"{NO_SPIN}, {SPIN}: skipped, `vmsgr run` has no --spin-us")
+    count = max(20000, int(settings.seconds * 30000))
+    for name, mode, words in (("blocking", "serve", []), ("epoll", "serve-epoll", ["--epoll"])):
+        with World(settings) as world:
+            servers = {v: world.serve_net(v, mode) for v in variants}
+
+            def measure(variant):
+                server, where = servers[variant]
+                out, cost = world.measure(variant, [server], lambda: world.run_net(
+                    variant, "rtt", where, "--count", str(count), *words))
+                return {"p50": out["p50_us"], "p99": out["p99_us"], CPU: cost.us_per(out["messages"], out["cpu_s"])}
+
+            recorder.alternate(f"round trip 64 B {name}", {v: lambda v=v: measure(v) for v in variants}, {
+                "p50": Metric("us", higher=False, targets={VMSGR: 0.8, NO_SPIN: 0.8, SPIN: 0.12}),
+                "p99": Metric("us", higher=False), CPU: cpu_metric()}, paths=world.path_of)
+
+
+def connect(settings, recorder):
+    """Connect, one request, close; one after the other."""
+    with World(settings) as world:
+        servers = {v: world.serve_net(v, "serve") for v in (TCP, UNIX, VMSGR)}
+
+        def measure(variant):
+            server, where = servers[variant]
+            out, cost = world.measure(variant, [server], lambda: world.run_net(
+                variant, "connect", where, "--seconds", str(settings.seconds)))
+            return {"rate": out["connects_per_s"], CPU: cost.us_per(out["messages"], out["cpu_s"])}
+
+        recorder.alternate("connect request close", {v: lambda v=v: measure(v) for v in servers}, {
+            "rate": Metric("1/s", targets={VMSGR: 1.0}), CPU: cpu_metric()}, paths=world.path_of)
+
+
+class Memory:
+    """KiB now: what programs have resident, memory shared among them counted once; and the kernel's slab."""
+
+    def __init__(self, pids):
+        self.resident = mapped = 0
+        for pid in pids:
+            rollup = _kib(f"/proc/{pid}/smaps_rollup")
+            self.resident += rollup["Pss"]
+            mapped += rollup.get("Pss_Shmem", 0)
+        system = _kib("/proc/meminfo")
+        self.unmapped = system["Shmem"] - mapped   # memfds that somebody holds without mapping them
+        self.slab = system["Slab"]
+
+
+def _kib(path):
+    found = {}
+    with open(path, encoding="ascii", errors="replace") as f:
+        for line in f:
+            name, _, rest = line.partition(":")
+            if rest.endswith("kB\n"):
+                found[name] = int(rest.split()[0])
+    return found
+
+
+def idle(settings, recorder):
+    """Many open connections on which nothing moves, both ends in programs of the same variant: what they keep in memory,
+    what vmsgrd does about them, and how a busy connection fares beside them."""
+    raise_nofile()
+    many = settings.connections
+
+    def measure(variant):
+        with World(settings) as world:
+            _, where = server = world.serve_net(variant, "serve-epoll")
+            argv = [NET, "idle", where, "--connections", str(many), "--count", "20000"]
+            client = process.Process([*world.prefix(variant), *argv], netns=world.netns, stdin=subprocess.PIPE,
+                                     stdout=subprocess.PIPE, log=f"{world.dir}/idle.log")
+            with client:
+                alone = _answer(client)["alone_p50_us"]
+                pids = [server[0].pid, client.pid] + ([world.daemon.pid] if world.daemon.pid else [])
+                before = Memory(pids)
+                opened = _answer(client, go=True)["opened_per_s"]
+                time.sleep(1)
+                after = Memory(pids)
+                began = time.monotonic()
+                cpu = sum(map(process.cpu_s, pids[2:]))
+                time.sleep(max(2.0, settings.seconds * 2.5))
+                busy = 100 * (sum(map(process.cpu_s, pids[2:])) - cpu) / (time.monotonic() - began)
+                if variant == VMSGR and not settings.plain:
+                    there = world.daemon.status()["totals"]["connections_open"]
+                    if there < many:
+                        raise process.Failed(f"vmsgrd has {there} connections open instead of {many}")
+                beside = _answer(client, go=True)["beside_p50_us"]
+        resident = after.resident - before.resident + max(0, after.unmapped - before.unmapped)
+        return {"memory": resident / many, "kernel slab": (after.slab - before.slab) / many, "vmsgrd busy": busy,
+                "opening": opened, "round trip alone": alone, "round trip beside": beside,
+                "beside / alone": beside / alone}
+
+    recorder.alternate(f"{many} idle", {v: lambda v=v: measure(v) for v in (TCP, VMSGR)}, {
+        "memory": Metric("KiB each", higher=False, absolute=True, targets={VMSGR: 64}),
+        "kernel slab": Metric("KiB each", higher=False),
+        "vmsgrd busy": Metric("% CPU", higher=False, absolute=True, targets={VMSGR: 1.0}),
+        "opening": Metric("1/s"),
+        "round trip alone": Metric("us", higher=False), "round trip beside": Metric("us", higher=False),
+        "beside / alone": Metric("x", higher=False)}, warm_up=False)
+
+
+def _answer(client, go=False):
+    if go:
+        client.stdin.write(b"\n")
+        client.stdin.flush()
+    line = client.stdout.readline()
+    if not line:
+        raise process.Failed(f"the client with the idle connections ended\n{process.tail(client.log)}")
+    return json.loads(line)
+
+
+def ring(settings, recorder):
+    """The bare ring between two threads, by capacity, beside what one memcpy and one shared cache line can do."""
+    if settings.plain:
+        return
+    seconds = settings.seconds / 4
+
+    def value(what, capacity=1 << 20):
+        return json.loads(process.run([RING, what, str(capacity), str(seconds)]).stdout)["value"]
+
+    def bare():
+        copied = value("memcpy")
+        return {"bulk": copied, "round trip": value("line"), "one by one": copied * 1e3 / 64,
+                "batches of 16": copied * 1e3 / 64}
+
+    def of(capacity):
+        return {"bulk": value("bulk", capacity), "round trip": value("rtt", capacity),
+                "one by one": value("single", capacity) / 1e6, "batches of 16": value("batch", capacity) / 1e6}
+
+    recorder.alternate("bare ring", {"memcpy, cache line": bare} | {
+        name: lambda c=capacity: of(c) for name, capacity in RING_CAPACITIES.items()}, {
+            "bulk": Metric("GB/s", targets={"1M": 0.15}), "round trip": Metric("us", higher=False, targets={"1M": 4}),
+            "one by one": Metric("million/s"), "batches of 16": Metric("million/s")})

@@ -1,0 +1,86 @@
+"""docs/BENCHMARKS.md (the part between its markers) and its pictures, from the newest result of each bench."""
+import os
+
+import machine
+from record import load_latest
+
+DOCUMENT = os.path.join(machine.ROOT, "docs/BENCHMARKS.md")
+BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench.py: end -->"
+RATIOS, SIZES = "benchmarks-ratios.png", "benchmarks-sizes.png"
+
+
+def judged(benches):
+    """(bench, row, row of the first variant or None) of everything that has a target."""
+    for bench, result in benches.items():
+        for row in result["rows"]:
+            if "target" in row:
+                base = next((r for r in result["rows"] if r["metric"] == row["metric"]), None)
+                yield bench, row, base if base is not row else None
+
+
+def _number(value):
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _wanted(row):
+    unit = " " + row["unit"] if row["absolute"] else ""
+    return f"{'≥' if row['higher'] else '≤'} {row['target']:g}{unit}"
+
+
+def _targets_table(benches):
+    yield "| what | plain TCP | VMSGR | unit | ratio | wanted | |"
+    yield "|---|--:|--:|---|--:|--:|---|"
+    for bench, row, base in judged(benches):
+        variant = "" if row["variant"] == "VMSGR" else f" ({row['variant']})"
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row and not row["absolute"] else ""
+        yield (f"| {bench}: {row['metric']}{variant} | {_number(base['median']) if base else ''} | "
+               f"{_number(row['median'])} | {row['unit']} | {ratio} | {_wanted(row)} | {'' if row['ok'] else '**missed**'} |")
+
+
+def _whole_table(benches):
+    yield "| bench | metric | variant | median | smallest .. largest | unit | ratio |"
+    yield "|---|---|---|--:|--:|---|--:|"
+    for bench, result in benches.items():
+        for row in result["rows"]:
+            path = f", {row['path']}" if row["path"] else ""
+            ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+            yield (f"| {bench} | {row['metric']} | {row['variant']}{path} | {_number(row['median'])} | "
+                   f"{_number(row['min'])} .. {_number(row['max'])} | {row['unit']} | {ratio} |")
+
+
+def _origin_table(benches):
+    yield "| bench | commit | date | runs | load average meanwhile |"
+    yield "|---|---|---|--:|---|"
+    for bench, result in benches.items():
+        runs = max(row["runs"] for row in result["rows"])
+        low, high = result["load"]
+        yield f"| {bench} | {result['commit']} | {result['date']} | {runs} | {low:.1f} .. {high:.1f} |"
+
+
+def text(latest):
+    benches = latest["benches"]
+    parts = ["## Against the targets", "",
+             f"![ratios]({RATIOS})", "", *_targets_table(benches), "",
+             "## Streams by message size", "", f"![streams]({SIZES})", "",
+             "## The machine", "", "| | |", "|---|---|",
+             *(f"| {key} | {value} |" for key, value in latest["machine"].items()), "",
+             "## Everything", "", *_whole_table(benches), "", "## When", "", *_origin_table(benches)]
+    return "\n".join(parts)
+
+
+def write():
+    latest = load_latest()
+    with open(DOCUMENT, encoding="utf-8") as f:
+        document = f.read()
+    head, _, rest = document.partition(BEGIN)
+    _, found, tail = rest.partition(END)
+    if not found:
+        raise SystemExit(f"bench: {DOCUMENT} lacks the markers '{BEGIN}' and '{END}'")
+    with open(DOCUMENT, "w", encoding="utf-8") as f:
+        f.write(f"{head}{BEGIN}\n\n{text(latest)}\n\n{END}{tail}")
+    if latest["benches"]:
+        import plots   # matplotlib takes a second to load, and nothing else needs it
+        folder = os.path.dirname(DOCUMENT)
+        plots.ratios(list(judged(latest["benches"])), os.path.join(folder, RATIOS))
+        plots.sizes(latest["benches"], os.path.join(folder, SIZES))
+    print(f"written: {os.path.relpath(DOCUMENT)}")
