@@ -10,7 +10,7 @@ namespace vmsgr::proto {
 
 // A waiting call looks for so long before it sleeps. More than a sleep and a wake-up take is of no use to the waiter
 // and takes the processor from others.
-inline constexpr uint32_t spin_us_default = 10;
+inline constexpr uint32_t spin_us_default = 20;
 inline constexpr uint32_t spin_us_max = 1000;
 inline constexpr const char* spin_variable = "VMSGR_SPIN_US";
 inline constexpr const char* spin_range = "a whole number of microseconds from 0 (never) to 1000";

@@ -1,6 +1,7 @@
 /* Waits in every way that the library hooks: both ends of a ping-pong, and one end on which nothing ever comes.
  *   waits serve PORT HOW COUNT [SIZE]     waits ping PORT HOW COUNT [SIZE]: the median of a round trip in ns, and what
  *                                   the thread did: voluntary switches, CPU time in us
+ *   waits hold PORT               connects, sends nothing, and ends with the other end
  *   waits quiet PORT TEST           serves, and does TEST on the accepted connection; prints what it finds wrong
  * HOW: read epoll epoll_pwait epoll_pwait2 poll ppoll select pselect */
 #define _GNU_SOURCE
@@ -303,6 +304,10 @@ int main(int argc, char **argv) {
         int first = strcmp(argv[1], "ping") == 0;
         int fd = first ? reach(argv[2]) : take_one(argv[2]);
         return ping_pong(first, fd, argv[3], atoi(argv[4]), argc > 5 ? (size_t)atoi(argv[5]) : 1);
+    }
+    if (argc == 3 && strcmp(argv[1], "hold") == 0) {
+        char c;
+        return read(reach(argv[2]), &c, 1) == 0 ? 0 : 1;
     }
     if (argc != 4) {
         return 2;
