@@ -22,7 +22,7 @@ int say_error(int code, std::string_view text) {
 
 namespace {
 
-constexpr std::string_view run_values[] = {"--routes", "--socket"};  // options of `run` that take a word
+constexpr std::string_view run_values[] = {"--routes", "--socket", "--spin-us"};  // options of `run` that take a word
 
 constexpr const char* footer = R"(Examples:
   vmsgr run -- ceph-osd -f -i 0          carry what the daemon's routes name

@@ -6,11 +6,14 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "cli/cli.hh"
 #include "cli/program.hh"
 #include "cli/query.hh"
 #include "conf/config.hh"
+#include "conf/words.hh"
+#include "proto/spin.hh"
 
 namespace vmsgr::cli {
 
@@ -20,6 +23,7 @@ constexpr const char* library_name = "libvmsgr-preload.so";
 
 struct run_options {
     std::string routes_file;
+    std::optional<std::string> spin_us;
     bool log = false;
     std::vector<std::string> shown;
 };
@@ -104,18 +108,35 @@ base::result<library_environment> prepare(const options& o, const run_options& r
     return e;
 }
 
-void apply(const library_environment& e, const options& o, bool log) {
+void apply(const library_environment& e, const options& o, const run_options& r) {
     ::setenv("LD_PRELOAD", e.preload.c_str(), 1);
     ::setenv("VMSGR_ROUTES", e.routes.c_str(), 1);
     ::setenv("VMSGR_SOCKET", o.socket.c_str(), 1);
-    if (log) {
+    if (r.spin_us) {
+        ::setenv(proto::spin_variable, r.spin_us->c_str(), 1);
+    }
+    if (r.log) {
         ::setenv("VMSGR_LOG", "1", 1);
     }
+}
+
+// The option's, or the environment's, which goes on to the program. Empty: nothing is wrong.
+std::string wrong_budget(const run_options& r) {
+    const char* inherited = ::getenv(proto::spin_variable);
+    const std::string text = r.spin_us ? *r.spin_us : inherited != nullptr ? inherited : "0";
+    if (proto::parse_spin_us(text)) {
+        return "";
+    }
+    return std::string(r.spin_us ? "--spin-us" : "$VMSGR_SPIN_US") + " is " + conf::quote(text) + ", not " +
+           proto::spin_range;
 }
 
 int run_program(const options& o, const run_options& r, const std::vector<std::string>& program) {
     if (program.empty()) {
         return say_error(exit_usage, "run: no program given; write 'vmsgr run -- PROGRAM ARGS...'");
+    }
+    if (auto wrong = wrong_budget(r); !wrong.empty()) {
+        return say_error(exit_usage, "run: " + wrong);
     }
     auto path = find_program(program.front());
     if (!path) {
@@ -127,7 +148,7 @@ int run_program(const options& o, const run_options& r, const std::vector<std::s
         return say_error(exit_run_failed, "run: " + e.error().text);
     }
     if (e->plain.empty()) {
-        apply(*e, o, r.log);
+        apply(*e, o, r);
     } else {
         say_error(0, "run: " + program.front() + " runs without VMSGR: " + e->plain);
     }
@@ -139,6 +160,9 @@ int run_program(const options& o, const run_options& r, const std::vector<std::s
 command add_run(CLI::App& app, const options& o, const std::vector<std::string>& program) {
     auto r = std::make_shared<run_options>();
     app.add_option("--routes", r->routes_file, "routes from this file, not from the daemon")->type_name("FILE");
+    app.add_option("--spin-us", r->spin_us,
+                   "how long a waiting call looks before it sleeps, at most: 0 to 1000; 0: never")
+        ->type_name("N");
     app.add_flag("--log", r->log, "let the library say on stderr what it does (VMSGR_LOG=1)");
     // For the help text only: main.cc has cut the program off.
     app.add_option("PROGRAM", r->shown, "the program and its arguments, best after '--'")->type_name("ARGS");

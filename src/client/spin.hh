@@ -12,12 +12,10 @@
 
 namespace vmsgr::client {
 
-inline constexpr uint32_t spin_default_us = 10;
-inline constexpr uint32_t spin_max_us = 1000;
-
 // 0: never. Zero on one processor, whatever is set.
 void set_spin_limit(uint32_t us) noexcept;
-uint32_t spin_limit_ns() noexcept;
+inline constinit std::atomic<uint32_t> spin_limit{0};  // in ns
+inline uint32_t spin_limit_ns() noexcept { return spin_limit.load(std::memory_order_relaxed); }
 
 // An answer is awaited at once. What only flows in is let gather: a reader that takes each small piece as it comes
 // makes the writer wait for the cache line of every one.

@@ -120,6 +120,7 @@ object* new_object(kind what) noexcept {
     o->refs = 0;
     o->registered = 0;
     o->unfollowed = false;
+    o->watches_streams.store(false, std::memory_order_relaxed);
     o->options = {};
     return o;
 }

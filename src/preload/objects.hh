@@ -58,6 +58,7 @@ struct object {
     uint32_t refs = 0;     // numbers of this process
     uint32_t registered = 0;
     bool unfollowed = false;  // in an epoll set that is not among `registrations`
+    std::atomic<bool> watches_streams{false};  // an epoll set: one of ours was ever in it
     registration registrations[registrations_max];
     client::option_list options;  // set while it was a socket or a listener
     client::stream stream;

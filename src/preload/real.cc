@@ -53,6 +53,13 @@ void find_real_calls() noexcept {
     VMSGR_FIND(fcntl64);
     VMSGR_FIND(ioctl);
     VMSGR_FIND(epoll_ctl);
+    VMSGR_FIND(epoll_wait);
+    VMSGR_FIND(epoll_pwait);
+    VMSGR_FIND(epoll_pwait2);
+    VMSGR_FIND(poll);
+    VMSGR_FIND(ppoll);
+    VMSGR_FIND(select);
+    VMSGR_FIND(pselect);
     VMSGR_FIND(vfork);
     VMSGR_FIND(execve);
     VMSGR_FIND(execvpe);

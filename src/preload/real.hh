@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -41,6 +42,26 @@ inline ssize_t raw_recv(int fd, void* p, size_t n, int flags) {
     return ::syscall(SYS_recvfrom, fd, p, n, flags, nullptr, nullptr);
 }
 inline int raw_dup2(int from, int to) { return int(::syscall(SYS_dup2, from, to)); }
+
+inline constexpr size_t kernel_sigset_bytes = 8;
+inline int raw_epoll_pwait(int epfd, epoll_event* e, int max, int timeout, const sigset_t* mask) {
+    return int(::syscall(SYS_epoll_pwait, epfd, e, max, timeout, mask, kernel_sigset_bytes));
+}
+inline int raw_epoll_pwait2(int epfd, epoll_event* e, int max, const timespec* timeout, const sigset_t* mask) {
+    return int(::syscall(SYS_epoll_pwait2, epfd, e, max, timeout, mask, kernel_sigset_bytes));
+}
+inline int raw_ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
+    timespec left = timeout != nullptr ? *timeout : timespec{};  // the kernel writes what is left
+    return int(::syscall(SYS_ppoll, fds, n, timeout != nullptr ? &left : nullptr, mask, kernel_sigset_bytes));
+}
+inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask) {
+    timespec left = timeout != nullptr ? *timeout : timespec{};
+    struct {
+        const sigset_t* at;
+        size_t bytes;
+    } masked{mask, kernel_sigset_bytes};
+    return int(::syscall(SYS_pselect6, n, in, out, except, timeout != nullptr ? &left : nullptr, &masked));
+}
 
 struct real_calls {
     ssize_t (*read)(int, void*, size_t) = raw_call<SYS_read>;
@@ -79,6 +100,14 @@ struct real_calls {
     int (*fcntl64)(int, int, ...) = raw_fcntl;
     int (*ioctl)(int, unsigned long, ...) = raw_ioctl;
     int (*epoll_ctl)(int, int, int, epoll_event*) = raw_call<SYS_epoll_ctl>;
+
+    int (*epoll_wait)(int, epoll_event*, int, int) = raw_call<SYS_epoll_wait>;
+    int (*epoll_pwait)(int, epoll_event*, int, int, const sigset_t*) = raw_epoll_pwait;
+    int (*epoll_pwait2)(int, epoll_event*, int, const timespec*, const sigset_t*) = raw_epoll_pwait2;
+    int (*poll)(pollfd*, nfds_t, int) = raw_call<SYS_poll>;
+    int (*ppoll)(pollfd*, nfds_t, const timespec*, const sigset_t*) = raw_ppoll;
+    int (*select)(int, fd_set*, fd_set*, fd_set*, timeval*) = raw_call<SYS_select>;
+    int (*pselect)(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*) = raw_pselect;
 
     pid_t (*vfork)() = nullptr;
     int (*execve)(const char*, char* const*, char* const*) = raw_call<SYS_execve>;

@@ -12,10 +12,13 @@
 #include <algorithm>
 
 #include "base/sys.hh"
+#include "client/spin.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
+#include "preload/spin_wait.hh"
+#include "proto/spin.hh"
 
 namespace vmsgr::preload {
 
@@ -62,6 +65,23 @@ void* watch(void*) {
     return nullptr;
 }
 
+void take_spin_budget() noexcept {
+    uint32_t us = proto::spin_us_default;
+    const char* asked = ::getenv(proto::spin_variable);
+    if (asked != nullptr) {
+        auto parsed = proto::parse_spin_us(asked);
+        if (!parsed) {
+            log("$VMSGR_SPIN_US is '%s', not %s; the default of %u us is kept", asked, proto::spin_range, us);
+            asked = nullptr;
+        }
+        us = parsed.value_or(us);
+    }
+    client::set_spin_limit(us);
+    if (asked != nullptr) {
+        spin_as_asked();
+    }
+}
+
 void take_part() noexcept {
     const char* routes = ::getenv("VMSGR_ROUTES");
     if (routes == nullptr || routes[0] == 0) {
@@ -79,11 +99,10 @@ void take_part() noexcept {
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program,
                             &make_internal, &close_internal);
-    const char* spin = ::getenv("VMSGR_SPIN_US");
-    client::set_spin_limit(spin != nullptr ? uint32_t(strtoul(spin, nullptr, 10)) : client::spin_default_us);
     if (!make_table()) {
         return;
     }
+    take_spin_budget();
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     active.store(true);
     take_inheritance();

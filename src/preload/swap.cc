@@ -21,6 +21,13 @@ void replace_number(int fd, int kernel_object) noexcept {
     }
 }
 
+// For hooks_wait.cc: this set is worth a look.
+void note_stream_in(int epfd) noexcept {
+    if (object* e = at_number(epfd); e != nullptr && e->what == kind::epoll) {
+        e->watches_streams.store(true, std::memory_order_relaxed);
+    }
+}
+
 }  // namespace
 
 object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept {
@@ -52,8 +59,11 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
         if (epoll_control(r.epfd, EPOLL_CTL_ADD, r.fd, &r.event) != 0) {
             log("epoll set %d does not take descriptor %d again: it was closed", r.epfd, r.fd);
         }
-        if (to->stream && (r.event.events & EPOLLET) != 0) {
-            to->stream.watch_edges();
+        if (to->stream) {
+            note_stream_in(r.epfd);
+            if ((r.event.events & EPOLLET) != 0) {
+                to->stream.watch_edges();
+            }
         }
         if (from != to) {
             to->registrations[to->registered++] = r;
@@ -106,6 +116,9 @@ void record_registration(int epfd, int op, int fd, const epoll_event* event) noe
         if (object* e = new_object(kind::epoll)) {
             set_number(epfd, e);
         }
+    }
+    if (o->what == kind::stream) {
+        note_stream_in(epfd);
     }
 }
 

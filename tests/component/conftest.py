@@ -9,7 +9,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from lib import process, vmsgrd  # noqa: E402
 
-ENVIRONMENT = ("VMSGR_SOCKET", "VMSGR_ROUTES", "VMSGR_LOG", "VMSGR_PRELOAD", "LD_PRELOAD")
+ENVIRONMENT = ("VMSGR_SOCKET", "VMSGR_ROUTES", "VMSGR_LOG", "VMSGR_PRELOAD", "VMSGR_SPIN_US",
+               "LD_PRELOAD")
 
 
 def pytest_configure(config):

@@ -1,0 +1,258 @@
+// Waiting: epoll_wait, poll, select and their kin ask the kernel a few times without waiting before they sleep, when one
+// of ours is among what they wait for (spin_wait.hh says for how long, and when not). Nothing is emulated: each look
+// is the same call with timeout 0, so events, edges, one-shots and errors are the kernel's own, and descriptors that
+// are not ours are seen as soon as ours. (A look at the rings would be cheaper and of no use: an event exists only once
+// the producer's token has come. So cost does not depend on how many connections are open, either.)
+//
+// Masks of ppoll, pselect and epoll_pwait are for the sleeping call alone: what they let in interrupts that one, at once
+// if it came during the spin. The looks are made through the C library, so each is a cancellation point.
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <time.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "preload/hook.hh"
+#include "preload/spin_wait.hh"
+
+using namespace vmsgr;
+using namespace vmsgr::preload;
+
+namespace {
+
+constexpr int64_t ns_a_second = 1'000'000'000;
+constexpr int64_t ns_a_ms = 1'000'000;
+constexpr int64_t us_a_second = 1'000'000;
+constexpr int64_t no_end = -1;
+// poll() and select() look at every descriptor each time: with more, the looking costs too much.
+constexpr nfds_t poll_fds_max = 64;
+// A spin that ends a call whose timeout is in whole milliseconds makes it late by this part of it at most.
+constexpr int64_t part_of_timeout = 8;
+
+bool is_stream(int fd) noexcept { return known(fd) && bool(use(fd, kind::stream)); }
+
+bool watches_streams(int epfd) noexcept {
+    if (!known(epfd)) {
+        return false;
+    }
+    use o(epfd, kind::epoll);
+    return o && o->watches_streams.load(std::memory_order_relaxed);
+}
+
+bool any_stream(pollfd* fds, nfds_t n) noexcept {
+    if (fds == nullptr || n > poll_fds_max) {
+        return false;
+    }
+    return std::any_of(fds, fds + n, [](const pollfd& p) { return is_stream(p.fd); });
+}
+
+constexpr int bits_a_word = 8 * sizeof(fd_mask);
+constexpr int words_of(int n) noexcept { return (n + bits_a_word - 1) / bits_a_word; }
+
+// A program's set may be shorter than an fd_set: only what the kernel reads is looked at.
+bool any_stream(int n, const fd_set* in, const fd_set* out) noexcept {
+    if (n <= 0 || n > FD_SETSIZE) {
+        return false;
+    }
+    int watched = 0;
+    bool found = false;
+    for (int w = 0; w < words_of(n); ++w) {
+        auto bits = uint64_t((in != nullptr ? __FDS_BITS(in)[w] : 0) | (out != nullptr ? __FDS_BITS(out)[w] : 0));
+        watched += std::popcount(bits);
+        for (; bits != 0 && !found; bits &= bits - 1) {
+            found = is_stream(w * bits_a_word + std::countr_zero(bits));
+        }
+    }
+    return found && watched <= int(poll_fds_max);
+}
+
+// What the sleeping call is left with.
+int less(int timeout_ms, int64_t spent_ns) noexcept {
+    return timeout_ms < 0 ? timeout_ms : int(std::max<int64_t>(timeout_ms - spent_ns / ns_a_ms, 0));
+}
+timespec less(const timespec& timeout, int64_t spent_ns) noexcept {
+    int64_t sec = timeout.tv_sec, nsec = timeout.tv_nsec - spent_ns;
+    for (; nsec < 0; nsec += ns_a_second) {
+        --sec;
+    }
+    return sec < 0 ? timespec{0, 0} : timespec{time_t(sec), long(nsec)};
+}
+
+int64_t budget_of(int timeout_ms) noexcept {
+    return timeout_ms < 0 ? no_end : timeout_ms * ns_a_ms / part_of_timeout;
+}
+// 0 also for what only the kernel may judge.
+int64_t budget_of(const timespec* timeout) noexcept {
+    if (timeout == nullptr) {
+        return no_end;
+    }
+    if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= ns_a_second) {
+        return 0;
+    }
+    return timeout->tv_sec > 0 ? no_end : timeout->tv_nsec;
+}
+
+// look(ns) is the call without waiting, sleep(ns) the call itself, each after ns have passed.
+template <typename Look, typename Sleep>
+int look_then_sleep(int64_t budget_ns, Look&& look, Sleep&& sleep) {
+    if (budget_ns == 0) {
+        return sleep(0);
+    }
+    int64_t spent_ns = 0;
+    if (spin_wait s(budget_ns); s) {
+        if (int r = look(0); r != 0) {
+            return r;  // it would not have slept
+        }
+        while (s.more()) {
+            if (int r = look(s.spent_ns()); r != 0) {
+                s.won();
+                return r;
+            }
+        }
+        spent_ns = s.spent_ns();
+    }
+    return sleep(spent_ns);
+}
+
+template <typename Sleep>
+int wait_epoll(int epfd, epoll_event* events, int max, int64_t budget_ns, Sleep&& sleep) {
+    return look_then_sleep(budget_ns, [&](int64_t) { return real.epoll_wait(epfd, events, max, 0); }, sleep);
+}
+
+template <typename Sleep>
+int wait_poll(pollfd* fds, nfds_t n, int64_t budget_ns, Sleep&& sleep) {
+    return look_then_sleep(budget_ns, [&](int64_t) { return real.poll(fds, n, 0); }, sleep);
+}
+
+// The sets are the caller's until something is ready.
+struct sets {
+    fd_set* of[3];
+    int n;
+
+    int look() {
+        fd_set copy[3];
+        fd_set* p[3]{};
+        const size_t bytes = size_t(words_of(n)) * sizeof(fd_mask);
+        for (int i = 0; i < 3; ++i) {
+            if (of[i] != nullptr) {
+                p[i] = static_cast<fd_set*>(memcpy(&copy[i], of[i], bytes));
+            }
+        }
+        timeval none{0, 0};
+        int r = real.select(n, p[0], p[1], p[2], &none);
+        for (int i = 0; r > 0 && i < 3; ++i) {
+            if (of[i] != nullptr) {
+                memcpy(of[i], &copy[i], bytes);
+            }
+        }
+        return r;
+    }
+};
+
+}  // namespace
+
+VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
+    if (client::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+        return real.epoll_wait(epfd, events, max, timeout);
+    }
+    return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
+        return real.epoll_wait(epfd, events, max, less(timeout, spent_ns));
+    });
+}
+
+VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
+    if (client::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+        return real.epoll_pwait(epfd, events, max, timeout, mask);
+    }
+    return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
+        return real.epoll_pwait(epfd, events, max, less(timeout, spent_ns), mask);
+    });
+}
+
+VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timespec* timeout, const sigset_t* mask) {
+    if (client::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+        return real.epoll_pwait2(epfd, events, max, timeout, mask);
+    }
+    return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
+        timespec left = timeout != nullptr ? less(*timeout, spent_ns) : timespec{};
+        return real.epoll_pwait2(epfd, events, max, timeout != nullptr ? &left : nullptr, mask);
+    });
+}
+
+VMSGR_HOOK int poll(pollfd* fds, nfds_t n, int timeout) {
+    if (client::spin_limit_ns() == 0 || !any_stream(fds, n)) {
+        return real.poll(fds, n, timeout);
+    }
+    return wait_poll(fds, n, budget_of(timeout),
+                     [&](int64_t spent_ns) { return real.poll(fds, n, less(timeout, spent_ns)); });
+}
+
+VMSGR_HOOK int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
+    if (client::spin_limit_ns() == 0 || !any_stream(fds, n)) {
+        return real.ppoll(fds, n, timeout, mask);
+    }
+    return wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {
+        timespec left = timeout != nullptr ? less(*timeout, spent_ns) : timespec{};
+        return real.ppoll(fds, n, timeout != nullptr ? &left : nullptr, mask);
+    });
+}
+
+VMSGR_HOOK int __poll_chk(pollfd* fds, nfds_t n, int timeout, size_t room) {
+    if (n > room / sizeof *fds) {
+        __builtin_trap();
+    }
+    return poll(fds, n, timeout);
+}
+
+VMSGR_HOOK int __ppoll_chk(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask, size_t room) {
+    if (n > room / sizeof *fds) {
+        __builtin_trap();
+    }
+    return ppoll(fds, n, timeout, mask);
+}
+
+// select() says in `timeout` what is left of it.
+VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
+    if (client::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
+        return real.select(n, in, out, except, timeout);
+    }
+    timespec whole{};
+    if (timeout != nullptr) {
+        // More than a second of microseconds is left to libc, as what is negative is to the kernel.
+        whole = {timeout->tv_sec, timeout->tv_usec < us_a_second ? timeout->tv_usec * 1000 : ns_a_second};
+    }
+    auto take_off = [&](int64_t spent_ns) {
+        if (timeout != nullptr && spent_ns != 0) {
+            timespec left = less(whole, spent_ns);
+            *timeout = {left.tv_sec, left.tv_nsec / 1000};
+        }
+    };
+    sets all{{in, out, except}, n};
+    return look_then_sleep(
+        budget_of(timeout != nullptr ? &whole : nullptr),
+        [&](int64_t spent_ns) {
+            int r = all.look();
+            if (r > 0) {
+                take_off(spent_ns);
+            }
+            return r;
+        },
+        [&](int64_t spent_ns) {
+            take_off(spent_ns);
+            return real.select(n, in, out, except, timeout);
+        });
+}
+
+VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask) {
+    if (client::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
+        return real.pselect(n, in, out, except, timeout, mask);
+    }
+    sets all{{in, out, except}, n};
+    return look_then_sleep(budget_of(timeout), [&](int64_t) { return all.look(); }, [&](int64_t spent_ns) {
+        timespec left = timeout != nullptr ? less(*timeout, spent_ns) : timespec{};
+        return real.pselect(n, in, out, except, timeout != nullptr ? &left : nullptr, mask);
+    });
+}
