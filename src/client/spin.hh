@@ -2,8 +2,8 @@
 // waking some more; a look costs a processor that others may want. So a budget is spent only where it paid lately: a
 // spin that found nothing is followed by doubling numbers of calls that do not spin.
 //
-// The limit is the process's ($VMSGR_SPIN_US, `vmsgr run --spin-us`); the rest belongs to one stream and is a hint: races
-// on it cost time, not correctness.
+// The limit is the process's ($VMSGR_SPIN_US, `vmsgr run --spin-us`); the rest belongs to one stream and is a hint:
+// races on it cost time, not correctness.
 #pragma once
 
 #include <atomic>

@@ -65,8 +65,8 @@ public:
     // no memory or descriptor for it.
     std::optional<delivery> accept(base::unique_fd tcp, places place, std::string route);
 
-    // Keeps what belongs to a connection between two programs; what the accepting one is to be told. `c` lacks its id and
-    // end 1's key and page. Nothing: no memory or descriptor.
+    // Keeps what belongs to a connection between two programs; what the accepting one is to be told. `c` lacks its id
+    // and end 1's key and page. Nothing: no memory or descriptor.
     std::optional<delivery> join(local_conn c, base::unique_fd bell);
 
     // Copies of a connection's socket, or of its memory and end page; none if no such connection is here.

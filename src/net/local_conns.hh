@@ -1,6 +1,6 @@
-// Connections between two programs of this daemon. Their bytes never come here; what we keep is what a kernel would keep
-// for them: the port (the connecting program's socket, bound), and the memory, for a program that inherits an end by
-// exec or gets it from another. One a shard, in the carrier.
+// Connections between two programs of this daemon. Their bytes never come here; what we keep is what a kernel would
+// keep for them: the port (the connecting program's socket, bound), and the memory, for a program that inherits an end
+// by exec or gets it from another. One a shard, in the carrier.
 //
 // Nobody tells us when such a connection ends. Its ends say in their own memory that they left, and a killed program's
 // session ends; so each new connection looks at two old ones, and a timer at some more.

@@ -1,11 +1,11 @@
-// Waiting: epoll_wait, poll, select and their kin ask the kernel a few times without waiting before they sleep, when one
-// of ours is among what they wait for (spin_wait.hh says for how long, and when not). Nothing is emulated: each look
-// is the same call with timeout 0, so events, edges, one-shots and errors are the kernel's own, and descriptors that
-// are not ours are seen as soon as ours. (A look at the rings would be cheaper and of no use: an event exists only once
-// the producer's token has come. So cost does not depend on how many connections are open, either.)
+// Waiting: epoll_wait, poll, select and their kin ask the kernel a few times without waiting before they sleep, when
+// one of ours is among what they wait for (spin_wait.hh says for how long, and when not). Nothing is emulated: each
+// look is the same call with timeout 0, so events, edges, one-shots and errors are the kernel's own, and descriptors
+// that are not ours are seen as soon as ours. (A look at the rings would be cheaper and of no use: an event exists only
+// once the producer's token has come. So cost does not depend on how many connections are open, either.)
 //
-// Masks of ppoll, pselect and epoll_pwait are for the sleeping call alone: what they let in interrupts that one, at once
-// if it came during the spin. The looks are made through the C library, so each is a cancellation point.
+// Masks of ppoll, pselect and epoll_pwait are for the sleeping call alone: what they let in interrupts that one, at
+// once if it came during the spin. The looks are made through the C library, so each is a cancellation point.
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>

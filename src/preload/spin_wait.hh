@@ -1,18 +1,19 @@
-// How epoll_wait, poll and select look for a moment before they sleep. How long is the process's budget (client/spin.hh);
-// whether it pays is learned by each thread for itself. Any thread; nothing here allocates; errno is kept.
+// How epoll_wait, poll and select look for a moment before they sleep. How long is the process's budget
+// (client/spin.hh); whether it pays is learned by each thread for itself. Any thread; nothing here allocates; errno is
+// kept.
 //
-// What a spin may cost. A sleep and the wake-up from it cost this side some microseconds of processor time. A thread has
-// an account: what a spin took is drawn from it; one that found something pays in what it saved. While the account is
-// good, waits spin. Overdrawn, the thread sleeps at once for the next 8, 16, .. 4096 waits, and tries again. So spinning
-// takes (nearly) no more processor time than the sleeping it replaces, and an idle program none. With a budget that
-// somebody asked for, a success pays in the whole budget: latency is bought with processor time, up to one budget for
-// each success. A thread that may run on one processor only never spins; one that lost its processor while it spun
+// What a spin may cost. A sleep and the wake-up from it cost this side some microseconds of processor time. A thread
+// has an account: what a spin took is drawn from it; one that found something pays in what it saved. While the account
+// is good, waits spin. Overdrawn, the thread sleeps at once for the next 8, 16, .. 4096 waits, and tries again. So
+// spinning takes (nearly) no more processor time than the sleeping it replaces, and an idle program none. With a budget
+// that somebody asked for, a success pays in the whole budget: latency is bought with processor time, up to one budget
+// for each success. A thread that may run on one processor only never spins; one that lost its processor while it spun
 // takes that for a sign that others need it, and stays away longer.
 //
 // Signals. A handler that runs during a spin is like one that ran just before the call, and the sleep that follows is
-// not interrupted by it. A program cannot tell, and none can rely on it (that is what ppoll, pselect and epoll_pwait are
-// for: their masks are applied by the kernel's own call alone, after the spin, so what is blocked before stays blocked
-// until then, and interrupts that call). A handler that runs later, in the kernel, interrupts as ever.
+// not interrupted by it. A program cannot tell, and none can rely on it (that is what ppoll, pselect and epoll_pwait
+// are for: their masks are applied by the kernel's own call alone, after the spin, so what is blocked before stays
+// blocked until then, and interrupts that call). A handler that runs later, in the kernel, interrupts as ever.
 #pragma once
 
 #include <cstdint>

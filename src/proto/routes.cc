@@ -51,7 +51,8 @@ bool parse_route(std::string_view text, route& r) noexcept {
     auto vi = parse_via(way);
     auto fa = parse_fallback(without);
     if (!valid_word(name, route_name_bytes) || !valid_word(program, route_program_bytes) || !p || !ro || !vi || !fa ||
-        (!cut.empty() && cut != remote_word) || !text.empty() || !parse_port(first, r.port_first) || !parse_port(ports, r.port_last)) {
+        (!cut.empty() && cut != remote_word) || !text.empty() || !parse_port(first, r.port_first) ||
+        !parse_port(ports, r.port_last)) {
         return false;
     }
     copy_word(r.name, name);
