@@ -71,8 +71,8 @@ def main():
         if name in settings.only if settings.only else name not in ONLY_WHEN_NAMED:
             try:
                 bench(settings, recorder)
-            except process.Failed as e:   # the others can still be measured
-                recorder.fail(name, str(e))
+            except (process.Failed, OSError, ValueError, KeyError) as e:   # the others can still be measured
+                recorder.fail(name, f"{type(e).__name__}: {e}")
     print(f"\nsingle runs: {os.path.relpath(recorder.path, os.getcwd())}")
     if not settings.quick and not settings.plain:
         report.write()

@@ -8,6 +8,7 @@ from world import NET, NO_SPIN, RING, SPIN, TCP, UNIX, VMSGR, World, can_spin, p
 
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144)
 STREAM_BENCH = "stream {} B writes"
+FILES_A_CONNECTION = 4   # that vmsgrd may need
 RING_CAPACITIES = {"64K": 1 << 16, "256K": 1 << 18, "1M": 1 << 20, "4M": 1 << 22}
 
 
@@ -96,8 +97,9 @@ def _kib(path):
 def idle(settings, recorder):
     """Many open connections on which nothing moves, both ends in programs of the same variant: what they keep in memory,
     what vmsgrd does about them, and how a busy connection fares beside them."""
-    raise_nofile()
-    many = settings.connections
+    many, files = settings.connections, raise_nofile()
+    if files < FILES_A_CONNECTION * many:
+        recorder.note("idle", f"only {files} descriptors a process allowed here (RLIMIT_NOFILE)")
 
     def measure(variant):
         with World(settings) as world:

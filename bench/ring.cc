@@ -8,6 +8,7 @@
 //   rtt      64 bytes there and back, both sides spinning                    us, median
 //   memcpy   64 KiB pieces by one thread out of CAPACITY bytes               GB/s
 //   line     a number there and back in one cache line each                  us, median
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,25 @@ double now_s() {
 [[noreturn]] void die(const char* what) {
     fprintf(stderr, "bench_ring: %s\n", what);
     exit(1);
+}
+
+// The calling thread alone on the n-th of the processors we may use: two that spin on one would measure the scheduler.
+void pin_to(int n) {
+    static const cpu_set_t allowed = [] {
+        cpu_set_t set;
+        sched_getaffinity(0, sizeof set, &set);
+        return set;
+    }();
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (CPU_ISSET(cpu, &allowed) && n-- == 0) {
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            sched_setaffinity(0, sizeof one, &one);
+            return;
+        }
+    }
+    die("needs two processors");
 }
 
 void copy_in(const shm::pieces& to, const char* from) {
@@ -126,6 +146,7 @@ double flow(uint32_t capacity, double seconds, size_t publish) {
     auto way = std::make_unique<one_way>(made.memory, 0);
     std::atomic<bool> stop{false};
     std::thread producer([&] {
+        pin_to(1);
         while (way->put(publish, stop)) {
         }
     });
@@ -169,6 +190,7 @@ double ring_round_trip(uint32_t capacity, double seconds) {
     auto back = std::make_unique<one_way>(made.memory, 1);
     std::atomic<bool> stop{false}, never{false};
     std::thread echo([&] {
+        pin_to(1);
         while (there->get_all(message, stop) && back->put(message, stop)) {
         }
     });
@@ -187,6 +209,7 @@ double line_round_trip(double seconds) {
     } there, back;
     std::atomic<bool> stop{false};
     std::thread echo([&] {
+        pin_to(1);
         for (uint64_t n = 1; !stop.load(std::memory_order_relaxed);) {
             if (there.value.load(std::memory_order_acquire) == n) {
                 back.value.store(n++, std::memory_order_release);
@@ -229,6 +252,7 @@ int main(int argc, char** argv) {
     std::string what = argc > 1 ? argv[1] : "";
     uint32_t capacity = argc > 2 ? uint32_t(strtoul(argv[2], nullptr, 10)) : shm::ring_bytes_default;
     double seconds = argc > 3 ? strtod(argv[3], nullptr) : 1;
+    pin_to(0);
     size_t bulk = std::min<size_t>(piece_max, capacity / 2);
     double value = what == "single"   ? flow(capacity, seconds, message) / message
                    : what == "batch"  ? flow(capacity, seconds, 16 * message) / message
