@@ -4,7 +4,7 @@ import os
 from lib.rig import ROUTES, Rig
 from programs import number
 from record import CPU, Metric, cpu_metric
-from world import DIRECT, TCP, USLEEP0, VMSGR, World, children_cpu_s, process, settle_netns
+from world import DIRECT, TCP, USLEEP0, VMSGR, World, children_cpu_s, process
 
 OBJECT_4M_MAX = 400        # 1.6 GB on each of two memstores
 MEMSTORE = "\n[osd]\nmemstore device bytes = 12884901888\n"
@@ -24,9 +24,7 @@ class RadosRun:
     def __init__(self, settings, variant, paths):
         self.seconds, self.found = settings.ceph_seconds, {}
         plain = settings.plain or variant == TCP
-        rig = Rig(plain=plain, shards=settings.shards, config=MEMSTORE)
-        settle_netns(rig.netns)
-        with rig:
+        with Rig(plain=plain, shards=settings.shards, config=MEMSTORE) as rig:
             if variant == DIRECT and not plain:
                 self._restart_direct(rig)
             before = {} if plain else rig.vmsgrd.status()["totals"]

@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* usage =
     "bench_net serve|serve-epoll|stream|rtt|connect|idle tcp:ADDRESS:PORT|unix:PATH\n"
-    "  --size BYTES --seconds S --count ROUND_TRIPS --connections N --epoll\n";
+    "  --size BYTES --seconds S --count ROUND_TRIPS --connections N --epoll --congestion NAME\n";
 
 [[noreturn]] void say_usage() {
     fputs(usage, stderr);
@@ -28,6 +28,10 @@ bench::options parse(int argc, char** argv) {
         }
         if (++i == argc) {
             say_usage();
+        }
+        if (name == "--congestion") {
+            o.congestion = argv[i];
+            continue;
         }
         double value = strtod(argv[i], nullptr);
         if (name == "--seconds") {
@@ -55,8 +59,8 @@ int main(int argc, char** argv) {
     std::string what = argv[1];
     bench::endpoint where = bench::parse_endpoint(argv[2]);
     bench::options o = parse(argc, argv);
-    return what == "serve"         ? bench::serve(where)
-           : what == "serve-epoll" ? bench::serve_epoll(where)
+    return what == "serve"         ? bench::serve(where, o)
+           : what == "serve-epoll" ? bench::serve_epoll(where, o)
            : what == "stream"      ? bench::stream(where, o)
            : what == "rtt"         ? bench::round_trips(where, o)
            : what == "connect"     ? bench::connects(where, o)

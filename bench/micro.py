@@ -4,11 +4,11 @@ import subprocess
 import time
 
 from record import CPU, Metric, cpu_metric
-from world import NET, NO_SPIN, RING, SPIN, TCP, UNIX, VMSGR, World, can_spin, process, raise_nofile
+from world import NET, NO_SPIN, RENO, RING, SPIN, TCP, UNIX, VMSGR, World, can_spin, process, raise_nofile
 
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144)
 STREAM_BENCH = "stream {} B writes"
-FILES_A_CONNECTION = 4   # that vmsgrd may need
+FILES_A_CONNECTION = 8   # that vmsgrd may hold
 RING_CAPACITIES = {"64K": 1 << 16, "256K": 1 << 18, "1M": 1 << 20, "4M": 1 << 22}
 
 
@@ -16,7 +16,7 @@ def stream(settings, recorder):
     """One writer, one write() a message; one reader with 64 KiB buffers, who measures."""
     targets = {64: {"messages": {VMSGR: 30}}, 65536: {"throughput": {VMSGR: 2.5}}}
     with World(settings) as world:
-        servers = {v: world.serve_net(v, "serve") for v in (TCP, UNIX, VMSGR)}
+        servers = {v: world.serve_net(v, "serve") for v in (TCP, RENO, UNIX, VMSGR)}
 
         def measure(variant, size):
             server, where = servers[variant]
@@ -99,7 +99,8 @@ def idle(settings, recorder):
     what vmsgrd does about them, and how a busy connection fares beside them."""
     many, files = settings.connections, raise_nofile()
     if files < FILES_A_CONNECTION * many:
-        recorder.note("idle", f"only {files} descriptors a process allowed here (RLIMIT_NOFILE)")
+        recorder.note("idle", f"{files} descriptors a process are all that is allowed here (RLIMIT_NOFILE); with "
+                      f"{FILES_A_CONNECTION} for each connection vmsgrd takes {files // FILES_A_CONNECTION}")
 
     def measure(variant):
         with World(settings) as world:

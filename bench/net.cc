@@ -69,11 +69,15 @@ void no_delay(int fd, int family) {
 
 }  // namespace
 
-int listen_on(const endpoint& at) {
+int listen_on(const endpoint& at, const std::string& congestion) {
     int fd = checked(socket(at.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
     int one = 1;
     checked(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), "SO_REUSEADDR");
-    no_delay(fd, at.address.ss_family);  // accepted sockets inherit it, by TCP and by VMSGR
+    no_delay(fd, at.address.ss_family);  // accepted sockets inherit it, by TCP and by VMSGR; and what follows
+    if (!congestion.empty()) {
+        auto length = socklen_t(congestion.size());
+        checked(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion.c_str(), length), "TCP_CONGESTION");
+    }
     checked(bind(fd, reinterpret_cast<const sockaddr*>(&at.address), at.length), "bind");
     checked(listen(fd, 1024), "listen");
     return fd;

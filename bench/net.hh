@@ -33,7 +33,7 @@ inline constexpr size_t message_bytes_max = 4 << 20;
 int checked(int result, const char* what);
 
 endpoint parse_endpoint(const std::string& text);
-int listen_on(const endpoint& at);
+int listen_on(const endpoint& at, const std::string& congestion);
 int connect_to(const endpoint& to);
 int accept_from(int listener, int flags);                     // SOCK_NONBLOCK or 0
 bool write_all(int fd, const void* data, size_t n);           // false: the other side is gone
@@ -49,10 +49,11 @@ struct options {
     double seconds = 1;
     uint32_t size = 64, count = 20000, connections = 10000;
     bool epoll = false;
+    std::string congestion;  // of the serving side's TCP sockets
 };
 
-int serve(const endpoint& at);
-int serve_epoll(const endpoint& at);
+int serve(const endpoint& at, const options& o);
+int serve_epoll(const endpoint& at, const options& o);
 int stream(const endpoint& to, const options& o);
 int round_trips(const endpoint& to, const options& o);
 int connects(const endpoint& to, const options& o);

@@ -49,8 +49,8 @@ void answer(int fd) {
 
 }  // namespace
 
-int serve(const endpoint& at) {
-    int listener = listen_on(at);
+int serve(const endpoint& at, const options& o) {
+    int listener = listen_on(at, o.congestion);
     for (;;) {
         int fd = checked(accept_from(listener, 0), "accept");
         answer(fd);
@@ -58,9 +58,9 @@ int serve(const endpoint& at) {
     }
 }
 
-int serve_epoll(const endpoint& at) {
+int serve_epoll(const endpoint& at, const options& o) {
     static char buffer[read_bytes];
-    int listener = listen_on(at);
+    int listener = listen_on(at, o.congestion);
     int set = checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
     epoll_event e{.events = EPOLLIN, .data = {.fd = listener}};
     checked(epoll_ctl(set, EPOLL_CTL_ADD, listener, &e), "epoll_ctl");

@@ -18,10 +18,10 @@ LOOPBACK = "127.0.0.0/8"
 SPIN_US = 50
 NOFILE = 200000
 LOCAL_PORTS = "10000 65535"   # a connect a moment leaves its port in TIME_WAIT: the default range is soon used up
-CONGESTION_CONTROL = "reno"
 
 # The variants, by how both programs are started. The first of a bench is what the others are compared with.
 TCP, UNIX, VMSGR = "TCP", "AF_UNIX", "VMSGR"
+RENO = "TCP reno"             # a machine may be set to bbr, which paces: slower here for large writes, faster for small
 SPIN, NO_SPIN = f"VMSGR spin {SPIN_US}", "VMSGR spin 0"
 DIRECT = "VMSGR direct"       # local: no, so that vmsgrd stays in the path, twice
 
@@ -64,14 +64,6 @@ def raise_nofile():
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def settle_netns(space):
-    """Before anything runs in it. Congestion control that paces (bbr) makes TCP loopback slower than it need be: what we
-    are compared with is to be as good as the kernel can, so it is reno, which every namespace may choose."""
-    script = (f"echo {LOCAL_PORTS} > /proc/sys/net/ipv4/ip_local_port_range; "
-              f"echo {CONGESTION_CONTROL} > /proc/sys/net/ipv4/tcp_congestion_control")
-    process.run(["sh", "-ec", script], netns=space)
-
-
 class Cost:
     """CPU seconds of one measurement: of the servers, of vmsgrd, and of the clients that ended meanwhile."""
 
@@ -101,12 +93,13 @@ class World:
         self.netns = netns.Netns("bench")
         self.daemon = vmsgrd.Vmsgrd(self.dir, routes=[vmsgrd.route("all", address=LOOPBACK)], netns=self.netns,
                                     shards=settings.shards, plain=settings.plain)
-        self._ports, self._servers, self._prefixes = itertools.count(5000), [], {TCP: [], UNIX: []}
+        self._ports, self._servers, self._prefixes = itertools.count(5000), [], {TCP: [], UNIX: [], RENO: []}
         self.path_of = {}     # variant -> local or direct, as vmsgrd counted it
 
     def __enter__(self):
         try:
-            settle_netns(self.netns)
+            script = f"echo {LOCAL_PORTS} > /proc/sys/net/ipv4/ip_local_port_range"
+            process.run(["sh", "-c", script], netns=self.netns)
             self.daemon.start()
             own = self.daemon.prefix()
             no_local = self.daemon.prefix(routes=[vmsgrd.route("all", address=LOOPBACK, local="no")])
@@ -150,7 +143,8 @@ class World:
             path = os.path.join(self.dir, f"u{port}")
             return self.serve(variant, [NET, mode, f"unix:{path}"], path=path), f"unix:{path}"
         where = f"tcp:127.0.0.1:{port}"
-        return self.serve(variant, [NET, mode, where], port=port), where
+        own = ["--congestion", "reno"] if variant == RENO else []
+        return self.serve(variant, [NET, mode, where, *own], port=port), where
 
     def stop(self, server):
         self._servers.remove(server)
@@ -165,7 +159,7 @@ class World:
 
     def measure(self, variant, servers, call):
         """What call() returns, and its Cost. A routed variant that vmsgrd did not carry is a failure, not a number."""
-        if variant in (TCP, UNIX) or self.settings.plain:
+        if variant in (TCP, UNIX, RENO) or self.settings.plain:
             cost = Cost(servers, None)
             result = call()
             cost.end()

@@ -18,6 +18,12 @@ base::unique_fd fresh_socket(int family) noexcept {
     return base::unique_fd(sys::socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
 }
 
+// Set for each message by some programs; the kernel takes any int for them from anybody.
+bool always_taken(int level, int name, const void* value, socklen_t bytes) noexcept {
+    return level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_CORK || name == TCP_QUICKACK) &&
+           value != nullptr && bytes == sizeof(int);
+}
+
 }  // namespace
 
 void option_list::note(int level, int name, const void* value, socklen_t bytes) noexcept {
@@ -56,6 +62,10 @@ bool option_list::find(int level, int name, void* value, socklen_t& bytes) const
 }
 
 int option_list::set(int family, int level, int name, const void* value, socklen_t bytes) noexcept {
+    if (always_taken(level, name, value, bytes)) {
+        note(level, name, value, bytes);
+        return 0;
+    }
     auto socket = fresh_socket(family);
     if (!socket) {
         note(level, name, value, bytes);  // no descriptor is free: believed
