@@ -161,7 +161,7 @@ command add_run(CLI::App& app, const options& o, const std::vector<std::string>&
     auto r = std::make_shared<run_options>();
     app.add_option("--routes", r->routes_file, "routes from this file, not from the daemon")->type_name("FILE");
     app.add_option("--spin-us", r->spin_us,
-                   "how long a waiting call looks before it sleeps, at most: 0 to 1000; 0: never")
+                   "how long a waiting call may look before it sleeps: 0 (never) to 1000; default 20")
         ->type_name("N");
     app.add_flag("--log", r->log, "let the library say on stderr what it does (VMSGR_LOG=1)");
     // For the help text only: main.cc has cut the program off.

@@ -5,7 +5,7 @@
 // once the producer's token has come. So cost does not depend on how many connections are open, either.)
 //
 // Masks of ppoll, pselect and epoll_pwait are for the sleeping call alone: what they let in interrupts that one, at
-// once if it came during the spin. The looks are made through the C library, so each is a cancellation point.
+// once if it came during the spin. The looks are made through the C library: each is a cancellation point.
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -80,6 +80,21 @@ timespec less(const timespec& timeout, int64_t spent_ns) noexcept {
     }
     return sec < 0 ? timespec{0, 0} : timespec{time_t(sec), long(nsec)};
 }
+
+// The caller's own while nothing is spent: what is wrong with it, the kernel says.
+class rest_of {
+    timespec _left{};
+    const timespec* _at;
+
+public:
+    rest_of(const timespec* timeout, int64_t spent_ns) noexcept : _at(timeout) {
+        if (timeout != nullptr && spent_ns != 0) {
+            _left = less(*timeout, spent_ns);
+            _at = &_left;
+        }
+    }
+    operator const timespec*() const noexcept { return _at; }
+};
 
 int64_t budget_of(int timeout_ms) noexcept {
     return timeout_ms < 0 ? no_end : timeout_ms * ns_a_ms / part_of_timeout;
@@ -177,8 +192,8 @@ VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timesp
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
-        timespec left = timeout != nullptr ? less(*timeout, spent_ns) : timespec{};
-        return real.epoll_pwait2(epfd, events, max, timeout != nullptr ? &left : nullptr, mask);
+        rest_of left(timeout, spent_ns);
+        return real.epoll_pwait2(epfd, events, max, left, mask);
     });
 }
 
@@ -195,8 +210,8 @@ VMSGR_HOOK int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigse
         return real.ppoll(fds, n, timeout, mask);
     }
     return wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {
-        timespec left = timeout != nullptr ? less(*timeout, spent_ns) : timespec{};
-        return real.ppoll(fds, n, timeout != nullptr ? &left : nullptr, mask);
+        rest_of left(timeout, spent_ns);
+        return real.ppoll(fds, n, left, mask);
     });
 }
 
@@ -252,7 +267,7 @@ VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
     }
     sets all{{in, out, except}, n};
     return look_then_sleep(budget_of(timeout), [&](int64_t) { return all.look(); }, [&](int64_t spent_ns) {
-        timespec left = timeout != nullptr ? less(*timeout, spent_ns) : timespec{};
-        return real.pselect(n, in, out, except, timeout != nullptr ? &left : nullptr, mask);
+        rest_of left(timeout, spent_ns);
+        return real.pselect(n, in, out, except, left, mask);
     });
 }

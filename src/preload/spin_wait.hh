@@ -10,10 +10,12 @@
 // for each success. A thread that may run on one processor only never spins; one that lost its processor while it spun
 // takes that for a sign that others need it, and stays away longer.
 //
-// Signals. A handler that runs during a spin is like one that ran just before the call, and the sleep that follows is
-// not interrupted by it. A program cannot tell, and none can rely on it (that is what ppoll, pselect and epoll_pwait
-// are for: their masks are applied by the kernel's own call alone, after the spin, so what is blocked before stays
-// blocked until then, and interrupts that call). A handler that runs later, in the kernel, interrupts as ever.
+// Signals. A handler that runs during a spin is like one that ran just before the call: the sleep that follows is not
+// interrupted by it. That race is as old as these calls, and it is what ppoll, pselect and epoll_pwait are for; their
+// masks are applied by the kernel's own call alone, after the spin, so that what is blocked before the call stays
+// blocked until then, and interrupts that call. For the others the race is as wide as the spin: a one-shot alarm meets
+// it once in (its time / the budget) tries. It cannot be narrowed without two system calls a spin (and those would
+// give the signal to another thread); poll's own looks tell, as the kernel's poll does with timeout 0.
 #pragma once
 
 #include <cstdint>

@@ -161,8 +161,32 @@ static void handler(int sig) { handled = sig; }
 static const char *const ways[] = {"epoll", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect"};
 enum { n_ways = sizeof ways / sizeof *ways, tries = 200 };
 
+/* What is no time is said by the kernel. */
+static void bad_times(int fd) {
+    struct timespec bad[] = {{0, 1000000000}, {-1, 0}, {0, -1}};
+    struct epoll_event e;
+    for (int i = 0; i < 3; ++i) {
+        struct pollfd p = {fd, POLLIN, 0};
+        struct timeval tv = {bad[i].tv_sec, bad[i].tv_nsec};
+        fd_set s;
+        FD_ZERO(&s);
+        FD_SET(fd, &s);
+        int r[] = {ppoll(&p, 1, &bad[i], NULL), pselect(fd + 1, &s, NULL, NULL, &bad[i], NULL),
+                   epoll_pwait2(set_of(fd), &e, 1, &bad[i], NULL)};
+        for (int k = 0; k < 3; ++k) {
+            if (r[k] != -1) {
+                printf("bad time %d of call %d: %d\n", i, k, r[k]);
+            }
+        }
+        if (i > 0 && select(fd + 1, &s, NULL, NULL, &tv) != -1) {
+            printf("bad time %d of select\n", i);
+        }
+    }
+}
+
 /* Nothing comes: never early, and late by no more than the scheduler makes it (the median says). */
 static void timeouts(int fd) {
+    bad_times(fd);
     static const long waits_us[] = {0, 300, 1000, 3000};
     for (int w = 0; w < n_ways; ++w) {
         for (int t = 0; t < 4; ++t) {
