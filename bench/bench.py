@@ -3,7 +3,7 @@
 
 Each bench runs its variants in turn after a warm-up; medians of the runs are compared, spread is the smallest and the
 largest. Every single run goes to bench/results/*.csv; docs/BENCHMARKS.md and its pictures are made of the newest result of
-each bench. Exits 1 when a target is missed or a bench could not run.
+each bench that had five runs or more. Exits 1 when a target is missed or a bench could not run.
 """
 import argparse
 import os
@@ -25,6 +25,7 @@ BENCHES = {"stream": micro.stream, "rtt": micro.round_trip, "connect": micro.con
            "iperf3": programs.iperf3, "messenger": ceph_benches.messenger, "rados": ceph_benches.rados,
            "rados-direct": ceph_benches.rados_direct}
 ONLY_WHEN_NAMED = ("rados-direct",)
+RUNS_KEPT = 5   # fewer are for a look, not for the record
 
 
 def parse():
@@ -32,7 +33,8 @@ def parse():
     parser = argparse.ArgumentParser(description=f"{__doc__}\nbenches:\n{listed}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=BENCHES, metavar="NAME", help="these benches")
-    parser.add_argument("--runs", type=int, default=5, help="measured runs of each variant (default 5)")
+    parser.add_argument("--runs", type=int, default=RUNS_KEPT,
+                        help="measured runs of each variant (default 5; fewer are not kept in docs/BENCHMARKS.md)")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one run (default 1.5)")
     parser.add_argument("--ceph-seconds", type=int, default=5, help="length of one rados bench (default 5)")
     parser.add_argument("--connections", type=int, default=10000, help="of the idle bench (default 10000)")
@@ -45,6 +47,7 @@ def parse():
     settings = parser.parse_args()
     if settings.quick:
         settings.runs, settings.seconds, settings.ceph_seconds = 1, 0.3, 2
+    settings.keep = settings.runs >= RUNS_KEPT and not settings.plain
     return settings
 
 
@@ -74,7 +77,7 @@ def main():
             except (process.Failed, OSError, ValueError, KeyError) as e:   # the others can still be measured
                 recorder.fail(name, f"{type(e).__name__}: {e}")
     print(f"\nsingle runs: {os.path.relpath(recorder.path, os.getcwd())}")
-    if not settings.quick and not settings.plain:
+    if settings.keep:
         report.write()
     for name in recorder.missed:
         print(f"missed: {name}")

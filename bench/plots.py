@@ -12,7 +12,8 @@ LINES = {"TCP": ("#777777", "s"), "TCP reno": ("#bbbbbb", "s"), "AF_UNIX": ("#5a
 
 def ratios(judged, path):
     """Times better than plain TCP, so that longer is always better; a mark where the target lies."""
-    rows = [(bench, row) for bench, row, _ in judged if not row["absolute"] and row.get("ratio")]
+    rows = [(bench, row) for bench, row, base in judged
+            if not row["absolute"] and row.get("ratio") and base["variant"] == "TCP"]
     figure, axes = plt.subplots(figsize=(9.5, 0.34 * len(rows) + 1.4), layout="constrained")
     for at, (bench, row) in enumerate(rows):
         better = row["ratio"] if row["higher"] else 1 / row["ratio"]

@@ -13,10 +13,12 @@ FIELDS = ["time", "commit", "load", "bench", "variant", "run", "metric", "value"
 
 
 class Metric:
-    """higher: more is better. A target bounds the ratio to the first variant, or with absolute=True the value."""
+    """higher: more is better. A target bounds the median's ratio to the first variant; with absolute=True the median
+    itself, with worst=True every single run."""
 
-    def __init__(self, unit, *, higher=True, absolute=False, targets=None):
-        self.unit, self.higher, self.absolute, self.targets = unit, higher, absolute, targets or {}
+    def __init__(self, unit, *, higher=True, absolute=False, worst=False, targets=None):
+        self.unit, self.higher, self.absolute, self.worst = unit, higher, absolute or worst, worst
+        self.targets = targets or {}
 
 
 CPU = "CPU an operation"
@@ -79,6 +81,8 @@ class Recorder:
                 target = about.targets.get(variant)
                 if target is not None:
                     judged = row["median"] if about.absolute else row.get("ratio")
+                    if about.worst:
+                        judged = row["min" if about.higher else "max"]
                     row["target"] = target
                     row["ok"] = judged is not None and (judged >= target if about.higher else judged <= target)
                     if not row["ok"]:
@@ -87,7 +91,7 @@ class Recorder:
                 self._print(bench, row)
         self.benches[bench] = {"rows": rows, "commit": self.commit, "machine": machine.one_line(),
                                "date": datetime.date.today().isoformat(), "load": [min(loads), max(loads)]}
-        if not self.settings.quick and not self.settings.plain:
+        if self.settings.keep:
             self._keep(bench)
 
     @staticmethod

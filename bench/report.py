@@ -1,5 +1,6 @@
 """docs/BENCHMARKS.md (the part between its markers) and its pictures, from the newest result of each bench."""
 import os
+import re
 
 import machine
 from record import load_latest
@@ -9,13 +10,23 @@ BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench
 RATIOS, SIZES = "benchmarks-ratios.png", "benchmarks-sizes.png"
 
 
+ORDER = ("stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle", "ring")
+
+
+def in_order(benches):
+    def place(bench):
+        size = re.search(r"(\d+) B", bench)
+        return next((n for n, word in enumerate(ORDER) if word in bench), len(ORDER)), int(size[1]) if size else 0, bench
+    return {bench: benches[bench] for bench in sorted(benches, key=place)}
+
+
 def judged(benches):
-    """(bench, row, row of the first variant or None) of everything that has a target."""
+    """(bench, row, row of the first variant) of everything that has a target."""
     for bench, result in benches.items():
         for row in result["rows"]:
             if "target" in row:
                 base = next((r for r in result["rows"] if r["metric"] == row["metric"]), None)
-                yield bench, row, base if base is not row else None
+                yield bench, row, base
 
 
 def _number(value):
@@ -32,8 +43,11 @@ def _targets_table(benches):
     yield "|---|--:|--:|---|--:|--:|---|"
     for bench, row, base in judged(benches):
         variant = "" if row["variant"] == "VMSGR" else f" ({row['variant']})"
+        compared = "" if base is row else _number(base["median"])
+        if base["variant"] != "TCP":
+            compared += f" ({base['variant']})"
         ratio = f"{row['ratio']:.2f}" if "ratio" in row and not row["absolute"] else ""
-        yield (f"| {bench}: {row['metric']}{variant} | {_number(base['median']) if base else ''} | "
+        yield (f"| {bench}: {row['metric']}{variant} | {compared} | "
                f"{_number(row['median'])} | {row['unit']} | {ratio} | {_wanted(row)} | {'' if row['ok'] else '**missed**'} |")
 
 
@@ -58,7 +72,7 @@ def _origin_table(benches):
 
 
 def text(latest):
-    benches = latest["benches"]
+    benches = in_order(latest["benches"])
     parts = ["## Against the targets", "",
              f"![ratios]({RATIOS})", "", *_targets_table(benches), "",
              "## Streams by message size", "", f"![streams]({SIZES})", "",
@@ -76,11 +90,12 @@ def write():
     _, found, tail = rest.partition(END)
     if not found:
         raise SystemExit(f"bench: {DOCUMENT} lacks the markers '{BEGIN}' and '{END}'")
+    made = text(latest) if latest["benches"] else "Nothing was measured yet."
     with open(DOCUMENT, "w", encoding="utf-8") as f:
-        f.write(f"{head}{BEGIN}\n\n{text(latest)}\n\n{END}{tail}")
+        f.write(f"{head}{BEGIN}\n\n{made}\n\n{END}{tail}")
     if latest["benches"]:
         import plots   # matplotlib takes a second to load, and nothing else needs it
         folder = os.path.dirname(DOCUMENT)
-        plots.ratios(list(judged(latest["benches"])), os.path.join(folder, RATIOS))
+        plots.ratios(list(judged(in_order(latest["benches"]))), os.path.join(folder, RATIOS))
         plots.sizes(latest["benches"], os.path.join(folder, SIZES))
     print(f"written: {os.path.relpath(DOCUMENT)}")
