@@ -2,8 +2,8 @@
 """What VMSGR costs and gives, beside plain TCP loopback (and AF_UNIX where a program can) in the same run.
 
 Each bench runs its variants in turn after a warm-up; medians of the runs are compared, spread is the smallest and the
-largest. Every single run goes to bench/results/*.csv; docs/BENCHMARKS.md and its pictures are made of the newest result of
-each bench that had five runs or more. Exits 1 when a target is missed or a bench could not run.
+largest. Every single run goes to bench/results/*.csv; docs/BENCHMARKS.md and its pictures are made of the newest result
+of each bench that had five runs or more. Exits 1 when a target is missed or a bench could not run.
 """
 import argparse
 import os
@@ -56,8 +56,8 @@ def print_heading(settings):
           f"runs      {settings.runs} of {settings.seconds:g} s each, alternating, after a warm-up")
     for key, value in machine.facts().items():
         print(f"{key:<29} {value}")
-    print(f"\n{'bench':<25} {'metric':<20} {'variant':<15} {'median':>9} {'':<7} {'smallest .. largest':<22} ratio    wanted",
-          flush=True)
+    print(f"\n{'bench':<25} {'metric':<20} {'variant':<15} {'median':>9} {'':<7} {'smallest .. largest':<22} ratio"
+          "    wanted", flush=True)
 
 
 def main():

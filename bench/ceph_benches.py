@@ -1,6 +1,7 @@
 """Benches of Ceph: rados bench against a cluster of two OSDs, and the messenger alone."""
 import os
 
+from lib import vmsgrd
 from lib.rig import ROUTES, Rig
 from programs import number
 from record import CPU, Metric, cpu_metric
@@ -24,9 +25,11 @@ class RadosRun:
     def __init__(self, settings, variant, paths):
         self.seconds, self.found = settings.ceph_seconds, {}
         plain = settings.plain or variant == TCP
-        with Rig(plain=plain, shards=settings.shards, config=MEMSTORE) as rig:
-            if variant == DIRECT and not plain:
-                self._restart_direct(rig)
+        rig = Rig(plain=plain, shards=settings.shards, config=MEMSTORE)
+        if variant == DIRECT:
+            routes = [{**r, "local": "no"} for r in ROUTES]
+            rig.vmsgrd = vmsgrd.Vmsgrd(rig.dir, routes=routes, netns=rig.netns, shards=settings.shards, plain=plain)
+        with rig:
             before = {} if plain else rig.vmsgrd.status()["totals"]
             rig.bench("write", 1, "-b", "4096")   # warm-up; it removes its objects
             self._ask(rig, "4 KiB write", "write", "-b", "4096", "--no-cleanup")
@@ -40,17 +43,6 @@ class RadosRun:
                 if sum(carried.values()) < 1 << 20:
                     raise process.Failed(f"vmsgrd carried {sum(carried.values())} bytes of a whole rados bench")
                 paths[variant] = max(carried, key=carried.get)
-
-    @staticmethod
-    def _restart_direct(rig):
-        """The OSDs and the client again, by routes that take no local connections."""
-        own = rig.vmsgrd.prefix(routes=[{**r, "local": "no"} for r in ROUTES])
-        rig.cluster.prefixes["client"] = own
-        for i in list(rig.cluster.osds):
-            rig.cluster.osds[i].kill()
-            rig.cluster.start_osd(i, prefix=own)
-        rig.cluster.wait_up(2)
-        rig.cluster.make_pool("again")   # memstores forget
 
     def _ask(self, rig, name, kind, *words):
         pids = [*rig.cluster.osd_pids().values()] + ([rig.vmsgrd.pid] if rig.vmsgrd.pid else [])
@@ -114,5 +106,6 @@ def messenger(settings, recorder):
 
         for size, (rate, target) in MESSENGER.items():
             messages = int(rate * settings.seconds)
-            recorder.alternate(f"messenger {size} B", {v: lambda v=v: measure(v, size, messages) for v in (TCP, VMSGR)}, {
+            variants = {v: lambda v=v: measure(v, size, messages) for v in (TCP, VMSGR)}
+            recorder.alternate(f"messenger {size} B", variants, {
                 "operations": Metric("1000/s", targets={VMSGR: target}), CPU: cpu_metric()}, paths=world.path_of)

@@ -1,5 +1,5 @@
-// bench_net: small programs that do one thing with sockets, so that bench.py can see what it costs. They know nothing of
-// VMSGR: run them plain or behind `vmsgr run --`.
+// bench_net: small programs that do one thing with sockets, so that bench.py can see what it costs. They know nothing
+// of VMSGR: run them plain or behind `vmsgr run --`.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

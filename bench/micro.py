@@ -95,8 +95,8 @@ def _kib(path):
 
 
 def idle(settings, recorder):
-    """Many open connections on which nothing moves, both ends in programs of the same variant: what they keep in memory,
-    what vmsgrd does about them, and how a busy connection fares beside them."""
+    """Many open connections on which nothing moves, both ends in programs of the same variant: what they keep in
+    memory, what vmsgrd does about them, and how a busy connection fares beside them."""
     many, files = settings.connections, raise_nofile()
     if files < FILES_A_CONNECTION * many:
         recorder.note("idle", f"{files} descriptors a process are all that is allowed here (RLIMIT_NOFILE); with "
@@ -111,14 +111,12 @@ def idle(settings, recorder):
             with client:
                 alone = _answer(client)["alone_p50_us"]
                 pids = [server[0].pid, client.pid] + ([world.daemon.pid] if world.daemon.pid else [])
+                busy_alone = _busy_percent(world, settings)
                 before = Memory(pids)
                 opened = _answer(client, go=True)["opened_per_s"]
                 time.sleep(1)
                 after = Memory(pids)
-                began = time.monotonic()
-                cpu = sum(map(process.cpu_s, pids[2:]))
-                time.sleep(max(2.0, settings.seconds * 2.5))
-                busy = 100 * (sum(map(process.cpu_s, pids[2:])) - cpu) / (time.monotonic() - began)
+                busy = _busy_percent(world, settings)
                 if variant == VMSGR and not settings.plain:
                     there = world.daemon.status()["totals"]["connections_open"]
                     if there < many:
@@ -126,16 +124,26 @@ def idle(settings, recorder):
                 beside = _answer(client, go=True)["beside_p50_us"]
         resident = after.resident - before.resident + max(0, after.unmapped - before.unmapped)
         return {"memory": resident / many, "kernel slab": (after.slab - before.slab) / many, "vmsgrd busy": busy,
-                "opening": opened, "round trip alone": alone, "round trip beside": beside,
-                "beside / alone": beside / alone}
+                "vmsgrd busy alone": busy_alone, "opening": opened, "round trip alone": alone,
+                "round trip beside": beside, "beside / alone": beside / alone}
 
     recorder.alternate(f"{many} idle", {v: lambda v=v: measure(v) for v in (TCP, VMSGR)}, {
         "memory": Metric("KiB each", higher=False, absolute=True, targets={VMSGR: 64}),
         "kernel slab": Metric("KiB each", higher=False),
         "vmsgrd busy": Metric("% CPU", higher=False, absolute=True, targets={VMSGR: 1.0}),
+        "vmsgrd busy alone": Metric("% CPU", higher=False),   # with one connection open
         "opening": Metric("1/s"),
         "round trip alone": Metric("us", higher=False), "round trip beside": Metric("us", higher=False),
         "beside / alone": Metric("x", higher=False)}, warm_up=False)
+
+
+def _busy_percent(world, settings):
+    """What vmsgrd uses of a processor while nothing moves."""
+    if not world.daemon.pid:
+        return 0.0
+    began, cpu = time.monotonic(), process.cpu_s(world.daemon.pid)
+    time.sleep(max(2.0, settings.seconds * 2.5))
+    return 100 * (process.cpu_s(world.daemon.pid) - cpu) / (time.monotonic() - began)
 
 
 def _answer(client, go=False):

@@ -58,7 +58,8 @@ def sizes(benches, path):
         points.sort(key=lambda p: p[0])
         x = [size for size, _ in points]
         axes.plot(x, [row["median"] for _, row in points], color=colour, marker=marker, label=variant)
-        axes.fill_between(x, [row["min"] for _, row in points], [row["max"] for _, row in points], color=colour, alpha=0.15)
+        low, high = ([row[end] for _, row in points] for end in ("min", "max"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.15)
     ticks = sorted({size for points in found.values() for size, _ in points})
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

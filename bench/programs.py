@@ -126,7 +126,8 @@ def nginx(settings, recorder):
             with open(config, "w", encoding="ascii") as f:
                 f.write(NGINX.format(dir=directory, port=port))
             urls[v] = f"http://127.0.0.1:{port}/1k"
-            servers[v] = world.serve(v, ["nginx", "-c", config, "-p", directory, "-e", f"{directory}/start.log"], port=port)
+            argv = ["nginx", "-c", config, "-p", directory, "-e", f"{directory}/start.log"]
+            servers[v] = world.serve(v, argv, port=port)
         seconds = max(1, round(settings.seconds))
 
         def measure(variant):
@@ -141,7 +142,8 @@ def nginx(settings, recorder):
 
         recorder.alternate("nginx 1 KiB, wrk", {v: lambda v=v: measure(v) for v in servers}, {
             "requests": Metric("1000/s", targets={VMSGR: 1.35}),
-            "errors": Metric("a run", higher=False, worst=True, targets={TCP: 0, VMSGR: 0}), CPU: cpu_metric()}, paths=world.path_of)
+            "errors": Metric("a run", higher=False, worst=True, targets={TCP: 0, VMSGR: 0}), CPU: cpu_metric()},
+            paths=world.path_of)
 
 
 def iperf3(settings, recorder):

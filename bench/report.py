@@ -10,13 +10,15 @@ BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench
 RATIOS, SIZES = "benchmarks-ratios.png", "benchmarks-sizes.png"
 
 
-ORDER = ("stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle", "ring")
+ORDER = ("stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle",
+         "ring")
 
 
 def in_order(benches):
     def place(bench):
         size = re.search(r"(\d+) B", bench)
-        return next((n for n, word in enumerate(ORDER) if word in bench), len(ORDER)), int(size[1]) if size else 0, bench
+        kind = next((n for n, word in enumerate(ORDER) if word in bench), len(ORDER))
+        return kind, int(size[1]) if size else 0, bench
     return {bench: benches[bench] for bench in sorted(benches, key=place)}
 
 
@@ -48,7 +50,8 @@ def _targets_table(benches):
             compared += f" ({base['variant']})"
         ratio = f"{row['ratio']:.2f}" if "ratio" in row and not row["absolute"] else ""
         yield (f"| {bench}: {row['metric']}{variant} | {compared} | "
-               f"{_number(row['median'])} | {row['unit']} | {ratio} | {_wanted(row)} | {'' if row['ok'] else '**missed**'} |")
+               f"{_number(row['median'])} | {row['unit']} | {ratio} | {_wanted(row)} | "
+               f"{'' if row['ok'] else '**missed**'} |")
 
 
 def _whole_table(benches):
