@@ -8,6 +8,7 @@ import statistics
 import machine
 
 RESULTS = os.path.join(machine.ROOT, "bench/results")
+LOOKS = os.path.join(machine.ROOT, "build")   # what is not kept
 LATEST = os.path.join(RESULTS, "latest.json")   # the newest whole result of each bench: BENCHMARKS.md is made of it
 FIELDS = ["time", "commit", "load", "bench", "variant", "run", "metric", "value", "unit"]
 
@@ -32,10 +33,9 @@ def cpu_metric(targets=None):
 class Recorder:
     def __init__(self, settings):
         self.settings, self.missed, self.broken, self.benches = settings, [], {}, {}
-        folder = os.path.join(machine.ROOT, "build") if settings.quick else RESULTS
-        os.makedirs(folder, exist_ok=True)
         self.commit = machine.commit()
-        name = "bench-quick" if settings.quick else f"bench-{self.commit}{'-plain' if settings.plain else ''}"
+        folder, name = (RESULTS, f"bench-{self.commit}") if settings.keep else (LOOKS, "bench-looks")
+        os.makedirs(folder, exist_ok=True)
         self.path = os.path.join(folder, f"{name}.csv")
         self._file = open(self.path, "a", encoding="utf-8", newline="")   # --only runs add to the same file
         self._csv = csv.writer(self._file)
