@@ -22,6 +22,10 @@ def in_order(benches):
     return {bench: benches[bench] for bench in sorted(benches, key=place)}
 
 
+def has_streams(benches):
+    return any(bench.startswith("stream ") for bench in benches)
+
+
 def judged(benches):
     """(bench, row, row of the first variant) of everything that has a target."""
     for bench, result in benches.items():
@@ -78,7 +82,7 @@ def text(latest):
     benches = in_order(latest["benches"])
     parts = ["## Against the targets", "",
              f"![ratios]({RATIOS})", "", *_targets_table(benches), "",
-             "## Streams by message size", "", f"![streams]({SIZES})", "",
+             *(["## Streams by message size", "", f"![streams]({SIZES})", ""] if has_streams(benches) else []),
              "## The machine", "", "| | |", "|---|---|",
              *(f"| {key} | {value} |" for key, value in latest["machine"].items()), "",
              "## Everything", "", *_whole_table(benches), "", "## When", "", *_origin_table(benches)]
@@ -100,5 +104,6 @@ def write():
         import plots   # matplotlib takes a second to load, and nothing else needs it
         folder = os.path.dirname(DOCUMENT)
         plots.ratios(list(judged(in_order(latest["benches"]))), os.path.join(folder, RATIOS))
-        plots.sizes(latest["benches"], os.path.join(folder, SIZES))
+        if has_streams(latest["benches"]):
+            plots.sizes(latest["benches"], os.path.join(folder, SIZES))
     print(f"written: {os.path.relpath(DOCUMENT)}")
