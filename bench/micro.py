@@ -4,7 +4,8 @@ import subprocess
 import time
 
 from record import CPU, Metric, cpu_metric
-from world import NET, NO_SPIN, RENO, RING, SPIN, TCP, UNIX, VMSGR, World, can_spin, process, raise_nofile
+from world import (NET, NO_SPIN, RENO, RING, SPIN, TCP, TCP_ONE, UNIX, VMSGR, VMSGR_ONE, World, can_spin, process,
+                   raise_nofile)
 
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144)
 STREAM_BENCH = "stream {} B writes"
@@ -34,7 +35,7 @@ def stream(settings, recorder):
 
 def round_trip(settings, recorder):
     """64 bytes there and back, blocking and by epoll."""
-    variants = [TCP, UNIX, VMSGR]
+    variants = [TCP, UNIX, VMSGR, TCP_ONE, VMSGR_ONE]
     if can_spin():
         variants += [NO_SPIN, SPIN]
     else:

@@ -22,6 +22,9 @@ LOCAL_PORTS = "10000 65535"   # a connect a moment leaves its port in TIME_WAIT:
 # The variants, by how both programs are started. The first of a bench is what the others are compared with.
 TCP, UNIX, VMSGR = "TCP", "AF_UNIX", "VMSGR"
 RENO = "TCP reno"             # a machine may be set to bbr, which paces: slower here for large writes, faster for small
+# Both ends on one processor, where no wake-up has to cross: without, the scheduler decides, and a round trip of plain
+# TCP takes 14 or 50 us here by that alone.
+TCP_ONE, VMSGR_ONE = "TCP one CPU", "VMSGR one CPU"
 SPIN, NO_SPIN = f"VMSGR spin {SPIN_US}", "VMSGR spin 0"
 DIRECT = "VMSGR direct"       # local: no, so that vmsgrd stays in the path, twice
 
@@ -103,6 +106,8 @@ class World:
             self.daemon.start()
             own = self.daemon.prefix()
             no_local = self.daemon.prefix(routes=[vmsgrd.route("all", address=LOOPBACK, local="no")])
+            one = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+            self._prefixes |= {TCP_ONE: one, VMSGR_ONE: [*one, *own]}
             self._prefixes |= {VMSGR: own, SPIN: with_spin(own, SPIN_US), NO_SPIN: with_spin(own, 0),
                                DIRECT: no_local}
         except BaseException:
@@ -159,7 +164,7 @@ class World:
 
     def measure(self, variant, servers, call):
         """What call() returns, and its Cost. A routed variant that vmsgrd did not carry is a failure, not a number."""
-        if variant in (TCP, UNIX, RENO) or self.settings.plain:
+        if variant in (TCP, UNIX, RENO, TCP_ONE) or self.settings.plain:
             cost = Cost(servers, None)
             result = call()
             cost.end()
