@@ -116,18 +116,14 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
     r.page = std::move(got.fds[3]);
     r.place.owner = _program;
     r.refusal = admit(r);
-    if (r.listener != 0) {
-        if (auto shard = _server.deps().registry.shard_of(r.listener)) {
-            auto wrong = co_await _server.deps().listeners.invoke_on(
-                *shard, [r = std::move(r)](net::listener& l) mutable { return l.offer(std::move(r)); });
-            if (wrong) {
-                break_rules(wrong->why, wrong->text);
-            }
-        }
-        co_return;  // a listener that has closed: the doorbell closes here, and shows a reset
-    }
-    auto task = [r = std::move(r)](net::connector& c) mutable { return c.begin(std::move(r)); };
-    auto broken = co_await _server.deps().connectors.invoke_on(_server.next_shard(), std::move(task));
+    std::optional<net::violation> broken;
+    if (r.listener == 0) {
+        auto task = [r = std::move(r)](net::connector& c) mutable { return c.begin(std::move(r)); };
+        broken = co_await _server.deps().connectors.invoke_on(_server.next_shard(), std::move(task));
+    } else if (auto shard = _server.deps().registry.shard_of(r.listener)) {
+        auto task = [r = std::move(r)](net::listener& l) mutable { return l.offer(std::move(r)); };
+        broken = co_await _server.deps().listeners.invoke_on(*shard, std::move(task));
+    }  // else the listener has closed: the doorbell closes here, and shows a reset
     if (broken) {
         break_rules(broken->why, broken->text);
     }

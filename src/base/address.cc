@@ -42,8 +42,18 @@ bool address::is_loopback() const noexcept {
     if (a.family == AF_INET) {
         return a.ip[0] == 127;
     }
-    constexpr std::array<uint8_t, 16> one{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
-    return a.family == AF_INET6 && a.ip == one;
+    return a.family == AF_INET6 && a.ip == loopback(AF_INET6, 0).ip;
+}
+
+address loopback(uint16_t family, uint16_t port) noexcept {
+    address a{family, port, 0, {}};
+    if (family == AF_INET) {
+        a.ip[0] = 127;
+        a.ip[3] = 1;
+    } else {
+        a.ip[15] = 1;
+    }
+    return a;
 }
 
 address address::unmapped() const noexcept {

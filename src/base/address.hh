@@ -28,6 +28,9 @@ struct address {
 };
 static_assert(sizeof(address) == 24);
 
+// 127.0.0.1 or ::1.
+address loopback(uint16_t family, uint16_t port) noexcept;
+
 // What a sockaddr says; nothing for other families or a length too short for its family.
 std::optional<address> from_sockaddr(const sockaddr* sa, socklen_t len) noexcept;
 

@@ -26,15 +26,22 @@ bool always_taken(int level, int name, const void* value, socklen_t bytes) noexc
 
 }  // namespace
 
+std::span<const option_set> option_list::sets() const noexcept {
+    return std::span(_sets).first(std::min(_count, options_max));
+}
+
+uint32_t option_list::index_of(int level, int name) const noexcept {
+    auto all = sets();
+    auto is = [&](const option_set& s) { return s.level == level && s.name == name; };
+    return uint32_t(std::ranges::find_if(all, is) - all.begin());
+}
+
 void option_list::note(int level, int name, const void* value, socklen_t bytes) noexcept {
     if (bytes > option_bytes_max || value == nullptr) {
         return;
     }
-    uint32_t count = std::min(_count, options_max);
-    uint32_t at = 0;
-    while (at < count && (_sets[at].level != level || _sets[at].name != name)) {
-        ++at;
-    }
+    uint32_t count = uint32_t(sets().size());
+    uint32_t at = index_of(level, name);
     if (at == options_max) {
         return;
     }
@@ -50,15 +57,14 @@ void option_list::note(int level, int name, const void* value, socklen_t bytes) 
 }
 
 bool option_list::find(int level, int name, void* value, socklen_t& bytes) const noexcept {
-    for (uint32_t i = 0; i < std::min(_count, options_max); ++i) {
-        const option_set& s = _sets[i];
-        if (s.level == level && s.name == name) {
-            bytes = std::min({bytes, s.bytes, option_bytes_max});
-            memcpy(value, s.value.data(), bytes);
-            return true;
-        }
+    uint32_t at = index_of(level, name);
+    if (at >= sets().size()) {
+        return false;
     }
-    return false;
+    const option_set& s = _sets[at];
+    bytes = std::min({bytes, s.bytes, option_bytes_max});
+    memcpy(value, s.value.data(), bytes);
+    return true;
 }
 
 int option_list::set(int family, int level, int name, const void* value, socklen_t bytes) noexcept {
@@ -92,8 +98,7 @@ int option_list::get(int family, int level, int name, void* value, socklen_t* by
         *bytes = whole;
         return 0;
     }
-    for (uint32_t i = 0; i < std::min(_count, options_max); ++i) {
-        const option_set& s = _sets[i];
+    for (const option_set& s : sets()) {
         sys::setsockopt(socket.get(), s.level, s.name, s.value.data(), std::min(s.bytes, option_bytes_max));
     }
     int r = sys::getsockopt(socket.get(), level, name, value, bytes);

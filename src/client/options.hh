@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 namespace vmsgr::client {
 
@@ -25,6 +26,9 @@ struct option_set {
 class option_list {
     uint32_t _count = 0;
     std::array<option_set, options_max> _sets{};
+
+    std::span<const option_set> sets() const noexcept;
+    uint32_t index_of(int level, int name) const noexcept;  // sets().size(): never set
 
 public:
     // Longer values, and more than options_max of them, are forgotten.

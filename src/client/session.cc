@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "base/sys.hh"
+#include "client/spin.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::client {
@@ -75,9 +76,7 @@ uint64_t random_key() noexcept {
 }
 
 int64_t now_ms() noexcept {
-    timespec t;
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return int64_t(t.tv_sec) * 1000 + t.tv_nsec / 1'000'000;
+    return now_ns() / 1'000'000;
 }
 
 void session::configure(const char* path, std::string_view program, void (*guard)(int& fd),

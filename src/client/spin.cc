@@ -1,18 +1,31 @@
 #include "client/spin.hh"
 
-#include <sched.h>
+#include <errno.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "proto/spin.hh"
 
 namespace vmsgr::client {
 
+bool has_one_processor() noexcept {
+    uint64_t mask[128];  // larger than cpu_set_t, which big machines exceed
+    int saved = errno;
+    long bytes = ::syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    errno = saved;
+    int n = 0;
+    for (long i = 0; i < bytes / long(sizeof mask[0]); ++i) {
+        n += std::popcount(mask[i]);
+    }
+    return n == 1;
+}
+
 void set_spin_limit(uint32_t us) noexcept {
-    cpu_set_t mine;
-    bool alone = ::sched_getaffinity(0, sizeof mine, &mine) == 0 && CPU_COUNT(&mine) < 2;
-    spin_limit.store(alone ? 0 : std::min(us, proto::spin_us_max) * 1000, std::memory_order_relaxed);
+    spin_limit.store(has_one_processor() ? 0 : std::min(us, proto::spin_us_max) * 1000, std::memory_order_relaxed);
 }
 
 int64_t now_ns() noexcept {

@@ -12,6 +12,8 @@
 
 namespace vmsgr::client {
 
+// This thread may run on one processor only: whoever it waits for cannot run meanwhile. Keeps errno.
+bool has_one_processor() noexcept;
 // 0: never. Zero on one processor, whatever is set.
 void set_spin_limit(uint32_t us) noexcept;
 inline constinit std::atomic<uint32_t> spin_limit{0};  // in ns

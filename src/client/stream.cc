@@ -112,8 +112,7 @@ int stream::take_error(int fd) noexcept {
 }
 
 bool stream::closed_both_ways() noexcept {
-    return broken() || (_page->shut_write.load() != 0 &&
-                        ((receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load() != 0));
+    return broken() || (_page->shut_write.load() != 0 && other_finished());
 }
 
 // The first to see the break keeps its errno for whoever asks next.

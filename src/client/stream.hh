@@ -153,6 +153,7 @@ private:
     enum class listens : uint8_t { yes, not_any_more, gone };
     listens other_listens(int fd) const noexcept;
     bool hung_up(int fd) const noexcept;
+    bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
     void send_into_nothing(int fd) noexcept;
     bool may_spin(int flags) noexcept;
     enum class empty : uint8_t { more, end, failed };

@@ -295,8 +295,7 @@ bool stream::may_spin(int flags) noexcept {
 
 // Nothing will follow what lies in the ring now.
 bool stream::ending() noexcept {
-    return (receiver().flags() & shm::ring_fin) != 0 || broken() || _page->shut_read.load() != 0 ||
-           _page->other_gone.load() != 0;
+    return other_finished() || broken() || _page->shut_read.load() != 0;
 }
 
 template <typename Drain>

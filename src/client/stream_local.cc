@@ -34,6 +34,10 @@ bool stream::hung_up(int fd) const noexcept {
     return sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
 }
 
+bool stream::other_finished() const noexcept {
+    return (receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load(std::memory_order_acquire) != 0;
+}
+
 // Does anybody take what is sent now?
 stream::listens stream::other_listens(int fd) const noexcept {
     uint32_t there = header().end[in()].flags.load(std::memory_order_relaxed);
@@ -57,8 +61,7 @@ void stream::send_into_nothing(int fd) noexcept {
     break_with(EPIPE);
     shm::bell b(fd);
     b.send_token();
-    while (b.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
-    }
+    b.drain();
 }
 
 void stream::share() noexcept {
@@ -71,7 +74,6 @@ void stream::leave(int fd, bool may_linger) noexcept {
     if (!is_local() || _page->holders.fetch_sub(1, std::memory_order_acq_rel) != 1) {
         return;
     }
-    auto s = sender();
     linger how{};
     socklen_t len = sizeof how;
     bool abort = _page->options.find(SOL_SOCKET, SO_LINGER, &how, len) && how.l_onoff != 0 && how.l_linger == 0;
@@ -80,15 +82,13 @@ void stream::leave(int fd, bool may_linger) noexcept {
         return;
     }
     if (abort || unread_bytes() != 0) {
-        s.reset(ECONNRESET);
-        flags().fetch_or(shm::end_left, std::memory_order_release);
+        abandon();
         return;  // the hang-up follows, and tokens that lie unread here make it an error
     }
     bool had_shut = _page->shut_write.exchange(1, std::memory_order_acq_rel) != 0;
-    bool other_finished = (receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load() != 0;
-    s.set_flags(shm::ring_fin);
+    sender().set_flags(shm::ring_fin);
     flags().fetch_or(shm::end_left, std::memory_order_release);
-    if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished) {
+    if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished()) {
         // TCP shows an end of file now, and a hang-up only when the other side has closed as well. So our end stays
         // open, in a message that lies at the other end until that is closed.
         if (proto::send_with_fds(fd, &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT) == 0) {
@@ -96,9 +96,7 @@ void stream::leave(int fd, bool may_linger) noexcept {
             return;
         }
     }
-    shm::bell b(fd);
-    while (b.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
-    }
+    shm::bell(fd).drain();
 }
 
 void stream::abandon() noexcept {

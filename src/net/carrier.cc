@@ -1,7 +1,6 @@
 #include "net/carrier.hh"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/random.h>
 
 #include <seastar/core/coroutine.hh>
@@ -69,8 +68,8 @@ std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::
     p.bell = std::move(bell->other);
     delivery d;
     d.key = p.key;
-    d.memory.reset(::fcntl(p.memory.get(), F_DUPFD_CLOEXEC, 0));
-    d.page.reset(::fcntl(p.page.get(), F_DUPFD_CLOEXEC, 0));
+    d.memory = duplicate(p.memory.get());
+    d.page = duplicate(p.page.get());
     d.bell = std::move(bell->program);
     auto c = seastar::make_lw_shared<vm_conn>(*this, next_id(), conn_state::established, std::move(p));
     d.slot = c->slot();
@@ -111,14 +110,12 @@ std::optional<delivery> carrier::join(local_conn c, base::unique_fd bell) {
     d.key = end.key;
     d.local = end.local;
     d.peer = end.peer;
-    d.memory.reset(::fcntl(c.memory.get(), F_DUPFD_CLOEXEC, 0));
-    d.page.reset(::fcntl(end.page.get(), F_DUPFD_CLOEXEC, 0));
+    d.memory = duplicate(c.memory.get());
+    d.page = duplicate(end.page.get());
     d.bell = std::move(bell);
     d.flags = proto::accepted_local;
     ++_count.connections_total;
-    _locals.add(std::move(c));
-    unsigned which = 1;
-    d.slot = _locals.find(d.key, which)->ends[1].slot;
+    d.slot = _locals.add(std::move(c)).ends[1].slot;
     return d;
 }
 
@@ -134,7 +131,7 @@ carrier::lent carrier::borrow(uint64_t key, part what) noexcept {
     }
     lent out;
     for (size_t i = 0; i < out.size(); ++i) {
-        out[i].reset(fds[i] < 0 ? -1 : ::fcntl(fds[i], F_DUPFD_CLOEXEC, 0));
+        out[i] = duplicate(fds[i]);
     }
     return out;
 }

@@ -47,10 +47,8 @@ int make_nonblocking(int fd) noexcept {
     return flags;
 }
 
-uint64_t netns_cookie(int fd) noexcept {
-    uint64_t cookie = 0;
-    socklen_t len = sizeof cookie;
-    return ::getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+base::unique_fd duplicate(int fd) noexcept {
+    return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 base::address local_address(int fd) noexcept {

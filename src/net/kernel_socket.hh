@@ -16,8 +16,9 @@ const char* not_doorbell(int fd, int type) noexcept;  // type: SOCK_STREAM or SO
 // The status flags before, or -1 with errno.
 int make_nonblocking(int fd) noexcept;
 
-// Which network namespace the socket lives in; 0 where the kernel does not tell (before 5.14).
-uint64_t netns_cookie(int fd) noexcept;
+// Another descriptor of the same open file; none on failure, and for -1.
+base::unique_fd duplicate(int fd) noexcept;
+
 base::address local_address(int fd) noexcept;
 base::address peer_address(int fd) noexcept;
 int take_socket_error(int fd) noexcept;

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <deque>
@@ -12,6 +11,7 @@
 #include <seastar/coroutine/as_future.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
+#include "base/netns.hh"
 #include "net/kernel_socket.hh"
 #include "net/log.hh"
 #include "proto/control.hh"
@@ -221,7 +221,7 @@ std::optional<violation> listener::listening::offer(connect_request r) {
     }
     auto same_host = to;
     same_host.port = source.port;
-    bool reachable = netns_cookie(r.tcp.get()) == netns_cookie(_r.tcp.get()) && to.port == own.port &&
+    bool reachable = base::netns_cookie(r.tcp.get()) == base::netns_cookie(_r.tcp.get()) && to.port == own.port &&
                      source.port != 0 && (own == to || own.is_any()) &&
                      (source == same_host || (source.is_loopback() && to.is_loopback()));
     if (!reachable) {
@@ -312,7 +312,7 @@ std::optional<violation> listener::offer(connect_request r) {
 base::unique_fd listener::borrow(uint64_t key) const noexcept {
     for (auto& [at, l] : _all) {
         if (l->key() == key && l->tcp_fd() >= 0) {
-            return base::unique_fd(::fcntl(l->tcp_fd(), F_DUPFD_CLOEXEC, 0));
+            return duplicate(l->tcp_fd());
         }
     }
     return {};

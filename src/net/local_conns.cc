@@ -1,6 +1,9 @@
 #include "net/local_conns.hh"
 
+#include <string.h>
 #include <unistd.h>
+
+#include <array>
 
 #include <seastar/core/smp.hh>
 
@@ -19,19 +22,18 @@ struct words {
     bool shared[2] = {false, false};
 };
 
-// pread cannot fault, whatever became of the memory.
-template <typename T>
-T word_at(int memory, size_t at) noexcept {
-    T value{};
-    return ::pread(memory, &value, sizeof value, off_t(at)) == ssize_t(sizeof value) ? value : T{};
-}
-
+// One pread, which cannot fault, whatever became of the memory.
 words read_words(const local_conn& c) noexcept {
+    std::array<std::byte, sizeof(shm::conduit_header)> header{};
+    if (::pread(c.memory.get(), header.data(), header.size(), 0) != ssize_t(header.size())) {
+        return {};
+    }
     constexpr size_t ring = offsetof(shm::conduit_header, ring), end = offsetof(shm::conduit_header, end);
     words w;
     for (size_t i = 0; i < 2; ++i) {
-        w.head[i] = word_at<uint64_t>(c.memory.get(), ring + i * sizeof(shm::ring_words));
-        auto flags = word_at<uint32_t>(c.memory.get(), end + i * sizeof(shm::conduit_header::end_word));
+        uint32_t flags = 0;
+        memcpy(&w.head[i], &header[ring + i * sizeof(shm::ring_words)], sizeof w.head[i]);
+        memcpy(&flags, &header[end + i * sizeof(shm::conduit_header::end_word)], sizeof flags);
         w.left[i] = (flags & shm::end_left) != 0;
         w.shared[i] = (flags & shm::end_shared) != 0;
     }
@@ -40,7 +42,7 @@ words read_words(const local_conn& c) noexcept {
 
 }  // namespace
 
-void local_conns::add(local_conn c) {
+const local_conn& local_conns::add(local_conn c) {
     look_at(looks_an_add);
     const uint64_t id = c.id;
     for (unsigned end : {0u, 1u}) {
@@ -50,10 +52,10 @@ void local_conns::add(local_conn c) {
         e.place.owner->show_addresses(e.slot, e.local, e.peer);
         _by_key.emplace(e.key, std::pair(id, end));
     }
-    _all.emplace(id, std::move(c));
     if (!_timer.armed()) {
         _timer.arm(look_period);
     }
+    return _all.emplace(id, std::move(c)).first->second;
 }
 
 const local_conn* local_conns::find(uint64_t key, unsigned& end) const noexcept {

@@ -48,9 +48,9 @@ public:
     }
     ~local_conns() { clear(); }
 
-    void add(local_conn c);
+    // Shows it in both programs' lists; it stays where it is until it is forgotten.
+    const local_conn& add(local_conn c);
     bool knows(uint64_t key) const noexcept { return _by_key.contains(key); }
-    size_t size() const noexcept { return _all.size(); }
     // Null where the key is not known here.
     const local_conn* find(uint64_t key, unsigned& end) const noexcept;
     // Both ends of up to `limit` / 2 connections beyond `after`, in their order.

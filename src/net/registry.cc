@@ -5,6 +5,7 @@
 
 #include <system_error>
 
+#include "base/netns.hh"
 #include "net/kernel_socket.hh"
 
 namespace vmsgr::net {
@@ -23,7 +24,7 @@ registry::registry() {
 }
 
 bool registry::publish(uint64_t key, unsigned shard, int socket, uint32_t backlog) {
-    const uint64_t netns = netns_cookie(socket);
+    const uint64_t netns = base::netns_cookie(socket);
     if (netns == 0) {
         return false;
     }

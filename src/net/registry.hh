@@ -12,7 +12,7 @@
 namespace vmsgr::net {
 
 class registry {
-    std::mutex _mutex;  // for listen and close, never for data or for a connect's search
+    std::mutex _mutex;  // held for a look into a map; the programs' search takes no lock, and data never does
     base::unique_fd _fd;
     shm::mapping _map;
     struct place {

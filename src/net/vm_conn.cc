@@ -339,7 +339,8 @@ void vm_conn::finish() noexcept {
         // Closed with the resident token unread, the program's end shows an error beside the hang-up. An orderly end
         // reads it first.
         bool quiet = !_broken && !_reset_tcp && !_stopping && _state != conn_state::connecting;
-        while (quiet && _bell.take_tokens(shm::bell_tokens_max) == shm::bell_tokens_max) {
+        if (quiet) {
+            _bell.drain();
         }
         _p.bell.reset();
     }

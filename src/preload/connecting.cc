@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
+#include "base/netns.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 #include "preload/objects.hh"
@@ -75,7 +76,7 @@ base::address source_for(const base::address& peer, const base::address& own) no
     base::address source = peer;
     source.port = 0;
     if (peer.unmapped().family == AF_INET && peer.is_loopback()) {
-        base::address first{AF_INET, 0, 0, {127, 0, 0, 1}};
+        base::address first = base::loopback(AF_INET, 0);
         source = peer.family == AF_INET ? first : first.mapped();
     }
     if (own.port == 0 && (own.family == 0 || own.is_any())) {
@@ -83,7 +84,7 @@ base::address source_for(const base::address& peer, const base::address& own) no
     }
     // Bound by the program itself, perhaps to another of the host's addresses.
     source.port = own.port;
-    bool same = own.ip == source.ip || (own.is_any() && own.port != 0) || (own.is_loopback() && peer.is_loopback());
+    bool same = own.ip == source.ip || own.is_any() || (own.is_loopback() && peer.is_loopback());
     return same && own.port != 0 ? source : base::address{};
 }
 
@@ -95,20 +96,9 @@ bool connect_locally(int fd, base::address peer, const proto::route& route) noex
         return false;
     }
     if (peer.is_any()) {
-        base::address first = peer;
-        first.ip = {};
-        (peer.family == AF_INET ? first.ip[0] : first.ip[15]) = peer.family == AF_INET ? 127 : 1;
-        if (peer.family == AF_INET) {
-            first.ip[3] = 1;
-        }
-        peer = first;  // what the kernel makes of it
+        peer = base::loopback(peer.family, peer.port);  // what the kernel makes of it
     }
-    uint64_t netns = 0;
-    socklen_t len = sizeof netns;
-    if (sys::getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) != 0) {
-        return false;  // before Linux 5.14
-    }
-    const uint64_t listener = rt.session.find_listener(netns, peer);
+    const uint64_t listener = rt.session.find_listener(base::netns_cookie(fd), peer);
     if (listener == 0) {
         return false;
     }

@@ -81,24 +81,23 @@ void listen_by_kernel(int fd, object* o) noexcept {
 
 // Room for the descriptors of a connection: with none, the message would be taken and they would be lost.
 bool room_for_three() noexcept {
-    int a = sys::fcntl(0, F_DUPFD_CLOEXEC, 0);
-    if (a < 0) {
-        a = sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);  // 0 may be closed
+    int fds[3];
+    int n = 0;
+    fds[0] = sys::fcntl(0, F_DUPFD_CLOEXEC, 0);
+    if (fds[0] < 0) {
+        fds[0] = sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);  // 0 may be closed
     }
-    int b = a < 0 ? -1 : sys::fcntl(a, F_DUPFD_CLOEXEC, 0);
-    int c = b < 0 ? -1 : sys::fcntl(a, F_DUPFD_CLOEXEC, 0);
+    while (n < 3 && fds[n] >= 0) {
+        if (++n < 3) {
+            fds[n] = sys::fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
+        }
+    }
     int err = errno;
-    if (a >= 0) {
-        sys::close(a);
-    }
-    if (b >= 0) {
-        sys::close(b);
-    }
-    if (c >= 0) {
-        sys::close(c);
+    for (int i = 0; i < n; ++i) {
+        sys::close(fds[i]);
     }
     errno = err;
-    return c >= 0;
+    return n == 3;
 }
 
 void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "base/sys.hh"
+#include "preload/real.hh"
 #include "preload/runtime.hh"
 
 namespace vmsgr::preload {
@@ -22,8 +23,6 @@ int highest = -1;
 constexpr size_t objects_a_chunk = 128;
 
 // The kernel's own masking: sigset_t of libc is larger than what the system call takes.
-constexpr size_t kernel_sigset_bytes = 8;
-
 void block_signals(sigset_t& old) noexcept {
     uint64_t all = ~uint64_t{0};
     ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, kernel_sigset_bytes);

@@ -1,12 +1,7 @@
 #include "preload/spin_wait.hh"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <bit>
-#include <cerrno>
 
 namespace vmsgr::preload {
 
@@ -37,18 +32,6 @@ struct account {
 // Never through __tls_get_addr, which may allocate.
 __attribute__((tls_model("initial-exec"))) constinit thread_local account mine{};
 
-bool has_one_processor() noexcept {
-    uint64_t mask[128];
-    int saved = errno;
-    long bytes = ::syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-    errno = saved;
-    int n = 0;
-    for (long i = 0; i < bytes / long(sizeof mask[0]); ++i) {
-        n += std::popcount(mask[i]);
-    }
-    return n == 1;
-}
-
 void stay_away(account& a, uint32_t at_least) noexcept {
     a.pause = std::clamp(a.pause * 2, at_least, pause_longest);
     a.skip = a.pause;
@@ -67,7 +50,7 @@ void spin_wait::begin(int64_t at_most_ns) noexcept {
     }
     if (a.until_affinity-- == 0) {
         a.until_affinity = affinity_every;
-        if (has_one_processor()) {
+        if (client::has_one_processor()) {
             a.until_affinity = 0;
             a.skip = pause_longest;
             return;

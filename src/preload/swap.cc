@@ -14,6 +14,12 @@ int epoll_control(int epfd, int op, int fd, epoll_event* e) noexcept {
     return int(::syscall(SYS_epoll_ctl, epfd, op, fd, e));
 }
 
+void leave_sets(const object& o) noexcept {
+    for (uint32_t i = 0; i < o.registered; ++i) {
+        epoll_control(o.registrations[i].epfd, EPOLL_CTL_DEL, o.registrations[i].fd, nullptr);
+    }
+}
+
 void replace_number(int fd, int kernel_object) noexcept {
     int flags = sys::fcntl(fd, F_GETFD);
     if (flags >= 0) {
@@ -38,9 +44,7 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
     }
     // The old description may live on elsewhere (the daemon holds it): taken out of every set by hand, or
     // its events would go on coming under the program's data.
-    for (uint32_t i = 0; i < from->registered; ++i) {
-        epoll_control(from->registrations[i].epfd, EPOLL_CTL_DEL, from->registrations[i].fd, nullptr);
-    }
+    leave_sets(*from);
     uint32_t left = from->refs;
     for (int n = from->refs > 1 ? 0 : fd; left != 0 && n <= highest_number(); ++n) {
         if (at_number(n) != from) {
@@ -78,9 +82,7 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
 }
 
 bool take_out_of_sets(object* o) noexcept {
-    for (uint32_t i = 0; i < o->registered; ++i) {
-        epoll_control(o->registrations[i].epfd, EPOLL_CTL_DEL, o->registrations[i].fd, nullptr);
-    }
+    leave_sets(*o);
     o->registered = 0;
     return !o->unfollowed;
 }

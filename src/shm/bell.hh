@@ -33,6 +33,12 @@ public:
     // Takes up to n tokens without waiting; returns how many there were.
     uint32_t take_tokens(uint32_t n) noexcept;
 
+    // Everything that lies here.
+    void drain() noexcept {
+        while (take_tokens(bell_tokens_max) == bell_tokens_max) {
+        }
+    }
+
     // How many tokens wait here now, the resident ones left out.
     uint32_t unread() const noexcept;
 

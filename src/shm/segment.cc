@@ -141,11 +141,11 @@ base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
         return std::unexpected(fd.error());
     }
     c.fd = std::move(*fd);
-    auto map = map_sealed(c.fd.get(), conduit_bytes(ring_bytes));
-    if (!map) {
-        return std::unexpected(map.error());
+    auto mapped = map(c.fd.get(), conduit_bytes(ring_bytes), PROT_READ | PROT_WRITE);
+    if (!mapped) {
+        return std::unexpected(mapped.error());
     }
-    c.memory.map = std::move(*map);
+    c.memory.map = std::move(*mapped);
     c.memory.capacity = ring_bytes;
     // New shared memory is zero: every other word starts right.
     conduit_header& h = c.memory.header();
@@ -173,11 +173,11 @@ base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
         return base::fail(ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " +
                                        std::to_string(ring_limit));
     }
-    auto map = map_sealed(fd, *size);
-    if (!map) {
-        return std::unexpected(map.error());
+    auto mapped = map(fd, *size, PROT_READ | PROT_WRITE);
+    if (!mapped) {
+        return std::unexpected(mapped.error());
     }
-    conduit c{std::move(*map), ring_bytes};
+    conduit c{std::move(*mapped), ring_bytes};
     const conduit_header& h = c.header();
     if (h.magic != conduit_magic || h.version != layout_version || h.header_bytes != conduit_header_bytes ||
         h.ring_bytes != ring_bytes) {
@@ -192,11 +192,11 @@ base::result<new_page> create_end_page() {
     if (!fd) {
         return std::unexpected(fd.error());
     }
-    auto map = open_end_page(fd->get());
-    if (!map) {
-        return std::unexpected(map.error());
+    auto mapped = map(fd->get(), end_page_bytes, PROT_READ | PROT_WRITE);
+    if (!mapped) {
+        return std::unexpected(mapped.error());
     }
-    return new_page{std::move(*fd), std::move(*map)};
+    return new_page{std::move(*fd), std::move(*mapped)};
 }
 
 base::result<mapping> open_end_page(int fd) { return map_sealed(fd, end_page_bytes); }

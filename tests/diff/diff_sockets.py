@@ -5,8 +5,8 @@
 
 The baseline (pp: both roles plain) runs twice; a scenario that differs from itself is a fault of
 the test ("flaky"). Then rp (server routed), pr (client routed), rr (both, through the daemon) and ll
-(both, memory to memory), each compared with the baseline line by line. Differences named in the table of known ones do not fail; known ones that no
-longer occur are reported. What differs is run twice more, and counts when it differs again.
+(both, memory to memory), each compared with the baseline line by line. Differences named in the
+table of known ones do not fail; known ones that no longer occur are reported. What differs is run twice more, and counts when it differs again.
 Exit: 0 same, 1 differs, 2 usage.
 """
 import argparse

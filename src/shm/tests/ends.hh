@@ -1,13 +1,25 @@
 // Both ends of one direction of a conduit in one process, for tests: shared memory and doorbell are real.
 #pragma once
 
+#include <errno.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include "shm/bell.hh"
 #include "shm/ring.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::shm {
+
+// Whether it came within the time.
+inline bool wait_for(int fd, short what, int limit_ms) {
+    pollfd p{fd, what, 0};
+    int r;
+    do {
+        r = ::poll(&p, 1, limit_ms);
+    } while (r < 0 && errno == EINTR);
+    return r == 1 && (p.revents & what) != 0;
+}
 
 struct ends {
     new_conduit memory;
@@ -44,6 +56,16 @@ struct ends {
         }
         sender.publish(n);
         return n;
+    }
+    // The ring is full: sleeps until there is room, and counts the sleep. False: nobody woke us.
+    bool sleep_for_room(uint64_t& sleeps, int limit_ms) {
+        bool room = false;
+        EXPECT_EQ(sender.await_space(producer_bell, room), look::ok);
+        if (room) {
+            return true;
+        }
+        ++sleeps;
+        return wait_for(producer_bell.fd(), POLLOUT, limit_ms);
     }
     // Up to n bytes; checks each. Does not wake or settle.
     size_t get(size_t n) {

@@ -32,11 +32,6 @@ uint64_t wanted_in_all() {
     return v != nullptr ? std::strtoull(v, nullptr, 10) : otherwise;
 }
 
-bool wait_for(int fd, short what) {
-    pollfd p{fd, what, 0};
-    return ::poll(&p, 1, lost_ms) == 1;
-}
-
 struct counts {
     uint64_t done = 0;    // publishes, or bytes read
     uint64_t sleeps = 0;
@@ -58,14 +53,9 @@ counts produce(ends& e, uint64_t publishes, unsigned seed, std::atomic<uint64_t>
             }
             continue;
         }
-        bool room = false;
-        EXPECT_EQ(e.sender.await_space(e.producer_bell, room), look::ok);
-        if (!room) {
-            ++c.sleeps;
-            if (!wait_for(e.producer_bell.fd(), POLLOUT)) {
-                c.lost = true;
-                break;
-            }
+        if (!e.sleep_for_room(c.sleeps, lost_ms)) {
+            c.lost = true;
+            break;
         }
     }
     return c;
@@ -147,7 +137,7 @@ private:
         switch (_kind) {
         case kind::blocking:
         case kind::spinning: c.lost = look_at_bell(_fd, true, err) == bell_look::nothing; break;
-        case kind::level: c.lost = !wait_for(_fd, POLLIN); break;
+        case kind::level: c.lost = !wait_for(_fd, POLLIN, lost_ms); break;
         case kind::edge:
         case kind::lazy: c.lost = ::epoll_wait(_epoll.get(), &ev, 1, lost_ms) != 1; break;
         }

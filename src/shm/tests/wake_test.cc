@@ -23,15 +23,6 @@ struct counts {
     bool lost = false;
 };
 
-bool wait_for(int fd, short what) {
-    pollfd p{fd, what, 0};
-    int r;
-    do {
-        r = ::poll(&p, 1, lost_ms);
-    } while (r < 0 && errno == EINTR);
-    return r == 1 && (p.revents & what) != 0;
-}
-
 // Sends `total` bytes in pieces of at most piece_max; sleeps for OUT when the ring is full.
 counts produce(ends& e, uint64_t total, size_t piece_max, unsigned seed, const std::atomic<bool>& stop) {
     std::minstd_rand rng(seed);
@@ -44,14 +35,9 @@ counts produce(ends& e, uint64_t total, size_t piece_max, unsigned seed, const s
             e.sender.wake(e.producer_bell);
             continue;
         }
-        bool room = false;
-        EXPECT_EQ(e.sender.await_space(e.producer_bell, room), look::ok);
-        if (!room) {
-            ++c.sleeps;
-            if (!wait_for(e.producer_bell.fd(), POLLOUT)) {
-                c.lost = true;
-                break;
-            }
+        if (!e.sleep_for_room(c.sleeps, lost_ms)) {
+            c.lost = true;
+            break;
         }
     }
     return c;
@@ -72,7 +58,7 @@ public:
     }
     bool sleep() {
         if (!_epoll) {
-            return wait_for(_fd, POLLIN);
+            return wait_for(_fd, POLLIN, lost_ms);
         }
         epoll_event ev;
         return ::epoll_wait(_epoll.get(), &ev, 1, lost_ms) == 1;
