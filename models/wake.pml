@@ -16,14 +16,17 @@
  *  - Nobody spins: no cycle without data being taken, even without any assumption of fairness.
  *  - Tokens are bounded: the kernel never refuses one (HARD; a real socket takes four times the
  *    threshold).
+ *  - -DEXACT: a reader that waits for IN never finds an empty ring, but after top-ups.
  *  - -DREST, when neither side is inside a call: data in the ring means a token in the socket, and
  *    a ring half free means that the producer's end is writable, whatever the consumer does next.
  *  - After a close all published data arrives and then EOF; after a kill, all of it and then a
  *    reset.
  *
  * What the code has to do, and each point is a mutant below (M_*):
- *  producer  publish; full fence; if consumer_waits.exchange(0) was 1: tokens_sent += 1, then send
- *            one token.
+ *  producer  publish; full fence; if consumer_waits is 1: turn it to "deciding" (3 here), look at
+ *            the tail. Unread: turn it to 0, tokens_sent += 1, then send one token. All taken: turn
+ *            it back to 1, for the token would show an empty ring as readable. If the consumer
+ *            has changed it meanwhile, from the beginning.
  *            Ring full, also before a short count is returned: while the end is writable:
  *            tokens_sent += 1, send, look again for space. At least one look follows the last
  *            token; a look after every token is enough.
@@ -31,9 +34,11 @@
  *            free, take all but one.
  *            Ring empty: s = tokens_sent; was = consumer_waits.exchange(1); look again.
  *              Still empty: take the tokens up to s and no more.
- *              Not empty: if `was` is 0, withdraw (exchange(0)); if it is 1 it must stay. Then read
- *              tokens_sent *again* and take all but one. Go on filling the caller's buffer: a short
- *              count promises an edge-triggered program that the next byte brings an edge.
+ *              Not empty: if `was` is 0, withdraw (exchange(0)); otherwise it must stay. If that met a
+ *              0, or `was` is 1 or "deciding", a token is sure to come for these bytes (unless the
+ *              conduit is inexact): go on as if the ring were empty. Else take all up to s but one,
+ *              and go on filling the caller's buffer: a short count promises an edge-triggered
+ *              program that the next byte brings an edge.
  *            A blocking call that spins raises its announcement, if it is a plain 1, from "any byte"
  *              to a mark, tail + what the call still takes: the producer sends no token until head
  *              is past it. The call must then read up to the mark, or settle the empty ring. Found
@@ -63,8 +68,7 @@
  * Variants: NP producers, NR readers (under locks; threads, or processes after a fork), N ring,
  *   W, HARD; P_EDGE, C_EDGE edge-triggered (else level); C_BLOCKING readers that sleep in the call;
  *   DAEMON polls, then parks; END_FIN closes; KILL_PRODUCER, KILL_CONSUMER at any step; FORK_KILL
- *   one of two, also inside a lock; LOAD_FIRST looks at consumer_waits before exchanging it; TSO;
- *   REST; C_SPIN blocking calls that spin, and poll in between; C_LAZY tokens left untaken (with
+ *   one of two, also inside a lock; TSO; REST; EXACT; C_SPIN blocking calls that spin, and poll in between; C_LAZY tokens left untaken (with
  *   C_EDGE). Both ends programs (a local conduit): W = 4, and each side in any of its variants.
  */
 #ifndef N
@@ -93,7 +97,7 @@
 
 /* shared memory */
 byte data = 0;          /* head - tail */
-byte consumer_waits = 1;/* 0, 1, or 2: a mark stands */
+byte consumer_waits = 1;/* 0, 1, 2: a mark stands, 3: the producer decides */
 #ifdef C_SPIN
 short mark = 0;         /* how far the mark lies beyond the tail; 0 while none stands */
 #endif
@@ -127,6 +131,15 @@ byte p_busy = 0, c_busy = 0;
 #define C_BUSY skip
 #define P_REST skip
 #define C_REST skip
+#endif
+
+#ifdef EXACT
+bit topped = 0;
+#define TOPPED topped = 1
+#define FOUND_NOTHING assert(topped || phup)
+#else
+#define TOPPED skip
+#define FOUND_NOTHING skip
 #endif
 
 #ifdef C_SPIN
@@ -241,20 +254,31 @@ more:
 #ifndef M_NO_FENCE_PRODUCER
         P_FENCE;
 #endif
+decide:
+        if
+        :: consumer_waits == 0 -> old = 0
 #ifdef C_SPIN
-        if
-        :: consumer_waits == 0 -> old = 0
         :: BELOW_MARK -> old = 0
-        :: else -> d_step { P_FENCE -> old = (consumer_waits != 0); consumer_waits = 0; NO_MARK }
-        fi;
-#elif defined(LOAD_FIRST)
-        if
-        :: consumer_waits == 0 -> old = 0
-        :: else -> d_step { P_FENCE -> old = consumer_waits; consumer_waits = 0 }
-        fi;
-#else
-        d_step { old = consumer_waits; consumer_waits = 0 };
 #endif
+#ifdef M_NO_DECISION
+        :: else -> d_step { P_FENCE -> old = (consumer_waits != 0); consumer_waits = 0; NO_MARK }
+#elif defined(M_DECISION_UNSEEN)
+        :: else ->
+           d_step { P_FENCE -> old = (consumer_waits != 0); consumer_waits = 0; NO_MARK };
+           d_step { if :: old && P_FREE == N -> old = 0; consumer_waits = 1 :: else fi }
+#else
+        :: else ->
+           if
+           :: d_step { P_FENCE && consumer_waits != 0 -> consumer_waits = 3; NO_MARK }
+           :: consumer_waits == 0 -> goto decide
+           fi;
+           old = (P_FREE < N);
+           if
+           :: d_step { consumer_waits == 3 -> consumer_waits = (old -> 0 : 1) }
+           :: consumer_waits != 3 -> old = 0; goto decide
+           fi
+#endif
+        fi;
         if :: old -> old = 0; signal_token() :: else fi;
         d_step { inflight = 0; send_lock = 0 };
         P_REST
@@ -262,7 +286,7 @@ more:
 #ifndef M_NO_TOP_UP
         do
         :: q < W && !chup ->
-           inflight = 1; signal_token(); inflight = 0;
+           TOPPED; inflight = 1; signal_token(); inflight = 0;
 #ifndef M_NO_LOOK_IN_TOP_UP
            if :: P_FREE > 0 -> goto more :: else fi
 #endif
@@ -322,7 +346,10 @@ more:
 }
 
 active [NR] proctype consumer() {
-  short d, n; byte k, want, got; bit some = 0; byte prev = 0;
+  short d, n; byte k, want, got; bit some = 0; byte prev = 0; bit answered = 0;
+#ifdef EXACT
+  bit again = 0;
+#endif
 #ifdef C_SPIN
   bit spun = 0;
 #endif
@@ -333,6 +360,9 @@ active [NR] proctype consumer() {
   skip;                                /* spin wants no label first in a block */
 sleep:
   atomic { n = 0; d = 0; want = 0; some = 0 };
+#ifdef EXACT
+  again = 0;
+#endif
   /* the application waits for IN */
 #ifdef C_EDGE
   if
@@ -354,6 +384,10 @@ call:
 #endif
   some = 0;
   if :: want = 1 :: want = N fi;
+#ifdef EXACT
+  if :: C_DATA == 0 && !again -> FOUND_NOTHING :: else fi;
+  again = 1;
+#endif
 more:
   if
   :: C_DATA > 0 ->
@@ -415,7 +449,9 @@ progress_taken:
   d = (inexact -> q : acc);
 #ifdef M_TAKE_BEFORE_LOOK
   consumer_waits = 1; C_FENCE; d = acc; take(d);
-  if :: C_DATA > 0 -> goto nonempty :: else -> d = 0 fi;
+  if :: C_DATA > 0 -> goto nonempty :: else fi;
+settled:
+  d = 0; answered = 0;
 #else
 #ifndef M_NO_ANNOUNCE
   d_step { prev = consumer_waits; consumer_waits = 1; NO_MARK }; C_FENCE;
@@ -423,18 +459,19 @@ progress_taken:
 #ifndef M_NO_LOOK_AGAIN
   if :: C_DATA > 0 -> goto nonempty :: else fi;
 #endif
+settled:
 #ifdef M_DRAIN_ALL
   d = q;
 #endif
 #ifdef C_LAZY
   /* a short count to a program that waits for edges: a few tokens may stay, each further one is an edge */
-  if :: d > 0 && (!some || d > C_LAZY) -> take(d) :: else fi;
+  if :: d > 0 && (answered || !some || d > C_LAZY) -> take(d) :: else fi;
 #else
   if :: d > 0 -> take(d) :: else fi;
 #endif
-  d = 0; prev = 0;
+  d = 0; prev = 0; answered = 0;
 #endif
-  /* nothing to read: has the other side gone? */
+nothing:                               /* nothing to read: has the other side gone? */
   if
   :: some == 0 && phup ->
 #ifndef M_NO_LOOK_AFTER_HUP
@@ -455,16 +492,23 @@ progress_taken:
 #endif
   goto sleep;
 nonempty:
-#ifndef M_NO_RETRACT
-  if :: RETRACT_IF -> d_step { consumer_waits = 0; prev = 0; NO_MARK } :: else -> prev = 0 fi;
+  /* answered, or sure to be: a token comes for what is there, and the call ends as if both came
+     later; read now, the token would be left with an empty ring */
+#ifdef M_NO_RETRACT
+  answered = 0;
 #else
+  if
+  :: RETRACT_IF -> d_step { answered = (consumer_waits == 0); consumer_waits = 0; NO_MARK }
+  :: else -> answered = (prev != 2 && !inexact)
+  fi;
+#endif
   prev = 0;
+#ifndef M_READS_ON
+  if :: answered -> goto settled :: else fi;
 #endif
   n = 0;
-#if defined(M_STALE)
+#ifndef M_LEAVE_ALL
   n = d - 1;
-#elif !defined(M_LEAVE_ALL)
-  n = (inexact -> q : acc) - 1;
 #endif
   d = 0;
   if :: n >= 1 -> take(n) :: else fi;

@@ -13,7 +13,7 @@ namespace vmsgr::shm {
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 
-inline constexpr uint16_t layout_version = 2;
+inline constexpr uint16_t layout_version = 3;
 inline constexpr size_t cache_line = 64;
 inline constexpr size_t page = 4096;
 
@@ -35,6 +35,7 @@ enum ring_flag : uint32_t {
 // In consumer_waits: bit 1 is set and the rest is an index, shortened to 30 bits (a ring has 26 at most). Whoever takes
 // it for a plain 1 sends a token too many, no more.
 inline constexpr uint32_t ring_waits = 1;
+inline constexpr uint32_t ring_deciding = 4;  // the producer looks whether what it published is still unread
 inline constexpr uint32_t ring_mark_bit = 2;
 constexpr uint32_t ring_mark(uint64_t index) { return uint32_t(index) << 2 | ring_mark_bit; }
 constexpr bool ring_below_mark(uint32_t waits, uint64_t head) {
@@ -53,7 +54,7 @@ struct ring_words {
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
 
     // 1: the consumer sleeps or is about to; who turns it to 0 owes it a token. A mark (ring_mark): so, once head is
-    // past the mark.
+    // past the mark. ring_deciding: the producer will turn it to 0 or to 1.
     alignas(cache_line) std::atomic<uint32_t> consumer_waits;
 };
 static_assert(sizeof(ring_words) == 3 * cache_line);

@@ -63,6 +63,9 @@ inline void full_fence(const ring_words&) noexcept { std::atomic_thread_fence(st
 // bell_limits promises no more than four until the end is not writable.
 inline constexpr uint32_t lazy_tokens_max = 1;
 
+// So often a producer looks anew because the consumer changed its announcement in between.
+inline constexpr int decisions_max = 64;
+
 // What a spinning reader compares with.
 struct spin {
     uint64_t head = 0;
@@ -127,17 +130,34 @@ public:
         set_flags(ring_reset);
     }
 
-    // Sends a token when the consumer has announced that it waits, and for no less than there is now.
+    // Sends a token when the consumer has announced that it waits, and for no less than there is now. What it has taken
+    // already needs none, although its announcement came after that: the token would make a descriptor readable
+    // that has nothing to read. Between the look at the announcement and the look at the tail the word says so
+    // (ring_deciding), as a settle() that met a 0 would count on a token to come.
     template <typename Bell>
     void wake(Bell& bell) noexcept {
         full_fence(*_w);  // publish before the look; pairs with ring_receiver::settle
-        uint32_t waits = _w->consumer_waits.load(std::memory_order_relaxed);
-        if (waits == 0 || ring_below_mark(waits, _st->head)) {
-            return;
+        for (int i = 0; i < decisions_max; ++i) {
+            uint32_t waits = _w->consumer_waits.load(std::memory_order_relaxed);
+            if (waits == 0 || ring_below_mark(waits, _st->head)) {
+                return;
+            }
+            if (!_w->consumer_waits.compare_exchange_strong(waits, ring_deciding, std::memory_order_seq_cst)) {
+                continue;
+            }
+            // Acquire, with the exchange above: what was taken before the announcement shows in the tail.
+            const bool taken = _w->tail.load(std::memory_order_acquire) == _st->head;
+            uint32_t deciding = ring_deciding;
+            const uint32_t next = taken ? ring_waits : 0;
+            if (_w->consumer_waits.compare_exchange_strong(deciding, next, std::memory_order_seq_cst)) {
+                if (!taken) {
+                    send_token(bell);
+                }
+                return;
+            }
+            // It has announced anew meanwhile, or withdrawn.
         }
-        if (_w->consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
-            send_token(bell);
-        }
+        send_token(bell);  // a consumer that changes its mind for ever; a token too many harms nobody
     }
 
     // Ring full: fills the doorbell until this end is not writable, so that poll and epoll show OUT only once the
@@ -229,10 +249,10 @@ public:
     }
 
     // The ring was seen empty: announces that this side waits, looks again, and only then takes the tokens that
-    // were counted before the announcement. A later token answers it and must stay. True: still empty.
-    // False: data came; the caller goes on reading, as no further edge may come for it. The announcement is
-    // withdrawn if it was ours (another reader may rely on one that stood already), and all tokens but one are
-    // taken, or a producer would find its end not writable although there is room.
+    // were counted before the announcement. A later token answers it and must stay. True: still empty, or a token
+    // is certain to come for what is there now. False: data came; the caller goes on reading, as no further edge may
+    // come for it. The announcement is withdrawn if it was ours (another reader may rely on one that stood already),
+    // and all tokens but one are taken, or a producer would find its end not writable although there is room.
     template <typename Bell>
     bool settle(Bell& bell) noexcept {
         return settle_to(bell, 0);
@@ -271,20 +291,27 @@ private:
         uint32_t unread = unread_tokens(bell);
         uint32_t was = _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
         full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
-        if (!has_data()) {
-            if (unread > max_left) {
+        const bool empty = !has_data();
+        if (empty || answered(was)) {
+            if (unread > (empty ? max_left : 0)) {
                 take(bell, unread);
             }
             return true;
         }
-        if (was == 0) {  // not a mark: beyond it the producer may count on the announcement
-            _w->consumer_waits.exchange(0, std::memory_order_seq_cst);
-        }
-        unread = unread_tokens(bell);
         if (unread >= 2) {
             take(bell, unread - 1);
         }
         return false;
+    }
+    // Data came right after the announcement. Who answers that sends a token, which is an edge too: for the caller it
+    // is as if the data came with it (read now, it would leave the token with an empty ring). Only where none is sure
+    // the caller reads on: nobody had seen the announcement, which is withdrawn then; or it was a mark before, and
+    // the bytes below that bring no token; or a producer died before it looked, and its relative's token is taken.
+    bool answered(uint32_t was) noexcept {
+        if ((was & ring_mark_bit) != 0 || (was != 0 && inexact())) {
+            return false;
+        }
+        return was != 0 || _w->consumer_waits.exchange(0, std::memory_order_seq_cst) == 0;
     }
 
 public:
@@ -308,9 +335,12 @@ public:
     }
 
 private:
+    bool inexact() const noexcept {
+        return _st->inexact || (_w->flags.load(std::memory_order_relaxed) & ring_inexact) != 0;
+    }
     template <typename Bell>
     uint32_t unread_tokens(Bell& bell) noexcept {
-        if (__builtin_expect(_st->inexact || (_w->flags.load(std::memory_order_relaxed) & ring_inexact) != 0, 0)) {
+        if (__builtin_expect(inexact(), 0)) {
             return bell.unread();
         }
         return _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken;

@@ -29,13 +29,20 @@ protected:
         EXPECT_EQ(c.wait_connected(), 0);
         return c;
     }
+    // As a sender does after a publish, whatever it has published.
+    static void ring_the_bell(conn& c) {
+        auto& ring = c.header().ring[0];
+        if (ring.consumer_waits.exchange(0) != 0) {
+            ring.tokens_sent.fetch_add(1);
+            EXPECT_TRUE(c.bell().send_token());
+        }
+    }
 };
 
 TEST_F(bad_input, head_beyond_the_capacity) {
     auto c = connected();
     c.header().ring[0].head.store(c.memory.capacity + 1);
-    auto b = c.bell();
-    c.sender().wake(b);
+    ring_the_bell(c);
     EXPECT_NE(c.poll(0) & POLLHUP, 0);
     EXPECT_EQ(c.reset_error(), ECONNRESET);
     EXPECT_EQ(d.faults("bad_ring_index"), 1u);
@@ -47,8 +54,7 @@ TEST_F(bad_input, head_that_goes_back) {
     c.send(random_bytes(1000, 2));
     c.receive_exactly(1000);
     c.header().ring[0].head.store(10);
-    auto b = c.bell();
-    c.sender().wake(b);
+    ring_the_bell(c);
     EXPECT_NE(c.poll(0) & POLLHUP, 0);
     EXPECT_EQ(d.faults("bad_ring_index"), 1u);
 }

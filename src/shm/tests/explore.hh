@@ -40,6 +40,7 @@ enum class fault : uint8_t {
     spin_then_sleep,
     spin_and_read_less,
     no_send_recovery,
+    no_decision,
 };
 
 struct tokens {

@@ -15,6 +15,7 @@ struct plan {
     bool edge_writer = false;
     bool whole_writes = false;  // each asks for all that is left
     bool relatives = false;  // each writer and each reader is a process of its own
+    bool exact = false;  // no token but for data that is there, and for a full ring
     bool fin = false;
     int killed = -1;         // process 0 is the first writer's, 10 the first reader's
     uint32_t unwritable_at = 4;
@@ -32,6 +33,7 @@ class scene {
     rx_state _rx;
     robust_lock _send_lock, _recv_lock;
     uint32_t _waits_were = 0;
+    bool _topped_up = false;
 
     basic_ring_sender<words> sender() { return {_words, _data, capacity, _tx}; }
     basic_ring_receiver<words> receiver() { return {_words, _data, capacity, _rx}; }
@@ -102,6 +104,9 @@ private:
         if (capacity - left >= capacity / 2 && !_w.writable()) {
             _w.fail("at rest: room in the ring, and the descriptor is not writable");
         }
+        if (_p.exact && !_topped_up && left == 0 && _w.q.there != 0) {
+            _w.fail("at rest: an empty ring, and the descriptor is readable");
+        }
     }
 
     // --- the writer ---
@@ -112,6 +117,14 @@ private:
             if (_words.consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
                 bell.send_token();
                 _words.tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+            }
+            return;
+        }
+        if (fault_is(fault::no_decision)) {
+            full_fence(_words);
+            if (_words.consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
+                _words.tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+                bell.send_token();
             }
             return;
         }
@@ -162,6 +175,7 @@ private:
                     continue;
                 }
             }
+            _topped_up = true;
             must(ring.await_space(bell, room));
             if (done == wanted) {
                 break;

@@ -8,7 +8,7 @@ namespace vmsgr::shm {
 namespace {
 
 TEST(layout, conduit_is_as_the_protocol_page_says) {
-    EXPECT_EQ(layout_version, 2);
+    EXPECT_EQ(layout_version, 3);
     EXPECT_EQ(conduit_magic, 0x746964756e6f6356u);
     EXPECT_EQ(sizeof(base::address), 24u);
     EXPECT_EQ(offsetof(base::address, scope_id), 4u);
