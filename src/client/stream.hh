@@ -36,6 +36,9 @@ enum class phase : uint32_t {
     failed,
 };
 
+// Connected: from now on it carries data, whether connect() has said so or not (programs need not ask).
+constexpr bool stands(phase p) noexcept { return p == phase::up || p == phase::up_untold; }
+
 inline constexpr uint64_t end_page_magic = 0x65676170'646e6556;  // "Vendpage"
 
 // Who has the other end.

@@ -186,7 +186,7 @@ int stream::await_connected(int fd, bool wait) noexcept {
 template <typename Fill>
 ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
     const bool dont_wait = (flags & MSG_DONTWAIT) != 0;
-    if (phase p = _page->state.load(std::memory_order_acquire); p != phase::up && p != phase::up_untold) {
+    if (!stands(_page->state.load(std::memory_order_acquire))) {
         if (int err = await_connected(fd, !dont_wait && (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0); err != 0) {
             if (err != ENOTCONN) {
                 return fail(err);
@@ -289,7 +289,7 @@ stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
 bool stream::may_spin(int flags) noexcept {
     return spin_limit_ns() != 0 && (flags & (MSG_PEEK | MSG_DONTWAIT)) == 0 &&
            _page->nonblocking.load(std::memory_order_relaxed) == 0 &&
-           _page->shared.load(std::memory_order_relaxed) == 0 && _page->state.load() == phase::up &&
+           _page->shared.load(std::memory_order_relaxed) == 0 && stands(_page->state.load()) &&
            _page->spins.pays();
 }
 

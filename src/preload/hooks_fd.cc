@@ -179,9 +179,9 @@ VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
     if (o && o->what == kind::stream && event != nullptr && (event->events & EPOLLET) != 0) {
         o->stream.watch_edges();
     }
-    bool final = o && o->what == kind::stream && o->stream.page().state.load() == client::phase::up;
-    bool same_set = op == EPOLL_CTL_MOD && final;
-    if (o && !same_set && (o->what == kind::socket || o->what == kind::listener || o->what == kind::stream)) {
+    bool final = o && o->what == kind::stream && client::stands(o->stream.page().state.load());
+    bool nothing_new = final && is_recorded(*o.get(), epfd, op, fd);
+    if (o && !nothing_new && (o->what == kind::socket || o->what == kind::listener || o->what == kind::stream)) {
         table_lock l;
         record_registration(epfd, op, fd, event);
     }

@@ -137,7 +137,7 @@ VMSGR_HOOK int getpeername(int fd, sockaddr* sa, socklen_t* len) {
         use o(fd);
         if (o && o->what == kind::stream) {
             auto p = o->stream.current();
-            if ((p != client::phase::up && p != client::phase::up_untold) || o->stream.closed_both_ways()) {
+            if (!client::stands(p) || o->stream.closed_both_ways()) {
                 errno = ENOTCONN;
                 return -1;
             }

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "base/sys.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -14,10 +16,16 @@ int epoll_control(int epfd, int op, int fd, epoll_event* e) noexcept {
     return int(::syscall(SYS_epoll_ctl, epfd, op, fd, e));
 }
 
-void leave_sets(const object& o) noexcept {
+// Keeps a record of those sets alone that it was in: the kernel knows (see record_registration).
+void leave_sets(object& o) noexcept {
+    uint32_t kept = 0;
     for (uint32_t i = 0; i < o.registered; ++i) {
-        epoll_control(o.registrations[i].epfd, EPOLL_CTL_DEL, o.registrations[i].fd, nullptr);
+        const registration r = o.registrations[i];
+        if (epoll_control(r.epfd, EPOLL_CTL_DEL, r.fd, nullptr) == 0) {
+            o.registrations[kept++] = r;
+        }
     }
+    o.registered = kept;
 }
 
 void replace_number(int fd, int kernel_object) noexcept {
@@ -85,6 +93,17 @@ bool take_out_of_sets(object* o) noexcept {
     leave_sets(*o);
     o->registered = 0;
     return !o->unfollowed;
+}
+
+bool is_recorded(const object& o, int epfd, int op, int fd) noexcept {
+    // Another thread may be changing them: a record that is not seen is made once more, with the lock.
+    auto seen = [](const auto& field) { return __atomic_load_n(&field, __ATOMIC_RELAXED); };
+    const uint32_t n = std::min(seen(o.registered), registrations_max);
+    if (op != EPOLL_CTL_ADD) {
+        return op == EPOLL_CTL_MOD || n <= registrations_max / 2;
+    }
+    return std::any_of(o.registrations, o.registrations + n,
+                       [&](auto& r) { return seen(r.fd) == fd && seen(r.epfd) == epfd; });
 }
 
 void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept {

@@ -17,6 +17,10 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
 
 // Out of every epoll set that is known to have it. False: there may be others. Under the lock.
 bool take_out_of_sets(object* o) noexcept;
+// For a connection that stands, without the lock: the record knows enough for its close already. Programs that take a
+// descriptor out of their set and put it back for each message (redis-benchmark) would pay for the lock ten times; so
+// a record may outlive its registration, as long as there is room.
+bool is_recorded(const object& o, int epfd, int op, int fd) noexcept;
 // Records what a program told an epoll descriptor about one of ours. Under the lock.
 void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept;
 
