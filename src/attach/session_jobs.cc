@@ -79,7 +79,8 @@ int session::admit(net::connect_request& r) {
     if (!total || !mine) {
         return EAGAIN;
     }
-    auto fds = net::lease::take(b.fds, net::fds_per_connection);
+    const bool again = !r.memory;  // what is open for it stays open
+    auto fds = net::lease::take(b.fds, again ? 0 : r.listener != 0 ? net::fds_per_local : net::fds_per_connection);
     if (!fds) {
         return ENOBUFS;
     }
@@ -90,8 +91,9 @@ int session::admit(net::connect_request& r) {
 }
 
 seastar::future<> session::on_connect(proto::request_msg m, proto::received got) {
-    if (m.slot >= shm::connect_slots || got.fd_count != 4) {
-        break_rules(net::fault::bad_job, "connect: a slot out of range, or not 4 descriptors");
+    const bool again = got.fd_count == 2;
+    if (m.slot >= shm::connect_slots || (got.fd_count != 4 && !again)) {
+        break_rules(net::fault::bad_job, "connect: a slot out of range, or neither 4 nor 2 descriptors");
         co_return;
     }
     auto& job = _program->segment().connect[m.slot];
@@ -106,14 +108,20 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
     r.route = route_name(job.route);
     r.listener = job.listener;
     job.state.store(shm::slot_free, std::memory_order_release);
-    if (r.key != m.key || r.key == 0 || (r.peer.family != AF_INET && r.peer.family != AF_INET6)) {
-        break_rules(net::fault::bad_job, "connect: another key than the message's, or no address");
+    if (r.key != m.key || r.key == 0 || (r.peer.family != AF_INET && r.peer.family != AF_INET6) ||
+        (again && r.listener == 0)) {
+        break_rules(net::fault::bad_job, "connect: another key than the message's, or no address, or no memory");
         co_return;
     }
-    r.memory = std::move(got.fds[0]);
-    r.bell = std::move(got.fds[1]);
-    r.tcp = std::move(got.fds[2]);
-    r.page = std::move(got.fds[3]);
+    if (again) {
+        r.bell = std::move(got.fds[0]);
+        r.tcp = std::move(got.fds[1]);
+    } else {
+        r.memory = std::move(got.fds[0]);
+        r.bell = std::move(got.fds[1]);
+        r.tcp = std::move(got.fds[2]);
+        r.page = std::move(got.fds[3]);
+    }
     r.place.owner = _program;
     r.refusal = admit(r);
     std::optional<net::violation> broken;

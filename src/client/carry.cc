@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "base/sys.hh"
+#include "client/kept.hh"
 #include "shm/bell.hh"
 #include "shm/segment.hh"
 
@@ -41,7 +42,7 @@ int socket_option(int fd, int name) noexcept {
 base::address local_name(int fd) noexcept { return name_of(fd, SYS_getsockname); }
 base::address peer_name(int fd) noexcept { return name_of(fd, SYS_getpeername); }
 
-void copy_description(int from, int to) noexcept {
+int copy_description(int from, int to) noexcept {
     int old = sys::fcntl(from, F_GETFL);
     int now = sys::fcntl(to, F_GETFL);
     if (old >= 0 && now >= 0 && ((old ^ now) & copied_flags) != 0) {
@@ -49,28 +50,13 @@ void copy_description(int from, int to) noexcept {
     }
     copy_timeout(from, to, SO_RCVTIMEO);
     copy_timeout(from, to, SO_SNDTIMEO);
+    return old;
 }
 
-bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state,
-                      conduit_end& out, far_end other) noexcept {
-    auto conduit = shm::create_conduit(ring_bytes, random_key());
-    if (!conduit) {
-        errno = conduit.error().errnum;
-        return false;
-    }
-    auto end = shm::create_end_page();
-    auto bell = shm::make_bell();
-    if (!end || !bell) {
-        errno = end ? bell.error().errnum : end.error().errnum;
-        return false;
-    }
-    const uint64_t key = conduit->memory.header().key;
-    out.stream = stream::create(std::move(conduit->memory), std::move(end->memory), state, key, 0, other);
-    if (other == far_end::daemon) {
-        shm::prepare_bell(*bell, key);
-    } else {
-        shm::mark_bell(bell->program.get(), key);
-    }
+namespace {
+
+// What an end has of its socket, whoever has the other end. `out.stream` and the doorbell are there.
+void describe(int socket, const base::address& peer, phase state, far_end other, conduit_end& out) noexcept {
     auto& page = out.stream.page();
     page.family = uint16_t(socket_option(socket, SO_DOMAIN));
     page.local = local_name(socket);
@@ -80,15 +66,65 @@ bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer
     if (!pending && page.peer.family == 0) {
         page.peer = peer;  // reset meanwhile; the daemon will say so
     }
-    copy_description(socket, bell->program.get());
-    page.nonblocking.store((sys::fcntl(socket, F_GETFL) & O_NONBLOCK) != 0, std::memory_order_relaxed);
-    if (pending) {
-        out.stream.start_connecting(bell->program.get());
+    const int flags = copy_description(socket, out.bell.get());
+    page.nonblocking.store((flags & O_NONBLOCK) != 0, std::memory_order_relaxed);
+}
+
+bool failed_with(const base::error& e) noexcept {
+    errno = e.errnum;
+    return false;
+}
+
+}  // namespace
+
+bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state,
+                      conduit_end& out, far_end other) noexcept {
+    auto conduit = shm::create_conduit(ring_bytes, random_key());
+    if (!conduit) {
+        return failed_with(conduit.error());
+    }
+    auto end = shm::create_end_page();
+    auto bell = shm::make_bell();
+    if (!end || !bell) {
+        return failed_with(end ? bell.error() : end.error());
+    }
+    const uint64_t key = conduit->memory.header().key;
+    out.stream = stream::create(std::move(conduit->memory), std::move(end->memory), state, key, 0, other);
+    if (other == far_end::daemon) {
+        shm::prepare_bell(*bell, key);
+    } else {
+        shm::mark_bell(bell->program.get(), key);
     }
     out.bell = std::move(bell->program);
     out.other = std::move(bell->other);
     out.memory = std::move(conduit->fd);
     out.page = std::move(end->fd);
+    describe(socket, peer, state, other, out);
+    if (state == phase::connecting) {
+        out.stream.start_connecting(out.bell.get());
+    }
+    return true;
+}
+
+bool make_local_end(session& s, int socket, const base::address& peer, phase state, uint64_t listener,
+                    conduit_end& out) noexcept {
+    auto old = kept().take_for(listener, s.current());
+    if (old) {
+        auto bell = shm::make_bell();
+        if (!bell) {
+            return failed_with(bell.error());
+        }
+        shm::renew_conduit(old->memory.header());
+        shm::mark_bell(bell->program.get(), old->key);
+        out.stream = stream::create(std::move(old->memory), std::move(old->page), state, old->key, 0, far_end::program);
+        out.bell = std::move(bell->program);
+        out.other = std::move(bell->other);
+        describe(socket, peer, state, far_end::program, out);
+    } else if (!make_conduit_end(s.ring_bytes(), socket, peer, state, out, far_end::program)) {
+        return false;
+    }
+    out.stream.page().listener = listener;
+    out.stream.page().session = s.current();
     return true;
 }
 
@@ -99,8 +135,14 @@ bool post(session& s, const conduit_end& end, int socket, int shown, const base:
           .address = peer,
           .route = route,
           .ring_bytes = s.ring_bytes(),
-          .listener = listener};
-    return s.post_connect(j, end.memory.get(), end.other.get(), socket, end.page.get());
+          .listener = listener,
+          .session = listener != 0 ? end.stream.page().session : 0};
+    if (!end.memory) {
+        const int again[] = {end.other.get(), socket};  // the daemon has memory and page from before
+        return s.post_connect(j, again);
+    }
+    const int fds[] = {end.memory.get(), end.other.get(), socket, end.page.get()};
+    return s.post_connect(j, fds);
 }
 
 }  // namespace vmsgr::client

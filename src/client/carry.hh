@@ -26,14 +26,18 @@ struct conduit_end {
 // one. False: out of memory or descriptors (errno).
 bool make_conduit_end(uint32_t ring_bytes, int socket, const base::address& peer, phase state, conduit_end& out,
                       far_end other = far_end::daemon) noexcept;
+// The end of a local connection to this listener, out of memory that an earlier one left, or new.
+bool make_local_end(session& s, int socket, const base::address& peer, phase state, uint64_t listener,
+                    conduit_end& out) noexcept;
 
 // Sends the daemon what it needs, the socket as a duplicate. `shown` is the program's number, for people. False: no
 // daemon, or its lists are full: nothing has changed.
 bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer, std::string_view route,
           uint64_t listener = 0) noexcept;
 
-// Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO.
-void copy_description(int from, int to) noexcept;
+// Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO. The old
+// one's flags (F_GETFL).
+int copy_description(int from, int to) noexcept;
 
 // An int option of SOL_SOCKET; -1 where there is none.
 int socket_option(int fd, int name) noexcept;

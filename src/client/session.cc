@@ -165,6 +165,7 @@ bool session::attach() noexcept {
     _registry = registry;
     _ring_bytes = welcome.ring_bytes;
     _control = sock.release();
+    ++_attached;
     _guard(_control);
     return true;
 }
@@ -227,9 +228,24 @@ bool session::post(Slot* slots, uint32_t count, proto::kind what, const job& j, 
     return false;
 }
 
+// Jobs that the daemon has not taken yet are not in its counts.
+bool session::has_room() const noexcept {
+    auto room = [this](const shm::load& l) {
+        const uint64_t used = l.used.load(std::memory_order_relaxed), enough = l.enough;
+        if (enough == 0 || used + shm::connect_slots < enough) {
+            return true;
+        }
+        auto under_way = std::ranges::count_if(_segment->connect, [](const shm::connect_job& j) {
+            return j.state.load(std::memory_order_relaxed) != shm::slot_free;
+        });
+        return used + uint64_t(under_way) < enough;
+    };
+    return room(_segment->connections) && room(_registry->connections) && room(_registry->descriptors);
+}
+
 uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexcept {
     locked l(_lock);
-    if (_control < 0 || netns == 0) {
+    if (_control < 0 || netns == 0 || !has_room()) {
         return 0;
     }
     const base::address to = peer.unmapped();
@@ -253,10 +269,15 @@ uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexc
     return best;
 }
 
-bool session::post_connect(const job& j, int memory, int bell, int socket, int page) noexcept {
+uint64_t session::current() noexcept {
     locked l(_lock);
-    const int fds[] = {memory, bell, socket, page};
-    if (_control < 0 || !post(_segment->connect, shm::connect_slots, proto::kind::connect, j, fds)) {
+    return _attached;
+}
+
+bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
+    locked l(_lock);
+    if (_control < 0 || (j.session != 0 && j.session != _attached) || !has_room() ||
+        !post(_segment->connect, shm::connect_slots, proto::kind::connect, j, fds)) {
         return false;
     }
     _segment->connects_routed.fetch_add(1, std::memory_order_relaxed);
@@ -339,6 +360,13 @@ void session::count_fall_back() noexcept {
     locked l(_lock);
     if (_segment != nullptr) {
         _segment->fell_back.fetch_add(1, std::memory_order_relaxed);
+    }
+}
+
+void session::count_local_left() noexcept {
+    locked l(_lock);
+    if (_segment != nullptr) {
+        _segment->locals_left.fetch_add(1, std::memory_order_relaxed);
     }
 }
 

@@ -32,6 +32,7 @@ struct job {
     uint32_t listen_flags = 0;   // listen only: shm::listen_flag
     uint32_t backlog = 0;        // listen only
     uint64_t listener = 0;       // connect only: who gets it, where both ends are programs of this daemon
+    uint64_t session = 0;        // connect only, 0: any; the one by which the daemon knows the memory already
 };
 
 // Why there is no session, for whoever can tell people. errnum 0: it has not failed.
@@ -49,6 +50,7 @@ class session {
     const shm::listening_registry* _registry = nullptr;
     uint32_t _ring_bytes = shm::ring_bytes_default;
     int64_t _not_before_ms = 0;
+    uint64_t _attached = 0;  // how often
     attach_failure _failure;
     char _path[108] = {};
     char _program[shm::name_bytes] = {};
@@ -64,13 +66,17 @@ public:
     bool ensure() noexcept;
     attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
+    // Which session of this process it is, counted from 1.
+    uint64_t current() noexcept;
 
     // The listener of this daemon to which the kernel would connect a socket of this network namespace
     // (SO_NETNS_COOKIE) for this peer; 0: none, or its queue is full.
     uint64_t find_listener(uint64_t netns, const base::address& peer) noexcept;
 
     // Posts a job and sends its descriptors. False: no daemon, or its lists are full: fall back.
-    bool post_connect(const job& j, int memory, int bell, int socket, int page) noexcept;
+    // Nor where a limit of the daemon's is nearly used up: what it cannot take is not given to it. fds: as
+    // proto::kind::connect has them.
+    bool post_connect(const job& j, std::span<const int> fds) noexcept;
     bool post_listen(const job& j, int socket, int bell) noexcept;
 
     // The daemon's answer to a request about connection `key`: a descriptor, or -errno.
@@ -81,6 +87,7 @@ public:
     // Tells people which number an accepted connection got here.
     void show_fd(uint32_t slot, uint64_t key, int fd) noexcept;
     void count_fall_back() noexcept;
+    void count_local_left() noexcept;
 
     // The program wants number fd for itself: if it is the control socket's, that moves. True: it was.
     bool move_away(int fd) noexcept;
@@ -92,6 +99,7 @@ public:
 
 private:
     bool attach() noexcept;
+    bool has_room() const noexcept;
     bool failed(attach_failure::step at, int errnum) noexcept;
     void detach() noexcept;
     int request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;

@@ -66,6 +66,9 @@ struct end_page {
     std::atomic<uint32_t> shared;      // holders was ever more than one
     std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
     std::atomic<uint32_t> nonblocking; // O_NONBLOCK as the program set it last: a hint
+    std::atomic<uint32_t> left_in_order;  // local: this end has closed as TCP would with a FIN; nobody else had it
+    uint64_t listener;                 // local, end 0: to whom it goes. End 1: not 0 where this process alone accepts
+    uint64_t session;                  // local, end 0: which of this process's sessions posted it
     spin_history spins;
     option_list options;               // local: what the program has set
 };
@@ -136,6 +139,10 @@ public:
     void share() noexcept;
     // connect(AF_UNSPEC): the other program sees a reset.
     void abandon() noexcept;
+    // It was never posted: where the daemon has the memory from before, it forgets it.
+    void give_up() noexcept;
+    // When no call uses it any more: what can serve the next connection is kept, the rest goes. The end of it.
+    void retire() noexcept;
 
 private:
     unsigned out() const noexcept { return _page->which; }

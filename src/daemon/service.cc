@@ -33,7 +33,10 @@ service::service(const conf::daemon_config& c, attach::control_socket& socket, u
       _socket(socket),
       _budget{net::usage(c.limits.sessions), net::usage(c.limits.connections), net::usage(c.limits.listeners),
               net::usage(descriptors)},
-      _started_s(net::unix_time_s()) {}
+      _started_s(net::unix_time_s()) {
+    _budget.fds.show_in(_registry.descriptors());
+    _budget.connections.show_in(_registry.connections());
+}
 
 seastar::future<std::string> service::status() {
     return status_document({_config, _budget, _carriers, _listeners, *_control, _started_s});

@@ -116,6 +116,8 @@ json totals(const status_sources& s, const net::counters& c, uint64_t local_byte
             {"refused", c.refused},
             {"resets_sent", c.resets_sent},
             {"accept_pauses", c.accept_pauses},
+            {"accepts_passed_on", c.accepts_passed_on},
+            {"locals_not_kept", c.locals_not_kept},
             {"orphans", c.orphans},
             {"orphans_given_up", c.orphans_given_up},
             {"faults", c.faults_total()}};

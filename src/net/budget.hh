@@ -1,30 +1,51 @@
 // Limits that all shards share: a count with a ceiling, and the lease that gives its share back.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <optional>
 #include <utility>
 
+#include "shm/layout.hh"
+
 namespace vmsgr::net {
+
+// Kept free for what programs have asked for before they could see that it was the last.
+constexpr uint64_t margin_of(uint64_t limit) noexcept { return std::min<uint64_t>(limit / 8, 512); }
 
 class usage {
     std::atomic<uint64_t> _used{0};
     const uint64_t _limit;
+    shm::load* _shown = nullptr;
 
 public:
     explicit usage(uint64_t limit) noexcept : _limit(limit) {}
     uint64_t used() const noexcept { return _used.load(std::memory_order_relaxed); }
     uint64_t limit() const noexcept { return _limit; }
 
+    // Before anything is taken. `where` lies in shared memory and outlives this.
+    void show_in(shm::load& where) noexcept {
+        where.enough = _limit - margin_of(_limit);
+        _shown = &where;
+    }
+
     bool take(uint64_t n = 1) noexcept {
         if (_used.fetch_add(n, std::memory_order_relaxed) + n <= _limit) {
+            if (_shown != nullptr) {
+                _shown->used.fetch_add(n, std::memory_order_relaxed);
+            }
             return true;
         }
-        give(n);
+        _used.fetch_sub(n, std::memory_order_relaxed);
         return false;
     }
-    void give(uint64_t n = 1) noexcept { _used.fetch_sub(n, std::memory_order_relaxed); }
+    void give(uint64_t n = 1) noexcept {
+        _used.fetch_sub(n, std::memory_order_relaxed);
+        if (_shown != nullptr) {
+            _shown->used.fetch_sub(n, std::memory_order_relaxed);
+        }
+    }
 };
 
 // Holds n of a usage, which must outlive it.
@@ -53,6 +74,8 @@ public:
 
 // Descriptors that each thing keeps open.
 inline constexpr unsigned fds_per_connection = 4;  // the socket, our end of the doorbell, the memory, the end page
+// Of both ends of a local connection: the socket, the memory, two end pages. Its doorbell passes through.
+inline constexpr unsigned fds_per_local = 4;
 inline constexpr unsigned fds_per_listener = 2;
 inline constexpr unsigned fds_per_session = 1;
 inline constexpr unsigned fds_reserve = 128;       // Seastar's own, messages under way, documents

@@ -96,25 +96,36 @@ void carrier::run(conn_ptr c) {
         });
 }
 
-std::optional<delivery> carrier::join(local_conn c, base::unique_fd bell) {
-    auto page = shm::create_end_page();
-    if (_gate.is_closed() || !page) {
+std::optional<delivery> carrier::join(local_conn c, base::unique_fd bell, bool keep) {
+    if (_gate.is_closed()) {
         return std::nullopt;
     }
     c.id = next_id();
     auto& end = c.ends[1];
-    end.key = new_key();
-    end.page = std::move(page->fd);
+    if (!end.page) {
+        auto page = shm::create_end_page();
+        if (!page) {
+            return std::nullopt;
+        }
+        end.key = new_key();
+        end.page = std::move(page->fd);
+    }
     shm::mark_bell(bell.get(), end.key);
     delivery d;
     d.key = end.key;
     d.local = end.local;
     d.peer = end.peer;
-    d.memory = duplicate(c.memory.get());
-    d.page = duplicate(end.page.get());
     d.bell = std::move(bell);
     d.flags = proto::accepted_local;
     ++_count.connections_total;
+    if (!keep) {
+        ++_count.locals_not_kept;
+        d.memory = std::move(c.memory);
+        d.page = std::move(end.page);
+        return d;
+    }
+    d.memory = duplicate(c.memory.get());
+    d.page = duplicate(end.page.get());
     d.slot = _locals.add(std::move(c)).ends[1].slot;
     return d;
 }

@@ -31,6 +31,7 @@ struct delivery {
     base::address local, peer;
     base::unique_fd memory, bell, page;  // the program's
     uint32_t flags = 0;                  // proto::accepted_flag
+    lease fds;                           // of a local one, on its way
 };
 
 class carrier : public seastar::peering_sharded_service<carrier> {
@@ -66,8 +67,9 @@ public:
     std::optional<delivery> accept(base::unique_fd tcp, places place, std::string route);
 
     // Keeps what belongs to a connection between two programs; what the accepting one is to be told. `c` lacks its id
-    // and end 1's key and page. Nothing: no memory or descriptor.
-    std::optional<delivery> join(local_conn c, base::unique_fd bell);
+    // and, where it is not one again, end 1's key and page. Nothing: no memory or descriptor. keep false: there is no
+    // room for it, and the two programs have it alone: nobody holds its port, or knows its memory for an heir.
+    std::optional<delivery> join(local_conn c, base::unique_fd bell, bool keep);
 
     // Copies of a connection's socket, or of its memory and end page; none if no such connection is here.
     enum class part { socket, memory };

@@ -21,6 +21,7 @@ namespace vmsgr::net {
 namespace {
 
 constexpr auto pause_time = std::chrono::milliseconds(20);
+constexpr unsigned fds_on_the_way = 3;  // of a local connection, until the program has been told
 
 // The connection that accept would have returned failed by itself; the next one may be good.
 bool concerns_one_connection(int err) noexcept {
@@ -66,6 +67,7 @@ public:
     }
     uint64_t key() const noexcept { return _r.key; }
     std::optional<violation> offer(connect_request r);
+    std::optional<base::address> source_of(const connect_request& r) const;
     int tcp_fd() const noexcept { return _r.tcp.get(); }
     bool takes_local() const noexcept { return _r.local; }
     uint32_t backlog() const noexcept { return _r.backlog; }
@@ -100,17 +102,18 @@ private:
             _point.wake();
         }
     }
-    std::optional<places> take_places() noexcept;
+    std::optional<places> take_places(unsigned fds) noexcept;
     seastar::future<> pause();
+    seastar::future<> pass_on(base::unique_fd tcp);
     seastar::future<> deliver(delivery d);
     seastar::future<> hand_over(base::unique_fd tcp, places place);
 };
 
-std::optional<places> listener::listening::take_places() noexcept {
+std::optional<places> listener::listening::take_places(unsigned fds_needed) noexcept {
     auto& b = _owner._budget;
     auto total = lease::take(b.connections);
     auto mine = lease::take(_r.owner->connections);
-    auto fds = lease::take(b.fds, fds_per_connection);
+    auto fds = lease::take(b.fds, fds_needed);
     if (!total || !mine || !fds) {
         return std::nullopt;
     }
@@ -134,15 +137,20 @@ seastar::future<> listener::listening::run() {
             _owner._registry.show_waiting(_r.key, uint32_t(_locals.size()));
             continue;
         }
-        auto place = take_places();
-        if (!place) {
+        auto place = take_places(fds_per_connection);
+        const bool plain = !place && (_r.owner->features & proto::feature_plain) != 0;
+        if (!place && !plain) {
             co_await pause();
             continue;
         }
         int fd = _owner.local().alarm().guard(
             [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
         if (fd >= 0) {
-            co_await hand_over(base::unique_fd(fd), std::move(*place));
+            if (plain) {
+                co_await pass_on(base::unique_fd(fd));
+            } else {
+                co_await hand_over(base::unique_fd(fd), std::move(*place));
+            }
             continue;
         }
         int err = errno;
@@ -183,6 +191,18 @@ seastar::future<> listener::listening::hand_over(base::unique_fd tcp, places pla
     }
 }
 
+// There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it, so
+// it must not be lost.
+seastar::future<> listener::listening::pass_on(base::unique_fd tcp) {
+    delivery d;
+    d.local = local_address(tcp.get());
+    d.peer = peer_address(tcp.get());
+    d.bell = std::move(tcp);
+    d.flags = proto::accepted_plain;
+    ++_owner.local().count().accepts_passed_on;
+    return deliver(std::move(d));
+}
+
 // Undelivered, the program's end of the doorbell closes here and the connection is reset.
 seastar::future<> listener::listening::deliver(delivery d) {
     proto::accepted_msg m;
@@ -194,8 +214,9 @@ seastar::future<> listener::listening::deliver(delivery d) {
     while (!_closed) {
         _point.clear();
         // The doorbell first: it gets the lowest free number, as accept() gives.
-        int fds[] = {d.bell.get(), d.memory.get(), d.page.get()};
-        int err = proto::send_with_fds(_r.bell.get(), &m, sizeof m, fds, MSG_DONTWAIT);
+        const int fds[] = {d.bell.get(), d.memory.get(), d.page.get()};
+        const auto sent = std::span(fds).first((d.flags & proto::accepted_plain) != 0 ? 1 : 3);
+        int err = proto::send_with_fds(_r.bell.get(), &m, sizeof m, sent, MSG_DONTWAIT);
         if (err == 0) {
             co_return;
         }
@@ -209,9 +230,9 @@ seastar::future<> listener::listening::deliver(delivery d) {
     }
 }
 
-// The program has bound its socket, so what it says of itself is what the kernel let it have. A peer that it could not
-// reach by TCP is refused: by the closing of its doorbell's other end, which shows a reset.
-std::optional<violation> listener::listening::offer(connect_request r) {
+// The program has bound its socket, so what it says of itself is what the kernel let it have. Nothing: TCP would not
+// bring it here.
+std::optional<base::address> listener::listening::source_of(const connect_request& r) const {
     const base::address from = local_address(r.tcp.get()).unmapped();
     const base::address to = r.peer.unmapped(), own = _address.unmapped();
     base::address source = from;
@@ -224,32 +245,65 @@ std::optional<violation> listener::listening::offer(connect_request r) {
     bool reachable = base::netns_cookie(r.tcp.get()) == base::netns_cookie(_r.tcp.get()) && to.port == own.port &&
                      source.port != 0 && (own == to || own.is_any()) &&
                      (source == same_host || (source.is_loopback() && to.is_loopback()));
-    if (!reachable) {
+    return reachable ? std::optional(source) : std::nullopt;
+}
+
+// Refused is by the closing of the doorbell's other end, which shows a reset.
+std::optional<violation> listener::listening::offer(connect_request r) {
+    const base::address to = r.peer.unmapped();
+    auto source = source_of(r);
+    if (!source) {
         return violation{fault::bad_job, "connect: a local peer that this socket cannot reach"};
     }
-    auto size = shm::sealed_size(r.memory.get(), shm::conduit_bytes(shm::ring_bytes_min),
-                                 shm::conduit_bytes(shm::ring_bytes_max));
-    auto page = shm::sealed_size(r.page.get(), shm::end_page_bytes, shm::end_page_bytes);
-    if (!size || !page) {
-        return violation{fault::bad_memory, "connect: " + (size ? page.error() : size.error()).text};
-    }
-    auto place = take_places();
-    if (_closed || !place || r.refusal != 0 ||
-        *size > shm::conduit_bytes(_owner.local().settings().ring_bytes)) {
+    if (_closed || r.refusal == EACCES) {
         ++_owner.local().count().refused;
         return std::nullopt;
     }
-    local_conn c;
-    c.route = std::move(r.route);
-    c.memory = std::move(r.memory);
-    c.tcp = std::move(r.tcp);
-    c.opened_s = unix_time_s();
+    const bool again = !r.memory;
+    std::optional<local_conn> c;
+    if (again) {
+        c = _owner.local().locals().take_again(r.key, *r.place.owner, *_r.owner, _r.key);
+    } else {
+        auto size = shm::sealed_size(r.memory.get(), shm::conduit_bytes(shm::ring_bytes_min),
+                                     shm::conduit_bytes(shm::ring_bytes_max));
+        auto page = shm::sealed_size(r.page.get(), shm::end_page_bytes, shm::end_page_bytes);
+        if (!size || !page) {
+            return violation{fault::bad_memory, "connect: " + (size ? page.error() : size.error()).text};
+        }
+        if (*size <= shm::conduit_bytes(_owner.local().settings().ring_bytes)) {
+            c.emplace();
+            c->memory = std::move(r.memory);
+            c->listener = _r.key;
+        }
+    }
+    // Its connect() has returned already: where a limit leaves no room to keep it, the two programs get it still.
+    auto place = take_places(0);
+    const bool keep = again || (place && r.refusal == 0);
+    auto on_the_way = lease::take(_owner._budget.fds, fds_on_the_way);
+    if (!c || (!keep && (!on_the_way || _locals.size() > _r.backlog))) {
+        ++_owner.local().count().refused;
+        return std::nullopt;
+    }
+    c->route = std::move(r.route);
+    c->tcp = std::move(r.tcp);
+    c->opened_s = unix_time_s();
     auto as_listener_sees = [this](const base::address& a) { return _address.family == AF_INET6 ? a.mapped() : a; };
-    c.ends[0] = {r.key, std::move(r.place), shm::no_slot, r.program_fd, source, to, std::move(r.page)};
-    c.ends[1].place = std::move(*place);
-    c.ends[1].local = as_listener_sees(to);
-    c.ends[1].peer = as_listener_sees(source);
-    if (auto d = _owner.local().join(std::move(c), std::move(r.bell))) {
+    auto& [near, far] = c->ends;
+    near.key = r.key;
+    near.fd = r.program_fd;
+    near.local = *source;
+    near.peer = to;
+    far.local = as_listener_sees(to);
+    far.peer = as_listener_sees(*source);
+    if (again) {
+        r.place.fds = std::move(near.place.fds);
+    } else {
+        near.page = std::move(r.page);
+    }
+    near.place = std::move(r.place);
+    far.place = place ? std::move(*place) : places{_r.owner, {}, {}, {}};
+    if (auto d = _owner.local().join(std::move(*c), std::move(r.bell), keep)) {
+        d->fds = on_the_way ? std::move(*on_the_way) : lease();
         _locals.push_back(std::move(*d));
         if (_locals.size() > 1) {
             _owner._registry.show_waiting(_r.key, uint32_t(_locals.size()));

@@ -30,9 +30,12 @@ public:
     const pid_t pid;
     const uid_t uid;
     const std::string name;
+    const uint64_t features;  // proto::feature, that both sides have
     usage connections;
+    usage kept{shm::kept_conduits_max};  // local connections that are over, and whose memory it may use again
 
-    program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint32_t connections_max, shm::mapping segment);
+    program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint64_t features_, uint32_t connections_max,
+            shm::mapping segment);
 
     // Its session has ended; and that long ago that whoever inherited its connections has asked for them.
     void end() noexcept;

@@ -26,6 +26,9 @@ public:
     // Throws std::system_error when there is no memory.
     registry();
     int fd() const noexcept { return _fd.get(); }
+    // Where programs see how much is in use.
+    shm::load& descriptors() const noexcept { return memory().descriptors; }
+    shm::load& connections() const noexcept { return memory().connections; }
 
     // False: no slot is left; programs reach this listener by TCP then. `socket` listens.
     bool publish(uint64_t key, unsigned shard, int socket, uint32_t backlog);

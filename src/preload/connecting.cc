@@ -24,8 +24,9 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
                uint64_t listener = 0) noexcept {
     auto& rt = runtime();
     client::conduit_end end;
-    auto other = listener != 0 ? client::far_end::program : client::far_end::daemon;
-    if (!client::make_conduit_end(rt.session.ring_bytes(), fd, peer, state, end, other)) {
+    bool made = listener != 0 ? client::make_local_end(rt.session, fd, peer, state, listener, end)
+                              : client::make_conduit_end(rt.session.ring_bytes(), fd, peer, state, end);
+    if (!made) {
         return false;
     }
     object* o = nullptr;
@@ -40,6 +41,9 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
     if (!client::post(rt.session, end, fd, fd, peer, route.name_text(), listener)) {
         o->dead = true;
         finish(o);
+        if (listener != 0) {
+            end.stream.give_up();
+        }
         return false;
     }
     object* old = nullptr;

@@ -31,7 +31,11 @@ object* leave_number(int fd) noexcept {
     if (gone != nullptr && gone->what == kind::listener) {
         stop_listening(gone, fd);
     } else if (gone != nullptr && gone->what == kind::stream) {
+        const bool local = gone->stream.is_local();
         gone->stream.leave(fd, unwatched);
+        if (local) {
+            runtime().session.count_local_left();
+        }
     }
     return gone;
 }

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "base/sys.hh"
+#include "client/kept.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -115,19 +116,24 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
                     int flags) noexcept {
     // The doorbell came first, so that it got the lowest number, as accept() gives.
     base::unique_fd bell = std::move(got.fds[0]);
-    auto conduit = shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max);
-    auto page = shm::open_end_page(got.fds[2].get());
+    const bool local = (m.flags & proto::accepted_local) != 0;
+    // A connection before this one had the same memory, and this process has it mapped still.
+    auto kept = local ? client::kept().take(m.key) : std::nullopt;
+    auto conduit = kept ? base::result<shm::conduit>(std::move(kept->memory))
+                        : shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max);
+    auto page = kept ? base::result<shm::mapping>(std::move(kept->page)) : shm::open_end_page(got.fds[2].get());
     if (!conduit || !page) {
         log("a connection came with unusable memory: %s", (conduit ? page.error() : conduit.error()).text.c_str());
         errno = ECONNABORTED;
         return -1;
     }
-    const bool local = (m.flags & proto::accepted_local) != 0;
     auto stream = client::stream::create(std::move(*conduit), std::move(*page), client::phase::up, m.key, local ? 1 : 0,
                                          local ? client::far_end::program : client::far_end::daemon);
     stream.flags().fetch_or(shm::end_accepted, std::memory_order_release);
     if (local) {
         stream.page().options = listener->options;
+        // With a relative that accepts from the same queue, the next one may be that one's, and its memory with it.
+        stream.page().listener = listener->listener.page->holders.load(std::memory_order_relaxed) == 1;
     }
     stream.page().local = m.local;
     stream.page().peer = m.peer;
@@ -158,6 +164,24 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
     bell.release();
     runtime().session.show_fd(m.slot, m.key, fd);
     return fd;
+}
+
+// vmsgrd has no room for this one: it is what the kernel's accept would have given.
+int take_kernel_socket(base::unique_fd socket, int flags) noexcept {
+    sys::fcntl(socket.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
+    if ((flags & SOCK_CLOEXEC) == 0) {
+        sys::fcntl(socket.get(), F_SETFD, 0);
+    }
+    object* stale = nullptr;
+    {
+        table_lock l;
+        stale = clear_number(socket.get());
+    }
+    if (stale != nullptr) {
+        finish(stale);
+    }
+    runtime().session.count_fall_back();
+    return socket.release();
 }
 
 bool nonblocking(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
@@ -282,11 +306,13 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             listen_by_kernel(fd, o.get());
             continue;
         }
-        if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != 3) {
+        const bool plain = got.bytes == sizeof m && (m.flags & proto::accepted_plain) != 0;
+        if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != (plain ? 1 : 3)) {
             log("a connection was lost on listener %d: no descriptors came with it", fd);
             continue;
         }
-        int r = take_connection(m, got, o.get(), fd, flags);
+        int r = plain ? take_kernel_socket(std::move(got.fds[0]), flags)
+                      : take_connection(m, got, o.get(), fd, flags);
         if (r < 0) {
             continue;
         }

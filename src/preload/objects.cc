@@ -210,6 +210,7 @@ void finish(object* o) noexcept {
         o->next_free = free_objects;
         free_objects = o;
     }
+    stream.retire();
     if (kernel_fd >= 0) {
         close_internal(kernel_fd);
     }

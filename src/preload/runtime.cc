@@ -12,6 +12,7 @@
 #include <algorithm>
 
 #include "base/sys.hh"
+#include "client/kept.hh"
 #include "client/spin.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
@@ -37,12 +38,15 @@ void before_fork() noexcept {
     // In the order in which attach() takes them.
     state.session.lock_for_fork();
     lock_table_for_fork();
+    client::kept().lock_for_fork();
 }
 void after_fork_parent() noexcept {
+    client::kept().unlock_after_fork(false);
     unlock_table_after_fork(false);
     state.session.unlock_after_fork();
 }
 void after_fork_child() noexcept {
+    client::kept().unlock_after_fork(true);
     unlock_table_after_fork(true);
     watching.store(false);
     state.session.forget();

@@ -24,8 +24,12 @@ inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
 inline constexpr const char* version_text = "0.1.0";
 
 // Feature bits: what a side understands beyond its version. Both use the intersection.
-enum feature : uint64_t { feature_borrow = 1, feature_adopt = 2 };
-inline constexpr uint64_t features_ours = feature_borrow | feature_adopt;
+enum feature : uint64_t {
+    feature_borrow = 1,
+    feature_adopt = 2,
+    feature_plain = 4,  // the program takes kernel sockets from a listener's doorbell
+};
+inline constexpr uint64_t features_ours = feature_borrow | feature_adopt | feature_plain;
 
 enum class kind : uint16_t {
     hello = 1,
@@ -89,6 +93,7 @@ struct reply_msg {
 // On a listener's doorbell, daemon -> program: one accepted connection.
 enum accepted_flag : uint32_t {
     accepted_local = 1,  // the other end is a program; this one is end 1
+    accepted_plain = 2,  // the daemon has no room for it: its kernel socket itself, and no other descriptor
 };
 struct accepted_msg {
     uint32_t magic = control_magic;

@@ -74,6 +74,8 @@ enum end_flag : uint32_t {
     end_recalled = 4,       // the program took the kernel socket back: the daemon lets go of it without a word
     end_left = 8,           // its last holder has closed it, and said so in its ring before (fin or reset)
     end_shared = 16,        // more than one process may hold it: it can outlive the one that made it
+    end_done = 32,          // local: left in order, and nothing there will touch the memory again
+    end_kept = 64,          // end 0, local: it keeps the memory for its next connection to the same listener
 };
 
 struct conduit_header {
@@ -83,12 +85,14 @@ struct conduit_header {
     uint16_t header_bytes;  // where ring 0's bytes begin; ring 1's follow them
     uint32_t ring_bytes;    // capacity of each ring, a power of two
     uint64_t key;           // random; who knows it may ask the daemon for this connection
+    std::atomic<uint64_t> carried;  // local: bytes of the connections that used this memory before, for people
 
     // End 1 writes: the outcome of a connect. Addresses first, then error, then status (release).
     alignas(cache_line) std::atomic<uint32_t> status;
     std::atomic<int32_t> error;
     base::address local;
     base::address peer;
+    std::atomic<uint32_t> forgotten;  // local: the daemon does not know this memory any more
 
     // Each end writes its own (end_flag).
     struct alignas(cache_line) end_word {
@@ -99,12 +103,25 @@ struct conduit_header {
 };
 static_assert(sizeof(conduit_header) == 4 * cache_line + 2 * sizeof(ring_words));
 static_assert(sizeof(conduit_header) <= page);
+static_assert(offsetof(conduit_header, carried) == 24 && offsetof(conduit_header, forgotten) == 120);
+// Of ended local connections a program keeps at most so many for the next ones.
+inline constexpr uint32_t kept_conduits_max = 8;
 
 inline constexpr uint16_t conduit_header_bytes = page;
 constexpr size_t conduit_bytes(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
 // Each program's end has a page in a memfd of its own, shared among the program and its own forks and execs: the
 // private indices and locks of descriptors that more than one process may hold. The other end never has it.
 inline constexpr size_t end_page_bytes = page;
+// The first word of an end page belongs to the daemon as well: this end is over, and the page may begin another.
+inline constexpr uint64_t end_page_done = 0x656e6f64'646e6556;  // "Venddone"
+
+// How much of a limit is in use, published so that a program asks for nothing that would be refused. The daemon keeps
+// the true count in private memory and writes this one; a program only reads it.
+struct load {
+    std::atomic<uint64_t> used;
+    uint64_t enough;  // from here on programs keep to kernel sockets; 0: nothing is known
+};
+static_assert(sizeof(load) == 16);
 
 // --- session: one attached process ---------------------------------------------------------------------------
 
@@ -170,18 +187,20 @@ struct session_segment {
     uint16_t spare0;
     uint32_t bytes;
     uint64_t session_id;
+    load connections;  // of this session
 
     // The program counts, the daemon shows.
     alignas(cache_line) std::atomic<uint64_t> connects_routed;
     std::atomic<uint64_t> listens_routed;
     std::atomic<uint64_t> fell_back;  // routed, but the daemon was not there or refused
     std::atomic<uint64_t> faults;     // believed impossible
+    std::atomic<uint64_t> locals_left;  // ends of local connections that it has closed for good
 
     alignas(cache_line) listen_job listen[listen_slots];
     connect_job connect[connect_slots];
     connected_entry connected[connected_slots];
 };
-static_assert(offsetof(session_segment, listen) == 128);
+static_assert(offsetof(session_segment, connections) == 24 && offsetof(session_segment, listen) == 128);
 
 // --- the listeners of a daemon, which every attached program may read -----------------------------------------
 
@@ -219,8 +238,11 @@ struct listening_registry {
     uint16_t spare0;
     uint32_t bytes;
     std::atomic<uint32_t> used;  // entries from here on were never used
+    uint32_t spare1;
+    load descriptors;            // of the daemon
+    load connections;            // of all sessions
     alignas(cache_line) listening_entry entry[registry_slots];
 };
-static_assert(offsetof(listening_registry, entry) == cache_line);
+static_assert(offsetof(listening_registry, descriptors) == 24 && offsetof(listening_registry, entry) == cache_line);
 
 }  // namespace vmsgr::shm

@@ -160,6 +160,24 @@ base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
     return c;
 }
 
+void renew_conduit(conduit_header& h) noexcept {
+    constexpr auto relaxed = std::memory_order_relaxed;  // what announces it (a message) orders it
+    h.carried.fetch_add(h.ring[0].head.load(relaxed) + h.ring[1].head.load(relaxed), relaxed);
+    h.status.store(conduit_connecting, relaxed);
+    h.error.store(0, relaxed);
+    for (auto& e : h.end) {
+        e.flags.store(0, relaxed);
+    }
+    for (auto& r : h.ring) {
+        r.head.store(0, relaxed);
+        r.tokens_sent.store(0, relaxed);
+        r.flags.store(0, relaxed);
+        r.error.store(0, relaxed);
+        r.tail.store(0, relaxed);
+        r.consumer_waits.store(1, relaxed);
+    }
+}
+
 base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
     auto size = sealed_size(fd, conduit_bytes(ring_bytes_min), conduit_bytes(ring_bytes_max));
     if (!size) {

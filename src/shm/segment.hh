@@ -53,6 +53,9 @@ struct new_conduit {
     conduit memory;
 };
 base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key);
+// Memory that both ends have left (end_done), for a new connection between the same two: as if new, but for old bytes
+// in its rings, which these two had before.
+void renew_conduit(conduit_header& h) noexcept;
 // Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours.
 base::result<conduit> open_conduit(int fd, uint64_t ring_limit);
 

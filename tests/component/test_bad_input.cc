@@ -146,6 +146,14 @@ TEST_F(bad_input, descriptors_of_another_kind) {
     ::close(null);
 }
 
+TEST_F(bad_input, connect_without_memory_for_no_listener) {
+    auto bell = std::move(shm::make_bell().value());
+    auto tcp = tcp_connect(server.address());
+    bad.post_connect(0, 5, server.address(), {bell.other.get(), tcp.get()});
+    EXPECT_TRUE(bad.closed());
+    EXPECT_EQ(d.faults("bad_job"), 1u);
+}
+
 TEST_F(bad_input, too_few_descriptors) {
     auto m = std::move(shm::create_conduit(4096, 5).value());
     bad.post_connect(0, 5, server.address(), {m.fd.get()});

@@ -267,5 +267,58 @@ def test_what_ended_is_forgotten_and_counted(daemon):
     assert daemon.status()["limits"]["descriptors_used"] == used
 
 
+@routed_only
+def test_short_connections_use_the_memory_of_those_before(daemon):
+    server, client, port = pair(daemon)
+    client("!c.close()")
+    server("!s.close()")
+    for i in range(30):
+        client(f"!c = socket.create_connection(('127.0.0.1', {port})); c.sendall(b'%d' % ({i} * 111))")
+        server("!s, a = l.accept()")
+        assert server("s.recv(100)") == repr(b"%d" % (i * 111))
+        assert client("c.getsockname()") == server("a")
+        server("!s.sendall(b'answer'); s.close()")
+        assert client("c.recv(100), c.recv(100)") == "(b'answer', b'')"
+        client("!c.close()")
+    mapped = server("sum('vmsgr-conduit' in line for line in open('/proc/self/maps'))")
+    assert 0 < int(mapped) <= 8, "kept for the next ones"
+    wait_until(lambda: daemon.status()["totals"]["connections_open"] == 0, 3, "all places to be free")
+    assert daemon.status()["totals"]["bytes_local"] == sum(len(b"%d" % (i * 111)) + 6 for i in range(30))
+
+
+@routed_only
+def test_memory_is_not_shared_with_a_relative_that_accepts_too(daemon):
+    server, client, port = pair(daemon)
+    server("!child = os.fork() or time.sleep(20) or os._exit(0)")
+    for _ in range(5):
+        client(f"!c = socket.create_connection(('127.0.0.1', {port})); c.sendall(b'x')")
+        server("!t, a = l.accept()")
+        assert server("t.recv(1)") == "b'x'"
+        server("!t.close()")
+        client("!c.recv(1); c.close()")
+    server("!os.kill(child, 9)")
+    assert server("sum('vmsgr-conduit' in line for line in open('/proc/self/maps'))") == "1", "only the one open"
+
+
+@routed_only
+@pytest.mark.parametrize("limit", ["connections: 8", "connections_per_session: 4"])
+def test_connections_beyond_a_limit_are_the_kernels_and_none_is_lost(daemon, limit):
+    daemon.stop()
+    with open(daemon.config, "a", encoding="ascii") as f:
+        f.write(f"limits:\n  {limit}\n")
+    daemon.start()
+    server, client = daemon.agent(), daemon.agent()
+    server("!l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen(100)")
+    port = int(server("l.getsockname()[1]"))
+    client(f"!cs = [socket.create_connection(('127.0.0.1', {port})) for _ in range(30)]")
+    client("![c.settimeout(10) or c.sendall(b'%02d' % i) for i, c in enumerate(cs)]")
+    server("!l.settimeout(10); ss = [l.accept()[0] for _ in range(30)]")
+    assert server("sorted(s.recv(2) for s in ss)") == repr([b"%02d" % i for i in range(30)])
+    server("![s.sendall(b'ok') for s in ss]")
+    assert client("{c.recv(2) for c in cs}") == "{b'ok'}"
+    totals = daemon.status()["totals"]
+    assert totals["refused"] == 0 and totals["accepts_passed_on"] > 0
+
+
 if __name__ == "__main__":
     sys.exit(pytest.main([__file__]))
