@@ -17,11 +17,12 @@ from record import Recorder
 from world import process
 
 import ceph_benches
+import channels
 import micro
 import programs
 
 BENCHES = {"stream": micro.stream, "rtt": micro.round_trip, "connect": micro.connect, "ring": micro.ring,
-           "idle": micro.idle, "sockperf": programs.sockperf, "redis": programs.redis, "nginx": programs.nginx,
+           "channels": channels.channels, "idle": micro.idle, "sockperf": programs.sockperf, "redis": programs.redis, "nginx": programs.nginx,
            "iperf3": programs.iperf3, "messenger": ceph_benches.messenger, "rados": ceph_benches.rados,
            "rados-direct": ceph_benches.rados_direct}
 ONLY_WHEN_NAMED = ("rados-direct",)

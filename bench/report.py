@@ -10,7 +10,7 @@ BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench
 RATIOS, SIZES = "benchmarks-ratios.png", "benchmarks-sizes.png"
 
 
-ORDER = ("stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle",
+ORDER = ("channel", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle",
          "ring")
 
 
@@ -24,6 +24,10 @@ def in_order(benches):
 
 def has_streams(benches):
     return any(bench.startswith("stream ") for bench in benches)
+
+
+def has_ratios(benches):
+    return any(not row["absolute"] for _, row, _ in judged(benches))
 
 
 def judged(benches):
@@ -50,7 +54,9 @@ def _targets_table(benches):
     for bench, row, base in judged(benches):
         variant = "" if row["variant"] == "VMSGR" else f" ({row['variant']})"
         compared = "" if base is row else _number(base["median"])
-        if base["variant"] != "TCP":
+        if row["absolute"] and base["variant"] not in ("TCP", row["variant"]):
+            compared = ""   # a share of something else than the first variant
+        elif base["variant"] not in ("TCP", row["variant"]):
             compared += f" ({base['variant']})"
         ratio = f"{row['ratio']:.2f}" if "ratio" in row and not row["absolute"] else ""
         yield (f"| {bench}: {row['metric']}{variant} | {compared} | "
@@ -81,7 +87,7 @@ def _origin_table(benches):
 def text(latest):
     benches = in_order(latest["benches"])
     parts = ["## Against the targets", "",
-             f"![ratios]({RATIOS})", "", *_targets_table(benches), "",
+             *([f"![ratios]({RATIOS})", ""] if has_ratios(benches) else []), *_targets_table(benches), "",
              *(["## Streams by message size", "", f"![streams]({SIZES})", ""] if has_streams(benches) else []),
              "## The machine", "", "| | |", "|---|---|",
              *(f"| {key} | {value} |" for key, value in latest["machine"].items()), "",
@@ -103,7 +109,8 @@ def write():
     if latest["benches"]:
         import plots   # matplotlib takes a second to load, and nothing else needs it
         folder = os.path.dirname(DOCUMENT)
-        plots.ratios(list(judged(in_order(latest["benches"]))), os.path.join(folder, RATIOS))
+        if has_ratios(latest["benches"]):
+            plots.ratios(list(judged(in_order(latest["benches"]))), os.path.join(folder, RATIOS))
         if has_streams(latest["benches"]):
             plots.sizes(latest["benches"], os.path.join(folder, SIZES))
     print(f"written: {os.path.relpath(DOCUMENT)}")

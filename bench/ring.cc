@@ -1,10 +1,10 @@
 // bench_ring: what memory itself allows, as the limit for everything built on it. Two threads on src/shm/ring.hh, no
 // doorbell; and the same without a ring: one memcpy, and one cache line that two threads hand to each other.
 //
-//   bench_ring WHAT [CAPACITY] [SECONDS]
+//   bench_ring WHAT [CAPACITY] [SECONDS] [PIECE]
 //   single   64-byte messages, published one by one; taken as they come      messages/s
 //   batch    the same, published 16 at a time                                messages/s
-//   bulk     64 KiB pieces (at most half a ring), copied in and out          GB/s
+//   bulk     pieces of 64 KiB or PIECE (at most half a ring), copied in, out  GB/s
 //   rtt      64 bytes there and back, both sides spinning                    us, median
 //   memcpy   64 KiB pieces by one thread out of CAPACITY bytes               GB/s
 //   line     a number there and back in one cache line each                  us, median
@@ -140,8 +140,9 @@ shm::new_conduit make(uint32_t capacity) {
     return std::move(*made);
 }
 
-// Bytes a second that arrive when the other thread puts `publish` bytes a time.
+// Bytes a second that arrive when the other thread puts `publish` bytes a time, at most piece_max.
 double flow(uint32_t capacity, double seconds, size_t publish) {
+    publish = std::clamp<size_t>(publish, 1, piece_max);
     auto made = make(capacity);
     auto way = std::make_unique<one_way>(made.memory, 0);
     std::atomic<bool> stop{false};
@@ -253,7 +254,7 @@ int main(int argc, char** argv) {
     uint32_t capacity = argc > 2 ? uint32_t(strtoul(argv[2], nullptr, 10)) : shm::ring_bytes_default;
     double seconds = argc > 3 ? strtod(argv[3], nullptr) : 1;
     pin_to(0);
-    size_t bulk = std::min<size_t>(piece_max, capacity / 2);
+    size_t bulk = std::min<size_t>(argc > 4 ? strtoul(argv[4], nullptr, 10) : piece_max, capacity / 2);
     double value = what == "single"   ? flow(capacity, seconds, message) / message
                    : what == "batch"  ? flow(capacity, seconds, 16 * message) / message
                    : what == "bulk"   ? flow(capacity, seconds, bulk) / 1e9
@@ -262,7 +263,7 @@ int main(int argc, char** argv) {
                    : what == "line"   ? line_round_trip(seconds)
                                       : -1;
     if (value < 0) {
-        die("usage: bench_ring single|batch|bulk|rtt|memcpy|line [CAPACITY] [SECONDS]");
+        die("usage: bench_ring single|batch|bulk|rtt|memcpy|line [CAPACITY] [SECONDS] [PIECE]");
     }
     printf("{\"value\": %.6g}\n", value);
     return 0;

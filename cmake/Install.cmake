@@ -1,7 +1,18 @@
 # What `cmake --install` puts where. The preload library lies where `vmsgr run` looks for it, beside the binary.
 include(GNUInstallDirs)
 
-install(TARGETS vmsgr_shared COMPONENT libvmsgr LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+include(CMakePackageConfigHelpers)
+
+set_target_properties(vmsgr_shared PROPERTIES EXPORT_NAME vmsgr)
+target_include_directories(vmsgr_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+install(TARGETS vmsgr_shared EXPORT vmsgr COMPONENT libvmsgr LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+set(VMSGR_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/vmsgr)
+install(EXPORT vmsgr FILE vmsgr-targets.cmake NAMESPACE vmsgr:: COMPONENT libvmsgr DESTINATION ${VMSGR_CMAKE_DIR})
+configure_package_config_file(packaging/vmsgr-config.cmake.in ${CMAKE_BINARY_DIR}/vmsgr-config.cmake
+                              INSTALL_DESTINATION ${VMSGR_CMAKE_DIR})
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/vmsgr-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/vmsgr-config.cmake ${CMAKE_BINARY_DIR}/vmsgr-config-version.cmake COMPONENT libvmsgr
+        DESTINATION ${VMSGR_CMAKE_DIR})
 install(FILES include/vmsgr/vmsgr.h include/vmsgr/vmsgr.hh COMPONENT libvmsgr
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/vmsgr)
 # Relative to the .pc file, so that a tree installed anywhere works.
@@ -10,6 +21,7 @@ string(REGEX REPLACE "/$" "" VMSGR_PC_TO_PREFIX "${VMSGR_PC_TO_PREFIX}")
 configure_file(packaging/vmsgr.pc.in ${CMAKE_BINARY_DIR}/vmsgr.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/vmsgr.pc COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
+install(FILES man/libvmsgr.3 COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
 install(TARGETS vmsgr_preload LIBRARY DESTINATION lib/vmsgr)
 install(FILES man/vmsgr.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 if(TARGET vmsgrd)

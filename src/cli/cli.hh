@@ -40,5 +40,9 @@ command add_status(CLI::App& app, const options& o);
 command add_conns(CLI::App& app, const options& o);
 command add_routes(CLI::App& app, const options& o);
 command add_explain(CLI::App& app, const options& o);
+command add_ping(CLI::App& app, const options& o);
+command add_perf(CLI::App& app, const options& o);
+command add_send(CLI::App& app, const options& o);
+command add_recv(CLI::App& app, const options& o);
 
 }  // namespace vmsgr::cli

@@ -30,6 +30,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr conns --route ceph-osds          the connections of one route
   vmsgr routes test 10.0.0.1:6800        which route would win, and why
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
+  vmsgr perf                             how fast message channels are here
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 vmsgrd not reachable. `run` ends with the
 program's own code; 125, 126 and 127 as env(1). More in vmsgr(1).)";
@@ -132,6 +133,10 @@ int run(int argc, char** argv) {
     add("conns", "the connections that vmsgrd carries", [&](CLI::App& a) { return add_conns(a, o); });
     add("routes", "the daemon's routes; 'routes test ADDR' tries one", [&](CLI::App& a) { return add_routes(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
+    add("ping", "messages there and back to another program", [&](CLI::App& a) { return add_ping(a, o); });
+    add("perf", "throughput and latency by message size", [&](CLI::App& a) { return add_perf(a, o); });
+    add("send", "send a file or standard input to a 'vmsgr recv'", [&](CLI::App& a) { return add_send(a, o); });
+    add("recv", "receive what a 'vmsgr send' sends", [&](CLI::App& a) { return add_recv(a, o); });
 
     std::ranges::reverse(words.ours);  // CLI11 takes them from the back
     try {
@@ -152,7 +157,8 @@ int run(int argc, char** argv) {
         return say_unknown(at, extra.front());
     }
     if (at == &app) {
-        return say_usage(at, "no command given; commands are run, status, conns, routes, explain");
+        return say_usage(at, "no command given; commands are run, status, conns, routes, explain, ping, perf, send, "
+                              "recv");
     }
     if (o.socket.empty()) {
         const char* from_environment = ::getenv("VMSGR_SOCKET");

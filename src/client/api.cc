@@ -7,17 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <new>
 #include <string_view>
 
 #include "base/sys.hh"
+#include "client/api.hh"
 #include "client/carry.hh"
-#include "client/session.hh"
+#include "client/failures.hh"
 #include "client/stream.hh"
-#include "vmsgr/vmsgr.h"
 
 namespace client = vmsgr::client;
 namespace sys = vmsgr::sys;
@@ -25,24 +24,14 @@ using vmsgr::base::address;
 
 static_assert(std::string_view(VMSGR_VERSION) == vmsgr::proto::version_text);
 
-struct vmsgr_session {
-    client::session session;
-    char path[sizeof(sockaddr_un::sun_path)];
-};
-
 struct vmsgr_stream {
     client::stream stream;
     vmsgr::base::unique_fd bell;
 };
 
-namespace {
+namespace vmsgr::client::api {
 
-constexpr const char* default_name = "libvmsgr";
-constexpr int pieces_max = 1024;  // the kernel's UIO_MAXIOV
-// Of the options struct as it was first published.
-constexpr size_t options_bytes_min = sizeof(vmsgr_session_options);
-
-__attribute__((format(printf, 3, 4))) int fail(vmsgr_error* error, int errnum, const char* format, ...) noexcept {
+int fail(vmsgr_error* error, int errnum, const char* format, ...) noexcept {
     if (error != nullptr) {
         error->errnum = errnum;
         va_list ap;
@@ -54,95 +43,8 @@ __attribute__((format(printf, 3, 4))) int fail(vmsgr_error* error, int errnum, c
     return -1;
 }
 
-// What the daemon is, or why it is not there, for somebody who reads one line.
-int fail_unattached(vmsgr_error* error, const char* path, const client::attach_failure& f) noexcept {
-    using step = client::attach_failure::step;
-    const int e = f.errnum;
-    switch (f.at) {
-    case step::reach:
-        switch (e) {
-        case ENOENT:
-        case ENOTDIR:
-        case ECONNREFUSED:
-            return fail(error, e, "no vmsgrd at %s: start it with vmsgrd --config FILE", path);
-        case EACCES:
-        case EPERM:
-            return fail(error, e, "no permission for %s: join its group, see access in vmsgrd's configuration", path);
-        case EAGAIN:
-            return fail(error, e, "vmsgrd at %s is too busy to answer: try again", path);
-        default:
-            return fail(error, e, "%s: %s; name vmsgrd's control socket", path, strerror(e));
-        }
-    case step::answer:
-        return e == ETIMEDOUT
-                   ? fail(error, e, "vmsgrd at %s does not answer: is it stopped? look at its log", path)
-                   : fail(error, e, "vmsgrd at %s hung up (%s): look at its log", path, strerror(e));
-    case step::refused: return fail(error, e, "vmsgrd refused: %s", f.text[0] != 0 ? f.text : strerror(e));
-    case step::version:
-        return fail(error, e, "%s is another version's than libvmsgr " VMSGR_VERSION ": install one release", path);
-    case step::local: break;
-    }
-    // 0: the last look failed, and the next one is not due yet.
-    return fail(error, e != 0 ? e : EAGAIN, "cannot attach to vmsgrd: %s", strerror(e != 0 ? e : EAGAIN));
-}
-
-// 0 or an errno. A program compiled against a later header may ask for what this library does not know.
-int read_options(const vmsgr_session_options* given, vmsgr_session_options& options) noexcept {
-    options = {};
-    if (given == nullptr) {
-        return 0;
-    }
-    if (given->size < options_bytes_min) {
-        return EINVAL;
-    }
-    auto* bytes = reinterpret_cast<const char*>(given);
-    if (std::any_of(bytes + sizeof options, bytes + std::max(given->size, sizeof options),
-                    [](char c) { return c != 0; })) {
-        return EINVAL;
-    }
-    memcpy(&options, given, sizeof options);
-    return 0;
-}
-
-// 0, or the errno with which vmsgrd does not take the connection. A signal does not end the wait: it is short.
-int await_verdict(client::stream& stream, int bell) noexcept {
-    const int64_t end = client::now_ms() + client::request_timeout_ms;
-    for (;;) {
-        int64_t left = end - client::now_ms();
-        pollfd p{bell, POLLOUT, 0};
-        int ready = sys::poll(&p, 1, int(std::max<int64_t>(left, 0)));
-        switch (stream.current()) {
-        case client::phase::up:
-        case client::phase::up_untold: return 0;
-        case client::phase::failed:
-        case client::phase::failed_untold: {
-            int err = stream.take_error(bell);
-            return err != 0 ? err : ECONNABORTED;
-        }
-        case client::phase::connecting: break;
-        }
-        if (ready > 0) {
-            return (p.revents & (POLLHUP | POLLERR)) != 0 ? ECONNRESET : EPROTO;
-        }
-        if (left <= 0) {
-            return ETIMEDOUT;
-        }
-    }
-}
-
-int fail_untaken(vmsgr_error* error, int e, const address& peer) noexcept {
-    char text[vmsgr::base::address_text_bytes];
-    vmsgr::base::format(peer, text);
-    switch (e) {
-    case EACCES: return fail(error, e, "a route of vmsgrd denies %s: see vmsgr routes test %s", text, text);
-    case EAGAIN:
-    case ENOBUFS:
-        return fail(error, e, "vmsgrd takes no more connections (%s): see limits in its configuration", strerror(e));
-    case ECONNRESET: return fail(error, e, "vmsgrd ended meanwhile: connect to %s anew when it is back", text);
-    case ETIMEDOUT:
-        return fail(error, e, "vmsgrd did not take the connection to %s in time: is it stopped? look at its log", text);
-    default: return fail(error, e, "the connection to %s has ended: %s", text, strerror(e));
-    }
+int fail(vmsgr_error* error, const base::error& why) noexcept {
+    return fail(error, why.errnum, "%s", why.text.c_str());
 }
 
 int copy_address(const address& a, sockaddr* to, socklen_t* length) noexcept {
@@ -156,6 +58,15 @@ int copy_address(const address& a, sockaddr* to, socklen_t* length) noexcept {
     *length = whole;
     return 0;
 }
+
+}  // namespace vmsgr::client::api
+
+using namespace vmsgr::client::api;
+
+namespace {
+
+constexpr const char* default_name = "libvmsgr";
+constexpr int pieces_max = 1024;  // the kernel's UIO_MAXIOV
 
 // What happens on the way to a success leaves errno as it was.
 template <typename F>
@@ -218,7 +129,7 @@ int vmsgr_session_open(const vmsgr_session_options* given, vmsgr_session** out, 
         path, options.program != nullptr ? options.program : program_invocation_short_name, [](int&) {},
         [](int fd) { sys::close(fd); });
     if (!s->session.ensure()) {
-        int r = fail_unattached(error, path, s->session.last_failure());
+        int r = fail(error, client::unattached(path, s->session.last_failure()));
         delete s;
         return r;
     }
@@ -263,7 +174,7 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
         return fail(error, ENOTCONN, "TCP socket %d is not connected: connect it first, and wait until it is", socket);
     }
     if (!s->session.ensure()) {
-        return fail_unattached(error, s->path, s->session.last_failure());
+        return fail(error, client::unattached(s->path, s->session.last_failure()));
     }
     // To the daemon it is a connect that is still to be decided, so its answer comes before any data.
     client::conduit_end end;
@@ -281,11 +192,11 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
                     s->path);
     }
     end.other.reset();  // so that the daemon's is the last, and its end is seen
-    if (int e = await_verdict(end.stream, end.bell.get()); e != 0) {
+    if (int e = client::await_verdict(end.stream, end.bell.get()); e != 0) {
         // Whatever it still does with the connection, it is not to end it in our name.
         end.stream.flags().fetch_or(vmsgr::shm::end_recalled, std::memory_order_release);
         delete stream;
-        return fail_untaken(error, e, peer);
+        return fail(error, client::untaken(e, peer));
     }
     bool retry = false;
     end.stream.connect_again(end.bell.get(), retry);  // told

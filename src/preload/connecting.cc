@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
-#include "base/netns.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
+#include "client/local_peer.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -74,50 +74,14 @@ attempt look_at_attempt(int fd) noexcept {
     return (p.revents & (POLLERR | POLLHUP)) != 0 ? attempt::failed : attempt::up;
 }
 
-// The address of ours that the kernel would choose for a destination on this host, if the socket has none yet; none
-// where this is not sure.
-base::address source_for(const base::address& peer, const base::address& own) noexcept {
-    base::address source = peer;
-    source.port = 0;
-    if (peer.unmapped().family == AF_INET && peer.is_loopback()) {
-        base::address first = base::loopback(AF_INET, 0);
-        source = peer.family == AF_INET ? first : first.mapped();
-    }
-    if (own.port == 0 && (own.family == 0 || own.is_any())) {
-        return source;
-    }
-    // Bound by the program itself, perhaps to another of the host's addresses.
-    source.port = own.port;
-    bool same = own.ip == source.ip || own.is_any() || (own.is_loopback() && peer.is_loopback());
-    return same && own.port != 0 ? source : base::address{};
-}
-
 // A peer that listens in a program of the same daemon: the two share one conduit, and TCP has no part in it but the
 // port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
-bool connect_locally(int fd, base::address peer, const proto::route& route) noexcept {
+bool connect_locally(int fd, const base::address& asked, const proto::route& route) noexcept {
     auto& rt = runtime();
-    if (!route.local || peer.scope_id != 0) {
-        return false;
-    }
-    if (peer.is_any()) {
-        peer = base::loopback(peer.family, peer.port);  // what the kernel makes of it
-    }
-    const uint64_t listener = rt.session.find_listener(base::netns_cookie(fd), peer);
+    const auto [listener, peer, source] = route.local ? client::find_local_peer(rt.session, fd, asked)
+                                                      : client::local_peer{};
     if (listener == 0) {
         return false;
-    }
-    const base::address own = client::local_name(fd);
-    const base::address source = source_for(peer, own);
-    if (source.family == 0 || source.family != client::socket_option(fd, SO_DOMAIN)) {
-        return false;
-    }
-    if (own.port == 0) {
-        sockaddr_storage ss{};
-        socklen_t size = base::to_sockaddr(source, ss);
-        // Fails where the address is none of this host's: then it is not this listener that is meant.
-        if (::syscall(SYS_bind, fd, &ss, size) != 0 || client::local_name(fd).port == 0) {
-            return false;
-        }
     }
     bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
     if (!hand_over(fd, peer, route, waits ? client::phase::up : client::phase::up_untold, listener)) {

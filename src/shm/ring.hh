@@ -161,9 +161,10 @@ public:
     }
 
     // Ring full: fills the doorbell until this end is not writable, so that poll and epoll show OUT only once the
-    // consumer has freed enough. True: there is room after all.
+    // consumer has freed enough. True: there is room after all. `wanted`: at most half a ring, which is what a consumer
+    // frees before it gives OUT back (relieve).
     template <typename Bell>
-    look await_space(Bell& bell, bool& room) noexcept {
+    look await_space(Bell& bell, bool& room, size_t wanted = 1) noexcept {
         size_t n = 0;
         for (;;) {
             // The last look comes after the last token was counted: pairs with ring_receiver::relieve.
@@ -171,7 +172,7 @@ public:
             if (free_bytes(n) != look::ok) {
                 return look::bad_index;
             }
-            room = n != 0;
+            room = n >= wanted;
             if (room || !bell.writable() || !send_token(bell)) {
                 return look::ok;
             }

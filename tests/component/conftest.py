@@ -94,3 +94,10 @@ def daemon():
         pytest.fail(vmsgrd.why_not())
     with vmsgrd.Vmsgrd(process.make_dir("vc-"), routes=LOOPBACK) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def other_daemon():
+    """A second vmsgrd: a channel between programs of the two goes over TCP."""
+    with vmsgrd.Vmsgrd(process.make_dir("vc-"), routes=LOOPBACK, name="other") as running:
+        yield running

@@ -24,6 +24,20 @@ USAGE = [
     (["conns", "--pid", "x"], "--pid"),
     (["run"], "no program given"),
     (["run", "--bogus", "--", "true"], "unknown option '--bogus'"),
+    (["pong"], "did you mean 'ping'?"),
+    (["ping"], "PEER is required"),
+    (["ping", "nowhere"], "'nowhere' is no ADDR:PORT"),
+    (["ping", "127.0.0.1:0"], "port 0 is for listening"),
+    (["ping", ":1", "--conut", "3"], "did you mean '--count'?"),
+    (["ping", ":1", "--count", "0"], "--count"),
+    (["perf", ":1", "--serve", ":0"], "either PEER or --serve"),
+    (["perf", "--sizes", "64,x"], "--sizes"),
+    (["perf", "--seconds", "0"], "--seconds"),
+    (["send"], "PEER is required"),
+    (["send", "10.0.0.1"], "is no ADDR:PORT"),
+    (["recv"], "ADDRESS is required"),
+    (["recv", ":0", "--json"], "--json needs a FILE"),
+    (["recv", ":0", "a", "b"], "unexpected word 'b'"),
     (["--sokcet", "/x", "status"], "did you mean '--socket'?"),
 ]
 
@@ -34,13 +48,15 @@ def test_wrong_usage_is_one_line_and_exit_2(vmsgr, words, says):
 
 
 def test_every_command_has_help_with_an_example(vmsgr):
-    for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["explain"]):
+    for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["explain"], ["ping"], ["perf"], ["send"],
+                  ["recv"]):
         done = vmsgr(*words, "--help")
         assert done.code == 0 and "Examples:\n  vmsgr " in done.out, (words, done)
     assert vmsgr("--version").out.startswith("vmsgr 0.")
 
 
-ASKING = [["status"], ["conns"], ["routes"], ["routes", "test", "127.0.0.1:80"], ["status", "--json"]]
+ASKING = [["status"], ["conns"], ["routes"], ["routes", "test", "127.0.0.1:80"], ["status", "--json"], ["ping", ":1"],
+          ["perf"], ["recv", ":0"], ["perf", "--serve", ":0"]]
 
 
 @pytest.mark.parametrize("words", ASKING)
