@@ -19,7 +19,7 @@ seastar_version='25.05.0-1*'
 build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgtest-dev libcli11-dev
        nlohmann-json3-dev libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
        libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev liblz4-dev libprotobuf-dev
-       libsctp-dev libyaml-cpp-dev protobuf-compiler)
+       libsctp-dev libyaml-cpp-dev protobuf-compiler libisal-dev)
 from_sid=(seastar-dev)
 ceph=(ceph-osd ceph-mon ceph-mgr ceph-common ceph-test librados-dev)
 tests=(spin python3 python3-pytest python3-yaml strace iproute2 nftables iperf3 curl nginx-light redis-server

@@ -107,6 +107,7 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
     r.peer = job.peer;
     r.route = route_name(job.route);
     r.listener = job.listener;
+    r.by_trunk = (job.flags & shm::connect_by_trunk) != 0;
     job.state.store(shm::slot_free, std::memory_order_release);
     if (r.key != m.key || r.key == 0 || (r.peer.family != AF_INET && r.peer.family != AF_INET6) ||
         (again && r.listener == 0)) {

@@ -39,6 +39,7 @@ command add_run(CLI::App& app, const options& o, const std::vector<std::string>&
 command add_status(CLI::App& app, const options& o);
 command add_conns(CLI::App& app, const options& o);
 command add_routes(CLI::App& app, const options& o);
+command add_trunks(CLI::App& app, const options& o);
 command add_explain(CLI::App& app, const options& o);
 command add_ping(CLI::App& app, const options& o);
 command add_perf(CLI::App& app, const options& o);

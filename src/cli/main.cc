@@ -29,6 +29,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr status                           what vmsgrd is doing
   vmsgr conns --route ceph-osds          the connections of one route
   vmsgr routes test 10.0.0.1:6800        which route would win, and why
+  vmsgr trunks                           the sessions with other daemons
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
   vmsgr perf                             how fast message channels are here
 
@@ -132,6 +133,7 @@ int run(int argc, char** argv) {
     add("status", "overview of vmsgrd, its sessions and listeners", [&](CLI::App& a) { return add_status(a, o); });
     add("conns", "the connections that vmsgrd carries", [&](CLI::App& a) { return add_conns(a, o); });
     add("routes", "the daemon's routes; 'routes test ADDR' tries one", [&](CLI::App& a) { return add_routes(a, o); });
+    add("trunks", "the trunks to other daemons", [&](CLI::App& a) { return add_trunks(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
     add("ping", "messages there and back to another program", [&](CLI::App& a) { return add_ping(a, o); });
     add("perf", "throughput and latency by message size", [&](CLI::App& a) { return add_perf(a, o); });
@@ -157,8 +159,8 @@ int run(int argc, char** argv) {
         return say_unknown(at, extra.front());
     }
     if (at == &app) {
-        return say_usage(at, "no command given; commands are run, status, conns, routes, explain, ping, perf, send, "
-                              "recv");
+        return say_usage(at, "no command given; commands are run, status, conns, routes, trunks, explain, ping, perf, "
+                              "send, recv");
     }
     if (o.socket.empty()) {
         const char* from_environment = ::getenv("VMSGR_SOCKET");

@@ -129,12 +129,13 @@ bool make_local_end(session& s, int socket, const base::address& peer, phase sta
 }
 
 bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer, std::string_view route,
-          uint64_t listener) noexcept {
+          uint64_t listener, bool by_trunk) noexcept {
     job j{.key = end.stream.page().key,
           .fd = shown,
           .address = peer,
           .route = route,
           .ring_bytes = s.ring_bytes(),
+          .by_trunk = by_trunk,
           .listener = listener,
           .session = listener != 0 ? end.stream.page().session : 0};
     if (!end.memory) {

@@ -33,7 +33,7 @@ bool make_local_end(session& s, int socket, const base::address& peer, phase sta
 // Sends the daemon what it needs, the socket as a duplicate. `shown` is the program's number, for people. False: no
 // daemon, or its lists are full: nothing has changed.
 bool post(session& s, const conduit_end& end, int socket, int shown, const base::address& peer, std::string_view route,
-          uint64_t listener = 0) noexcept;
+          uint64_t listener = 0, bool by_trunk = false) noexcept;
 
 // Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO. The old
 // one's flags (F_GETFL).

@@ -54,6 +54,7 @@ void copy_name(char (&to)[N], std::string_view from) noexcept {
 void fill(shm::connect_job& slot, const job& j) noexcept {
     slot.peer = j.address;
     slot.ring_bytes = j.ring_bytes;
+    slot.flags = j.by_trunk ? uint32_t(shm::connect_by_trunk) : 0;
     slot.listener = j.listener;
 }
 void fill(shm::listen_job& slot, const job& j) noexcept {
@@ -164,6 +165,7 @@ bool session::attach() noexcept {
     _segment = segment;
     _registry = registry;
     _ring_bytes = welcome.ring_bytes;
+    _features = welcome.features;
     _control = sock.release();
     ++_attached;
     _guard(_control);

@@ -31,6 +31,7 @@ struct job {
     uint32_t ring_bytes = 0;     // connect only
     uint32_t listen_flags = 0;   // listen only: shm::listen_flag
     uint32_t backlog = 0;        // listen only
+    bool by_trunk = false;       // connect only: the socket is only bound, the daemon finds a way
     uint64_t listener = 0;       // connect only: who gets it, where both ends are programs of this daemon
     uint64_t session = 0;        // connect only, 0: any; the one by which the daemon knows the memory already
 };
@@ -49,6 +50,7 @@ class session {
     shm::session_segment* _segment = nullptr;
     const shm::listening_registry* _registry = nullptr;
     uint32_t _ring_bytes = shm::ring_bytes_default;
+    uint64_t _features = 0;
     int64_t _not_before_ms = 0;
     uint64_t _attached = 0;  // how often
     attach_failure _failure;
@@ -68,6 +70,8 @@ public:
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
     // Which session of this process it is, counted from 1.
     uint64_t current() noexcept;
+    // The daemon finds ways by itself (job::by_trunk).
+    bool knows_trunks() const noexcept { return (_features & proto::feature_trunk) != 0; }
 
     // The listener of this daemon to which the kernel would connect a socket of this network namespace
     // (SO_NETNS_COOKIE) for this peer; 0: none, or its queue is full.

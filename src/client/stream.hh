@@ -115,6 +115,8 @@ public:
     // connect() called again on this descriptor: 0, or -1 with EALREADY, EISCONN or the failure.
     // `retry` is set when the failure was told before: the caller starts anew.
     int connect_again(int fd, bool& retry) noexcept;
+    // connect() on a descriptor that blocks: waits until it is decided, as the kernel's would.
+    int connect_and_wait(int fd) noexcept;
     // Waits (or not) until the connect is decided; 0, or an errno.
     int await_connected(int fd, bool wait) noexcept;
 

@@ -155,6 +155,22 @@ int stream::wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexce
     }
 }
 
+int stream::connect_and_wait(int fd) noexcept {
+    int64_t deadline_ms = 0;
+    while (current() == phase::connecting) {
+        int err = wait_for_room(fd, deadline_ms, false);
+        if (err == EINTR || err == EAGAIN) {
+            errno = err == EAGAIN ? EINPROGRESS : EINTR;  // SO_SNDTIMEO counts for connect() too
+            return -1;
+        }
+        if (err != 0) {
+            break;
+        }
+    }
+    bool retry = false;
+    return connect_again(fd, retry);
+}
+
 int stream::await_connected(int fd, bool wait) noexcept {
     int64_t deadline_ms = 0;
     for (;;) {

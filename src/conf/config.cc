@@ -11,6 +11,7 @@
 
 #include "conf/reader.hh"
 #include "conf/routes_file.hh"
+#include "conf/trunks_file.hh"
 #include "conf/words.hh"
 #include "shm/segment.hh"
 
@@ -202,10 +203,13 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
                        {"cpuset", [&](const spot& s) { read_cpuset(r, s, out.cpuset); }},
                        {"log_level", word_into(r, log, log_words)},
                        {"routes", [&](const spot& s) { read_routes(r, s, out.routes); }},
+                       {"trunk", [&](const spot& s) { read_trunk(r, s, out.trunks); }},
+                       {"trunks", [&](const spot& s) { read_trunks(r, s, out.trunks); }},
                    });
     if (r.failed()) {
         return;
     }
+    complete_trunks(out.trunks);
     out.log_level = log_words[log];
     unsigned cpus = out.cpuset.empty() ? 0 : count_cpus(out.cpuset);
     if (cpus != 0 && !shards) {

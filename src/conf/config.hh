@@ -2,7 +2,7 @@
 // whoever gets a daemon_config may use it as it is. Seastar-free; any thread; nothing is kept.
 //
 // An error is one line that names file, line and key, what stands there and what was expected:
-//   /etc/vmsgr/vmsgrd.yaml:7: routes[0].via: 'driect' is not one of posix, direct, deny; did you mean 'direct'?
+//   /etc/vmsgr/vmsgrd.yaml:7: routes[0].via: 'driect' is not one of posix, direct, trunk, deny; did you mean 'direct'?
 #pragma once
 
 #include <sys/types.h>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/error.hh"
+#include "conf/trunks.hh"
 #include "proto/control.hh"
 #include "proto/routes.hh"
 #include "shm/layout.hh"
@@ -63,6 +64,7 @@ struct daemon_config {
     std::string cpuset;                           // "0-3,8"; empty: anywhere, unpinned
     std::string log_level = "info";               // error, warn, info, debug, trace: Seastar's words
     proto::route_table routes;
+    trunk_config trunks;                          // keys `trunk` and `trunks`
 };
 
 base::result<daemon_config> load_daemon_config(const std::string& path);

@@ -13,7 +13,7 @@ namespace vmsgr::conf {
 namespace {
 
 constexpr std::string_view role_words[] = {"client", "server", "any"};
-constexpr std::string_view via_words[] = {"posix", "direct", "deny"};
+constexpr std::string_view via_words[] = {"posix", "direct", "trunk", "deny"};
 constexpr std::string_view fallback_words[] = {"posix", "fail"};
 constexpr std::string_view local_words[] = {"no", "yes"};
 
@@ -113,9 +113,7 @@ void read_ports(reader& r, const spot& at, proto::route& out) {
 }
 
 void read_via(reader& r, const spot& at, proto::route& out) {
-    if (at.node.IsScalar() && at.node.Scalar() == "trunk") {
-        r.refuse(at, "trunk comes with a later release; use direct");
-    } else if (auto i = r.word(at, via_words)) {
+    if (auto i = r.word(at, via_words)) {
         out.way = *proto::parse_via(via_words[*i]);
     }
 }

@@ -2,6 +2,8 @@
 
 #include <signal.h>
 
+#include <fstream>
+
 #include <seastar/core/signal.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/core/thread.hh>
@@ -26,6 +28,20 @@ net::carrier_settings settings_of(const conf::daemon_config& c) {
     return s;
 }
 
+// The same at each start of this daemon, and another for every other daemon, also of this machine.
+uint64_t node_of(const conf::daemon_config& c) {
+    std::string text = c.socket + '\n';
+    std::ifstream file("/etc/machine-id");
+    std::string id;
+    std::getline(file, id);
+    text += id + '\n' + base::to_string(c.trunks.listen) + '\n' + c.trunks.name;
+    uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+    for (unsigned char b : text) {
+        hash = (hash ^ b) * 0x100000001b3;
+    }
+    return hash;
+}
+
 }  // namespace
 
 service::service(const conf::daemon_config& c, attach::control_socket& socket, uint64_t descriptors)
@@ -39,7 +55,7 @@ service::service(const conf::daemon_config& c, attach::control_socket& socket, u
 }
 
 seastar::future<std::string> service::status() {
-    return status_document({_config, _budget, _carriers, _listeners, *_control, _started_s});
+    return status_document({_config, _budget, _carriers, _listeners, _trunks, *_control, _started_s});
 }
 
 void service::run() {
@@ -54,15 +70,22 @@ void service::run() {
     seastar::handle_signal(SIGINT, ask);
 
     // deferred_stop's way, by hand: a sharded service whose start failed is stopped as well.
+    auto stop_trunks = seastar::defer([this]() noexcept { _trunks.stop().get(); });
+    _trunks.start(std::cref(_config.trunks), node_of(_config), std::ref(_budget), std::ref(_carriers),
+                  std::ref(_listeners), std::ref(_registry)).get();
+
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
     _carriers.start(settings_of(_config)).get();
     _carriers.invoke_on_all(&net::carrier::start).get();
 
     auto stop_connectors = seastar::defer([this]() noexcept { _connectors.stop().get(); });
-    _connectors.start(std::ref(_carriers)).get();
+    _connectors.start(std::ref(_carriers), std::ref(_trunks)).get();
 
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
     _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry)).get();
+
+    auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&net::trunks::quiesce).get(); });
+    _trunks.invoke_on_all(&net::trunks::start).get();
 
     auto stop_control = seastar::defer([this]() noexcept {
         if (_control) {

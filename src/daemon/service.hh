@@ -6,6 +6,7 @@
 #include <seastar/core/future.hh>
 
 #include "attach/control_server.hh"
+#include "net/trunks.hh"
 
 namespace vmsgr::daemon {
 
@@ -16,6 +17,7 @@ class service {
     net::registry _registry;
     double _started_s;
     seastar::sharded<net::carrier> _carriers;
+    seastar::sharded<net::trunks> _trunks;
     seastar::sharded<net::connector> _connectors;
     seastar::sharded<net::listener> _listeners;
     std::unique_ptr<attach::control_server> _control;

@@ -29,6 +29,15 @@ const char* to_text(net::conn_state s) {
     return "?";
 }
 
+const char* to_text(net::conn_path p) {
+    switch (p) {
+    case net::conn_path::direct: return "direct";
+    case net::conn_path::local: return "local";
+    case net::conn_path::trunk: return "trunk";
+    }
+    return "?";
+}
+
 // Puts the document together row by row: one huge value, and one huge call to write it out, would hold up the shard.
 class text {
     std::string _out = "{";
@@ -74,7 +83,7 @@ json row(const net::conn_info& c) {
             {"role", c.role == net::conn_role::client ? "client" : "server"},
             {"local", base::to_string(c.local)},
             {"peer", base::to_string(c.peer)},
-            {"path", c.path == net::conn_path::local ? "local" : "direct"},
+            {"path", to_text(c.path)},
             {"route", c.route},
             {"shard", c.shard},
             {"state", to_text(c.state)},
@@ -89,6 +98,35 @@ json row(const net::listener_info& l) {
             {"address", base::to_string(l.address)},
             {"shards", l.shards},
             {"accepted", l.accepted}};
+}
+
+json row(const net::trunk_info& t) {
+    json dropped = json::object();
+    for (size_t i = 0; i < trunk::fault_kinds; ++i) {
+        if (t.count.faults[i] != 0) {
+            dropped[std::string(trunk::to_text(trunk::fault(i)))] = t.count.faults[i];
+        }
+    }
+    return {{"name", t.name},
+            {"outgoing", t.outgoing},
+            {"address", base::to_string(t.address)},
+            {"state", t.state},
+            {"shard", t.shard},
+            {"lane", t.lane},
+            {"packet_bytes", t.packet_bytes},
+            {"channels", t.channels},
+            {"rtt_us", t.rtt_us},
+            {"in_flight_bytes", t.in_flight_bytes},
+            {"packets_out", t.count.packets_out},
+            {"packets_in", t.count.packets_in},
+            {"bytes_out", t.count.bytes_out},
+            {"bytes_in", t.count.bytes_in},
+            {"replayed", t.count.replayed},
+            {"duplicates", t.count.duplicates},
+            {"late_frames", t.count.late_frames},
+            {"channels_total", t.count.channels_total},
+            {"channels_reset", t.count.channels_reset},
+            {"dropped_by_reason", dropped}};
 }
 
 json row(const attach::session_info& s) {
@@ -107,9 +145,9 @@ json totals(const status_sources& s, const net::counters& c, uint64_t local_byte
     return {{"sessions_open", sessions},
             {"connections_open", s.budget.connections.used()},
             {"connections_total", c.connections_total},
-            {"bytes_direct", c.bytes_in + c.bytes_out},
+            {"bytes_direct", c.bytes_in + c.bytes_out - c.bytes_trunk},
             {"bytes_local", local_bytes},
-            {"bytes_trunk", 0},
+            {"bytes_trunk", c.bytes_trunk},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
             {"connects_failed", c.connects_failed},
@@ -140,6 +178,11 @@ json limits(const status_sources& s) {
             {"ring_bytes", l.ring_bytes},
             {"orphan_ms", l.orphan_ms},
             {"flush_ms", l.flush_ms},
+            {"trunk_replay_bytes", s.config.trunks.replay_bytes},
+            {"trunk_memory_bytes", s.config.trunks.memory_bytes},
+            {"trunk_outage_ms", s.config.trunks.outage_ms},
+            {"trunk_channels", s.config.trunks.channels},
+            {"trunk_sessions", s.config.trunks.sessions},
             {"descriptors", s.budget.fds.limit()},
             {"descriptors_used", s.budget.fds.used()}};
 }
@@ -181,6 +224,14 @@ seastar::future<std::string> status_document(status_sources s) {
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
         for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listener& x) { return x.list(); })) {
             out.add(row(l));
+            co_await seastar::coroutine::maybe_yield();
+        }
+    }
+    out.close();
+    out.open("trunks");
+    for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
+        for (auto& t : co_await s.trunks.invoke_on(shard, [](net::trunks& x) { return x.list(); })) {
+            out.add(row(t));
             co_await seastar::coroutine::maybe_yield();
         }
     }

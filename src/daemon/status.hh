@@ -6,6 +6,7 @@
 #include <seastar/core/future.hh>
 
 #include "attach/control_server.hh"
+#include "net/trunks.hh"
 
 namespace vmsgr::daemon {
 
@@ -15,6 +16,7 @@ struct status_sources {
     const net::budget& budget;
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::listener>& listeners;
+    seastar::sharded<net::trunks>& trunks;
     const attach::control_server& control;
     double started_s;
 };

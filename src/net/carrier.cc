@@ -40,7 +40,8 @@ void carrier::connect(vm_conn::parts p, int refusal) {
     run(std::move(c));
 }
 
-std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::string route) {
+std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::string route,
+                                        std::unique_ptr<wire> far) {
     if (_gate.is_closed()) {
         return std::nullopt;
     }
@@ -50,6 +51,7 @@ std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::
     p.place = std::move(place);
     p.route = std::move(route);
     p.tcp = std::move(tcp);
+    p.far = std::move(far);
     auto conduit = shm::create_conduit(_settings.ring_bytes, p.key);
     auto page = shm::create_end_page();
     auto bell = shm::make_bell();

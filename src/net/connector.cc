@@ -4,8 +4,25 @@
 #include <sys/socket.h>
 
 #include "net/kernel_socket.hh"
+#include "net/trunks.hh"
 
 namespace vmsgr::net {
+
+connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks>& t)
+    : _carrier(carriers.local()), _trunks(t.local()) {}
+
+// Over a trunk, or else by TCP as if there were none. 0, or an errno with which it has failed.
+int connector::find_way(vm_conn::parts& p) {
+    const base::address from = local_address(p.tcp.get());
+    auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped()) : nullptr;
+    if (session) {
+        p.far = trunk_wire::open(session, p.conduit.capacity, from, p.peer);
+    }
+    if (p.far) {
+        return 0;
+    }
+    return _carrier.alarm().guard([&] { return begin_connect(p.tcp.get(), p.peer); });
+}
 
 std::optional<violation> connector::begin(connect_request r) {
     if (const char* why = not_tcp(r.tcp.get())) {
@@ -37,6 +54,9 @@ std::optional<violation> connector::begin(connect_request r) {
     p.memory = std::move(r.memory);
     p.page = std::move(r.page);
     p.conduit = std::move(*conduit);
+    if (r.by_trunk && r.refusal == 0) {
+        r.refusal = find_way(p);
+    }
     _carrier.connect(std::move(p), r.refusal);
     return std::nullopt;
 }

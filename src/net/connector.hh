@@ -18,6 +18,7 @@ struct connect_request {
     int program_fd = -1;
     base::address peer;
     base::unique_fd memory, bell, tcp, page;
+    bool by_trunk = false;  // tcp is only bound: over a trunk, or else we connect it
     uint64_t listener = 0;  // for a local connection: who gets the other end
     int refusal = 0;  // an errno: a limit or a rule says no
 };
@@ -28,15 +29,21 @@ struct violation {
     std::string text;
 };
 
+class trunks;
+
 class connector {
     carrier& _carrier;
+    trunks& _trunks;
 
 public:
-    explicit connector(seastar::sharded<carrier>& carriers) : _carrier(carriers.local()) {}
+    connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks>& t);
     seastar::future<> stop() { return seastar::make_ready_future<>(); }
 
     // Nothing: the connection is under way, and its conduit will tell the outcome.
     std::optional<violation> begin(connect_request r);
+
+private:
+    int find_way(vm_conn::parts& p);
 };
 
 }  // namespace vmsgr::net

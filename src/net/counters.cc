@@ -24,6 +24,7 @@ counters& counters::operator+=(const counters& o) noexcept {
     refused += o.refused;
     bytes_in += o.bytes_in;
     bytes_out += o.bytes_out;
+    bytes_trunk += o.bytes_trunk;
     resets_sent += o.resets_sent;
     accept_pauses += o.accept_pauses;
     accepts_passed_on += o.accepts_passed_on;

@@ -29,6 +29,7 @@ struct counters {
     uint64_t refused = 0;           // by a limit or a rule of ours
     uint64_t bytes_in = 0;          // to programs
     uint64_t bytes_out = 0;         // from programs
+    uint64_t bytes_trunk = 0;       // of both, over trunks
     uint64_t resets_sent = 0;       // connections that we ended with RST
     uint64_t accept_pauses = 0;     // out of descriptors or memory: accepting waited
     uint64_t accepts_passed_on = 0; // no room to carry them: the program got the kernel's socket

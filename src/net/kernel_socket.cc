@@ -96,6 +96,18 @@ progress connect_progress(int fd) noexcept {
     return info.tcpi_state == TCP_SYN_SENT || info.tcpi_state == TCP_SYN_RECV ? progress::under_way : progress::up;
 }
 
+int begin_connect(int fd, const base::address& to) noexcept {
+    sockaddr_storage ss{};
+    socklen_t len = base::to_sockaddr(to, ss);
+    if (make_nonblocking(fd) < 0) {
+        return errno;
+    }
+    if (::connect(fd, reinterpret_cast<sockaddr*>(&ss), len) == 0 || errno == EINPROGRESS) {
+        return 0;
+    }
+    return errno;
+}
+
 void close_tcp(base::unique_fd& fd) noexcept {
     if (!fd) {
         return;

@@ -29,8 +29,11 @@ bool lingers_zero(int fd) noexcept;
 bool has_unread(int fd) noexcept;
 
 // Where a connect() that the program began stands.
-enum class progress : uint8_t { under_way, up, failed };
+// elsewhere: not on this way; the kernel is to connect.
+enum class progress : uint8_t { under_way, up, failed, elsewhere };
 progress connect_progress(int fd) noexcept;
+// Begins one on a socket that the program has only bound; 0, or an errno. Call under the shard's syscall_alarm.
+int begin_connect(int fd, const base::address& to) noexcept;
 
 // Ends the connection with RST and leaves a socket that can connect anew.
 void disconnect_tcp(int fd) noexcept;

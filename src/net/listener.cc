@@ -46,7 +46,7 @@ class listener::listening final : ssx::event_sink {
         void on_events(uint32_t events) noexcept override { l.on_bell(events); }
     } _bell_sink{*this};
     ssx::event_set::registration _tcp_events, _bell_events;
-    std::deque<delivery> _locals;  // from programs of this daemon, to be told
+    std::deque<delivery> _locals;  // from programs of this daemon and over trunks, to be told
 
 public:
     listening(listener& owner, listen_request r)
@@ -68,6 +68,24 @@ public:
     uint64_t key() const noexcept { return _r.key; }
     std::optional<violation> offer(connect_request r);
     std::optional<base::address> source_of(const connect_request& r) const;
+    reserved reserve() noexcept {
+        reserved out;
+        out.busy = _locals.size() > _r.backlog;
+        if (!_closed && !out.busy) {
+            out.place = take_places(fds_per_connection);
+            out.busy = !out.place;
+            out.route = _r.route;
+        }
+        return out;
+    }
+    // Nothing of it is TCP's: it waits here until the program takes it.
+    void queue(delivery d) {
+        _locals.push_back(std::move(d));
+        if (_locals.size() > 1) {
+            _owner._registry.show_waiting(_r.key, uint32_t(_locals.size()));
+        }
+        _point.wake();
+    }
     int tcp_fd() const noexcept { return _r.tcp.get(); }
     bool takes_local() const noexcept { return _r.local; }
     uint32_t backlog() const noexcept { return _r.backlog; }
@@ -304,11 +322,7 @@ std::optional<violation> listener::listening::offer(connect_request r) {
     far.place = place ? std::move(*place) : places{_r.owner, {}, {}, {}};
     if (auto d = _owner.local().join(std::move(*c), std::move(r.bell), keep)) {
         d->fds = on_the_way ? std::move(*on_the_way) : lease();
-        _locals.push_back(std::move(*d));
-        if (_locals.size() > 1) {
-            _owner._registry.show_waiting(_r.key, uint32_t(_locals.size()));
-        }
-        _point.wake();
+        queue(std::move(*d));
     }
     return std::nullopt;
 }
@@ -345,22 +359,37 @@ std::optional<violation> listener::begin(listen_request r) {
     }
     auto* at = l.get();
     _all.emplace(at, std::move(l));
-    if (at->takes_local()) {
-        _registry.publish(at->key(), seastar::this_shard_id(), at->tcp_fd(), at->backlog());
-    }
+    _registry.publish(at->key(), seastar::this_shard_id(), at->tcp_fd(), at->backlog(), at->takes_local());
     (void)at->run()
         .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
         .finally([this, at, h = std::move(*holder)] { _all.erase(at); });
     return std::nullopt;
 }
 
-std::optional<violation> listener::offer(connect_request r) {
+listener::listening* listener::find(uint64_t key) noexcept {
     for (auto& [at, l] : _all) {
-        if (l->key() == r.listener) {
-            return l->offer(std::move(r));
+        if (l->key() == key) {
+            return at;
         }
     }
-    return std::nullopt;  // closed meanwhile
+    return nullptr;  // closed meanwhile
+}
+
+std::optional<violation> listener::offer(connect_request r) {
+    auto* l = find(r.listener);
+    return l != nullptr ? l->offer(std::move(r)) : std::nullopt;
+}
+
+listener::reserved listener::reserve(uint64_t key) noexcept {
+    auto* l = find(key);
+    return l != nullptr ? l->reserve() : reserved{};
+}
+
+// Undelivered, its doorbell closes here, and the connection is reset.
+void listener::deliver(uint64_t key, delivery d) {
+    if (auto* l = find(key)) {
+        l->queue(std::move(d));
+    }
 }
 
 base::unique_fd listener::borrow(uint64_t key) const noexcept {

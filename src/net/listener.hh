@@ -53,11 +53,21 @@ public:
     std::optional<violation> begin(listen_request r);
     // A program of this daemon connects to the listener r.listener of this shard. r.place is its share.
     std::optional<violation> offer(connect_request r);
+    // For a connection that comes over a trunk: its share of the limits and the route, then the connection itself.
+    // None: the listener has closed, or its queue or a limit is full (`busy`).
+    struct reserved {
+        std::optional<places> place;
+        std::string route;
+        bool busy = false;
+    };
+    reserved reserve(uint64_t key) noexcept;
+    void deliver(uint64_t key, delivery d);
     // A duplicate of the listening socket; none where the key is not known here.
     base::unique_fd borrow(uint64_t key) const noexcept;
     std::vector<listener_info> list() const;
 
 private:
+    listening* find(uint64_t key) noexcept;
     carrier& local() noexcept { return _carriers.local(); }
     unsigned next_shard() noexcept;
 };

@@ -23,35 +23,39 @@ registry::registry() {
     m.bytes = sizeof m;
 }
 
-bool registry::publish(uint64_t key, unsigned shard, int socket, uint32_t backlog) {
-    const uint64_t netns = base::netns_cookie(socket);
-    if (netns == 0) {
-        return false;
-    }
-    std::lock_guard lock(_mutex);
-    uint32_t slot = memory().used.load(std::memory_order_relaxed);
-    if (!_free.empty()) {
-        slot = _free.back();
-        _free.pop_back();
-    } else if (slot == shm::registry_slots) {
-        return false;
-    }
-    auto& e = memory().entry[slot];
-    e.netns = netns;
-    e.address = local_address(socket);
+void registry::publish(uint64_t key, unsigned shard, int socket, uint32_t backlog, bool shown) {
+    place p;
+    p.shard = shard;
+    p.netns = base::netns_cookie(socket);
+    p.address = local_address(socket);
     int only_v6 = 0;
     socklen_t len = sizeof only_v6;
-    bool v4_too = e.address.family == AF_INET6 &&
+    bool v4_too = p.address.family == AF_INET6 &&
                   ::getsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, &len) == 0 && only_v6 == 0;
-    e.flags = v4_too ? shm::listening_v4_too : 0;
-    e.backlog = backlog;
-    e.waiting.store(0, std::memory_order_relaxed);
-    e.key.store(key, std::memory_order_release);
-    if (slot == memory().used.load(std::memory_order_relaxed)) {
-        memory().used.store(slot + 1, std::memory_order_release);
+    p.flags = v4_too ? uint32_t(shm::listening_v4_too) : 0;
+    if (p.netns == 0) {
+        return;
     }
-    _by_key.emplace(key, place{slot, shard});
-    return true;
+    std::lock_guard lock(_mutex);
+    auto& m = memory();
+    if (shown && (!_free.empty() || m.used.load(std::memory_order_relaxed) != shm::registry_slots)) {
+        p.slot = m.used.load(std::memory_order_relaxed);
+        if (!_free.empty()) {
+            p.slot = _free.back();
+            _free.pop_back();
+        }
+        auto& e = m.entry[p.slot];
+        e.netns = p.netns;
+        e.address = p.address;
+        e.flags = p.flags;
+        e.backlog = backlog;
+        e.waiting.store(0, std::memory_order_relaxed);
+        e.key.store(key, std::memory_order_release);
+        if (p.slot == m.used.load(std::memory_order_relaxed)) {
+            m.used.store(p.slot + 1, std::memory_order_release);
+        }
+    }
+    _by_key.emplace(key, p);
 }
 
 void registry::retract(uint64_t key) noexcept {
@@ -60,14 +64,16 @@ void registry::retract(uint64_t key) noexcept {
     if (at == _by_key.end()) {
         return;
     }
-    memory().entry[at->second.slot].key.store(0, std::memory_order_release);
-    _free.push_back(at->second.slot);
+    if (uint32_t slot = at->second.slot; slot != shm::no_slot) {
+        memory().entry[slot].key.store(0, std::memory_order_release);
+        _free.push_back(slot);
+    }
     _by_key.erase(at);
 }
 
 void registry::show_waiting(uint64_t key, uint32_t n) noexcept {
     std::lock_guard lock(_mutex);
-    if (auto at = _by_key.find(key); at != _by_key.end()) {
+    if (auto at = _by_key.find(key); at != _by_key.end() && at->second.slot != shm::no_slot) {
         memory().entry[at->second.slot].waiting.store(n, std::memory_order_relaxed);
     }
 }
@@ -76,6 +82,23 @@ std::optional<unsigned> registry::shard_of(uint64_t key) {
     std::lock_guard lock(_mutex);
     auto at = _by_key.find(key);
     return at == _by_key.end() ? std::nullopt : std::optional(at->second.shard);
+}
+
+registry::found registry::find(uint64_t netns, const base::address& to) {
+    std::lock_guard lock(_mutex);
+    found best;
+    int best_score = 0;
+    for (auto& [key, p] : _by_key) {
+        if (p.netns != netns || p.address.port != to.port) {
+            continue;
+        }
+        int score = shm::listening_score(p.address, p.flags, to.unmapped());
+        if (score > best_score) {
+            best = {key, p.shard, p.address.family == AF_INET6};
+            best_score = score;
+        }
+    }
+    return best;
 }
 
 }  // namespace vmsgr::net

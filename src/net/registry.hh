@@ -16,8 +16,11 @@ class registry {
     base::unique_fd _fd;
     shm::mapping _map;
     struct place {
-        uint32_t slot;
+        uint32_t slot = shm::no_slot;  // none: not for programs of this daemon
         unsigned shard;
+        uint64_t netns;
+        base::address address;
+        uint32_t flags;  // shm::listening_flag
     };
     std::unordered_map<uint64_t, place> _by_key;
     std::vector<uint32_t> _free;
@@ -30,12 +33,19 @@ public:
     shm::load& descriptors() const noexcept { return memory().descriptors; }
     shm::load& connections() const noexcept { return memory().connections; }
 
-    // False: no slot is left; programs reach this listener by TCP then. `socket` listens.
-    bool publish(uint64_t key, unsigned shard, int socket, uint32_t backlog);
+    // `socket` listens. shown: programs of this daemon may find it; where no slot is left they reach it by TCP.
+    void publish(uint64_t key, unsigned shard, int socket, uint32_t backlog, bool shown);
     void retract(uint64_t key) noexcept;
     // Connections that wait to be told to the program of this listener.
     void show_waiting(uint64_t key, uint32_t n) noexcept;
     std::optional<unsigned> shard_of(uint64_t key);
+    // The listener to which the kernel of this namespace would connect; key 0: none.
+    struct found {
+        uint64_t key = 0;
+        unsigned shard = 0;
+        bool v6 = false;  // it sees IPv4 addresses as mapped ones
+    };
+    found find(uint64_t netns, const base::address& to);
 
 private:
     shm::listening_registry& memory() const noexcept {

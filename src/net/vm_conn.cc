@@ -22,7 +22,8 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
       _tx(_p.conduit.header().ring[1], _p.conduit.ring_data(1), _p.conduit.capacity, _tx_state),
       _state(state),
       _peer(_p.peer),
-      _opened_s(unix_time_s()) {
+      _opened_s(unix_time_s()),
+      _wire(_p.far ? std::move(_p.far) : make_tcp_wire(_p.tcp)) {
     _progress_timer.set_callback([this] { on_progress_timer(); });
     _slot = _p.place.owner->show(_p.key, _p.role, seastar::this_shard_id(), _p.program_fd);
     if (state == conn_state::established) {
@@ -36,7 +37,8 @@ conn_info vm_conn::info() const {
     auto& owner = *_p.place.owner;
     int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
     return {_id,    owner.session_id, owner.pid, fd,     _p.role,    _local,     _peer,
-            _p.route, seastar::this_shard_id(), _state, _bytes_in, _bytes_out, _opened_s};
+            _p.route, seastar::this_shard_id(), _state, _bytes_in, _bytes_out, _opened_s,
+            _wire->brings() ? conn_path::trunk : conn_path::direct};
 }
 
 bool vm_conn::watch_bell() noexcept {
@@ -47,12 +49,18 @@ bool vm_conn::watch_bell() noexcept {
     return bool(r);
 }
 
-bool vm_conn::watch_tcp() noexcept {
-    auto r = _carrier.events().add(tcp_fd(), _tcp_sink);
-    if (r) {
-        _tcp_events = std::move(*r);
+bool vm_conn::watch_wire() noexcept { return _wire->watch(_carrier.events(), _wire_sink); }
+
+// The peer's daemon does not carry this destination: the program's socket, which is bound only, connects after all.
+bool vm_conn::take_direct_way() noexcept {
+    _wire->unwatch();
+    _wire = make_tcp_wire(_p.tcp);
+    int err = _carrier.alarm().guard([this] { return begin_connect(tcp_fd(), _peer); });
+    if (err != 0) {
+        errno = err;
+        return false;
     }
-    return bool(r);
+    return watch_wire();
 }
 
 seastar::future<> vm_conn::run() {
@@ -60,7 +68,7 @@ seastar::future<> vm_conn::run() {
         int err = co_await connected();
         if (err != 0) {
             if (!_program_left && !_over) {
-                _tcp_events.reset();
+                _wire->unwatch();
                 ++_carrier.count().connects_failed;
                 tell_failed(err);
             }
@@ -68,7 +76,7 @@ seastar::future<> vm_conn::run() {
             co_return;
         }
         established();
-    } else if (!watch_bell() || !watch_tcp()) {
+    } else if (!watch_bell() || !watch_wire()) {
         fail(ENOMEM);
     }
     auto broken = [this](std::exception_ptr e) {
@@ -86,7 +94,7 @@ seastar::future<> vm_conn::run() {
 // so that its errors and its waiting are the kernel's own; and we could not do it safely: the program shares the
 // socket's O_NONBLOCK and might take it away.
 seastar::future<int> vm_conn::connected() {
-    if (!watch_bell() || !watch_tcp()) {
+    if (!watch_bell() || !watch_wire()) {
         co_return ENOMEM;
     }
     for (;;) {
@@ -94,8 +102,13 @@ seastar::future<int> vm_conn::connected() {
             co_return ECANCELED;
         }
         _out.point.clear();
-        switch (connect_progress(tcp_fd())) {
+        switch (_wire->connecting()) {
         case progress::up: co_return 0;
+        case progress::elsewhere:
+            if (!take_direct_way()) {
+                co_return errno;
+            }
+            break;
         case progress::under_way:
             if (_connect_writable) {
                 co_return 0;  // TCP_FASTOPEN_CONNECT: the first send connects
@@ -103,7 +116,7 @@ seastar::future<int> vm_conn::connected() {
             co_await _out.point.wait();
             break;
         case progress::failed: {
-            int err = take_socket_error(tcp_fd());
+            int err = _wire->take_error();
             co_return err != 0 ? err : ECONNABORTED;
         }
         }
@@ -113,8 +126,8 @@ seastar::future<int> vm_conn::connected() {
 // The program learns the addresses first, then that the connection stands, then its descriptor turns writable.
 void vm_conn::established() noexcept {
     _state = conn_state::established;
-    _local = local_address(tcp_fd());
-    if (auto peer = peer_address(tcp_fd()); peer.family != 0) {
+    _local = _wire->local();
+    if (auto peer = _wire->peer(); peer.family != 0) {
         _peer = peer;
     }
     _p.place.owner->show_addresses(_slot, _local, _peer);
@@ -192,7 +205,7 @@ void vm_conn::on_hang_up() noexcept {
     }
     if (_over && _out.done) {
         // All is sent; what the program left unread decides how the socket ends.
-        _reset_tcp = _reset_tcp || program_left_unread();
+        _reset_wire = _reset_wire || program_left_unread();
         return;
     }
     if (_over) {
@@ -216,7 +229,7 @@ bool vm_conn::program_left_unread() noexcept {
     if (_tx.free_bytes(free) != shm::look::ok) {
         return true;
     }
-    return free != _tx.capacity() || has_unread(tcp_fd());
+    return free != _tx.capacity() || _wire->has_unread();
 }
 
 void vm_conn::watch_progress() noexcept {
@@ -244,7 +257,7 @@ void vm_conn::end() noexcept {
 }
 
 void vm_conn::end_with_reset() noexcept {
-    _reset_tcp = true;
+    _reset_wire = true;
     end();
 }
 
@@ -297,15 +310,6 @@ void vm_conn::abort() noexcept {
     }
 }
 
-// After shutdown(SHUT_RDWR) the kernel throws away what comes; closing with it unread would send RST and lose
-// what is still on its way out.
-void vm_conn::discard_input() noexcept {
-    constexpr int rounds = 64;
-    constexpr size_t chunk = 1 << 20;
-    for (int i = 0; i < rounds && ::recv(tcp_fd(), nullptr, chunk, MSG_TRUNC | MSG_DONTWAIT) > 0; ++i) {
-    }
-}
-
 // Its connect is undone by a shutdown, or its connection broken by connect(AF_UNSPEC): both need the socket itself.
 bool vm_conn::recalled() noexcept {
     uint32_t end0 = _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
@@ -316,29 +320,33 @@ bool vm_conn::recalled() noexcept {
 void vm_conn::finish() noexcept {
     _progress_timer.cancel();
     _carrier.rings().forget(*this);
-    _tcp_events.reset();
+    _wire->unwatch();
     _bell_events.reset();
     if (_p.tcp && recalled()) {
         _p.tcp.reset();
+        if (_wire->brings()) {
+            _wire->reset();
+        }
     }
     if (_p.tcp) {
         if (_stopping && !_program_left) {
             _tx.reset(ECONNRESET);
         }
-        if (_reset_tcp) {
+        if (_reset_wire) {
             ++_carrier.count().resets_sent;
-            reset_tcp(_p.tcp);
+            _wire->reset();
         } else {
             if (_program_shut_all) {
-                discard_input();
+                _wire->discard_input();
             }
-            close_tcp(_p.tcp);
+            lingers_zero(tcp_fd()) ? _wire->reset() : _wire->close();
         }
+        _p.tcp.reset();
     }
     if (_p.bell) {
         // Closed with the resident token unread, the program's end shows an error beside the hang-up. An orderly end
         // reads it first.
-        bool quiet = !_broken && !_reset_tcp && !_stopping && _state != conn_state::connecting;
+        bool quiet = !_broken && !_reset_wire && !_stopping && _state != conn_state::connecting;
         if (quiet) {
             _bell.drain();
         }

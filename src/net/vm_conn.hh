@@ -1,6 +1,7 @@
-// One connection: a program's conduit on one side, a kernel TCP socket on the other, on one shard for its whole
-// life. Two fibers carry the bytes: the write loop from ring 0 to the socket, the read loop from the socket to
-// ring 1, both in place. vm_conn.cc has how it begins and ends, vm_conn_loops.cc how bytes move and who wakes whom.
+// One connection: a program's conduit on one side, a wire (a kernel TCP socket, or a channel of a trunk) on the other,
+// on one shard for its whole life. Two fibers carry the bytes: the write loop from ring 0 to the wire, the read loop
+// from the wire to ring 1, both in place. vm_conn.cc has how it begins and ends, vm_conn_loops.cc how bytes move and
+// who wakes whom.
 //
 // Owner: the shard's carrier, by lw_shared_ptr until run() is done. All calls on that shard.
 #pragma once
@@ -17,6 +18,7 @@
 #include "net/budget.hh"
 #include "net/counters.hh"
 #include "net/program.hh"
+#include "net/wire.hh"
 #include "shm/bell.hh"
 #include "shm/ring.hh"
 #include "shm/segment.hh"
@@ -35,7 +37,7 @@ struct places {
 };
 
 enum class conn_state : uint8_t { connecting, established, closing };
-enum class conn_path : uint8_t { direct, local };
+enum class conn_path : uint8_t { direct, local, trunk };
 
 // What `status` shows of a connection.
 struct conn_info {
@@ -61,13 +63,14 @@ public:
         std::string route;
         int program_fd = -1;
         base::address peer;  // as the job says, for a client
-        base::unique_fd tcp, bell, memory, page;
+        base::unique_fd tcp, bell, memory, page;  // over a trunk, tcp keeps the program's port and options
         shm::conduit conduit;
+        std::unique_ptr<wire> far;  // none: tcp itself
     };
 
 private:
-    enum class waits : uint8_t { nothing, tcp, ring };
-    enum class next : uint8_t { again, tcp, ring, done };
+    enum class waits : uint8_t { nothing, wire, ring };
+    enum class next : uint8_t { again, wire, ring, done };
     // A direction's fiber, as events and the poller see it.
     struct direction {
         ssx::wake_point point;
@@ -78,10 +81,11 @@ private:
             point.wake();
         }
     };
-    struct tcp_sink final : ssx::event_sink {
+    struct wire_sink final : wire_user {
         vm_conn& conn;
-        explicit tcp_sink(vm_conn& c) noexcept : conn(c) {}
-        void on_events(uint32_t events) noexcept override { conn.on_tcp(events); }
+        explicit wire_sink(vm_conn& c) noexcept : conn(c) {}
+        void on_events(uint32_t events) noexcept override { conn.on_wire(events); }
+        bool on_bytes(std::span<const std::byte> bytes) noexcept override { return conn.on_bytes(bytes); }
     };
     struct bell_sink final : ssx::event_sink {
         vm_conn& conn;
@@ -101,7 +105,7 @@ private:
     conn_state _state;
     direction _out, _in;
     bool _over = false;             // both fibers leave
-    bool _reset_tcp = false;        // ... and the socket ends with RST
+    bool _reset_wire = false;        // ... and the wire ends with a reset
     bool _program_left = false;     // the last holder of its descriptor is gone
     bool _program_shut_all = false; // shutdown(SHUT_RDWR): flush, then end
     bool _program_shut_out = false; // its end of the doorbell sends no more
@@ -111,7 +115,7 @@ private:
     bool _end_is_error = false;     // the socket's error was taken by a send: reading shows a false end
     bool _recalled = false;         // the program has its kernel socket back: nothing is done to it any more
     bool _stopping = false;         // the daemon ends: flush, then end
-    bool _tcp_may_end = false;      // FIN, error or urgent data: a short read is not yet the last one
+    bool _wire_may_end = false;      // FIN, error or urgent data: a short read is not yet the last one
 
     uint64_t _bytes_in = 0, _bytes_out = 0;
     uint64_t _bytes_out_checked = 0;
@@ -119,9 +123,10 @@ private:
     base::address _local, _peer;
     double _opened_s;
 
-    tcp_sink _tcp_sink{*this};
+    wire_sink _wire_sink{*this};
+    std::unique_ptr<wire> _wire;
     bell_sink _bell_sink{*this};
-    ssx::event_set::registration _tcp_events, _bell_events;
+    ssx::event_set::registration _bell_events;
     seastar::timer<seastar::lowres_clock> _progress_timer;
 
 public:
@@ -155,7 +160,8 @@ public:
 private:
     // Beginning and end (vm_conn.cc).
     bool watch_bell() noexcept;
-    bool watch_tcp() noexcept;
+    bool watch_wire() noexcept;
+    bool take_direct_way() noexcept;
     seastar::future<int> connected();
     void established() noexcept;
     void tell_failed(int err) noexcept;
@@ -167,12 +173,13 @@ private:
     void end_with_reset() noexcept;
     void fail(int err) noexcept;
     void break_rules(fault why) noexcept;
-    void discard_input() noexcept;
     bool recalled() noexcept;
     void finish() noexcept;
 
     // Moving bytes (vm_conn_loops.cc).
-    void on_tcp(uint32_t events) noexcept;
+    void on_wire(uint32_t events) noexcept;
+    bool on_bytes(std::span<const std::byte> bytes) noexcept;
+    void add_received(size_t n) noexcept;
     void on_bell(uint32_t events) noexcept;
     void check_doorbell_bytes() noexcept;
     seastar::future<> write_loop();

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
@@ -38,7 +39,7 @@ seastar::future<> vm_conn::write_loop() {
     while (!_over && !_out.done) {
         switch (pump_out()) {
         case next::again: co_await seastar::coroutine::maybe_yield(); break;
-        case next::tcp: co_await wait_on(_out, waits::tcp); break;
+        case next::wire: co_await wait_on(_out, waits::wire); break;
         case next::ring: co_await wait_on(_out, waits::ring); break;
         case next::done: break;
         }
@@ -49,7 +50,7 @@ seastar::future<> vm_conn::read_loop() {
     while (!_over && !_in.done) {
         switch (pump_in()) {
         case next::again: co_await seastar::coroutine::maybe_yield(); break;
-        case next::tcp: co_await wait_on(_in, waits::tcp); break;
+        case next::wire: co_await wait_on(_in, waits::wire); break;
         case next::ring: co_await wait_on(_in, waits::ring); break;
         case next::done: break;
         }
@@ -83,15 +84,12 @@ vm_conn::next vm_conn::pump_out() noexcept {
     flags = _rx.flags();
     bool more = n < there || ((flags & shm::ring_more) != 0 && (flags & shm::ring_fin) == 0);
     auto p = _rx.data(n);
-    msghdr m{};
-    m.msg_iov = p.iov.data();
-    m.msg_iovlen = size_t(p.count());
-    ssize_t r = ::sendmsg(tcp_fd(), &m, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    ssize_t r = _wire->send(std::span(p.iov).first(size_t(p.count())), more);
     if (r < 0) {
-        if (errno == EAGAIN || errno == EINTR) {
-            return errno == EAGAIN ? next::tcp : next::again;
+        int err = int(-r);
+        if (err == EAGAIN || err == EINTR) {
+            return err == EAGAIN ? next::wire : next::again;
         }
-        int err = errno;
         // What the peer sent before it broke the connection is still the program's. Its end of file is so only if it
         // came first (EPIPE): the error just taken would otherwise read as one.
         _end_is_error = err != EPIPE;
@@ -104,7 +102,10 @@ vm_conn::next vm_conn::pump_out() noexcept {
     _rx.relieve(_bell);
     _bytes_out += uint64_t(r);
     _carrier.count().bytes_out += uint64_t(r);
-    return size_t(r) < n ? next::tcp : next::again;
+    if (_wire->brings()) {
+        _carrier.count().bytes_trunk += uint64_t(r);
+    }
+    return size_t(r) < n ? next::wire : next::again;
 }
 
 // Receives straight into the free part of ring 1.
@@ -116,11 +117,11 @@ vm_conn::next vm_conn::pump_in() noexcept {
     }
     if (_program_left) {
         // Nobody will read it: the peer learns as it would from the kernel.
-        if (has_unread(tcp_fd())) {
+        if (_wire->has_unread()) {
             end_with_reset();
             return next::done;
         }
-        return next::tcp;
+        return next::wire;
     }
     size_t n = 0;
     if (_tx.free_bytes(n) != shm::look::ok) {
@@ -130,19 +131,15 @@ vm_conn::next vm_conn::pump_in() noexcept {
     if (n == 0) {
         return next::ring;
     }
-    n = std::min(n, quantum_bytes(_tx.capacity()));
+    if (!_wire->brings()) {
+        n = std::min(n, quantum_bytes(_tx.capacity()));
+    }
     auto p = _tx.space(n);
-    msghdr m{};
-    m.msg_iov = p.iov.data();
-    m.msg_iovlen = size_t(p.count());
-    ssize_t r = ::recvmsg(tcp_fd(), &m, MSG_DONTWAIT);
+    ssize_t r = _wire->receive(std::span(p.iov).first(size_t(p.count())));
     if (r > 0) {
-        _tx.publish(size_t(r));
-        _tx.wake(_bell);
-        _bytes_in += uint64_t(r);
-        _carrier.count().bytes_in += uint64_t(r);
+        add_received(size_t(r));
         // A short read emptied the socket, unless something stands behind the data; more of it is a new edge.
-        return size_t(r) < n && !_tcp_may_end ? next::tcp : next::again;
+        return size_t(r) < n && !_wire_may_end ? next::wire : next::again;
     }
     if (r == 0) {
         if (_end_is_error) {
@@ -152,17 +149,51 @@ vm_conn::next vm_conn::pump_in() noexcept {
         received_all();
         return next::done;
     }
-    if (errno == EAGAIN || errno == EINTR) {
-        return errno == EAGAIN ? next::tcp : next::again;
+    int err = int(-r);
+    if (err == EAGAIN || err == EINTR) {
+        return err == EAGAIN ? next::wire : next::again;
     }
-    fail(errno);
+    fail(err);
     return next::done;
+}
+
+void vm_conn::add_received(size_t n) noexcept {
+    _tx.publish(n);
+    _tx.wake(_bell);
+    _bytes_in += n;
+    _carrier.count().bytes_in += n;
+    if (_wire->brings()) {
+        _carrier.count().bytes_trunk += n;
+    }
+}
+
+// From a wire that brings bytes, within the room that it was told.
+bool vm_conn::on_bytes(std::span<const std::byte> bytes) noexcept {
+    if (_over || _program_left || _program_shut_all) {
+        if (_program_left && !_over) {
+            end_with_reset();  // nobody will read it
+        }
+        return false;
+    }
+    size_t n = 0;
+    if (_tx.free_bytes(n) != shm::look::ok || n < bytes.size()) {
+        break_rules(fault::bad_ring_index);  // there was room when it was granted, and only the program could take it
+        return false;
+    }
+    auto p = _tx.space(bytes.size());
+    memcpy(p.iov[0].iov_base, bytes.data(), p.iov[0].iov_len);
+    memcpy(p.iov[1].iov_base, bytes.data() + p.iov[0].iov_len, p.iov[1].iov_len);
+    add_received(bytes.size());
+    if (_in.on == waits::wire && _wire->wants_room(n - bytes.size())) {
+        _in.wake();
+    }
+    return true;
 }
 
 void vm_conn::sent_all() noexcept {
     _out.done = true;
     if ((_rx.flags() & shm::ring_fin) != 0) {
-        ::shutdown(tcp_fd(), SHUT_WR);  // also where a reset follows: SO_LINGER after shutdown()
+        _wire->shut_send();  // also where a reset follows: SO_LINGER after shutdown()
     }
     if (_program_left || _program_shut_all || _stopping) {
         end();
@@ -178,15 +209,15 @@ void vm_conn::received_all() noexcept {
     _tx.set_flags(shm::ring_fin);
     ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
     // A reset right behind the end of file came as one event with it.
-    if (int err = take_socket_error(tcp_fd()); err != 0) {
+    if (int err = _wire->take_error(); err != 0) {
         fail(err);
     }
 }
 
-void vm_conn::on_tcp(uint32_t events) noexcept {
+void vm_conn::on_wire(uint32_t events) noexcept {
     // Noted in every state: an end that comes before connect() is looked at makes no second edge.
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
-        _tcp_may_end = true;
+        _wire_may_end = true;
     }
     if (_state == conn_state::connecting) {
         _connect_writable = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT;
@@ -194,7 +225,7 @@ void vm_conn::on_tcp(uint32_t events) noexcept {
         return;
     }
     if ((events & EPOLLERR) != 0 && _in.done && !_over) {
-        if (int err = take_socket_error(tcp_fd()); err != 0) {
+        if (int err = _wire->take_error(); err != 0) {
             fail(err);
             return;
         }

@@ -21,7 +21,7 @@ namespace {
 // and a listener of the daemon gets the other end of the conduit. The descriptor goes to the daemon, the number becomes
 // a doorbell. False: nothing was changed, the socket stays the kernel's.
 bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state,
-               uint64_t listener = 0) noexcept {
+               uint64_t listener = 0, bool by_trunk = false) noexcept {
     auto& rt = runtime();
     client::conduit_end end;
     bool made = listener != 0 ? client::make_local_end(rt.session, fd, peer, state, listener, end)
@@ -38,7 +38,7 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
         return false;
     }
     // The message carries a duplicate of the socket, so the number may change after it.
-    if (!client::post(rt.session, end, fd, fd, peer, route.name_text(), listener)) {
+    if (!client::post(rt.session, end, fd, fd, peer, route.name_text(), listener, by_trunk)) {
         o->dead = true;
         finish(o);
         if (listener != 0) {
@@ -93,6 +93,43 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     }
     errno = EINPROGRESS;
     return true;
+}
+
+// The address of ours from which the kernel would reach a peer; none where it has no way.
+base::address source_towards(const base::address& peer) noexcept {
+    base::unique_fd probe(sys::socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage ss{};
+    socklen_t size = base::to_sockaddr(peer, ss);
+    if (!probe || sys::connect(probe.get(), reinterpret_cast<sockaddr*>(&ss), size) != 0) {
+        return {};
+    }
+    base::address source = client::local_name(probe.get());
+    source.port = 0;
+    return source;
+}
+
+// The daemon finds the way: the socket is bound, so that it has its address and port, and connects only if there is no
+// trunk. False: nothing has changed, but that the socket may be bound.
+bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
+    auto& rt = runtime();
+    const bool own_family = peer.family == client::socket_option(fd, SO_DOMAIN);
+    if (!rt.session.knows_trunks() || peer.scope_id != 0 || peer.is_any() || peer.port == 0 || !own_family) {
+        return false;
+    }
+    const base::address own = client::local_name(fd);
+    const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
+    const base::address source = bound ? own : source_towards(peer);
+    if (source.family == 0 || source.is_any() || source.ip == peer.ip) {
+        return false;  // no way at all, bound to no address of its own, or the peer is this host
+    }
+    if (own.port == 0) {
+        sockaddr_storage ss{};
+        socklen_t size = base::to_sockaddr(source, ss);
+        if (::syscall(SYS_bind, fd, &ss, size) != 0) {
+            return false;
+        }
+    }
+    return hand_over(fd, peer, route, client::phase::connecting, 0, true);
 }
 
 // The kernel's socket stands behind the number again.
@@ -208,6 +245,15 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
     if (connect_locally(fd, *peer, *route)) {
         use o(fd, kind::stream);
         return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
+    }
+    if (route->way == proto::via::trunk && connect_by_trunk(fd, *peer, *route)) {
+        use o(fd, kind::stream);
+        bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+        if (o && waits) {
+            return o->stream.connect_and_wait(fd);
+        }
+        errno = EINPROGRESS;
+        return -1;
     }
     // The kernel connects, so its errors, its waiting and its EINTR are exact. What stands is handed over.
     int r = real.connect(fd, sa, len);

@@ -28,8 +28,9 @@ enum feature : uint64_t {
     feature_borrow = 1,
     feature_adopt = 2,
     feature_plain = 4,  // the program takes kernel sockets from a listener's doorbell
+    feature_trunk = 8,  // connect jobs may leave the way to the daemon
 };
-inline constexpr uint64_t features_ours = feature_borrow | feature_adopt | feature_plain;
+inline constexpr uint64_t features_ours = feature_borrow | feature_adopt | feature_plain | feature_trunk;
 
 enum class kind : uint16_t {
     hello = 1,

@@ -148,6 +148,10 @@ struct listen_job {
 };
 static_assert(sizeof(listen_job) == 96 && offsetof(listen_job, route) == 40);
 
+enum connect_flag : uint32_t {
+    connect_by_trunk = 1,  // the socket is only bound: the daemon finds a way, a trunk or else TCP
+};
+
 struct connect_job {
     std::atomic<uint32_t> state;
     int32_t fd;
@@ -155,7 +159,7 @@ struct connect_job {
     base::address peer;
     char route[name_bytes];
     uint32_t ring_bytes;
-    uint32_t spare0;
+    uint32_t flags;     // connect_flag
     uint64_t listener;  // key of the listener that gets it directly (local); 0: the daemon carries the socket
     uint8_t spare[8];
 };
@@ -211,6 +215,16 @@ enum listening_flag : uint32_t {
     listening_v4_too = 1,  // an IPv6 wildcard that takes IPv4 as well
 };
 
+// How well a listener takes a connection to this address (unmapped), as the kernel ranks listeners; 0: not at all.
+inline int listening_score(const base::address& listens_on, uint32_t flags, const base::address& to) noexcept {
+    base::address own = listens_on.unmapped();
+    if (own == to) {
+        return 3;
+    }
+    bool takes = own.family == to.family || (own.family == AF_INET6 && (flags & listening_v4_too) != 0);
+    return own.is_any() && takes ? (own.family == to.family ? 2 : 1) : 0;
+}
+
 // The daemon alone writes. key == 0: free. A reader copies the rest and then looks whether the key is still the same.
 struct alignas(cache_line) listening_entry {
     std::atomic<uint64_t> key;
@@ -220,15 +234,7 @@ struct alignas(cache_line) listening_entry {
     uint32_t backlog;
     std::atomic<uint32_t> waiting;  // connections not told to the program yet
 
-    // How well it takes a connection to this address (unmapped), as the kernel ranks listeners; 0: not at all.
-    int score_for(const base::address& to) const noexcept {
-        base::address own = address.unmapped();
-        if (own == to) {
-            return 3;
-        }
-        bool takes = own.family == to.family || (own.family == AF_INET6 && (flags & listening_v4_too) != 0);
-        return own.is_any() && takes ? (own.family == to.family ? 2 : 1) : 0;
-    }
+    int score_for(const base::address& to) const noexcept { return listening_score(address, flags, to); }
 };
 static_assert(sizeof(listening_entry) == cache_line);
 

@@ -48,15 +48,15 @@ def test_wrong_usage_is_one_line_and_exit_2(vmsgr, words, says):
 
 
 def test_every_command_has_help_with_an_example(vmsgr):
-    for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["explain"], ["ping"], ["perf"], ["send"],
+    for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["trunks"], ["explain"], ["ping"], ["perf"], ["send"],
                   ["recv"]):
         done = vmsgr(*words, "--help")
         assert done.code == 0 and "Examples:\n  vmsgr " in done.out, (words, done)
     assert vmsgr("--version").out.startswith("vmsgr 0.")
 
 
-ASKING = [["status"], ["conns"], ["routes"], ["routes", "test", "127.0.0.1:80"], ["status", "--json"], ["ping", ":1"],
-          ["perf"], ["recv", ":0"], ["perf", "--serve", ":0"]]
+ASKING = [["status"], ["conns"], ["trunks"], ["routes"], ["routes", "test", "127.0.0.1:80"], ["status", "--json"],
+          ["ping", ":1"], ["perf"], ["recv", ":0"], ["perf", "--serve", ":0"]]
 
 
 @pytest.mark.parametrize("words", ASKING)

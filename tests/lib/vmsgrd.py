@@ -39,7 +39,8 @@ def routes_yaml(routes):
 class Vmsgrd:
     """One daemon. With plain=True nothing is started, and programs get an empty prefix: the same test on TCP."""
 
-    def __init__(self, directory, *, routes, netns=None, name="vmsgrd", shards=2, memory="256M", plain=False):
+    def __init__(self, directory, *, routes, netns=None, name="vmsgrd", shards=2, memory="256M", plain=False,
+                 config=""):
         self.plain, self.netns, self.name = plain, netns, name
         self.socket = os.path.join(directory, f"{name}.sock")
         self.config = os.path.join(directory, f"{name}.yaml")
@@ -47,7 +48,7 @@ class Vmsgrd:
         self.process, self.routes_files = None, 0
         if not plain:
             with open(self.config, "w", encoding="ascii") as f:
-                f.write(f"socket: {self.socket}\nshards: {shards}\nmemory: {memory}\n{routes_yaml(routes)}")
+                f.write(f"socket: {self.socket}\nshards: {shards}\nmemory: {memory}\n{routes_yaml(routes)}{config}")
 
     def start(self):
         if self.plain:
@@ -85,7 +86,7 @@ class Vmsgrd:
 
     def carried_bytes(self):
         totals = {} if self.plain else self.status()["totals"]
-        return totals.get("bytes_direct", 0) + totals.get("bytes_local", 0)
+        return totals.get("bytes_direct", 0) + totals.get("bytes_local", 0) + totals.get("bytes_trunk", 0)
 
     def kill(self):
         if self.process:

@@ -150,11 +150,9 @@ INSTANTIATE_TEST_SUITE_P(
         bad{"routes:\n  - a", "f:2: routes[0]: is 'a', expected a mapping of keys"},
         bad{"routes:\n  - via: direct",
             "f:2: routes[0]: 'name' is missing; every route has one, so that it can be spoken of"},
-        bad{"routes:\n  - name: a", "f:2: routes[0]: 'via' is missing; expected one of posix, direct, deny"},
+        bad{"routes:\n  - name: a", "f:2: routes[0]: 'via' is missing; expected one of posix, direct, trunk, deny"},
         bad{"routes:\n  - name: a\n    via: driect",
-            "f:3: routes[0].via: 'driect' is not one of posix, direct, deny; did you mean 'direct'?"},
-        bad{"routes:\n  - name: a\n    via: trunk",
-            "f:3: routes[0].via: trunk comes with a later release; use direct"},
+            "f:3: routes[0].via: 'driect' is not one of posix, direct, trunk, deny; did you mean 'direct'?"},
         bad{"routes:\n  - {name: a, via: posix}\n  - {name: a, via: deny}",
             "f:3: routes[1]: name 'a' is taken by routes[0]; give it another"}));
 

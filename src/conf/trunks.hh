@@ -1,0 +1,50 @@
+// What the configuration says about trunks: `trunk:` is this daemon's own side, `trunks:` names its peers. Plain
+// values, checked when they are read.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/address.hh"
+#include "trunk/packet.hh"
+
+namespace vmsgr::conf {
+
+inline constexpr size_t trunks_max = 256;
+inline constexpr size_t trunk_prefixes_max = 64;
+inline constexpr size_t trunk_names_max = 256;
+
+// Files in PEM. All three, or none: plain. They are read again when they change.
+struct trunk_tls {
+    std::string ca, certificate, key;
+    std::vector<std::string> names;  // common names that a peer's certificate may have; empty: any that the CA signed
+    bool on() const noexcept { return !ca.empty(); }
+};
+
+// A peer to which this daemon connects.
+struct trunk_peer {
+    std::string name;
+    base::address connect;
+    std::vector<base::prefix> addresses;  // the destinations that it serves
+};
+
+struct trunk_config {
+    std::string name;      // for people; the host's by default
+    base::address listen;  // none: no peer may connect
+    std::vector<base::prefix> accept_from;  // who may connect; by default, without TLS, only `peers`; empty: all
+    std::vector<base::prefix> serves;       // destinations that peers may reach; empty: all but loopback
+    uint32_t packet_bytes = trunk::packet_bytes_default;
+    uint64_t replay_bytes = 8 << 20;  // of one session, kept until the peer has it
+    uint64_t memory_bytes = 16 << 20;  // of all sessions of a shard together
+    uint32_t outage_ms = 30000;       // a longer cut is shown to programs
+    uint32_t keepalive_ms = 1000;
+    uint32_t channels = 16384;        // of a session
+    uint32_t sessions = 1024;         // that peers may have here, on a shard
+    trunk_tls tls;
+    std::vector<trunk_peer> peers;
+
+    bool wanted() const noexcept { return listen.family != 0 || !peers.empty(); }
+};
+
+}  // namespace vmsgr::conf

@@ -1,0 +1,144 @@
+// Two engines and what hangs on them, for the tests of this folder: sinks that check every byte they get, and an owner
+// that accepts.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "trunk/engine.hh"
+
+namespace vmsgr::trunk::tests {
+
+// The byte at an offset of a channel's direction: a reader knows what must come.
+inline std::byte pattern(uint64_t channel, side from, uint64_t offset) {
+    return std::byte((offset * 7 + offset / 251 + channel * 13 + (from == side::initiator ? 5 : 99)) & 0xff);
+}
+
+struct test_end;
+
+struct test_sink final : channel_sink {
+    test_end& end;
+    uint64_t id = 0;
+    uint64_t received = 0, granted = 0, sent = 0, to_send = 0;
+    bool accepted = false, fin_received = false, fin_sent = false, closed = false, wrong = false, gone = false;
+    int refused = 0, reset = 0;
+    unsigned writable = 0;
+    explicit test_sink(test_end& e) : end(e) {}
+    void on_accepted() noexcept override { accepted = true; }
+    void on_refused(int err) noexcept override {
+        refused = err;
+        gone = true;
+    }
+    void on_data(std::span<const std::byte> bytes) noexcept override;
+    void on_fin() noexcept override { fin_received = true; }
+    void on_writable() noexcept override { ++writable; }
+    void on_reset(int err) noexcept override {
+        reset = err;
+        gone = true;
+    }
+    // Sends up to n more bytes of the pattern; how many went.
+    size_t send(size_t n);
+    void grant(uint64_t more);
+    bool complete() const { return received != 0 || fin_received; }
+};
+
+struct test_end final : engine_owner {
+    const side which;
+    memory_share share;
+    engine_counters count;
+    engine e;
+    std::map<uint64_t, std::unique_ptr<test_sink>> sinks;
+    int refuse_with = 0;
+    bool accept_at_once = true;
+    uint64_t first_credit = 10000;
+    base::address seen_source, seen_destination;
+    std::map<uint64_t, uint64_t> to_send;  // by accepted channel
+    bool output = false;
+
+    explicit test_end(engine_settings s) : which(s.which), e(s, *this, share, count) {}
+    channel_sink* on_open(uint64_t channel, const base::address& source,
+                          const base::address& destination) noexcept override {
+        seen_source = source;
+        seen_destination = destination;
+        if (refuse_with == ECONNREFUSED) {
+            return nullptr;
+        }
+        auto& s = sinks[channel] = std::make_unique<test_sink>(*this);
+        s->id = channel;
+        s->to_send = to_send[channel];
+        if (refuse_with != 0) {
+            s->gone = true;
+            e.refuse(channel, refuse_with);
+        } else if (accept_at_once) {
+            s->accepted = true;
+            s->granted = first_credit;
+            e.accept(channel, first_credit);
+        }
+        return s.get();
+    }
+    void on_output() noexcept override { output = true; }
+    test_sink* open() {
+        auto s = std::make_unique<test_sink>(*this);
+        s->granted = first_credit;
+        s->id = e.open(*base::parse_address("10.0.0.1:4000"), *base::parse_address("10.0.0.2:80"), first_credit, *s);
+        if (s->id == 0) {
+            return nullptr;
+        }
+        auto* at = s.get();
+        sinks[s->id] = std::move(s);
+        return at;
+    }
+};
+
+inline void test_sink::on_data(std::span<const std::byte> bytes) noexcept {
+    side from = end.which == side::initiator ? side::acceptor : side::initiator;
+    for (auto b : bytes) {
+        wrong = wrong || b != pattern(id, from, received);
+        ++received;
+    }
+    wrong = wrong || received > granted || fin_received || closed;
+}
+
+inline size_t test_sink::send(size_t n) {
+    std::vector<std::byte> bytes(n);
+    for (size_t i = 0; i < n; ++i) {
+        bytes[i] = pattern(id, end.which, sent + i);
+    }
+    iovec two[] = {{bytes.data(), n / 3}, {bytes.data() + n / 3, n - n / 3}};
+    size_t taken = end.e.send(id, two);
+    sent += taken;
+    return taken;
+}
+
+inline void test_sink::grant(uint64_t more) {
+    granted += more;
+    end.e.grant(id, granted);
+}
+
+// Everything that each side has to say goes across until both are quiet. The first fault ends it.
+inline std::optional<fault> exchange(test_end& a, test_end& b, uint64_t now_us = 1000) {
+    bool bye = false;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (auto [from, to] : {std::pair(&a, &b), std::pair(&b, &a)}) {
+            while (auto p = from->e.next_packet(now_us)) {
+                moved = true;
+                if (auto why = to->e.receive(p->bytes(), now_us, bye)) {
+                    return why;
+                }
+            }
+        }
+    }
+    return std::nullopt;
+}
+
+inline void connect(test_end& a, test_end& b, uint64_t session = 1, uint64_t now_us = 1000) {
+    ASSERT_TRUE(a.e.attach(session, b.e.received(), now_us));
+    ASSERT_TRUE(b.e.attach(session, a.e.received(), now_us));
+}
+
+}  // namespace vmsgr::trunk::tests

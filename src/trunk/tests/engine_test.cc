@@ -1,0 +1,268 @@
+#include "trunk/tests/ends.hh"
+
+namespace vmsgr::trunk::tests {
+namespace {
+
+struct engines : ::testing::Test {
+    engine_settings sa{.which = side::initiator, .packet_bytes = 1024, .replay_bytes = 64 << 10};
+    engine_settings sb{.which = side::acceptor, .packet_bytes = 1024, .replay_bytes = 64 << 10};
+    test_end a{sa}, b{sb};
+    void SetUp() override { connect(a, b); }
+    test_sink& other(test_sink* s) { return *b.sinks.at(s->id); }
+};
+
+TEST_F(engines, an_open_shows_both_addresses_and_is_accepted) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_TRUE(s->accepted);
+    EXPECT_EQ(b.seen_source, base::parse_address("10.0.0.1:4000"));
+    EXPECT_EQ(b.seen_destination, base::parse_address("10.0.0.2:80"));
+}
+
+TEST_F(engines, a_refusal_brings_its_errno_and_leaves_nothing) {
+    for (int err : {ECONNREFUSED, ENETUNREACH}) {
+        b.refuse_with = err;
+        auto* s = a.open();
+        EXPECT_EQ(exchange(a, b), std::nullopt);
+        EXPECT_EQ(s->refused, err);
+        EXPECT_EQ(a.e.channels() + b.e.channels(), 0u);
+    }
+}
+
+TEST_F(engines, nothing_is_sent_before_the_accept) {
+    b.accept_at_once = false;
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->send(10), 0u);
+    EXPECT_EQ(other(s).send(10), 0u);
+    b.e.accept(s->id, 100);
+    other(s).granted = 100;
+    EXPECT_EQ(other(s).send(10), 10u);  // right behind the accept
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->received, 10u);
+    EXPECT_EQ(s->send(200), 100u);
+}
+
+TEST_F(engines, small_pieces_share_a_packet_and_large_ones_are_cut) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    auto before = a.count.packets_out;
+    for (int i = 0; i < 50; ++i) {
+        EXPECT_EQ(s->send(10), 10u);
+    }
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(a.count.packets_out - before, 1u);
+    EXPECT_EQ(s->send(5000), 5000u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(a.count.packets_out - before, 1u + 6u);
+    EXPECT_EQ(other(s).received, 5500u);
+    EXPECT_FALSE(other(s).wrong);
+}
+
+TEST_F(engines, credit_stops_a_sender_and_a_grant_wakes_it) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->send(20000), 10000u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->writable, 0u);
+    other(s).grant(500);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->writable, 1u);
+    EXPECT_EQ(s->send(1000), 500u);
+}
+
+TEST_F(engines, one_channel_without_credit_does_not_stop_another) {
+    auto *s1 = a.open(), *s2 = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s1->send(20000), 10000u);
+    EXPECT_EQ(s2->send(9000), 9000u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s2).received, 9000u);
+}
+
+TEST_F(engines, data_beyond_the_credit_is_dropped_counted_and_resets_the_channel) {
+    b.first_credit = 100;
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    std::vector<std::byte> p(1024);
+    put_frame_header(p.data() + header_bytes, s->id, frame_kind::data, 101);
+    header h;
+    h.session = 1;
+    h.sequence = b.e.received() + 1;
+    h.payload_bytes = frame_header_bytes + 101;
+    seal(p, h);
+    bool bye = false;
+    EXPECT_EQ(b.e.receive(p, 1000, bye), std::nullopt);
+    EXPECT_EQ(b.count.faults[size_t(fault::credit)], 1u);
+    EXPECT_EQ(other(s).received, 0u);
+    EXPECT_EQ(other(s).reset, ECONNRESET);
+}
+
+TEST_F(engines, fin_follows_the_last_byte_and_the_other_direction_goes_on) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    s->send(100);
+    a.e.fin(s->id);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).received, 100u);
+    EXPECT_TRUE(other(s).fin_received);
+    EXPECT_EQ(other(s).send(50), 50u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->received, 50u);
+    a.e.close(s->id);
+    b.e.close(s->id);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(a.e.channels() + b.e.channels(), 0u);
+    EXPECT_FALSE(s->gone || other(s).gone);
+}
+
+TEST_F(engines, data_for_a_closed_end_is_answered_by_a_reset) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    b.e.close(s->id);
+    other(s).closed = true;
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_TRUE(s->fin_received);
+    s->send(1);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->reset, ECONNRESET);
+    EXPECT_EQ(a.e.channels() + b.e.channels(), 0u);
+}
+
+TEST_F(engines, a_reset_brings_its_errno) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    b.e.reset(s->id, ECONNRESET);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->reset, ECONNRESET);
+    EXPECT_EQ(a.e.channels() + b.e.channels(), 0u);
+}
+
+TEST_F(engines, what_was_not_acknowledged_leaves_again_and_once_is_enough) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    s->send(3000);
+    bool bye = false;
+    std::vector<packet_ptr> left;
+    while (auto p = a.e.next_packet(1000)) {
+        left.push_back(p);
+    }
+    ASSERT_EQ(left.size(), 4u);
+    b.e.receive(left[0]->bytes(), 1000, bye);
+    b.e.receive(left[1]->bytes(), 1000, bye);
+    a.e.detach();
+    b.e.detach();
+    EXPECT_EQ(a.e.next_packet(1000), nullptr);
+    connect(a, b);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(a.count.replayed, 2u);
+    EXPECT_EQ(other(s).received, 3000u);
+    EXPECT_FALSE(other(s).wrong);
+    // A packet that comes again changes nothing.
+    EXPECT_EQ(b.e.receive(left[3]->bytes(), 1000, bye), std::nullopt);
+    EXPECT_EQ(b.count.duplicates, 1u);
+    EXPECT_EQ(other(s).received, 3000u);
+}
+
+TEST_F(engines, a_peer_that_claims_what_never_left_is_no_peer) {
+    EXPECT_FALSE(a.e.attach(1, 5, 1000));
+}
+
+TEST_F(engines, the_replay_limit_holds_senders_back_until_the_peer_acknowledges) {
+    b.first_credit = 10 << 20;
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    a.e.detach();
+    size_t taken = s->send(1 << 20);
+    EXPECT_LT(taken, 66u << 10);
+    EXPECT_GT(taken, 58u << 10);
+    EXPECT_EQ(s->send(1), 0u);
+    connect(a, b);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).received, taken);
+    EXPECT_EQ(s->writable, 1u);
+}
+
+TEST_F(engines, packets_of_all_sessions_share_a_limit) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    a.share.limit = 2048;
+    EXPECT_LE(s->send(9000), 3 * 1024u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+}
+
+TEST_F(engines, wrong_packets_are_refused_by_reason) {
+    auto send = [&](header h, size_t size = 1024) {
+        std::vector<std::byte> p(size);
+        seal(p, h);
+        bool bye = false;
+        return b.e.receive(p, 1000, bye);
+    };
+    header good;
+    good.session = 1;
+    good.sequence = 1;
+    header h = good;
+    h.session = 2;
+    EXPECT_EQ(send(h), fault::cookie);
+    h = good;
+    h.sequence = 2;
+    EXPECT_EQ(send(h), fault::sequence);
+    h = good;
+    h.ack = 1;
+    EXPECT_EQ(send(h), fault::ack);
+    h = good;
+    h.type = packet_type::hello;
+    EXPECT_EQ(send(h), fault::type);
+    EXPECT_EQ(send(good, 512), fault::size);
+    EXPECT_EQ(send(good), std::nullopt);
+    for (auto f : {fault::cookie, fault::sequence, fault::ack, fault::type, fault::size}) {
+        EXPECT_EQ(b.count.faults[size_t(f)], 1u);
+    }
+}
+
+TEST_F(engines, frames_for_channels_never_opened_end_the_session) {
+    std::vector<std::byte> p(1024);
+    header h;
+    h.session = 1;
+    h.sequence = 1;
+    h.payload_bytes = frame_header_bytes;
+    put_frame_header(p.data() + header_bytes, 9, frame_kind::fin, 0);
+    seal(p, h);
+    bool bye = false;
+    auto why = b.e.receive(p, 1000, bye);
+    ASSERT_EQ(why, fault::channel);
+    EXPECT_TRUE(engine::session_is_over(*why));
+}
+
+TEST_F(engines, an_ended_session_resets_every_channel) {
+    auto *s1 = a.open(), *s2 = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    a.e.end(ECONNRESET);
+    EXPECT_EQ(s1->reset, ECONNRESET);
+    EXPECT_EQ(s2->reset, ECONNRESET);
+    EXPECT_EQ(a.e.channels(), 0u);
+}
+
+TEST_F(engines, a_silent_connection_gets_dummies_and_is_found_dead) {
+    EXPECT_TRUE(a.e.tick(1'500'000));
+    auto p = a.e.next_packet(1'500'000);
+    ASSERT_NE(p, nullptr);
+    bool bye = false;
+    EXPECT_EQ(b.e.receive(p->bytes(), 1'500'100, bye), std::nullopt);
+    auto answer = b.e.next_packet(1'500'100);
+    ASSERT_NE(answer, nullptr);
+    EXPECT_EQ(a.e.receive(answer->bytes(), 1'500'250, bye), std::nullopt);
+    EXPECT_EQ(a.e.rtt_us(), 250u);
+    EXPECT_EQ(a.e.next_packet(1'500'250), nullptr);
+    EXPECT_TRUE(a.e.tick(4'000'000));
+    EXPECT_FALSE(a.e.tick(5'000'000));
+}
+
+TEST_F(engines, a_bye_is_told) {
+    bool bye = false;
+    EXPECT_EQ(b.e.receive(a.e.bye(1000)->bytes(), 1000, bye), std::nullopt);
+    EXPECT_TRUE(bye);
+}
+
+}  // namespace
+}  // namespace vmsgr::trunk::tests

@@ -1,0 +1,66 @@
+"""Two vmsgrd with trunks between them, in the namespaces of a netns.Network."""
+from . import process, vmsgrd
+
+PORT = 6790
+
+
+def trunk_yaml(host, peers, *, tls=None, **keys):
+    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}."""
+    lines = ["trunk:", f"  name: {host.name}", f'  listen: "{host.address}:{PORT}"']
+    lines += [f"  {key}: {value}" for key, value in keys.items()]
+    if tls:
+        lines += ["  tls:"] + [f"    {key}: {value}" for key, value in tls.items()]
+    lines.append("trunks:" if peers else "")
+    for name, (connect, addresses) in peers.items():
+        lines += [f"  - name: {name}", f'    connect: "{connect}"', f"    addresses: [{', '.join(addresses)}]"]
+    return "\n".join(lines) + "\n"
+
+
+class Pair:
+    """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk."""
+
+    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, **keys):
+        self.net, self.dir = net, process.make_dir("vt-")
+        keys.setdefault("keepalive_ms", 300)
+        if not tls:
+            keys.setdefault("accept_from", [f"{h.address}/32" for h in net.hosts.values()])
+        routes = routes or [vmsgrd.route("v4", address="10.99.0.0/24", via="trunk"),
+                            vmsgrd.route("v6", address="fd99::/64", via="trunk")]
+        self.daemons = {}
+        for me, other in (("a", "b"), ("b", "a")):
+            host, peer = net[me], net[other]
+            connect = (via or {}).get(me, f"{peer.address}:{PORT}")
+            config = trunk_yaml(host, {other: (connect, [peer.address, f'"{peer.address6}"'])},
+                                tls=(tls or {}).get(me), **keys)
+            n = shards[me] if isinstance(shards, dict) else shards
+            self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
+                                             config=config)
+
+    def __getitem__(self, name):
+        return self.daemons[name]
+
+    def sessions(self, name, *, outgoing=True, state="up"):
+        return [t for t in self[name].status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
+
+    def wait_up(self, timeout_s=10):
+        for name, d in self.daemons.items():
+            process.wait_until(lambda n=name, d=d: len(self.sessions(n)) == d.status()["daemon"]["shards"], timeout_s,
+                               f"trunks of {name} up")
+
+    def __enter__(self):
+        try:
+            for d in self.daemons.values():
+                d.start()
+            self.wait_up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self):
+        for d in self.daemons.values():
+            d.stop()
+        process.remove_dir(self.dir)
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,126 @@
+"""A peer that lies: `hostile.py ADDRESS PORT REASON`. Speaks correctly up to one point; what happens then is printed."""
+import os
+import socket
+import struct
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from lib import trunk_wire as w  # noqa: E402
+
+SIZE = 4096
+
+
+class Peer:
+    def __init__(self, address, port, greeting=w.greeting()):
+        self.sock = socket.create_connection((address, port), timeout=10)
+        self.sock.sendall(greeting)
+        self.sequence = 0
+
+    def receive(self, n):
+        data = b""
+        while len(data) < n:
+            piece = self.sock.recv(n - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+    def hello(self, **keys):
+        self.sock.sendall(w.hello(**keys))
+        answer = w.Packet(self.receive(w.HELLO_BYTES))
+        self.session = answer.session
+        return answer.hello()["answer"]
+
+    def packet(self, payload=b"", kind=w.DATA, size=SIZE, sequence=None, **keys):
+        if kind == w.DATA and sequence is None:
+            self.sequence += 1
+        keys.setdefault("session", self.session)
+        return w.packet(kind, size, sequence=self.sequence if sequence is None else sequence, payload=payload, **keys)
+
+    def send(self, *args, **keys):
+        self.sock.sendall(self.packet(*args, **keys))
+
+    def frames_until(self, kind):
+        while True:
+            for channel, what, value, body in w.Packet(self.receive(SIZE)).frames():
+                if what == kind:
+                    return channel, value, body
+
+    def closed(self):
+        """The other side has ended the connection."""
+        try:
+            while True:
+                self.receive(1)
+        except (EOFError, ConnectionResetError):
+            return True
+        except TimeoutError:
+            return False
+
+
+def corrupt(packet):
+    return packet[:1000] + bytes([packet[1000] ^ 1]) + packet[1001:]
+
+
+def in_session(address, port, send):
+    p = Peer(address, port)
+    assert p.hello() == 0
+    send(p)
+    return p.closed()
+
+
+LIES = {
+    "bad_magic": lambda p: p.send(magic=1),
+    "bad_version": lambda p: p.send(version=9),
+    "bad_size": lambda p: p.send(says_size=512),
+    "bad_crc": lambda p: p.sock.sendall(corrupt(p.packet())),
+    "bad_type": lambda p: p.send(kind=9),
+    "bad_length": lambda p: p.send(payload_bytes=SIZE),
+    "bad_cookie": lambda p: p.send(session=p.session ^ 1),
+    "bad_sequence": lambda p: p.send(sequence=5),
+    "bad_ack": lambda p: p.send(ack=7),
+    "bad_frame": lambda p: p.send(w.frame(1, 77, b"x")),
+    "bad_channel": lambda p: p.send(w.frame(9, w.FRAME_DATA, b"x")),
+    "truncated": lambda p: (p.sock.sendall(p.packet()[:1000]), p.sock.shutdown(socket.SHUT_WR)),
+}
+
+
+def beyond_credit(address, port, server):
+    p = Peer(address, port)
+    assert p.hello() == 0
+    p.send(w.open_frame(1, ("10.99.0.1", 5000), (address, server)))
+    _, _, body = p.frames_until(w.ACCEPT)
+    credit, = struct.unpack("<Q", body)
+    sent, block = 0, b"s" * (SIZE - w.HEADER_BYTES - w.FRAME_HEADER_BYTES)
+    while sent <= credit:
+        p.send(w.frame(1, w.FRAME_DATA, block))
+        sent += len(block)
+    _, value, _ = p.frames_until(w.RESET)
+    return value == 71   # EPROTO
+
+
+def main():
+    address, port, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    if what == "beyond_credit":
+        fine = beyond_credit(address, port, int(sys.argv[4]))
+    elif what == "greeting":
+        fine = Peer(address, port, w.greeting(magic=5)).closed() and Peer(address, port, w.greeting(version=5)).closed()
+    elif what == "unknown_session":
+        fine = Peer(address, port).hello(session=12345) == 1
+    elif what == "bad_hello":
+        p = Peer(address, port)
+        p.sock.sendall(corrupt(w.hello() + bytes(1000))[:w.HELLO_BYTES - 1] + b"x")
+        fine = p.closed()
+    elif what == "silence":
+        fine = Peer(address, port).closed()
+    elif what == "refused":
+        p = Peer(address, port)
+        assert p.hello() == 0
+        p.send(w.open_frame(1, ("10.99.0.1", 5000), ("127.0.0.1", 22)))
+        fine = p.frames_until(w.REFUSE)[1] == 113   # EHOSTUNREACH
+    else:
+        fine = in_session(address, port, LIES[what])
+    print("fine" if fine else "not fine")
+
+
+if __name__ == "__main__":
+    main()

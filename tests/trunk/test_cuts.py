@@ -1,0 +1,164 @@
+"""Connections between the daemons are cut in every way; programs see nothing of it, or ECONNRESET beyond the limit."""
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from lib import process, trunks
+from lib import trunk_relay
+
+SECONDS = float(os.environ.get("VMSGR_CUT_SECONDS", "6"))
+STREAMS = 4
+
+# Sends blocks for a while and wants each back, whole and in order; says how it went.
+STREAM = """
+import hashlib, json, os, socket, sys, threading, time
+host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+c = socket.create_connection((host, port), timeout=60); c.sendall(b'e')
+sent, got, total, back, error = hashlib.sha256(), hashlib.sha256(), 0, 0, None
+def send():
+    global total, error
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            data = os.urandom(1 + int.from_bytes(os.urandom(2), 'little')); sent.update(data); c.sendall(data)
+            total += len(data); time.sleep(0.002)
+        c.shutdown(socket.SHUT_WR)
+    except OSError as e: error = e.errno
+t = threading.Thread(target=send); t.start()
+try:
+    while True:
+        d = c.recv(1 << 16)
+        if not d: break
+        got.update(d); back += len(d)
+except OSError as e: error = e.errno
+t.join()
+print(json.dumps({'error': error, 'same': sent.digest() == got.digest(), 'total': total, 'back': back}))
+"""
+
+
+def start_streams(pair, count=STREAMS, seconds=SECONDS, port=7101):
+    return [process.Process([*pair["a"].prefix(), "/usr/bin/python3", "-c", STREAM, pair.net["b"].address, str(port),
+                             str(seconds)], name=f"stream {i}", netns=pair.net["a"], stdout=-1) for i in range(count)]
+
+
+def results(streams, timeout_s=90):
+    out = []
+    for s in streams:
+        s.wait(timeout_s)
+        out.append(json.loads(s.stdout.read()))
+    return out
+
+
+def all_whole(streams):
+    for r in results(streams):
+        assert r["error"] is None and r["same"] and r["total"] == r["back"] > 100_000, r
+
+
+@pytest.fixture(scope="module")
+def cut_pair(net):
+    with trunks.Pair(net, shards={"a": 2, "b": 2}, outage_ms=5000) as p:
+        from test_streams import serve
+        with serve(p, "b", 7101):
+            yield p
+
+
+def kill_sockets(pair):
+    process.run(["ss", "-K", "dport", "=", str(trunks.PORT)], netns=pair.net["a"], check=False)
+    process.run(["ss", "-K", "dport", "=", str(trunks.PORT)], netns=pair.net["b"], check=False)
+
+
+def replayed(pair):
+    return sum(t["replayed"] for n in "ab" for t in pair[n].status()["trunks"])
+
+
+def test_killed_sockets_are_not_seen(cut_pair):
+    streams = start_streams(cut_pair)
+    end = time.monotonic() + SECONDS - 1
+    before = replayed(cut_pair)
+    while time.monotonic() < end:
+        time.sleep(random.random())
+        kill_sockets(cut_pair)
+    all_whole(streams)
+    assert replayed(cut_pair) > before
+
+
+@pytest.mark.parametrize("verdict", ["drop", "reject with tcp reset"])
+def test_packets_filtered_for_a_while_are_not_seen(cut_pair, verdict):
+    host = cut_pair.net["b"]
+    streams = start_streams(cut_pair)
+    time.sleep(1)
+    rule = (f"add table ip t; add chain ip t i {{ type filter hook input priority 0; }}; "
+            f"add rule ip t i tcp dport {trunks.PORT} {verdict}; add rule ip t i tcp sport {trunks.PORT} {verdict}")
+    process.run(["nft", rule], netns=host)
+    try:
+        time.sleep(2.5)
+    finally:
+        process.run(["nft", "delete table ip t"], netns=host)
+    all_whole(streams)
+
+
+def test_a_link_that_is_down_for_a_while_is_not_seen(cut_pair):
+    streams = start_streams(cut_pair)
+    time.sleep(1)
+    cut_pair.net.switch.ip("link", "set", "p2", "down")
+    try:
+        time.sleep(2.5)
+    finally:
+        cut_pair.net.switch.ip("link", "set", "p2", "up")
+    all_whole(streams)
+
+
+def test_beyond_the_limit_the_channels_are_reset_and_others_are_not(cut_pair):
+    streams = start_streams(cut_pair, count=2, seconds=20)
+    time.sleep(1)
+    cut_pair.net.switch.ip("link", "set", "p2", "down")
+    began = time.monotonic()
+    try:
+        out = results(streams)
+        took = time.monotonic() - began
+    finally:
+        cut_pair.net.switch.ip("link", "set", "p2", "up")
+    assert all(r["error"] in (104, 32) for r in out), out
+    assert 4 < took < 12, took
+    cut_pair.wait_up(15)
+    all_whole(start_streams(cut_pair, seconds=2))
+
+
+def test_a_restarted_peer_resets_what_was_open_at_once(own_net):
+    with trunks.Pair(own_net, outage_ms=30000) as p:
+        from test_streams import serve
+        with serve(p, "b", 7102):
+            streams = start_streams(p, count=2, seconds=20, port=7102)
+            time.sleep(1)
+            began = time.monotonic()
+            p["b"].kill()
+            p["b"].start()
+            out = results(streams)
+            assert all(r["error"] in (104, 32) for r in out), out
+            assert time.monotonic() - began < 8
+        p.wait_up()
+
+
+@pytest.mark.parametrize("faults", [
+    {"cut": 0.002, "piece": 20000}, {"corrupt": 0.001, "repeat": 0.001, "lose": 0.001, "piece": 30000},
+    {"cut": 0.002, "corrupt": 0.001, "repeat": 0.001, "lose": 0.001, "delay_ms": 3, "piece": 5000}],
+    ids=["cuts", "damage", "everything"])
+def test_a_relay_that_harms_the_bytes_is_not_seen(own_net, faults):
+    seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
+    print(f"VMSGR_SEED={seed}")
+    a, b = own_net["a"], own_net["b"]
+    words = [f"{k}={v}" for k, v in faults.items()]
+    relay = process.Process(["/usr/bin/python3", trunk_relay.__file__, f"{a.address}:6791", f"{b.address}:{trunks.PORT}",
+                             str(seed), *words], name="relay", netns=a, stdout=-1)
+    assert relay.stdout.readline() == b"ready\n"
+    with relay, trunks.Pair(own_net, via={"a": f"{a.address}:6791"}, packet_bytes=4096) as p:
+        from test_streams import serve
+        with serve(p, "b", 7103):
+            all_whole(start_streams(p, port=7103))
+            relay.signal(signal.SIGUSR1)
+            done = eval(relay.stdout.readline())   # our own relay's counts
+            assert done["connections"] > 1, done

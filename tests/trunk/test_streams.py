@@ -1,0 +1,217 @@
+"""Unmodified programs over a trunk: what TCP does."""
+import json
+
+import pytest
+
+from lib import process
+
+SERVER = """
+import socket, sys, threading
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(64); print('ready', flush=True)
+def serve(c, peer):
+    first = c.recv(1)
+    if first == b'p':                       # who is it?
+        c.sendall(repr((peer[:2], c.getpeername()[:2], c.getsockname()[:2])).encode()); c.close()
+    elif first == b'e':                     # echo until the end
+        while True:
+            data = c.recv(1 << 16)
+            if not data: break
+            c.sendall(data)
+        c.shutdown(socket.SHUT_WR); c.close()
+    elif first == b'r':                     # reset
+        import struct
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.close()
+    elif first == b's':                     # never reads
+        import time; time.sleep(3); c.close()
+while True:
+    c, peer = s.accept()
+    threading.Thread(target=serve, args=(c, peer), daemon=True).start()
+"""
+
+CLIENT = """
+import hashlib, json, os, socket, sys, threading, time
+host, port, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+out = {}
+def connect():
+    return socket.create_connection((host, port), timeout=20)
+if what == 'peer':
+    c = connect(); c.sendall(b'p'); out['own'] = c.getsockname()[:2]; out['peer'] = c.getpeername()[:2]
+    text = b''
+    while True:
+        d = c.recv(1000)
+        if not d: break
+        text += d
+    out['seen'] = eval(text)
+elif what == 'echo':
+    n = int(sys.argv[4]); c = connect(); c.sendall(b'e'); sent, got = hashlib.sha256(), hashlib.sha256()
+    def send():
+        left = n
+        while left:
+            data = os.urandom(min(left, 1 << 17)); sent.update(data); c.sendall(data); left -= len(data)
+        c.shutdown(socket.SHUT_WR)
+    t = threading.Thread(target=send); t.start(); total = 0
+    while True:
+        d = c.recv(1 << 16)
+        if not d: break
+        got.update(d); total += len(d)
+    t.join(); out = {'same': sent.digest() == got.digest(), 'total': total}
+elif what == 'refused':
+    t = time.monotonic()
+    try: connect(); out['error'] = 0
+    except OSError as e: out['error'] = e.errno
+    out['took_s'] = time.monotonic() - t
+elif what == 'nonblocking':
+    import select, errno
+    c = socket.socket(); c.setblocking(False); r = c.connect_ex((host, port)); out['first'] = r
+    _, w, _ = select.select([], [c], [], 10); out['writable'] = bool(w)
+    out['so_error'] = c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if out['so_error'] == 0:
+        c.setblocking(True); c.sendall(b'e'); c.sendall(b'abc'); out['echo'] = c.recv(3).decode()
+elif what == 'reset':
+    c = connect(); c.sendall(b'r')
+    try: out['got'] = len(c.recv(10))
+    except OSError as e: out['error'] = e.errno
+elif what == 'pressure':
+    c = connect(); c.sendall(b's'); c.setblocking(False); total = 0
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        try: total += c.send(bytes(1 << 16))
+        except BlockingIOError: time.sleep(0.02)
+    out['taken'] = total
+elif what == 'ping':
+    c = connect(); c.sendall(b'e'); times = []
+    for i in range(int(sys.argv[4])):
+        t = time.monotonic(); c.sendall(b'x' * 64); n = 0
+        while n < 64: n += len(c.recv(64))
+        times.append(time.monotonic() - t)
+    out['median_us'] = sorted(times)[len(times) // 2] * 1e6
+print(json.dumps(out))
+"""
+
+
+def serve(pair, name, port, address=None, attached=True):
+    prefix = pair[name].prefix() if attached else []
+    p = process.Process([*prefix, "/usr/bin/python3", "-c", SERVER, address or pair.net[name].address, str(port)],
+                        name=f"server on {name}", netns=pair.net[name], stdout=-1)
+    assert p.stdout.readline() == b"ready\n"
+    return p
+
+
+def ask(pair, name, host, port, *words, timeout_s=60):
+    done = process.run([*pair[name].prefix(), "/usr/bin/python3", "-c", CLIENT, host, str(port), *map(str, words)],
+                       netns=pair.net[name], timeout_s=timeout_s)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def server(pair):
+    with serve(pair, "b", 7001):
+        yield pair.net["b"].address, 7001
+
+
+def opened(pair, name="a"):
+    return sum(t["channels_total"] for t in pair[name].status()["trunks"] if t["outgoing"])
+
+
+def test_bytes_go_over_the_trunk_and_come_back_whole(pair, server):
+    before = pair["a"].status()["totals"]["bytes_trunk"]
+    assert ask(pair, "a", *server, "echo", 20_000_000) == {"same": True, "total": 20_000_000}
+    assert pair["a"].status()["totals"]["bytes_trunk"] - before >= 40_000_000
+
+
+def test_both_ends_see_the_true_addresses(pair, server):
+    out = ask(pair, "a", *server, "peer")
+    assert out["peer"] == list(server)
+    assert out["own"][0] == pair.net["a"].address
+    accepted, peer, own = out["seen"]
+    assert list(accepted) == list(peer) == out["own"] and list(own) == out["peer"]
+
+
+def test_a_closed_port_refuses_at_once(pair, server):
+    out = ask(pair, "a", server[0], 7999, "refused")
+    assert out["error"] == 111 and out["took_s"] < 0.5
+
+
+def test_a_nonblocking_connect_is_shown_by_writability(pair, server):
+    before = opened(pair)
+    out = ask(pair, "a", *server, "nonblocking")
+    assert out == {"first": 115, "writable": True, "so_error": 0, "echo": "abc"}
+    assert opened(pair) == before + 1
+    out = ask(pair, "a", server[0], 7999, "nonblocking")
+    assert out == {"first": 115, "writable": True, "so_error": 111}
+
+
+def test_a_reset_is_a_reset(pair, server):
+    assert ask(pair, "a", *server, "reset") == {"error": 104}
+
+
+def test_a_reader_that_sleeps_stops_its_writer(pair, server):
+    out = ask(pair, "a", *server, "pressure")
+    assert 1 << 20 <= out["taken"] <= 4 << 20
+
+
+def test_a_reader_that_sleeps_does_not_stop_others(pair, server):
+    stuck = process.Process([*pair["a"].prefix(), "/usr/bin/python3", "-c", CLIENT, server[0], str(server[1]),
+                             "pressure"], name="stuck", netns=pair.net["a"], stdout=-1)
+    process.wait_until(lambda: any(t["channels"] for t in pair["a"].status()["trunks"] if t["outgoing"]), 5, "it runs")
+    assert ask(pair, "a", *server, "echo", 20_000_000)["same"]
+    assert stuck.alive()   # it still waits for its reader
+    stuck.wait(20)
+
+
+def test_the_other_way_round_too(pair):
+    with serve(pair, "a", 7002):
+        assert ask(pair, "b", pair.net["a"].address, 7002, "echo", 3_000_000)["same"]
+
+
+def test_ipv6(pair):
+    before = opened(pair)
+    with serve(pair, "b", 7003, address=pair.net["b"].address6):
+        out = ask(pair, "a", pair.net["b"].address6, 7003, "peer")
+        assert out["seen"][0][0] == pair.net["a"].address6
+    assert opened(pair) == before + 1
+
+
+def test_a_listener_on_a_wildcard_is_found(pair):
+    before = opened(pair)
+    with serve(pair, "b", 7004, address="::"):
+        out = ask(pair, "a", pair.net["b"].address, 7004, "peer")
+        assert out["seen"][0][0] == "::ffff:" + pair.net["a"].address
+    assert opened(pair) == before + 1
+
+
+def test_a_killed_server_is_seen(pair):
+    server = serve(pair, "b", 7005)
+    try:
+        assert ask(pair, "a", pair.net["b"].address, 7005, "echo", 1000)["same"]
+    finally:
+        server.kill()
+    out = ask(pair, "a", pair.net["b"].address, 7005, "refused")
+    assert out["error"] == 111 and out["took_s"] < 0.5
+
+
+def test_a_server_that_is_not_attached_is_reached_from_its_own_host(pair):
+    before = opened(pair)
+    with serve(pair, "b", 7006, attached=False):
+        host = pair.net["b"].address
+        assert ask(pair, "a", host, 7006, "echo", 5_000_000) == {"same": True, "total": 5_000_000}
+        assert ask(pair, "a", host, 7006, "peer")["seen"][0][0] == host
+        assert ask(pair, "a", host, 7006, "reset") == {"error": 104}
+    assert opened(pair) == before + 3
+
+
+def test_without_a_trunk_that_serves_the_address_it_goes_direct(pair):
+    pair.net["b"].ip("addr", "add", "10.99.0.50/24", "dev", "eth0")
+    before = opened(pair)
+    with serve(pair, "b", 7007, address="10.99.0.50"):
+        assert ask(pair, "a", "10.99.0.50", 7007, "echo", 100_000)["same"]
+        out = ask(pair, "a", "10.99.0.50", 7998, "refused")
+        assert out["error"] == 111 and out["took_s"] < 0.5
+    assert opened(pair) == before
+
+
+def test_nothing_is_left_when_programs_have_ended(pair, server):
+    process.wait_until(lambda: all(t["channels"] == 0 for n in "ab" for t in pair[n].status()["trunks"]), 10,
+                       "no channel left")
