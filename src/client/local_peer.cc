@@ -26,7 +26,45 @@ base::address source_for(const base::address& peer, const base::address& own) no
     return same && own.port != 0 ? source : base::address{};
 }
 
+// Gives the socket its address and port, unless it has a port. Fails where the address is none of this host's.
+bool bind_to(int socket, const base::address& source, bool has_port) noexcept {
+    if (has_port) {
+        return true;
+    }
+    sockaddr_storage ss{};
+    socklen_t size = base::to_sockaddr(source, ss);
+    return ::syscall(SYS_bind, socket, &ss, size) == 0 && local_name(socket).port != 0;
+}
+
+// One in another network namespace: this one's kernel has a way to it, and would use that source.
+local_peer find_elsewhere(session& s, int socket, uint64_t netns, const base::address& peer) noexcept {
+    const uint64_t listener = s.find_listener_elsewhere(netns, peer);
+    if (listener == 0) {
+        return {};
+    }
+    const base::address own = local_name(socket);
+    const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
+    const base::address source = bound ? own : source_towards(peer);
+    if (source.family != socket_option(socket, SO_DOMAIN) || source.is_any() || source.is_loopback() ||
+        source.ip == peer.ip || !bind_to(socket, source, own.port != 0)) {
+        return {};
+    }
+    return {listener, peer, source};
+}
+
 }  // namespace
+
+base::address source_towards(const base::address& peer) noexcept {
+    base::unique_fd probe(sys::socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage ss{};
+    socklen_t size = base::to_sockaddr(peer, ss);
+    if (!probe || sys::connect(probe.get(), reinterpret_cast<sockaddr*>(&ss), size) != 0) {
+        return {};
+    }
+    base::address source = local_name(probe.get());
+    source.port = 0;
+    return source;
+}
 
 local_peer find_local_peer(session& s, int socket, base::address peer) noexcept {
     if (peer.scope_id != 0) {
@@ -35,24 +73,16 @@ local_peer find_local_peer(session& s, int socket, base::address peer) noexcept 
     if (peer.is_any()) {
         peer = base::loopback(peer.family, peer.port);  // what the kernel makes of it
     }
-    const uint64_t listener = s.find_listener(base::netns_cookie(socket), peer);
-    if (listener == 0) {
-        return {};
-    }
+    const uint64_t netns = base::netns_cookie(socket);
+    const uint64_t listener = s.find_listener(netns, peer);
     const base::address own = local_name(socket);
-    const base::address source = source_for(peer, own);
-    if (source.family == 0 || source.family != socket_option(socket, SO_DOMAIN)) {
-        return {};
+    const base::address source = listener != 0 ? source_for(peer, own) : base::address{};
+    if (source.family != 0 && source.family == socket_option(socket, SO_DOMAIN) &&
+        bind_to(socket, source, own.port != 0)) {
+        return {listener, peer, source};
     }
-    if (own.port == 0) {
-        sockaddr_storage ss{};
-        socklen_t size = base::to_sockaddr(source, ss);
-        // Fails where the address is none of this host's: then it is not this listener that is meant.
-        if (::syscall(SYS_bind, socket, &ss, size) != 0 || local_name(socket).port == 0) {
-            return {};
-        }
-    }
-    return {listener, peer, source};
+    // Not one of this host's addresses, or nobody listens here.
+    return find_elsewhere(s, socket, netns, peer);
 }
 
 }  // namespace vmsgr::client

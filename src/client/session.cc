@@ -245,22 +245,18 @@ bool session::has_room() const noexcept {
     return room(_segment->connections) && room(_registry->connections) && room(_registry->descriptors);
 }
 
-uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexcept {
-    locked l(_lock);
-    if (_control < 0 || netns == 0 || !has_room()) {
-        return 0;
-    }
-    const base::address to = peer.unmapped();
+template <typename Score>
+uint64_t session::best_listener(uint16_t port, Score&& score_of) const noexcept {
     uint64_t best = 0;
     int best_score = 0;
     uint32_t used = std::min(_registry->used.load(std::memory_order_acquire), shm::registry_slots);
     for (uint32_t i = 0; i < used; ++i) {
         const shm::listening_entry& e = _registry->entry[i];
         uint64_t key = e.key.load(std::memory_order_acquire);
-        if (key == 0 || e.netns != netns || e.address.port != to.port) {
+        if (key == 0 || e.address.port != port) {
             continue;
         }
-        int score = e.score_for(to);
+        int score = score_of(e);
         bool full = e.waiting.load(std::memory_order_relaxed) > e.backlog;
         std::atomic_thread_fence(std::memory_order_acquire);
         if (score > best_score && e.key.load(std::memory_order_relaxed) == key) {
@@ -269,6 +265,25 @@ uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexc
         }
     }
     return best;
+}
+
+uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexcept {
+    locked l(_lock);
+    if (_control < 0 || netns == 0 || !has_room()) {
+        return 0;
+    }
+    const base::address to = peer.unmapped();
+    return best_listener(to.port, [&](auto& e) { return e.netns == netns ? e.score_for(to) : 0; });
+}
+
+uint64_t session::find_listener_elsewhere(uint64_t netns, const base::address& peer) noexcept {
+    locked l(_lock);
+    const base::address to = peer.unmapped();
+    if (_control < 0 || netns == 0 || (_registry->flags & shm::registry_one_address_plan) == 0 || to.is_any() ||
+        to.is_loopback() || !has_room()) {
+        return 0;
+    }
+    return best_listener(to.port, [&](auto& e) { return e.netns != netns && e.address.unmapped() == to ? 1 : 0; });
 }
 
 uint64_t session::current() noexcept {

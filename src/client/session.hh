@@ -76,6 +76,9 @@ public:
     // The listener of this daemon to which the kernel would connect a socket of this network namespace
     // (SO_NETNS_COOKIE) for this peer; 0: none, or its queue is full.
     uint64_t find_listener(uint64_t netns, const base::address& peer) noexcept;
+    // The one that listens on exactly this address in another namespace, where the daemon says that an address means
+    // the same in all of them; 0: none. The caller has no such address itself, and has a way there.
+    uint64_t find_listener_elsewhere(uint64_t netns, const base::address& peer) noexcept;
 
     // Posts a job and sends its descriptors. False: no daemon, or its lists are full: fall back.
     // Nor where a limit of the daemon's is nearly used up: what it cannot take is not given to it. fds: as
@@ -104,6 +107,8 @@ public:
 private:
     bool attach() noexcept;
     bool has_room() const noexcept;
+    template <typename Score>
+    uint64_t best_listener(uint16_t port, Score&& score_of) const noexcept;
     bool failed(attach_failure::step at, int errnum) noexcept;
     void detach() noexcept;
     int request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;

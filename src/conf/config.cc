@@ -20,6 +20,7 @@ namespace vmsgr::conf {
 namespace {
 
 constexpr std::string_view poll_words[] = {"adaptive", "busy"};
+constexpr std::string_view namespace_words[] = {"separate", "shared"};
 constexpr std::string_view backend_words[] = {"epoll", "linux-aio"};
 constexpr std::string_view log_words[] = {"error", "warn", "info", "debug", "trace"};
 constexpr size_t ids_max = 256;
@@ -197,6 +198,7 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
                         }},
                        {"access", [&](const spot& s) { read_access(r, s, out.access); }},
                        {"limits", [&](const spot& s) { read_limits(r, s, out.limits); }},
+                       {"network_namespaces", word_into(r, out.networks, namespace_words)},
                        {"poll_mode", word_into(r, out.polling, poll_words)},
                        {"idle_poll_us", r.number_into(out.idle_poll_us, 0, 1'000'000)},
                        {"reactor_backend", word_into(r, out.backend, backend_words)},

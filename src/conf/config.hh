@@ -52,12 +52,16 @@ struct limits_config {
     uint32_t flush_ms = 5000;    // what is left in rings at a stop may take so long to leave
 };
 
+// Whether an address means the same host in all network namespaces whose programs attach.
+enum class namespaces : uint8_t { separate = 0, shared = 1 };
+
 struct daemon_config {
     std::string socket = proto::default_socket;  // absolute, fits a sockaddr_un
     unsigned shards = default_shards();
     uint64_t memory_bytes = memory_bytes_per_shard_default * shards;  // of all shards together; key `memory`
     access_config access;
     limits_config limits;
+    namespaces networks = namespaces::separate;  // key `network_namespaces`
     poll_mode polling = poll_mode::adaptive;      // key `poll_mode`
     unsigned idle_poll_us = 50;
     reactor_backend backend = reactor_backend::epoll;  // key `reactor_backend`

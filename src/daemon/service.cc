@@ -47,6 +47,7 @@ uint64_t node_of(const conf::daemon_config& c) {
 service::service(const conf::daemon_config& c, attach::control_socket& socket, uint64_t descriptors)
     : _config(c),
       _socket(socket),
+      _registry(c.networks == conf::namespaces::shared),
       _budget{net::usage(c.limits.sessions), net::usage(c.limits.connections), net::usage(c.limits.listeners),
               net::usage(descriptors)},
       _started_s(net::unix_time_s()) {

@@ -260,9 +260,12 @@ std::optional<base::address> listener::listening::source_of(const connect_reques
     }
     auto same_host = to;
     same_host.port = source.port;
-    bool reachable = base::netns_cookie(r.tcp.get()) == base::netns_cookie(_r.tcp.get()) && to.port == own.port &&
-                     source.port != 0 && (own == to || own.is_any()) &&
-                     (source == same_host || (source.is_loopback() && to.is_loopback()));
+    const bool here = base::netns_cookie(r.tcp.get()) == base::netns_cookie(_r.tcp.get());
+    // From another namespace: only between addresses that mean the same in both.
+    bool reachable = here ? to.port == own.port && source.port != 0 && (own == to || own.is_any()) &&
+                                (source == same_host || (source.is_loopback() && to.is_loopback()))
+                          : _owner._registry.one_address_plan() && own == to && from.port != 0 && !from.is_any() &&
+                                !from.is_loopback() && !own.is_any() && !own.is_loopback();
     return reachable ? std::optional(source) : std::nullopt;
 }
 

@@ -10,7 +10,7 @@
 
 namespace vmsgr::net {
 
-registry::registry() {
+registry::registry(bool one_address_plan) {
     auto made = shm::create_published("vmsgr-listeners", sizeof(shm::listening_registry));
     if (!made) {
         throw std::system_error(made.error().errnum, std::generic_category(), made.error().text);
@@ -21,6 +21,7 @@ registry::registry() {
     m.magic = shm::registry_magic;
     m.version = shm::layout_version;
     m.bytes = sizeof m;
+    m.flags = one_address_plan ? uint32_t(shm::registry_one_address_plan) : 0;
 }
 
 void registry::publish(uint64_t key, unsigned shard, int socket, uint32_t backlog, bool shown) {

@@ -26,8 +26,10 @@ class registry {
     std::vector<uint32_t> _free;
 
 public:
+    // one_address_plan: programs of different network namespaces may be connected, where an address names one of them.
     // Throws std::system_error when there is no memory.
-    registry();
+    explicit registry(bool one_address_plan = false);
+    bool one_address_plan() const noexcept { return (memory().flags & shm::registry_one_address_plan) != 0; }
     int fd() const noexcept { return _fd.get(); }
     // Where programs see how much is in use.
     shm::load& descriptors() const noexcept { return memory().descriptors; }

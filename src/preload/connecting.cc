@@ -95,19 +95,6 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     return true;
 }
 
-// The address of ours from which the kernel would reach a peer; none where it has no way.
-base::address source_towards(const base::address& peer) noexcept {
-    base::unique_fd probe(sys::socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_storage ss{};
-    socklen_t size = base::to_sockaddr(peer, ss);
-    if (!probe || sys::connect(probe.get(), reinterpret_cast<sockaddr*>(&ss), size) != 0) {
-        return {};
-    }
-    base::address source = client::local_name(probe.get());
-    source.port = 0;
-    return source;
-}
-
 // The daemon finds the way: the socket is bound, so that it has its address and port, and connects only if there is no
 // trunk. False: nothing has changed, but that the socket may be bound.
 bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
@@ -118,7 +105,7 @@ bool connect_by_trunk(int fd, const base::address& peer, const proto::route& rou
     }
     const base::address own = client::local_name(fd);
     const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
-    const base::address source = bound ? own : source_towards(peer);
+    const base::address source = bound ? own : client::source_towards(peer);
     if (source.family == 0 || source.is_any() || source.ip == peer.ip) {
         return false;  // no way at all, bound to no address of its own, or the peer is this host
     }

@@ -238,13 +238,17 @@ struct alignas(cache_line) listening_entry {
 };
 static_assert(sizeof(listening_entry) == cache_line);
 
+enum registry_flag : uint32_t {
+    registry_one_address_plan = 1,  // an address means the same in every attached network namespace
+};
+
 struct listening_registry {
     uint64_t magic;
     uint16_t version;
     uint16_t spare0;
     uint32_t bytes;
     std::atomic<uint32_t> used;  // entries from here on were never used
-    uint32_t spare1;
+    uint32_t flags;              // registry_flag; constant
     load descriptors;            // of the daemon
     load connections;            // of all sessions
     alignas(cache_line) listening_entry entry[registry_slots];

@@ -134,6 +134,40 @@ def test_own_addresses_of_the_host_are_local_and_others_are_not(daemon):
 
 
 @routed_only
+@pytest.mark.skipif(netns.why_not() is not None, reason=str(netns.why_not()))
+@pytest.mark.parametrize("plan", ["shared", "separate"])
+def test_other_namespaces_where_addresses_mean_the_same(plan):
+    """Hosts of one network that share the control socket: memory to memory, addresses as the network shows them."""
+    where = process.make_dir()
+    routes = [vmsgrd.route("v4", address="10.99.0.0/24"), vmsgrd.route("v6", address="fd99::/64")]
+    with netns.Network(["a", "b", "c"]) as net, vmsgrd.Vmsgrd(
+            where, routes=routes, config=f"network_namespaces: {plan}\n") as daemon:
+        server, client = Agent(daemon, inside=net["b"]), Agent(daemon, inside=net["a"])
+        try:
+            for family, mine, theirs in (("AF_INET", net["a"].address, net["b"].address),
+                                         ("AF_INET6", net["a"].address6, net["b"].address6)):
+                server(f"!l = socket.create_server(({theirs!r}, 7000), family=socket.{family})")
+                client(f"!c = socket.create_connection(({theirs!r}, 7000), 5)")
+                server("!s, a = l.accept()")
+                assert server("a[0]") == repr(mine)
+                assert client("c.getpeername()[:2]") == repr((theirs, 7000))
+                assert client("c.getsockname()[:2]") == server("a[:2]")
+                client("!c.sendall(b'there')")
+                server("!s.sendall(s.recv(100) + b' and back')")
+                assert client("c.recv(100)") == "b'there and back'"
+                assert paths(daemon) == {"local" if plan == "shared" else "direct"}
+                # The same port of another host: nobody listens there.
+                assert client(f"socket.create_connection(({net['c'].address!r}, 7000), 2)").startswith(
+                    "ConnectionRefusedError")
+                client("!c.close()")
+                server("!s.close(); l.close()")
+        finally:
+            server.kill()
+            client.kill()
+    process.remove_dir(where)
+
+
+@routed_only
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_route_turns_it_off(daemon, side):
     off = [vmsgrd.route("v4", address="127.0.0.0/8", local="no")]

@@ -37,6 +37,7 @@ limits:
   ring_bytes: 64K
   orphan_ms: 5
   flush_ms: 6
+network_namespaces: shared
 poll_mode: busy
 idle_poll_us: 7
 reactor_backend: linux-aio
@@ -70,6 +71,7 @@ TEST(config, every_key_is_read) {
     EXPECT_EQ(c->limits.ring_bytes, 65536u);
     EXPECT_EQ(c->limits.orphan_ms, 5u);
     EXPECT_EQ(c->limits.flush_ms, 6u);
+    EXPECT_EQ(c->networks, namespaces::shared);
     EXPECT_EQ(c->polling, poll_mode::busy);
     EXPECT_EQ(c->idle_poll_us, 7u);
     EXPECT_EQ(to_text(c->backend), "linux-aio");
