@@ -11,12 +11,10 @@
 //   tcp      messages/s          tcprtt   us, median
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,42 +23,12 @@
 #include <thread>
 #include <vector>
 
+#include "two_threads.hh"
 #include "vmsgr/vmsgr.h"
 
 namespace {
 
-constexpr unsigned rounds = 20;  // between two looks at the clock
 constexpr size_t read_bytes = 64 * 1024;
-
-double now_s() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
-}
-
-[[noreturn]] void die(const char* what) {
-    fprintf(stderr, "bench_channel: %s\n", what);
-    exit(1);
-}
-
-// As bench_ring: two that spin on one processor would measure the scheduler.
-void pin_to(int n) {
-    static const cpu_set_t allowed = [] {
-        cpu_set_t set;
-        sched_getaffinity(0, sizeof set, &set);
-        return set;
-    }();
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-        if (CPU_ISSET(cpu, &allowed) && n-- == 0) {
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            sched_setaffinity(0, sizeof one, &one);
-            return;
-        }
-    }
-    die("needs two processors");
-}
 
 struct settings {
     std::string what;

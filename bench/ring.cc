@@ -8,11 +8,9 @@
 //   rtt      64 bytes there and back, both sides spinning                    us, median
 //   memcpy   64 KiB pieces by one thread out of CAPACITY bytes               GB/s
 //   line     a number there and back in one cache line each                  us, median
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <string>
 #include <thread>
@@ -20,6 +18,7 @@
 
 #include "shm/ring.hh"
 #include "shm/segment.hh"
+#include "two_threads.hh"
 
 namespace {
 
@@ -27,37 +26,6 @@ namespace shm = vmsgr::shm;
 
 constexpr size_t message = 64;
 constexpr size_t piece_max = 64 * 1024;
-constexpr unsigned rounds = 20;  // between two looks at the clock
-
-double now_s() {
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
-}
-
-[[noreturn]] void die(const char* what) {
-    fprintf(stderr, "bench_ring: %s\n", what);
-    exit(1);
-}
-
-// The calling thread alone on the n-th of the processors we may use: two that spin on one would measure the scheduler.
-void pin_to(int n) {
-    static const cpu_set_t allowed = [] {
-        cpu_set_t set;
-        sched_getaffinity(0, sizeof set, &set);
-        return set;
-    }();
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-        if (CPU_ISSET(cpu, &allowed) && n-- == 0) {
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            sched_setaffinity(0, sizeof one, &one);
-            return;
-        }
-    }
-    die("needs two processors");
-}
 
 void copy_in(const shm::pieces& to, const char* from) {
     memcpy(to.iov[0].iov_base, from, to.iov[0].iov_len);
