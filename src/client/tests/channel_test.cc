@@ -1,6 +1,8 @@
 // Messages through one process's pair of channels: order, boundaries, wrapping, full rings, ends.
+#include <algorithm>
 #include <cstring>
 #include <random>
+#include <span>
 #include <thread>
 
 #include "client/tests/channel_pair.hh"
@@ -63,14 +65,14 @@ TEST(channel, writes_and_reads_in_place_across_the_rings_end) {
         std::byte* to = nullptr;
         ASSERT_EQ(p.a->reserve(wanted.size(), 0, to), 0) << i;
         ASSERT_EQ(reinterpret_cast<uintptr_t>(to) % 8, 0u);
-        memcpy(to, wanted.data(), wanted.size());
+        std::ranges::copy(wanted, to);  // the first has none
         ASSERT_EQ(p.a->commit(wanted.size(), false), 0);
         const std::byte* at = nullptr;
         size_t n = 0;
         ASSERT_EQ(p.b->peek(0, at, n), 0) << i;
         ASSERT_EQ(n, wanted.size());
         ASSERT_EQ(reinterpret_cast<uintptr_t>(at) % 8, 0u);
-        ASSERT_EQ(memcmp(at, wanted.data(), n), 0);
+        ASSERT_TRUE(std::ranges::equal(wanted, std::span(at, n)));
         const std::byte* again = nullptr;
         ASSERT_EQ(p.b->peek(0, again, n), 0);
         ASSERT_EQ(again, at);
@@ -272,7 +274,7 @@ void exchange(uint32_t ring_bytes, uint32_t spin_us, unsigned count, unsigned se
                 return;
             }
             auto wanted = bytes_of(size_of(i), i);
-            if (e != 0 || n != wanted.size() || memcmp(at, wanted.data(), n) != 0) {
+            if (e != 0 || !std::ranges::equal(wanted, std::span(at, n))) {
                 ++wrong;
                 return;
             }
