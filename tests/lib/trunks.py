@@ -17,10 +17,11 @@ def trunk_yaml(host, peers, *, tls=None, **keys):
 
 
 class Pair:
-    """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk."""
+    """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk. named=False: no peers are
+    configured."""
 
-    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, **keys):
-        self.net, self.dir = net, process.make_dir("vt-")
+    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, **keys):
+        self.net, self.dir, self.named = net, process.make_dir("vt-"), named
         keys.setdefault("keepalive_ms", 300)
         if not tls:
             keys.setdefault("accept_from", [f"{h.address}/32" for h in net.hosts.values()])
@@ -30,8 +31,8 @@ class Pair:
         for me, other in (("a", "b"), ("b", "a")):
             host, peer = net[me], net[other]
             connect = (via or {}).get(me, f"{peer.address}:{PORT}")
-            config = trunk_yaml(host, {other: (connect, [peer.address, f'"{peer.address6}"'])},
-                                tls=(tls or {}).get(me), **keys)
+            peers = {other: (connect, [peer.address, f'"{peer.address6}"'])} if named else {}
+            config = trunk_yaml(host, peers, tls=(tls or {}).get(me), **keys)
             n = shards[me] if isinstance(shards, dict) else shards
             self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
                                              config=config)
@@ -51,7 +52,8 @@ class Pair:
         try:
             for d in self.daemons.values():
                 d.start()
-            self.wait_up()
+            if self.named:
+                self.wait_up()
         except BaseException:
             self.close()
             raise
