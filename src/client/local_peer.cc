@@ -1,6 +1,7 @@
 #include "client/local_peer.hh"
 
 #include "base/netns.hh"
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 
@@ -44,7 +45,7 @@ local_peer find_elsewhere(session& s, int socket, uint64_t netns, const base::ad
     }
     const base::address own = local_name(socket);
     const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
-    const base::address source = bound ? own : source_towards(peer);
+    const base::address source = bound ? own : base::source_towards(peer);
     if (source.family != socket_option(socket, SO_DOMAIN) || source.is_any() || source.is_loopback() ||
         source.ip == peer.ip || !bind_to(socket, source, own.port != 0)) {
         return {};
@@ -53,18 +54,6 @@ local_peer find_elsewhere(session& s, int socket, uint64_t netns, const base::ad
 }
 
 }  // namespace
-
-base::address source_towards(const base::address& peer) noexcept {
-    base::unique_fd probe(sys::socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_storage ss{};
-    socklen_t size = base::to_sockaddr(peer, ss);
-    if (!probe || sys::connect(probe.get(), reinterpret_cast<sockaddr*>(&ss), size) != 0) {
-        return {};
-    }
-    base::address source = local_name(probe.get());
-    source.port = 0;
-    return source;
-}
 
 local_peer find_local_peer(session& s, int socket, base::address peer) noexcept {
     if (peer.scope_id != 0) {

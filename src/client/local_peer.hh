@@ -15,8 +15,6 @@ struct local_peer {
     base::address peer;     // as the kernel understands it
     base::address source;   // the socket's own address towards it
 };
-// The address of ours from which the kernel would reach a peer; none where it has no way. Port 0.
-base::address source_towards(const base::address& peer) noexcept;
 // `socket` is a TCP socket that is not connected; it gets a port unless it has one.
 local_peer find_local_peer(session& s, int socket, base::address peer) noexcept;
 

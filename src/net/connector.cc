@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/netns.hh"
+#include "base/source.hh"
 #include "net/kernel_socket.hh"
 #include "net/trunks.hh"
 
@@ -13,7 +15,10 @@ connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunk
 
 // Over a trunk, or else by TCP as if there were none. 0, or an errno with which it has failed.
 int connector::find_way(vm_conn::parts& p, bool may_probe) {
-    const base::address from = local_address(p.tcp.get());
+    base::address from = local_address(p.tcp.get());
+    if (from.port != 0 && from.is_any() && base::netns_cookie(p.tcp.get()) == _trunks.netns()) {
+        from.ip = base::source_towards(p.peer).ip;  // bound to a port alone: the kernel chooses when it connects
+    }
     auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped(), may_probe) : nullptr;
     if (session) {
         p.far = trunk_wire::open(session, p.conduit.capacity, from, p.peer);

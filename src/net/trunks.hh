@@ -82,6 +82,7 @@ public:
     // known for it, its host is asked for a daemon, for those who come later.
     session_ptr way_to(const base::address& destination, bool may_probe);
     std::vector<trunk_info> list() const;
+    uint64_t netns() const noexcept { return _netns; }  // the daemon's own
 
 private:
     void probe(const base::address& destination);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 #include "client/local_peer.hh"
@@ -104,10 +105,10 @@ bool connect_by_trunk(int fd, const base::address& peer, const proto::route& rou
         return false;
     }
     const base::address own = client::local_name(fd);
-    const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
-    const base::address source = bound ? own : client::source_towards(peer);
+    const bool bound = own.family != 0 && !own.is_any();  // or to a port alone
+    const base::address source = bound ? own : base::source_towards(peer);
     if (source.family == 0 || source.is_any() || source.ip == peer.ip) {
-        return false;  // no way at all, bound to no address of its own, or the peer is this host
+        return false;  // no way at all, or the peer is this host
     }
     if (own.port == 0) {
         sockaddr_storage ss{};
