@@ -82,6 +82,7 @@ TEST_F(engines, memory_is_shared_so_that_one_peer_that_is_away_holds_up_no_other
     }
     for (auto [x, y] : {std::pair(&away, &away_b), std::pair(&away2, &away2_b)}) {
         auto* s = x->open();
+        ASSERT_NE(s, nullptr);
         EXPECT_EQ(exchange(*x, *y), std::nullopt);
         EXPECT_GE(s->send(1 << 20), 8u << 10);
     }
