@@ -134,7 +134,9 @@ def test_the_python_decoder_reads_a_live_trunk(captured):
     assert sum(map(len, there.streams.values())) == counted["bytes_out"]
     assert sum(map(len, back.streams.values())) == counted["bytes_in"]
     assert there.streams[1][1:] == back.streams[1] and len(back.streams[1]) == 300_000   # the echo
-    assert kinds.count((session, True, w.DATA)) == counted["packets_out"]
+    # What was handed to the connection that was cut, and never left, left again.
+    left = kinds.count((session, True, w.DATA))
+    assert counted["packets_out"] - counted["replayed"] <= left <= counted["packets_out"]
     assert there.duplicates <= counted["replayed"]
     assert (2, w.REFUSE, 111) in back.events and any(k == w.RESET for _, k, _ in back.events)
 
