@@ -106,8 +106,11 @@ bool connect_by_trunk(int fd, const base::address& peer, const proto::route& rou
     const base::address own = client::local_name(fd);
     const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
     const base::address source = bound ? own : client::source_towards(peer);
-    if (source.family == 0 || source.is_any() || source.ip == peer.ip) {
-        return false;  // no way at all, bound to no address of its own, or the peer is this host
+    // Connecting to this host itself is no matter for a trunk. With loopback that is not known: who has a trunk for it
+    // means another daemon on this host.
+    const bool self = source.ip == peer.ip && !peer.is_loopback();
+    if (source.family == 0 || source.is_any() || self) {
+        return false;  // no way at all, or bound to no address of its own
     }
     if (own.port == 0) {
         sockaddr_storage ss{};
