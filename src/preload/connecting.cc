@@ -99,27 +99,8 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
 // trunk. False: nothing has changed, but that the socket may be bound.
 bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
     auto& rt = runtime();
-    const bool own_family = peer.family == client::socket_option(fd, SO_DOMAIN);
-    if (!rt.session.knows_trunks() || peer.scope_id != 0 || peer.is_any() || peer.port == 0 || !own_family) {
-        return false;
-    }
-    const base::address own = client::local_name(fd);
-    const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
-    const base::address source = bound ? own : client::source_towards(peer);
-    // Connecting to this host itself is no matter for a trunk. With loopback that is not known: who has a trunk for it
-    // means another daemon on this host.
-    const bool self = source.ip == peer.ip && !peer.is_loopback();
-    if (source.family == 0 || source.is_any() || self) {
-        return false;  // no way at all, or bound to no address of its own
-    }
-    if (own.port == 0) {
-        sockaddr_storage ss{};
-        socklen_t size = base::to_sockaddr(source, ss);
-        if (::syscall(SYS_bind, fd, &ss, size) != 0) {
-            return false;
-        }
-    }
-    return hand_over(fd, peer, route, client::phase::connecting, 0, true);
+    return client::bind_for_trunk(rt.session, fd, peer) &&
+           hand_over(fd, peer, route, client::phase::connecting, 0, true);
 }
 
 // The kernel's socket stands behind the number again.
