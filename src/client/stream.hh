@@ -70,7 +70,7 @@ struct end_page {
     uint64_t listener;                 // local, end 0: to whom it goes. End 1: not 0 where this process alone accepts
     uint64_t session;                  // local, end 0: which of this process's sessions posted it
     spin_history spins;
-    option_list options;               // local: what the program has set
+    option_list options;               // local: what the program has set; over a trunk: what its socket lacks
 };
 
 class stream {

@@ -76,6 +76,10 @@ void trunk_relay::pump() noexcept {
         if (!_over && _in.told && _out.told) {
             end(false);
         }
+        // After its end of file nobody reads the socket any more: a reset behind it is seen here alone.
+        if (!_over && _out.ended && _near->take_error() != 0) {
+            end(true);
+        }
     }
     _pumping = false;
 }

@@ -134,13 +134,8 @@ base::unique_fd sent_back(int fd) noexcept {
     return {};
 }
 
-// connect() on a number that is a conduit already. `again`: it is the kernel's socket now, for another attempt.
-int connect_stream(int fd, object* o, bool& again) noexcept {
-    int r = o->stream.connect_again(fd, again);
-    if (!again) {
-        return r;
-    }
-    // The failure was told before: Linux lets a socket try anew.
+// A failed connect has been told: the number is the kernel's socket again, for another attempt.
+bool become_socket(int fd, object* o) noexcept {
     base::unique_fd socket = sent_back(fd);
     if (socket) {
         // The daemon took the error; the kernel still has to be told that the attempt is over.
@@ -150,8 +145,28 @@ int connect_stream(int fd, object* o, bool& again) noexcept {
     } else {
         socket.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     }
-    again = socket && give_back(fd, std::move(socket));
-    return again ? 0 : -1;
+    return socket && give_back(fd, std::move(socket));
+}
+
+// connect() on a number that is a conduit already. `again`: it is the kernel's socket now, for another attempt.
+int connect_stream(int fd, object* o, bool& again) noexcept {
+    int r = o->stream.connect_again(fd, again);
+    if (again) {
+        again = become_socket(fd, o);
+        r = again ? 0 : -1;
+    }
+    return r;
+}
+
+// A blocking connect() that the daemon carries out.
+int wait_connected(int fd, object* o) noexcept {
+    int r = o->stream.connect_and_wait(fd);
+    const int err = errno;
+    if (r != 0 && err != EINTR && err != EINPROGRESS) {
+        become_socket(fd, o);
+    }
+    errno = err;
+    return r;
 }
 
 }  // namespace
@@ -221,7 +236,7 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
         use o(fd, kind::stream);
         bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
         if (o && waits) {
-            return o->stream.connect_and_wait(fd);
+            return wait_connected(fd, o.get());
         }
         errno = EINPROGRESS;
         return -1;
