@@ -71,7 +71,7 @@ struct end_page {
     uint64_t session;                  // local, end 0: which of this process's sessions posted it
     spin_history spins;
     spin_history gathers;
-    option_list options;               // local: what the program has set
+    option_list options;               // local: what the program has set; over a trunk: what its socket lacks
 };
 
 class stream {

@@ -100,16 +100,19 @@ seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address
     if (found.v6) {
         w->show_mapped();
     }
-    auto* wire = w.get();
+    auto wire = w->weak_from_this();
     auto d = _carriers.local().accept(std::move(options), std::move(*place.place), std::move(place.route),
                                       std::move(w));
     if (!d) {
         co_return;
     }
-    wire->accept();
     co_await _listeners.invoke_on(found.shard, [key = found.key, d = std::move(*d)](listener& l) mutable {
         l.deliver(key, std::move(d));
     });
+    // Only now, so that who connects twice is accepted in that order, whatever lanes the two came by.
+    if (wire) {
+        wire->accept();
+    }
 }
 
 }  // namespace vmsgr::net

@@ -264,7 +264,7 @@ bool engine::pay(uint64_t id, channel& c) noexcept {
                  {owes_fin, frame_kind::fin},
                  {owes_reset, frame_kind::reset}};
     if ((c.owes & owes_reset) != 0) {
-        c.owes = owes_reset;
+        c.owes &= uint8_t(~owes_credit);  // an accept and an end of file that came before the reset are seen before it
     }
     for (auto [what, kind] : order) {
         if ((c.owes & what) == 0) {

@@ -4,9 +4,9 @@ from . import process, vmsgrd
 PORT = 6790
 
 
-def trunk_yaml(host, peers, *, tls=None, **keys):
-    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}."""
-    lines = ["trunk:", f"  name: {host.name}", f'  listen: "{host.address}:{PORT}"']
+def trunk_yaml(name, listen, peers, *, tls=None, **keys):
+    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}; listen: or None."""
+    lines = ["trunk:", f"  name: {name}"] + ([f'  listen: "{listen}"'] if listen else [])
     lines += [f"  {key}: {value}" for key, value in keys.items()]
     if tls:
         lines += ["  tls:"] + [f"    {key}: {value}" for key, value in tls.items()]
@@ -14,6 +14,16 @@ def trunk_yaml(host, peers, *, tls=None, **keys):
     for name, (connect, addresses) in peers.items():
         lines += [f"  - name: {name}", f'    connect: "{connect}"', f"    addresses: [{', '.join(addresses)}]"]
     return "\n".join(lines) + "\n"
+
+
+def sessions(daemon, *, outgoing=True, state="up"):
+    return [t for t in daemon.status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
+
+
+def wait_up(daemon, peers=1, timeout_s=10):
+    """Until the daemon has a session with each of its peers, on each shard."""
+    process.wait_until(lambda: len(sessions(daemon)) == peers * daemon.status()["daemon"]["shards"], timeout_s,
+                       f"trunks of {daemon.name} up")
 
 
 class Pair:
@@ -32,7 +42,7 @@ class Pair:
             host, peer = net[me], net[other]
             connect = (via or {}).get(me, f"{peer.address}:{PORT}")
             peers = {other: (connect, [peer.address, f'"{peer.address6}"'])} if named else {}
-            config = trunk_yaml(host, peers, tls=(tls or {}).get(me), **keys)
+            config = trunk_yaml(me, f"{host.address}:{PORT}", peers, tls=(tls or {}).get(me), **keys)
             n = shards[me] if isinstance(shards, dict) else shards
             self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
                                              config=config)
@@ -40,13 +50,12 @@ class Pair:
     def __getitem__(self, name):
         return self.daemons[name]
 
-    def sessions(self, name, *, outgoing=True, state="up"):
-        return [t for t in self[name].status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
+    def sessions(self, name, **keys):
+        return sessions(self[name], **keys)
 
     def wait_up(self, timeout_s=10):
-        for name, d in self.daemons.items():
-            process.wait_until(lambda n=name, d=d: len(self.sessions(n)) == d.status()["daemon"]["shards"], timeout_s,
-                               f"trunks of {name} up")
+        for d in self.daemons.values():
+            wait_up(d, timeout_s=timeout_s)
 
     def __enter__(self):
         try:
