@@ -18,7 +18,7 @@ struct local_peer {
 // The address that a socket has towards a peer on another host: its own, or else the one from which the kernel would
 // reach that peer, to which it is bound here, with a port. None: no way, another family, or the peer is this host.
 base::address bind_towards(int socket, const base::address& peer) noexcept;
-// A connect of this socket can be left to the daemon (job::by_trunk): it is bound for it. False: the kernel is to connect.
+// A connect of this socket can be left to the daemon (job::by_trunk): it is bound for it. False: the kernel's to make.
 bool bind_for_trunk(const session& s, int socket, const base::address& peer) noexcept;
 // `socket` is a TCP socket that is not connected; it gets a port unless it has one.
 local_peer find_local_peer(session& s, int socket, base::address peer) noexcept;
