@@ -1,11 +1,13 @@
 """Message channels of libvmsgr over trunks: nothing that programs see is different, whatever happens to the link."""
+import contextlib
 import json
 import os
 import time
 
 import pytest
 
-from lib import channel_load, process
+from lib import channel_load, process, vmsgrd
+from test_cuts import kill_sockets, replayed
 from test_streams import opened
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -111,3 +113,55 @@ def test_a_killed_program_is_seen_at_the_other_end(pair, server):
     load.kill()
     process.wait_until(lambda: all(t["channels"] == 0 for n in "ab" for t in pair[n].status()["trunks"]), 10,
                        "no channel left")
+
+
+# --- the commands, as a person uses them ---------------------------------------------------------------------------
+
+
+def vmsgr(pair, name, *words):
+    done = process.run([vmsgrd.VMSGR, *words, "--socket", pair[name].socket], netns=pair.net[name], timeout_s=60)
+    return done.stdout, done.stderr
+
+
+@contextlib.contextmanager
+def waiting(pair, name, *words, port, **how):
+    """A command that listens on a port."""
+    with process.Process([vmsgrd.VMSGR, *words, "--socket", pair[name].socket], netns=pair.net[name], stdout=-1,
+                         name=words[0], **how) as p:
+        process.wait_until(lambda: any(item["address"].endswith(f":{port}") for item in pair[name].status()["listeners"]),
+                           5, f"port {port}")
+        yield p
+
+
+def test_ping_and_perf(pair):
+    before, at = opened(pair), f"{pair.net['b'].address}:7311"
+    with waiting(pair, "b", "perf", "--serve", at, port=7311):
+        out, err = vmsgr(pair, "a", "ping", at, "--count", "3", "--interval-ms", "1")
+        assert out.splitlines()[0].startswith(f"64 bytes from {at} (by vmsgrd): seq=1 time=") and not err, out
+        assert out.splitlines()[3].startswith("3 there and back: min "), out
+        out, err = vmsgr(pair, "a", "perf", at, "--sizes", "64,65536", "--seconds", "0.2", "--json")
+        doc = json.loads(out)
+        assert not err and (doc["local"], [r["bytes"] for r in doc["results"]]) == (False, [64, 65536])
+        assert all(r["messages_per_s"] > 100 and r["round_trip_us"]["count"] > 10 for r in doc["results"]), doc
+    assert opened(pair) == before + 2
+
+
+def test_a_file_is_sent_while_the_link_is_cut(pair, directory):
+    before, at = opened(pair), f"{pair.net['b'].address}:7312"
+    data = os.urandom(4_000_000)
+    with open(f"{directory}/in", "wb") as f:
+        f.write(data * 50)
+    with waiting(pair, "b", "recv", at, f"{directory}/out", "--json", port=7312) as receiver, \
+            process.Process([vmsgrd.VMSGR, "send", at, f"{directory}/in", "--socket", pair["a"].socket],
+                            netns=pair.net["a"], name="send") as sender:
+        process.wait_until(lambda: os.path.exists(f"{directory}/out.part") and
+                           os.path.getsize(f"{directory}/out.part") > 1 << 20, 5, "data", every_s=0.001)
+        before_cut = replayed(pair)
+        kill_sockets(pair)
+        assert sender.alive()   # it was cut in the middle
+        assert sender.wait(30) == 0 and receiver.wait(30) == 0
+        assert json.loads(receiver.stdout.read())["bytes"] == len(data) * 50
+        assert replayed(pair) > before_cut
+    with open(f"{directory}/out", "rb") as f:
+        assert all(f.read(len(data)) == data for _ in range(50)) and not f.read()
+    assert opened(pair) == before + 1
