@@ -3,6 +3,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 
 import pytest
 from lib import process, vmsgrd
-from lib.channels import Pair, Session, raises, wait_for_listener
+from lib.channels import DATA, Pair, Session, frame, hello, raises, wait_for_listener
 from lib.process import ROOT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -86,6 +87,16 @@ def test_a_killed_daemon(here, daemon):
         for c in (accepted, *carried):
             c.close()
     assert mine.stop() == 0
+
+
+def test_a_hello_may_take_as_long_as_a_cut_of_the_network(daemon):
+    with Session(daemon.socket) as s, s.listen() as listener:
+        wait_for_listener(daemon, listener.port)
+        with socket.create_connection(("127.0.0.1", listener.port)) as peer:
+            raises(errno.ETIMEDOUT, listener.accept, 4000)
+            peer.sendall(hello() + frame(DATA, b"at last"))
+            with listener.accept() as c:
+                assert c.recv() == b"at last"
 
 
 def test_a_session_is_closed_before_what_it_opened(daemon):
