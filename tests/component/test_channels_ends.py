@@ -48,7 +48,7 @@ def test_a_killed_sender_and_a_killed_receiver(way, daemon, other_daemon):
             began = time.monotonic()
             with pytest.raises(OSError) as e:
                 while True:
-                    assert len(c.recv()) == 1000   # whole messages to the last
+                    assert len(c.recv(1000)) == 1000   # whole messages to the last
             assert e.value.errno == errno.ECONNRESET and time.monotonic() - began < 3
             assert "without closing" in c.why()[1] or "broke off" in c.why()[1]
         p = child(daemon, listener.port, "import time; time.sleep(60)")
