@@ -23,7 +23,8 @@ base::error unfit(const open_options& o, uint64_t ring_bytes) {
     return {};
 }
 
-base::result<std::unique_ptr<channel>> make_channel(new_end end, const channel_settings& settings) {
+base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shared_ptr<session>& s,
+                                                    const channel_settings& settings) {
     auto memory = shm::open_conduit(end.memory.get(), shm::ring_bytes_max);
     if (!memory) {
         return std::unexpected(memory.error());
@@ -36,7 +37,7 @@ base::result<std::unique_ptr<channel>> make_channel(new_end end, const channel_s
         memory->header().end[end.which].flags.fetch_or(shm::end_accepted, std::memory_order_release);
     }
     channel_parts parts{std::move(*memory), std::move(*rings), std::move(end.bell), end.which,
-                        end.local,          end.self,          end.peer};
+                        end.local,          end.self,          end.peer,            s};
     return std::make_unique<channel>(std::move(parts), settings);
 }
 
@@ -133,17 +134,17 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
 
 }  // namespace
 
-base::result<std::unique_ptr<channel>> connect_channel(session& s, const std::string& daemon, const base::address& to,
-                                                       const open_options& o) {
-    if (auto bad = unfit(o, s.ring_bytes()); bad.errnum != 0) {
+base::result<std::unique_ptr<channel>> connect_channel(const std::shared_ptr<session>& s, const std::string& daemon,
+                                                       const base::address& to, const open_options& o) {
+    if (auto bad = unfit(o, s->ring_bytes()); bad.errnum != 0) {
         return std::unexpected(bad);
     }
     const time_limit limit(o.timeout_ms);
-    auto end = join(s, daemon, to, o, limit);
+    auto end = join(*s, daemon, to, o, limit);
     if (!end) {
         return std::unexpected(end.error());
     }
-    auto c = make_channel(std::move(*end), o.settings);
+    auto c = make_channel(std::move(*end), s, o.settings);
     if (!c) {
         return c;
     }

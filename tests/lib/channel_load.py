@@ -20,16 +20,17 @@ if __name__ == "__main__":
 from lib import process
 from lib.channels import Session
 
-SIZES = (0, 1, 8, 64, 1000, 4096, 16000, 65536, 300_000)
+SIZES = (0, 1, 12, 64, 1000, 4096, 16000, 65536, 300_000)
 MAX_MESSAGE = 524_272
 LONG_MS = 120_000   # beyond every cut of a test; who waits longer has lost something
 ENODATA = 61
+NUMBERED = b"load"   # begins a message that says which one of its channel it is, for the other side to check
 
 
 def serve(pair, name, port, address=None):
     """Answers each message with the same; a process.Process."""
     p = process.Process(_argv("serve", pair[name].socket, address or pair.net[name].address, port),
-                        name=f"channel server on {name}", netns=pair.net[name], stdout=-1)
+                        name=f"channel server on {name}", netns=pair.net[name], stdout=-1, log=_log(pair))
     assert p.stdout.readline() == b"ready\n"
     process.wait_until(lambda: any(item["address"].endswith(f":{port}") for item in pair[name].status()["listeners"]), 5,
                        f"channel listener {port}")
@@ -39,7 +40,7 @@ def serve(pair, name, port, address=None):
 def start(pair, name, host, port, *, channels=4, seconds=6.0, pause_ms=2):
     """`channels` channels of one program; it ends after `seconds`."""
     return process.Process(_argv("load", pair[name].socket, host, port, channels, seconds, pause_ms),
-                           name=f"channel load on {name}", netns=pair.net[name], stdout=-1)
+                           name=f"channel load on {name}", netns=pair.net[name], stdout=-1, log=_log(pair))
 
 
 def results(load, timeout_s=90):
@@ -51,8 +52,13 @@ def results(load, timeout_s=90):
 def all_whole(load, timeout_s=90, at_least=100):
     out = results(load, timeout_s)
     for r in out:
-        assert r["error"] is None and r["same"] and r["sent"] == r["back"] >= at_least, r
+        whole = r["error"] is None and r["same"] and r["sent"] == r["back"] >= at_least
+        assert whole, f"{out}\n{process.tail(load.log)}"
     return out
+
+
+def _log(pair):
+    return os.path.join(pair.dir, "channel_load.log")
 
 
 def _argv(*words):
@@ -67,8 +73,8 @@ def _echo(channel):
     try:
         while True:
             message = channel.recv(MAX_MESSAGE, timeout_ms=-1)
-            if len(message) >= 8:
-                number, = struct.unpack_from("<Q", message)
+            if message.startswith(NUMBERED):
+                number, = struct.unpack_from("<Q", message, len(NUMBERED))
                 assert number == expected, f"message {number} instead of {expected}"
             expected += 1
             channel.send(message, timeout_ms=-1)
@@ -89,7 +95,7 @@ def _serve(socket, host, port):
 
 class _One:
     def __init__(self, session, host, port, seconds, pause_ms, seed):
-        self.channel = session.connect(port, host, max_message_bytes=MAX_MESSAGE)
+        self.channel = session.connect(port, host, max_message_bytes=MAX_MESSAGE, timeout_ms=LONG_MS)
         self.end, self.pause, self.random = time.monotonic() + seconds, pause_ms / 1000, random.Random(seed)
         self.sent = self.back = 0
         self.hashes = {"sent": hashlib.sha256(), "back": hashlib.sha256()}
@@ -113,7 +119,7 @@ class _One:
         while time.monotonic() < self.end and not self.error:
             size = self.random.choice(SIZES)
             body = self.random.randbytes(size)
-            message = struct.pack("<Q", self.sent) + body[8:] if size >= 8 else body
+            message = NUMBERED + struct.pack("<Q", self.sent) + body[12:] if size >= 12 else body
             self.note("sent", message)
             self.channel.send(message, timeout_ms=LONG_MS)
             self.sent += 1

@@ -1,5 +1,10 @@
-"""Two vmsgrd with trunks between them, in the namespaces of a netns.Network."""
-from . import process, vmsgrd
+"""Two vmsgrd with trunks between them, in the namespaces of a netns.Network; and what harms the link between."""
+import ast
+import os
+import random
+import signal
+
+from . import process, trunk_relay, vmsgrd
 
 PORT = 6790
 
@@ -18,6 +23,30 @@ def trunk_yaml(name, listen, peers, *, tls=None, **keys):
 
 def sessions(daemon, *, outgoing=True, state="up"):
     return [t for t in daemon.status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
+
+
+class HarmfulRelay:
+    """A relay (trunk_relay.py) on `host` before `target`; `at` is where to connect instead."""
+
+    def __init__(self, host, target, faults):
+        seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
+        print(f"VMSGR_SEED={seed}")
+        self.at = f"{host.address}:6791"
+        words = [f"{k}={v}" for k, v in faults.items()]
+        self.process = process.Process(["/usr/bin/python3", trunk_relay.__file__, self.at, target, str(seed), *words],
+                                       name="relay", netns=host, stdout=-1)
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def end_faults(self):
+        """What it has done: a count of each fault, and of connections."""
+        self.process.signal(signal.SIGUSR1)
+        return ast.literal_eval(self.process.stdout.readline().decode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
 
 
 def wait_up(daemon, peers=1, timeout_s=10):
