@@ -10,7 +10,7 @@ BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench
 RATIOS, SIZES = "benchmarks-ratios.png", "benchmarks-sizes.png"
 
 
-ORDER = ("channel", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle",
+ORDER = ("channel", "trunk", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle",
          "ring")
 
 
