@@ -4,6 +4,7 @@ A pair of daemons for each packet size, all in one namespace; each host of a pai
 client belongs to one daemon, the server to the other, as on two machines.
 """
 import subprocess
+from statistics import median
 
 from record import CPU, Metric, cpu_metric
 from world import NET, NO_SPIN, TCP, VMSGR, Cost, World, process, trunks, vmsgrd, with_spin
@@ -13,7 +14,7 @@ MESSAGES = {64: 25, 4096: 1.0, 65536: 0.8}   # by bytes a write: how many times 
 PACKETS = {f"{n >> 10}K packets": n for n in (4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10)}
 ROUND_TRIP = 1.6
 SHARE_BESIDE_SLEEPER = 0.95
-ALONE, BESIDE = "alone", "beside a sleeper"
+PAIRS = 5
 
 
 class Host:
@@ -154,13 +155,14 @@ def _round_trips(settings, recorder, world):
 
 
 def _beside_sleeper(settings, recorder, world):
-    """A stream, and the same one while another channel of its trunk is full because its reader sleeps."""
+    """A stream, and the same one while another channel of its trunk is full because its reader sleeps; in pairs, as the
+    speed of a machine changes from one second to the next."""
     (server, where), (_, sleeper_at) = world.serve_far(VMSGR), world.serve_far(VMSGR)
 
-    def measure():
+    def stream():
         out, _ = world.measure(VMSGR, [server], lambda: world.run_net(
-            VMSGR, "stream", where, "--size", "4096", "--seconds", str(settings.seconds)))
-        return {"throughput": out["gigabytes_per_s"]}
+            VMSGR, "stream", where, "--size", "4096", "--seconds", str(settings.seconds / PAIRS)))
+        return out["gigabytes_per_s"]
 
     def beside():
         argv = [*world.prefix(VMSGR), NET, "stall", sleeper_at, "--size", "4096"]
@@ -168,7 +170,14 @@ def _beside_sleeper(settings, recorder, world):
                              log=f"{world.dir}/stall.log") as sleeper:
             if not sleeper.stdout.readline():
                 raise process.Failed(f"the program that sleeps ended\n{process.tail(sleeper.log)}")
-            return measure()
+            return stream()
 
-    recorder.alternate("trunk 4096 B writes, a reader sleeps", {ALONE: measure, BESIDE: beside}, {
-        "throughput": Metric("GB/s", targets={BESIDE: SHARE_BESIDE_SLEEPER})}, warm_up=False)
+    def measure():
+        pairs = [(stream(), beside()) for _ in range(PAIRS)]
+        return {"alone": median(a for a, _ in pairs), "beside": median(b for _, b in pairs),
+                "beside / alone": median(b / a for a, b in pairs)}
+
+    recorder.alternate("trunk, a reader sleeps", {VMSGR: measure}, {
+        "alone": Metric("GB/s"), "beside": Metric("GB/s"),
+        "beside / alone": Metric("x", absolute=True, targets={VMSGR: SHARE_BESIDE_SLEEPER})}, warm_up=False,
+        paths=world.path_of)

@@ -82,7 +82,6 @@ void trunk_relay::pump() noexcept {
 
 bool trunk_relay::take(std::span<const std::byte> bytes) noexcept {
     _in.bytes.insert(_in.bytes.end(), bytes.begin(), bytes.end());  // within the window, which is reserved
-    pump();
     return true;
 }
 

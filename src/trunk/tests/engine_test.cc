@@ -183,6 +183,26 @@ TEST_F(engines, the_replay_limit_holds_senders_back_until_the_peer_acknowledges)
     EXPECT_EQ(s->writable, 1u);
 }
 
+// An acknowledgement costs a packet of its own: few, but before the peer can keep no more.
+TEST(acknowledgements, come_after_so_many_packets_as_their_size_allows) {
+    for (auto [bytes, wanted] : {std::pair(512, 32), {4 << 10, 32}, {8 << 10, 32}, {16 << 10, 16}, {64 << 10, 16}}) {
+        const size_t size = size_t(bytes);
+        test_end a({.which = side::initiator, .packet_bytes = size}), b({.which = side::acceptor, .packet_bytes = size});
+        a.first_credit = b.first_credit = 64 * size;
+        connect(a, b);
+        auto* s = a.open();
+        ASSERT_EQ(exchange(a, b), std::nullopt);
+        bool bye = false;
+        int came = 0;
+        for (packet_ptr ack; !ack && came < 100; ack = b.e.next_packet(1000)) {
+            ASSERT_NE(s->send(1), 0u);
+            ASSERT_EQ(b.e.receive(a.e.next_packet(1000)->bytes(), 1000, bye), std::nullopt);
+            ++came;
+        }
+        EXPECT_EQ(came, wanted) << bytes;
+    }
+}
+
 TEST_F(engines, packets_of_all_sessions_share_a_limit) {
     auto* s = a.open();
     EXPECT_EQ(exchange(a, b), std::nullopt);
