@@ -187,7 +187,8 @@ TEST_F(engines, the_replay_limit_holds_senders_back_until_the_peer_acknowledges)
 TEST(acknowledgements, come_after_so_many_packets_as_their_size_allows) {
     for (auto [bytes, wanted] : {std::pair(512, 32), {4 << 10, 32}, {8 << 10, 32}, {16 << 10, 16}, {64 << 10, 16}}) {
         const size_t size = size_t(bytes);
-        test_end a({.which = side::initiator, .packet_bytes = size}), b({.which = side::acceptor, .packet_bytes = size});
+        test_end a({.which = side::initiator, .packet_bytes = size});
+        test_end b({.which = side::acceptor, .packet_bytes = size});
         a.first_credit = b.first_credit = 64 * size;
         connect(a, b);
         auto* s = a.open();
