@@ -369,6 +369,10 @@ void engine::fin(uint64_t id) noexcept {
 void engine::close(uint64_t id) noexcept {
     if (channel* c = find(id)) {
         c->sink = nullptr;
+        // A peer without credit would wait for ever: what it may still send is answered by a reset.
+        if (!c->fin_received && c->granted == c->received) {
+            grant(id, c->granted + 1);
+        }
         if (!c->fin_sent) {
             owe(id, *c, owes_fin);
         }

@@ -71,6 +71,20 @@ TEST_F(engines, credit_stops_a_sender_and_a_grant_wakes_it) {
     EXPECT_EQ(s->send(1000), 500u);
 }
 
+TEST_F(engines, a_sender_without_credit_learns_that_the_other_end_has_closed) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).send(20000), 10000u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->received, 10000u);
+    a.e.close(s->id);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).writable, 1u);
+    EXPECT_EQ(other(s).send(10000), 1u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).reset, ECONNRESET);
+}
+
 TEST_F(engines, one_channel_without_credit_does_not_stop_another) {
     auto *s1 = a.open(), *s2 = a.open();
     EXPECT_EQ(exchange(a, b), std::nullopt);
