@@ -169,4 +169,20 @@ int idle(const endpoint& to, const options& o) {
     return 0;
 }
 
+// Asks for a stream and reads no more of it than its first bytes, until told to end by a line on stdin.
+int stall(const endpoint& to, const options& o) {
+    int fd = connect_to(to);
+    send_request(fd, wish::stream, o.size);
+    char first[request_bytes];
+    if (!read_all(fd, first, sizeof first)) {
+        die_text("the server hung up");
+    }
+    usleep(200'000);  // the rings between both fill
+    puts("{\"stalled\": true}");
+    fflush(stdout);
+    getchar();
+    close(fd);
+    return 0;
+}
+
 }  // namespace bench

@@ -8,7 +8,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
 
-from lib import netns, process, vmsgrd  # noqa: E402
+from lib import netns, process, trunks, vmsgrd  # noqa: E402
 
 NET = os.path.join(vmsgrd.BIN, "bench_net")
 RING = os.path.join(vmsgrd.BIN, "bench_ring")
@@ -70,14 +70,14 @@ def raise_nofile():
 class Cost:
     """CPU seconds of one measurement: of the servers, of vmsgrd, and of the clients that ended meanwhile."""
 
-    def __init__(self, servers, daemon_pid):
-        self._servers, self._daemon_pid = servers, daemon_pid
+    def __init__(self, servers, daemon_pids):
+        self._servers, self._daemon_pids = servers, daemon_pids
         self._before = self._look()
         self.servers_s = self.daemon_s = self.clients_s = 0.0
 
     def _look(self):
         return (sum(session_cpu_s(s) for s in self._servers),
-                process.cpu_s(self._daemon_pid) if self._daemon_pid else 0.0, children_cpu_s())
+                sum(process.cpu_s(pid) for pid in self._daemon_pids), children_cpu_s())
 
     def end(self):
         now = self._look()
@@ -141,13 +141,13 @@ class World:
             server.wait_ready(lambda: os.path.exists(path), 30, f"listening on {path}")
         return server
 
-    def serve_net(self, variant, mode):
+    def serve_net(self, variant, mode, address="127.0.0.1"):
         """bench_net as a server; (the server, its endpoint)."""
         port = self.port()
         if variant == UNIX:
             path = os.path.join(self.dir, f"u{port}")
             return self.serve(variant, [NET, mode, f"unix:{path}"], path=path), f"unix:{path}"
-        where = f"tcp:127.0.0.1:{port}"
+        where = f"tcp:{address}:{port}"
         own = ["--congestion", "reno"] if variant == RENO else []
         return self.serve(variant, [NET, mode, where, *own], port=port), where
 
@@ -165,12 +165,12 @@ class World:
     def measure(self, variant, servers, call):
         """What call() returns, and its Cost. A routed variant that vmsgrd did not carry is a failure, not a number."""
         if variant in (TCP, UNIX, RENO, TCP_ONE) or self.settings.plain:
-            cost = Cost(servers, None)
+            cost = Cost(servers, [])
             result = call()
             cost.end()
             return result, cost
         before = self.daemon.status()["totals"]
-        cost = Cost(servers, self.daemon.pid)
+        cost = Cost(servers, [self.daemon.pid])
         result = call()
         cost.end()
         carried = {}

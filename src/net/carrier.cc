@@ -9,6 +9,7 @@
 #include "net/kernel_socket.hh"
 #include "net/log.hh"
 #include "proto/control.hh"
+#include "ssx/idle_yield.hh"
 
 namespace vmsgr::net {
 
@@ -16,6 +17,7 @@ seastar::future<> carrier::start() {
     _alarm.start();
     _events.start();
     _rings.start(_settings.poll_window);
+    ssx::yield_when_idle();
     return seastar::make_ready_future<>();
 }
 

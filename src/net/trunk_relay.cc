@@ -91,7 +91,6 @@ void trunk_relay::pump() noexcept {
 
 bool trunk_relay::take(std::span<const std::byte> bytes) noexcept {
     keep(_in, bytes);  // within the window
-    pump();
     return true;
 }
 

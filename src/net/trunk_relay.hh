@@ -17,12 +17,14 @@ class trunk_relay {
         explicit near_end(trunk_relay& x) noexcept : r(x) {}
         void on_events(uint32_t) noexcept override { r.pump(); }
         bool on_bytes(std::span<const std::byte>) noexcept override { return false; }
+        void on_bytes_end() noexcept override {}
     };
     struct far_end final : wire_user {
         trunk_relay& r;
         explicit far_end(trunk_relay& x) noexcept : r(x) {}
         void on_events(uint32_t) noexcept override { r.pump(); }
         bool on_bytes(std::span<const std::byte> bytes) noexcept override { return r.take(bytes); }
+        void on_bytes_end() noexcept override { r.pump(); }
     };
     // Bytes on their way in one direction: those from `sent` on are still to be sent.
     struct queue {

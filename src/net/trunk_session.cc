@@ -9,6 +9,7 @@
 #include <seastar/net/packet.hh>
 
 #include "net/log.hh"
+#include "net/trunk_wire.hh"
 
 namespace vmsgr::net {
 
@@ -177,7 +178,9 @@ seastar::future<> trunk_session::read_loop(trunk_link& link) {
             }
             break;
         }
-        if (_broken || !feed(std::as_bytes(std::span(buf.get(), buf.size())))) {
+        const bool fine = !_broken && feed(std::as_bytes(std::span(buf.get(), buf.size())));
+        end_of_data();
+        if (!fine) {
             break;
         }
     }
@@ -210,6 +213,24 @@ bool trunk_session::feed(std::span<const std::byte> bytes) {
         memcpy(_part.data(), bytes.data(), bytes.size());
     }
     return true;
+}
+
+void trunk_session::end_of_data() noexcept {
+    while (trunk_wire* w = _brought) {
+        _brought = w->next_brought;
+        w->on_end_of_data();
+    }
+}
+
+void trunk_session::remember(trunk_wire& w) noexcept { w.next_brought = std::exchange(_brought, &w); }
+
+void trunk_session::forget(trunk_wire& w) noexcept {
+    for (trunk_wire** at = &_brought; *at != nullptr; at = &(*at)->next_brought) {
+        if (*at == &w) {
+            *at = w.next_brought;
+            return;
+        }
+    }
 }
 
 bool trunk_session::take(std::span<const std::byte> packet) {

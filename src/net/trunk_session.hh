@@ -21,6 +21,8 @@ namespace vmsgr::net {
 
 uint64_t clock_us() noexcept;
 
+class trunk_wire;
+
 class trunk_session final : trunk::engine_owner, public seastar::enable_lw_shared_from_this<trunk_session> {
 public:
     // A channel that the peer opens; see trunk::engine_owner::on_open.
@@ -35,6 +37,7 @@ private:
     trunk_link* _link = nullptr;
     ssx::wake_point _output;
     std::vector<std::byte> _part;  // of a packet that is not whole yet
+    trunk_wire* _brought = nullptr;  // wires that got bytes of the present read
     uint64_t _down_since_us;
     bool _broken = false;
     bool _ended = false;
@@ -65,6 +68,10 @@ public:
     void end(int err) noexcept;
     // Looks at the clock: keepalives, silence, and an outage that lasts too long.
     void tick(uint64_t now_us) noexcept;
+    // A wire that got bytes: it hears on_end_of_data() after what was read at once, unless it ends before.
+    void remember(trunk_wire& w) noexcept;
+    void forget(trunk_wire& w) noexcept;
+
     // No new channels; what was sent leaves, up to the limit, then the session ends with a bye.
     seastar::future<> finish(std::chrono::milliseconds limit);
 
@@ -76,6 +83,7 @@ private:
     seastar::future<> read_loop(trunk_link& link);
     seastar::future<> write_loop(trunk_link& link);
     bool feed(std::span<const std::byte> bytes);
+    void end_of_data() noexcept;
     bool take(std::span<const std::byte> packet);
 };
 

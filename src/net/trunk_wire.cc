@@ -29,7 +29,12 @@ std::unique_ptr<trunk_wire> trunk_wire::opened(session_ptr s, uint64_t channel, 
     return w;
 }
 
-trunk_wire::~trunk_wire() { reset(); }
+trunk_wire::~trunk_wire() {
+    reset();
+    if (_brought) {
+        _session->forget(*this);
+    }
+}
 
 void trunk_wire::accept() noexcept {
     if (_state == at::opening) {
@@ -149,9 +154,19 @@ void trunk_wire::on_refused(int err) noexcept {
 
 void trunk_wire::on_data(std::span<const std::byte> bytes) noexcept {
     _received += bytes.size();
+    if (!std::exchange(_brought, true)) {
+        _session->remember(*this);
+    }
     if (_user != nullptr && !_user->on_bytes(bytes) && _state == at::up) {
         _granted += bytes.size();
         _session->engine().grant(_channel, _granted);
+    }
+}
+
+void trunk_wire::on_end_of_data() noexcept {
+    _brought = false;
+    if (_user != nullptr) {
+        _user->on_bytes_end();
     }
 }
 

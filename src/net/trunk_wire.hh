@@ -19,6 +19,7 @@ class trunk_wire final : public wire, public trunk::channel_sink, public seastar
     at _state = at::opening;
     int _err = 0;
     bool _fin = false, _fin_sent = false;
+    bool _brought = false;  // bytes, since the last on_end_of_data(): the session remembers it
     uint64_t _window;
     uint64_t _received = 0, _granted;
     base::address _local, _peer;
@@ -26,6 +27,8 @@ class trunk_wire final : public wire, public trunk::channel_sink, public seastar
     trunk_wire(session_ptr s, uint64_t window, const base::address& local, const base::address& peer);
 
 public:
+    trunk_wire* next_brought = nullptr;  // the session's
+
     // Opens a channel; null where the session cannot now. window: room in the ring, which is empty.
     static std::unique_ptr<trunk_wire> open(session_ptr s, uint64_t window, const base::address& local,
                                             const base::address& peer);
@@ -46,6 +49,9 @@ public:
     // The peer has given up meanwhile.
     bool gone() const noexcept { return _state == at::broken; }
     uint64_t window() const noexcept { return _window; }
+
+    // From the session, after on_data().
+    void on_end_of_data() noexcept;
 
     // wire
     bool watch(ssx::event_set& events, wire_user& user) noexcept override;

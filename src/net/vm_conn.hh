@@ -86,6 +86,7 @@ private:
         explicit wire_sink(vm_conn& c) noexcept : conn(c) {}
         void on_events(uint32_t events) noexcept override { conn.on_wire(events); }
         bool on_bytes(std::span<const std::byte> bytes) noexcept override { return conn.on_bytes(bytes); }
+        void on_bytes_end() noexcept override { conn.on_bytes_end(); }
     };
     struct bell_sink final : ssx::event_sink {
         vm_conn& conn;
@@ -179,6 +180,7 @@ private:
     // Moving bytes (vm_conn_loops.cc).
     void on_wire(uint32_t events) noexcept;
     bool on_bytes(std::span<const std::byte> bytes) noexcept;
+    void on_bytes_end() noexcept;
     void add_received(size_t n) noexcept;
     void on_bell(uint32_t events) noexcept;
     void check_doorbell_bytes() noexcept;

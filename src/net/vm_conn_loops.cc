@@ -138,6 +138,7 @@ vm_conn::next vm_conn::pump_in() noexcept {
     ssize_t r = _wire->receive(std::span(p.iov).first(size_t(p.count())));
     if (r > 0) {
         add_received(size_t(r));
+        _tx.wake(_bell);
         // A short read emptied the socket, unless something stands behind the data; more of it is a new edge.
         return size_t(r) < n && !_wire_may_end ? next::wire : next::again;
     }
@@ -159,7 +160,6 @@ vm_conn::next vm_conn::pump_in() noexcept {
 
 void vm_conn::add_received(size_t n) noexcept {
     _tx.publish(n);
-    _tx.wake(_bell);
     _bytes_in += n;
     _carrier.count().bytes_in += n;
     if (_wire->brings()) {
@@ -184,10 +184,19 @@ bool vm_conn::on_bytes(std::span<const std::byte> bytes) noexcept {
     memcpy(p.iov[0].iov_base, bytes.data(), p.iov[0].iov_len);
     memcpy(p.iov[1].iov_base, bytes.data() + p.iov[0].iov_len, p.iov[1].iov_len);
     add_received(bytes.size());
-    if (_in.on == waits::wire && _wire->wants_room(n - bytes.size())) {
+    return true;
+}
+
+// One wake-up of the program for all packets that came at once.
+void vm_conn::on_bytes_end() noexcept {
+    if (_over) {
+        return;
+    }
+    _tx.wake(_bell);
+    size_t free = 0;
+    if (_in.on == waits::wire && (_tx.free_bytes(free) != shm::look::ok || _wire->wants_room(free))) {
         _in.wake();
     }
-    return true;
 }
 
 void vm_conn::sent_all() noexcept {

@@ -22,6 +22,8 @@ public:
     // From a wire that brings bytes: never more than the last receive() had room for. False: thrown away, there is as
     // much room as before.
     virtual bool on_bytes(std::span<const std::byte> bytes) noexcept = 0;
+    // No more of them for now: who waits for them may be woken.
+    virtual void on_bytes_end() noexcept = 0;
 
 protected:
     ~wire_user() = default;

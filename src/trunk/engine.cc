@@ -28,7 +28,8 @@ engine::engine(const engine_settings& s, engine_owner& owner, memory_share& shar
       _owner(owner),
       _share(share),
       _count(count),
-      _packets_max(std::max<size_t>(s.replay_bytes / s.packet_bytes, replay_packets_min)) {}
+      _packets_max(std::max<size_t>(s.replay_bytes / s.packet_bytes, replay_packets_min)),
+      _packets_per_ack(packets_per_ack(s.packet_bytes)) {}
 
 engine::~engine() = default;
 
@@ -372,6 +373,10 @@ void engine::fin(uint64_t id) noexcept {
 void engine::close(uint64_t id) noexcept {
     if (channel* c = find(id)) {
         c->sink = nullptr;
+        // A peer without credit would wait for ever: what it may still send is answered by a reset.
+        if (!c->fin_received && c->granted == c->received) {
+            grant(id, c->granted + 1);
+        }
         if (!c->fin_sent) {
             owe(id, *c, owes_fin);
         }
@@ -456,7 +461,7 @@ std::optional<fault> engine::receive(std::span<const std::byte> packet, uint64_t
         }
         _received = h.sequence;
         ++_count.packets_in;
-        if (++_to_be_acked >= packets_per_ack) {
+        if (++_to_be_acked >= _packets_per_ack) {
             _ack_due = true;
             _owner.on_output();
         }

@@ -14,6 +14,7 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <memory>
@@ -87,7 +88,13 @@ struct engine_settings {
 inline constexpr size_t replay_packets_min = 64;
 // Beyond the limit, for frames without which nothing moves: accept, credit, fin, reset.
 inline constexpr size_t replay_packets_reserve = 8;
-inline constexpr unsigned packets_per_ack = 16;
+// An acknowledgement is due after so many data packets: for small packets more of them, as it costs a whole one. Less
+// than the peer can keep, whatever its limit.
+inline constexpr uint64_t bytes_per_ack = 256 << 10;
+inline constexpr size_t packets_per_ack_min = replay_packets_min / 4, packets_per_ack_max = replay_packets_min / 2;
+constexpr size_t packets_per_ack(size_t packet_bytes) {
+    return std::clamp<size_t>(bytes_per_ack / packet_bytes, packets_per_ack_min, packets_per_ack_max);
+}
 
 struct engine_counters {
     uint64_t packets_out = 0, packets_in = 0;  // data packets, each time they leave
@@ -119,6 +126,7 @@ class engine {
     memory_share& _share;
     engine_counters& _count;
     const size_t _packets_max;
+    const size_t _packets_per_ack;
     std::unordered_map<uint64_t, channel> _channels;
     std::deque<uint64_t> _owing;    // channels with frames to be written
     std::deque<uint64_t> _starved;  // channels that wait for room, in their turn

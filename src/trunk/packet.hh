@@ -23,7 +23,7 @@ inline constexpr uint16_t protocol_version = 1;
 inline constexpr size_t header_bytes = 64;
 inline constexpr size_t packet_bytes_min = 512;  // also the size of a hello, which comes before a size is agreed
 inline constexpr size_t packet_bytes_max = 64 << 10;
-inline constexpr size_t packet_bytes_default = 16 << 10;
+inline constexpr size_t packet_bytes_default = 8 << 10;
 inline constexpr size_t hello_bytes = packet_bytes_min;
 constexpr bool valid_packet_bytes(uint64_t n) {
     return n >= packet_bytes_min && n <= packet_bytes_max && n % header_bytes == 0;

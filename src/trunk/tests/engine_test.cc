@@ -110,6 +110,18 @@ TEST_F(engines, memory_is_shared_so_that_one_peer_that_is_away_holds_up_no_other
     EXPECT_TRUE(away2.e.tick(1000));
     EXPECT_EQ(second->writable, 1u);
     EXPECT_GE(second->send(1 << 20), 8u << 10);
+TEST_F(engines, a_sender_without_credit_learns_that_the_other_end_has_closed) {
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).send(20000), 10000u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(s->received, 10000u);
+    a.e.close(s->id);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).writable, 1u);
+    EXPECT_EQ(other(s).send(10000), 1u);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_EQ(other(s).reset, ECONNRESET);
 }
 
 TEST_F(engines, one_channel_without_credit_does_not_stop_another) {
@@ -222,6 +234,27 @@ TEST_F(engines, the_replay_limit_holds_senders_back_until_the_peer_acknowledges)
     EXPECT_EQ(exchange(a, b), std::nullopt);
     EXPECT_EQ(other(s).received, taken);
     EXPECT_EQ(s->writable, 1u);
+}
+
+// An acknowledgement costs a packet of its own: few, but before the peer can keep no more.
+TEST(acknowledgements, come_after_so_many_packets_as_their_size_allows) {
+    for (auto [bytes, wanted] : {std::pair(512, 32), {4 << 10, 32}, {8 << 10, 32}, {16 << 10, 16}, {64 << 10, 16}}) {
+        const size_t size = size_t(bytes);
+        test_end a({.which = side::initiator, .packet_bytes = size});
+        test_end b({.which = side::acceptor, .packet_bytes = size});
+        a.first_credit = b.first_credit = 64 * size;
+        connect(a, b);
+        auto* s = a.open();
+        ASSERT_EQ(exchange(a, b), std::nullopt);
+        bool bye = false;
+        int came = 0;
+        for (packet_ptr ack; !ack && came < 100; ack = b.e.next_packet(1000)) {
+            ASSERT_NE(s->send(1), 0u);
+            ASSERT_EQ(b.e.receive(a.e.next_packet(1000)->bytes(), 1000, bye), std::nullopt);
+            ++came;
+        }
+        EXPECT_EQ(came, wanted) << bytes;
+    }
 }
 
 TEST_F(engines, packets_of_all_sessions_share_a_limit) {
