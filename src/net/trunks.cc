@@ -140,7 +140,7 @@ session_ptr trunks::way_to(const base::address& destination, bool may_probe) {
             }
         }
     }
-    if (!known && may_probe && _config.probe.on() && !_stopping && !_openings.is_closed()) {
+    if (!known && may_probe && _config.probe.on() && !destination.is_loopback() && !_stopping && !_openings.is_closed()) {
         probe(destination);
     }
     return nullptr;
