@@ -140,7 +140,8 @@ session_ptr trunks::way_to(const base::address& destination, bool may_probe) {
             }
         }
     }
-    if (!known && may_probe && _config.probe.on() && !_stopping && !_openings.is_closed()) {
+    const bool asks = may_probe && _config.probe.on() && !destination.is_loopback();
+    if (!known && asks && !_stopping && !_openings.is_closed()) {
         probe(destination);
     }
     return nullptr;

@@ -86,14 +86,15 @@ def test_people_see_why_a_connection_is_direct(own_net):
 
 
 def test_only_where_the_daemons_own_routes_lead(own_net):
-    routes = [vmsgrd.route("v4", address="10.99.0.2/32", via="trunk"), vmsgrd.route("all", via="direct")]
+    routes = [vmsgrd.route("v4", address="10.99.0.2/32", via="trunk"),
+              vmsgrd.route("lo", address="127.0.0.0/8", via="trunk"), vmsgrd.route("all", via="direct")]
     p = pair_of(own_net, routes=routes)
     try:
         p["a"].start()
         own = p["a"].prefix(routes=[vmsgrd.route("mine", via="trunk")])
         own_net["b"].ip("addr", "add", "10.99.0.50/24", "dev", "eth0")
         code = "import socket, sys; sys.exit(socket.socket().connect_ex((sys.argv[1], 7599)) != 111)"
-        for address, probes in (("10.99.0.50", 0), ("10.99.0.2", 1)):
+        for address, probes in (("10.99.0.50", 0), ("127.0.0.1", 0), ("10.99.0.2", 1)):   # nor this host itself
             process.run([*own, "/usr/bin/python3", "-c", code, address], netns=own_net["a"])
             assert totals(p)["trunk_probes"] == probes
     finally:
