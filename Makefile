@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build setup-build setup demo check test bench clean
+.PHONY: all build setup-build setup demo check test test-cuts bench clean
 all: build
 
 setup-build:
@@ -23,6 +23,11 @@ check: setup build
 
 test: setup build
 	@tools/run-tests all
+
+# The long versions of what tests/trunk and tests/cluster do in seconds: a quarter of an hour.
+test-cuts: setup build
+	@VMSGR_CUT_SECONDS=$${VMSGR_CUT_SECONDS:-600} /usr/bin/python3 -m pytest -q -s tests/trunk/test_all_cuts.py
+	@VMSGR_CLUSTER_CUT_ROUNDS=$${VMSGR_CLUSTER_CUT_ROUNDS:-3} /usr/bin/python3 -m pytest -q -s tests/cluster/test_cut_links.py
 
 bench: setup build
 	@bench/bench.py

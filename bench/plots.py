@@ -1,4 +1,4 @@
-"""The two pictures of docs/BENCHMARKS.md."""
+"""The pictures of docs/BENCHMARKS.md."""
 import re
 
 import matplotlib
@@ -60,15 +60,35 @@ def sizes(benches, path):
         axes.plot(x, [row["median"] for _, row in points], color=colour, marker=marker, label=variant)
         low, high = ([row[end] for _, row in points] for end in ("min", "max"))
         axes.fill_between(x, low, high, color=colour, alpha=0.15)
+    _by_size(axes, found, "bytes a write()", "GB/s (logarithmic)")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _by_size(axes, found, what, unit):
     ticks = sorted({size for points in found.values() for size, _ in points})
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(ticks, [f"{t} B" if t < 1024 else f"{t // 1024} KiB" for t in ticks])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("bytes a write()")
-    axes.set_ylabel("GB/s (logarithmic)")
+    axes.set_xlabel(what)
+    axes.set_ylabel(unit)
     axes.grid(alpha=0.3)
-    axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def perf(result, path):
+    """What `vmsgr perf` said by message size: one way, and there and back."""
+    figure, both = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for axes, ending, unit in zip(both, ("", " there and back"), ("GB/s (logarithmic)", "us (logarithmic)")):
+        found = {}
+        for row in result["rows"]:
+            if size := re.fullmatch(rf"(\d+) B{ending}", row["metric"]):
+                found.setdefault(row["variant"], []).append((int(size[1]), row["median"]))
+        for variant, points in found.items():
+            axes.plot(*zip(*sorted(points)), marker="o", label=variant)
+        _by_size(axes, found, f"bytes a message{ending.replace(' there', ', there')}", unit)
+    both[0].legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)

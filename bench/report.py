@@ -7,11 +7,11 @@ from record import load_latest
 
 DOCUMENT = os.path.join(machine.ROOT, "docs/BENCHMARKS.md")
 BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench.py: end -->"
-RATIOS, SIZES = "benchmarks-ratios.png", "benchmarks-sizes.png"
+RATIOS, SIZES, PERF = "benchmarks-ratios.png", "benchmarks-sizes.png", "benchmarks-perf.png"
 
 
-ORDER = ("channel", "trunk", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3", "messenger", "rados", "idle",
-         "ring")
+ORDER = ("channel", "vmsgr perf", "trunk", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3",
+         "messenger", "rados", "idle", "ring")
 
 
 def in_order(benches):
@@ -89,6 +89,8 @@ def text(latest):
     parts = ["## Against the targets", "",
              *([f"![ratios]({RATIOS})", ""] if has_ratios(benches) else []), *_targets_table(benches), "",
              *(["## Streams by message size", "", f"![streams]({SIZES})", ""] if has_streams(benches) else []),
+             *(["## Message channels by message size", "", f"![channels]({PERF})", ""]
+               if "vmsgr perf" in benches else []),
              "## The machine", "", "| | |", "|---|---|",
              *(f"| {key} | {value} |" for key, value in latest["machine"].items()), "",
              "## Everything", "", *_whole_table(benches), "", "## When", "", *_origin_table(benches)]
@@ -113,4 +115,6 @@ def write():
             plots.ratios(list(judged(in_order(latest["benches"]))), os.path.join(folder, RATIOS))
         if has_streams(latest["benches"]):
             plots.sizes(latest["benches"], os.path.join(folder, SIZES))
+        if "vmsgr perf" in latest["benches"]:
+            plots.perf(latest["benches"]["vmsgr perf"], os.path.join(folder, PERF))
     print(f"written: {os.path.relpath(DOCUMENT)}")

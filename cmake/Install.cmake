@@ -23,6 +23,8 @@ install(FILES ${CMAKE_BINARY_DIR}/vmsgr.pc COMPONENT libvmsgr DESTINATION ${CMAK
 
 install(FILES man/libvmsgr.3 COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
 install(TARGETS vmsgr_preload LIBRARY DESTINATION lib/vmsgr)
+# Configured with prefix /usr, that is where Debian's Wireshark looks for Lua plugins.
+install(FILES packaging/vmsgr.lua DESTINATION ${CMAKE_INSTALL_LIBDIR}/wireshark/plugins)
 install(FILES man/vmsgr.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 if(TARGET vmsgrd)
   install(TARGETS vmsgrd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})

@@ -23,7 +23,8 @@ build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgt
 from_sid=(seastar-dev)
 ceph=(ceph-osd ceph-mon ceph-mgr ceph-common ceph-test librados-dev)
 tests=(spin python3 python3-pytest python3-yaml strace iproute2 nftables iperf3 curl nginx-light redis-server
-       redis-tools socat man-db procps psmisc util-linux)
+       redis-tools socat man-db procps psmisc util-linux
+       tshark)   # reads captures of trunks with packaging/vmsgr.lua
 bench=(sockperf wrk python3-matplotlib)
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }

@@ -68,7 +68,8 @@ VMSGR_API const char *vmsgr_version(void);
  */
 VMSGR_API int vmsgr_session_open(const vmsgr_session_options *options, vmsgr_session **out, vmsgr_error *error);
 
-/* Streams opened in the session go on without it. NULL is ignored. errno is kept. */
+/* Streams, channels and listeners opened in the session go on without it; with the last channel or listener the process
+ * leaves vmsgrd. NULL is ignored. errno is kept. */
 VMSGR_API void vmsgr_session_close(vmsgr_session *session);
 
 /* Hands an established TCP socket (IPv4 or IPv6) to vmsgrd; returns once vmsgrd has taken it, after at most 1.5 s.
@@ -145,11 +146,12 @@ typedef struct vmsgr_channel_options {
 } vmsgr_channel_options;
 
 /* Listens for channels on an IPv4 or IPv6 address (port 0: the kernel chooses). options may be NULL; they hold for what
- * is accepted. The session stays open at least as long as the listener. EADDRINUSE, EACCES, EADDRNOTAVAIL as bind(2);
+ * is accepted. EADDRINUSE, EACCES, EADDRNOTAVAIL as bind(2), EACCES also where a rule of vmsgrd's denies the address;
  * otherwise as vmsgr_session_open(). While vmsgrd is away the port stays open, and accept goes on when it is back. */
 VMSGR_API int vmsgr_channel_listen(vmsgr_session *session, const struct sockaddr *address, socklen_t length,
                                    const vmsgr_channel_options *options, vmsgr_listener **out, vmsgr_error *error);
-/* Connects to such a listener; returns once it has accepted.
+/* Connects to such a listener; returns once it has accepted. The way there is that of vmsgrd's routes: memory where the
+ * listener is a program of the same vmsgrd, else TCP, or a trunk.
  *
  * ECONNREFUSED  nobody listens there          ETIMEDOUT   not accepted in time
  * EPROTO        it is no channel's listener   EPROTONOSUPPORT   it speaks another version of channels
@@ -158,7 +160,8 @@ VMSGR_API int vmsgr_channel_listen(vmsgr_session *session, const struct sockaddr
 VMSGR_API int vmsgr_channel_connect(vmsgr_session *session, const struct sockaddr *address, socklen_t length,
                                     const vmsgr_channel_options *options, vmsgr_channel **out, vmsgr_error *error);
 
-/* The next channel whose program has said hello. What says something else is refused and counted. */
+/* The next channel whose program has said hello. What says something else, or nothing for 30 s (or until 64 others have
+ * come), is refused and counted. EACCES: vmsgrd came back with a rule that denies this listener. */
 VMSGR_API int vmsgr_listener_accept(vmsgr_listener *listener, int timeout_ms, vmsgr_channel **out, vmsgr_error *error);
 /* Readable when accept may have something to do. */
 VMSGR_API int vmsgr_listener_fd(const vmsgr_listener *listener);

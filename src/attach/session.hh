@@ -50,7 +50,7 @@ private:
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, uint64_t bytes = 0);
     void reply_document(const proto::request_msg& m, const std::string& text);
     int admit(net::connect_request& r);
-    bool denied(proto::role who, const base::address& a) const;
+    proto::via way_of(proto::role who, const base::address& a) const;
 };
 
 }  // namespace vmsgr::attach

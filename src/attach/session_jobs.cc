@@ -63,14 +63,17 @@ seastar::future<> session::handle(proto::request_msg m, proto::received got) {
     }
 }
 
-bool session::denied(proto::role who, const base::address& a) const {
+// What the daemon's own routes say; a program may have brought others.
+proto::via session::way_of(proto::role who, const base::address& a) const {
     const auto* route = _server.deps().config.routes.match(_program->name, who, a);
-    return route != nullptr && route->way == proto::via::deny;
+    return route != nullptr ? route->way : proto::via::posix;
 }
 
 // 0, or the errno with which the connect fails.
 int session::admit(net::connect_request& r) {
-    if (denied(proto::role::client, r.peer)) {
+    const auto way = way_of(proto::role::client, r.peer);
+    r.may_probe = way == proto::via::trunk;
+    if (way == proto::via::deny) {
         return EACCES;
     }
     auto& b = _server.deps().budget;
@@ -163,7 +166,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received got) 
     auto& b = _server.deps().budget;
     auto total = net::lease::take(b.listeners);
     auto fds = net::lease::take(b.fds, net::fds_per_listener);
-    if (!total || !fds || denied(proto::role::server, local)) {
+    if (!total || !fds || way_of(proto::role::server, local) == proto::via::deny) {
         ++_server.count().refused;
         co_return;
     }

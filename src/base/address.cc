@@ -80,8 +80,8 @@ bool address::is_any() const noexcept {
 }
 
 std::optional<address> from_sockaddr(const sockaddr* sa, socklen_t len) noexcept {
-    if (sa == nullptr || len < sizeof(sa_family_t)) {
-        return std::nullopt;
+    if (sa == nullptr || len < sizeof(sa_family_t) || len > sizeof(sockaddr_storage)) {
+        return std::nullopt;  // too long for the kernel, too
     }
     address a;
     if (sa->sa_family == AF_INET && len >= sizeof(sockaddr_in)) {

@@ -109,9 +109,27 @@ private:
         fact("route", text_of(c, "route"));
         fact("shard", text_of(c, "shard"));
         fact("bytes in, out", text_of(c, "bytes_in") + ", " + text_of(c, "bytes_out"));
+        tell_probe(c);
         return conclude("carried", "vmsgrd carries it, path " + text_of(c, "path") + ", route " +
                                        conf::quote(text_of(c, "route")),
                         true);
+    }
+
+    // Why it went direct, or over whom: what a probe of its peer's daemon has found.
+    void tell_probe(const json& c) {
+        auto peer = base::parse_address(text_of(c, "peer"));
+        for (const auto& t : list_of(_daemon, "trunks")) {
+            auto asked = base::parse_address(text_of(t, "address"));
+            const bool learnt = t.contains("learnt") && t["learnt"] == true;
+            const bool same_shard = text_of(t, "shard") == text_of(c, "shard");
+            if (!learnt || !same_shard || !peer || !asked || peer->unmapped().ip != asked->ip) {
+                continue;
+            }
+            const std::string state = text_of(t, "state"), where = text_of(t, "address");
+            fact("trunk", state == "absent"    ? "no daemon answers at " + where + ", or it refuses; asked again later"
+                          : state == "probing" ? "a daemon at " + where + " is being asked"
+                                               : "to the daemon at " + where + ", " + state);
+        }
     }
 
     bool find_kind() {

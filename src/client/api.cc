@@ -120,30 +120,28 @@ int vmsgr_session_open(const vmsgr_session_options* given, vmsgr_session** out, 
         return fail(error, EINVAL, "the name of a program has at most %zu characters; this one has %zu",
                     size_t(vmsgr::shm::name_bytes) - 1, strlen(options.program));
     }
-    auto* s = new (std::nothrow) vmsgr_session{};
-    if (s == nullptr) {
-        return fail(error, ENOMEM, "no memory for a session");
-    }
-    memcpy(s->path, path, strlen(path) + 1);
-    s->session.configure(
-        path, options.program != nullptr ? options.program : program_invocation_short_name, [](int&) {},
-        [](int fd) { sys::close(fd); });
-    if (!s->session.ensure()) {
-        int r = fail(error, client::unattached(path, s->session.last_failure()));
-        delete s;
-        return r;
-    }
-    *out = s;
-    errno = saved;
-    return 0;
+    return guarded(error, [&] {
+        auto s = std::make_unique<vmsgr_session>();
+        memcpy(s->path, path, strlen(path) + 1);
+        s->session = {new client::session, [](client::session* last) {
+                          last->forget();  // closes and unmaps
+                          delete last;
+                      }};
+        s->session->configure(
+            path, options.program != nullptr ? options.program : program_invocation_short_name, [](int&) {},
+            [](int fd) { sys::close(fd); });
+        if (!s->session->ensure()) {
+            return fail(error, client::unattached(path, s->session->last_failure()));
+        }
+        *out = s.release();
+        errno = saved;
+        return 0;
+    });
 }
 
 void vmsgr_session_close(vmsgr_session* s) {
     const int saved = errno;
-    if (s != nullptr) {
-        s->session.forget();  // closes and unmaps
-        delete s;
-    }
+    delete s;
     errno = saved;
 }
 
@@ -173,12 +171,12 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
     if (peer.family == 0) {
         return fail(error, ENOTCONN, "TCP socket %d is not connected: connect it first, and wait until it is", socket);
     }
-    if (!s->session.ensure()) {
-        return fail(error, client::unattached(s->path, s->session.last_failure()));
+    if (!s->session->ensure()) {
+        return fail(error, client::unattached(s->path, s->session->last_failure()));
     }
     // To the daemon it is a connect that is still to be decided, so its answer comes before any data.
     client::conduit_end end;
-    if (!client::make_conduit_end(s->session.ring_bytes(), socket, peer, client::phase::connecting, end)) {
+    if (!client::make_conduit_end(s->session->ring_bytes(), socket, peer, client::phase::connecting, end)) {
         const int e = errno;
         return fail(error, e, "no conduit for the connection: %s; see ulimit -n and the memory", strerror(e));
     }
@@ -186,7 +184,7 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
     if (stream == nullptr) {
         return fail(error, ENOMEM, "no memory for a stream");
     }
-    if (!client::post(s->session, end, socket, end.bell.get(), peer, name)) {
+    if (!client::post(*s->session, end, socket, end.bell.get(), peer, name)) {
         delete stream;
         return fail(error, EAGAIN, "vmsgrd at %s takes no job now (just ended, or its list is full): try again",
                     s->path);

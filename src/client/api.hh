@@ -6,14 +6,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <new>
 
 #include "base/error.hh"
 #include "client/session.hh"
 #include "vmsgr/vmsgr.h"
 
+// The session itself stays until the last of its listeners and channels is closed.
 struct vmsgr_session {
-    vmsgr::client::session session;
+    std::shared_ptr<vmsgr::client::session> session;
     char path[sizeof(sockaddr_un::sun_path)];
 };
 

@@ -82,12 +82,12 @@ int prepare(const char* call, vmsgr_session* s, const sockaddr* at, socklen_t le
     if (read_channel_options(given, o, error) != 0) {
         return -1;
     }
-    if (!s->session.ensure()) {
-        return fail(error, client::unattached(s->path, s->session.last_failure()));
+    if (!s->session->ensure()) {
+        return fail(error, client::unattached(s->path, s->session->last_failure()));
     }
     if (o.settings.max_message_bytes == 0) {
         o.settings.max_message_bytes =
-            std::min(client::channel_settings{}.max_message_bytes, client::message_bytes_in(s->session.ring_bytes()));
+            std::min(client::channel_settings{}.max_message_bytes, client::message_bytes_in(s->session->ring_bytes()));
     }
     return 0;
 }

@@ -29,6 +29,8 @@
 
 namespace vmsgr::client {
 
+class session;
+
 // Where a channel is made of. The memory was checked.
 struct channel_parts {
     shm::conduit memory;
@@ -37,6 +39,8 @@ struct channel_parts {
     unsigned which = 0;     // end 0 or 1 of the conduit
     bool local = false;     // the other end is a program
     base::address self, peer;
+    // Stays attached as long as the channel is there; told when a local end is closed.
+    std::shared_ptr<client::session> attached;
 };
 struct channel_settings {
     uint32_t max_message_bytes = 64u << 10;
@@ -104,7 +108,7 @@ public:
     channel(channel_parts parts, const channel_settings& settings) noexcept;
     channel(const channel&) = delete;
     channel& operator=(const channel&) = delete;
-    ~channel();  // says bye; does not wait
+    ~channel();  // says bye, if the two ever met; does not wait
 
     // Waits until the other end has said hello. Before anything else is done with the channel.
     int greet(int timeout_ms) noexcept;

@@ -23,10 +23,16 @@ base::error os_error(const std::string& what) {
     return {e, what + ": " + strerror(e)};
 }
 
+base::error denied(const base::address& at) {
+    const std::string where = base::to_string(at);
+    return {EACCES, "a route of vmsgrd denies listening on " + where + ": see vmsgr routes test " + where +
+                        " --role server"};
+}
+
 }  // namespace
 
 base::result<bool> channel_listener::start(const base::address& at, int backlog) {
-    if (auto bad = unfit(_options, _session.ring_bytes()); bad.errnum != 0) {
+    if (auto bad = unfit(_options, _session->ring_bytes()); bad.errnum != 0) {
         return std::unexpected(bad);
     }
     _socket.reset(sys::socket(at.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -48,8 +54,10 @@ base::result<bool> channel_listener::start(const base::address& at, int backlog)
         return std::unexpected(why);
     }
     _address = local_name(_socket.get());
-    if (!attach()) {
-        return base::fail(EAGAIN, "vmsgrd takes no listener now (just ended, or its list is full): try again");
+    switch (attach()) {
+    case 0: break;
+    case EACCES: return std::unexpected(denied(_address));
+    default: return base::fail(EAGAIN, "vmsgrd takes no listener now (just ended, or its list is full): try again");
     }
     return true;
 }
@@ -68,21 +76,27 @@ void channel_listener::rest(bool on) noexcept {
     ::timerfd_settime(_timer.get(), 0, &t, nullptr);
 }
 
-bool channel_listener::attach() {
-    auto bell = _session.ensure() ? shm::make_listener_bell() : base::fail(ENOTCONN, "");
+// 0, or EACCES, or that it will be tried again.
+int channel_listener::attach() {
+    auto way = proto::via::direct;
+    if (_session->ensure() && _session->way(proto::role::server, _address, way) == 0 && way == proto::via::deny) {
+        rest(true);  // so that the descriptor stays readable
+        return EACCES;
+    }
+    auto bell = _session->ensure() ? shm::make_listener_bell() : base::fail(ENOTCONN, "");
     job j{.key = random_key(),
           .fd = _socket.get(),
           .address = _address,
           .route = _options.name,
           .backlog = uint32_t(SOMAXCONN)};
-    if (!bell || !_session.post_listen(j, _socket.get(), bell->other.get())) {
+    if (!bell || !_session->post_listen(j, _socket.get(), bell->other.get())) {
         rest(true);
-        return false;
+        return EAGAIN;
     }
     _bell = std::move(bell->program);
     watch(_bell.get(), true);
     rest(false);
-    return true;
+    return 0;
 }
 
 void channel_listener::refuse(std::string why) {
@@ -109,12 +123,12 @@ base::result<bool> channel_listener::take_one() {
     }
     const bool local = (m.flags & proto::accepted_local) != 0;
     auto c = make_channel({std::move(got.fds[1]), std::move(got.fds[0]), local ? 1u : 0u, local, m.local, m.peer, true},
-                          _options.settings);
+                          _session, _options.settings);
     if (!c) {
         refuse(base::to_string(m.peer) + ": " + c.error().text);
         return true;
     }
-    _session.show_fd(m.slot, m.key, (*c)->fd());
+    _session->show_fd(m.slot, m.key, (*c)->fd());
     watch((*c)->fd(), true);
     _strangers.push_back({std::move(*c), now_ms() + hello_timeout_ms});
     return true;
@@ -122,10 +136,10 @@ base::result<bool> channel_listener::take_one() {
 
 base::result<bool> channel_listener::take_connections() {
     uint64_t ticks = 0;
-    if (::syscall(SYS_read, _timer.get(), &ticks, sizeof ticks) > 0 && !_bell) {
-        attach();
+    if (::syscall(SYS_read, _timer.get(), &ticks, sizeof ticks) > 0 && !_bell && attach() == EACCES) {
+        return std::unexpected(denied(_address));
     }
-    while (_bell && _strangers.size() < unknown_max) {
+    while (_bell && _strangers.size() <= unknown_max) {
         auto more = take_one();
         if (!more || !*more) {
             return more;
@@ -164,6 +178,11 @@ int channel_listener::wait_ms(int left_ms) const noexcept {
     return left_ms;
 }
 
+base::error channel_listener::nothing_came(int errnum) const {
+    return {errnum, by_daemon() ? "no channel came in time"
+                                : "no channel came in time: vmsgrd is away, or takes no more listeners (limits)"};
+}
+
 base::result<std::unique_ptr<channel>> channel_listener::accept(int timeout_ms) {
     const time_limit limit(timeout_ms);
     for (;;) {
@@ -174,9 +193,14 @@ base::result<std::unique_ptr<channel>> channel_listener::accept(int timeout_ms) 
         if (auto c = first_greeted()) {
             return c;
         }
+        if (_strangers.size() > unknown_max) {
+            refuse(base::to_string(_strangers.front().end->peer()) + " said no hello, and " +
+                   std::to_string(unknown_max) + " others came");
+            _strangers.pop_front();
+        }
         const int left = limit.left_ms();
         if (left == 0) {
-            return base::fail(timeout_ms == 0 ? EAGAIN : ETIMEDOUT, "no channel came in time");
+            return std::unexpected(nothing_came(timeout_ms == 0 ? EAGAIN : ETIMEDOUT));
         }
         pollfd p{_ready.get(), POLLIN, 0};
         if (sys::poll(&p, 1, wait_ms(left)) < 0) {

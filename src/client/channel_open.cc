@@ -23,7 +23,8 @@ base::error unfit(const open_options& o, uint64_t ring_bytes) {
     return {};
 }
 
-base::result<std::unique_ptr<channel>> make_channel(new_end end, const channel_settings& settings) {
+base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shared_ptr<session>& s,
+                                                    const channel_settings& settings) {
     auto memory = shm::open_conduit(end.memory.get(), shm::ring_bytes_max);
     if (!memory) {
         return std::unexpected(memory.error());
@@ -36,7 +37,7 @@ base::result<std::unique_ptr<channel>> make_channel(new_end end, const channel_s
         memory->header().end[end.which].flags.fetch_or(shm::end_accepted, std::memory_order_release);
     }
     channel_parts parts{std::move(*memory), std::move(*rings), std::move(end.bell), end.which,
-                        end.local,          end.self,          end.peer};
+                        end.local,          end.self,          end.peer,            s};
     return std::make_unique<channel>(std::move(parts), settings);
 }
 
@@ -81,7 +82,7 @@ base::error unreached(int e, const base::address& to) {
     }
 }
 
-// Both ways end in a conduit. The socket goes to the daemon, for the port or for the bytes.
+// All ways end in a conduit. The socket goes to the daemon: for the port, for the bytes, or for it to find the way.
 base::result<new_end> join(session& s, const std::string& daemon, const base::address& to, const open_options& o,
                            const time_limit& limit) {
     const auto no_job = [&] {
@@ -95,12 +96,18 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
     conduit_end end;
     const local_peer local = find_local_peer(s, socket.get(), to);
     const bool is_local = local.listener != 0;
+    bool by_trunk = false;
     if (!is_local) {
-        if (int e = connect_within(socket.get(), to, limit); e != 0) {
-            return std::unexpected(unreached(e, to));
-        }
         const int on = 1;
         sys::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        auto way = proto::via::direct;
+        if (int e = s.way(proto::role::client, to, way); e != 0) {
+            return std::unexpected(untaken(e, to));
+        }
+        by_trunk = way == proto::via::trunk && bind_for_trunk(s, socket.get(), to);
+        if (int e = by_trunk ? 0 : connect_within(socket.get(), to, limit); e != 0) {
+            return std::unexpected(unreached(e, to));
+        }
     }
     const base::address peer = is_local ? local.peer : to;
     // To the daemon a connected socket is a connect that is still to be decided, so its answer comes before any data.
@@ -108,14 +115,18 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
                           is_local ? far_end::program : far_end::daemon)) {
         return std::unexpected(os_error("no conduit for a channel (see ulimit -n and the memory)"));
     }
-    if (!post(s, end, socket.get(), end.bell.get(), peer, o.name, local.listener)) {
+    if (!post(s, end, socket.get(), end.bell.get(), peer, o.name, local.listener, by_trunk)) {
         return no_job();
     }
     end.other.reset();  // so that theirs is the last, and its end is seen
     if (!is_local) {
-        if (int e = await_verdict(end.stream, end.bell.get()); e != 0) {
+        // A connected socket is taken at once, or not at all; a way by trunk may take its time.
+        const int e = by_trunk ? await_verdict(end.stream, end.bell.get(), limit.left_ms())
+                               : await_verdict(end.stream, end.bell.get());
+        if (e != 0) {
             end.stream.flags().fetch_or(shm::end_recalled, std::memory_order_release);
-            return std::unexpected(untaken(e, peer));
+            return std::unexpected(by_trunk && (e == ECONNREFUSED || e == ETIMEDOUT) ? unreached(e, peer)
+                                                                                    : untaken(e, peer));
         }
     }
     return new_end{std::move(end.memory), std::move(end.bell), 0, is_local, end.stream.page().local, peer};
@@ -123,17 +134,17 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
 
 }  // namespace
 
-base::result<std::unique_ptr<channel>> connect_channel(session& s, const std::string& daemon, const base::address& to,
-                                                       const open_options& o) {
-    if (auto bad = unfit(o, s.ring_bytes()); bad.errnum != 0) {
+base::result<std::unique_ptr<channel>> connect_channel(const std::shared_ptr<session>& s, const std::string& daemon,
+                                                       const base::address& to, const open_options& o) {
+    if (auto bad = unfit(o, s->ring_bytes()); bad.errnum != 0) {
         return std::unexpected(bad);
     }
     const time_limit limit(o.timeout_ms);
-    auto end = join(s, daemon, to, o, limit);
+    auto end = join(*s, daemon, to, o, limit);
     if (!end) {
         return std::unexpected(end.error());
     }
-    auto c = make_channel(std::move(*end), o.settings);
+    auto c = make_channel(std::move(*end), s, o.settings);
     if (!c) {
         return c;
     }

@@ -20,8 +20,8 @@ struct open_options {
 // Nothing where the settings fit rings of this size.
 base::error unfit(const open_options& o, uint64_t ring_bytes);
 // The session is attached. Returns once the other end has accepted and said hello.
-base::result<std::unique_ptr<channel>> connect_channel(session& s, const std::string& daemon, const base::address& to,
-                                                       const open_options& o);
+base::result<std::unique_ptr<channel>> connect_channel(const std::shared_ptr<session>& s, const std::string& daemon,
+                                                       const base::address& to, const open_options& o);
 // A channel on memory and doorbell that came or were made; it has said hello.
 struct new_end {
     base::unique_fd memory, bell;
@@ -30,6 +30,7 @@ struct new_end {
     base::address self, peer;
     bool accepted = false;  // taken from a listener
 };
-base::result<std::unique_ptr<channel>> make_channel(new_end end, const channel_settings& settings);
+base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shared_ptr<session>& s,
+                                                    const channel_settings& settings);
 
 }  // namespace vmsgr::client

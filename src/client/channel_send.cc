@@ -4,6 +4,7 @@
 #include "base/sys.hh"
 #include "client/channel.hh"
 #include "client/look_for.hh"
+#include "client/session.hh"
 
 namespace vmsgr::client {
 
@@ -14,9 +15,14 @@ channel::channel(channel_parts parts, const channel_settings& settings) noexcept
 }
 
 channel::~channel() {
-    finish();
+    if (_in.greeted) {
+        finish();
+    }
     if (_parts.local) {
         header().end[_parts.which].flags.fetch_or(shm::end_left, std::memory_order_release);
+        if (_parts.attached) {
+            _parts.attached->count_local_left();  // the daemon looks for connections that both ends have left
+        }
         // A sender that waits for room learns of it by the hang-up, and a reader has its bye. Tokens that lie unread
         // here would make the hang-up an error.
         shm::bell(fd()).drain();

@@ -3,9 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include <algorithm>
-
 #include "base/sys.hh"
+#include "client/look_for.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::client {
@@ -39,12 +38,12 @@ base::error unattached(const char* path, const attach_failure& f) {
     return {why, std::string("cannot attach to vmsgrd: ") + strerror(why)};
 }
 
-int await_verdict(stream& s, int bell) noexcept {
-    const int64_t end = now_ms() + request_timeout_ms;
+int await_verdict(stream& s, int bell, int timeout_ms) noexcept {
+    const time_limit limit(timeout_ms);
     for (;;) {
-        int64_t left = end - now_ms();
+        const int left = limit.left_ms();
         pollfd p{bell, POLLOUT, 0};
-        int ready = sys::poll(&p, 1, int(std::max<int64_t>(left, 0)));
+        int ready = sys::poll(&p, 1, left);
         switch (s.current()) {
         case phase::up:
         case phase::up_untold: return 0;
@@ -58,7 +57,7 @@ int await_verdict(stream& s, int bell) noexcept {
         if (ready > 0) {
             return (p.revents & (POLLHUP | POLLERR)) != 0 ? ECONNRESET : EPROTO;
         }
-        if (left <= 0) {
+        if (left == 0) {
             return ETIMEDOUT;
         }
     }

@@ -11,9 +11,9 @@ namespace vmsgr::client {
 
 // Why there is no session with the daemon at `path`.
 base::error unattached(const char* path, const attach_failure& f);
-// Waits until the daemon has taken a connected socket: 0, or the errno with which it does not. A signal does not end
-// the wait: it is short.
-int await_verdict(stream& s, int bell) noexcept;
+// Waits until the daemon has taken a connected socket, or found a way: 0, or the errno with which it does not; < 0: for
+// ever. A signal does not end the wait.
+int await_verdict(stream& s, int bell, int timeout_ms = request_timeout_ms) noexcept;
 base::error untaken(int e, const base::address& peer);
 // How a channel came to its end. Empty while it is open.
 std::string how_it_ended(const channel& c);

@@ -1,6 +1,7 @@
 #include "client/local_peer.hh"
 
 #include "base/netns.hh"
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 
@@ -38,32 +39,34 @@ bool bind_to(int socket, const base::address& source, bool has_port) noexcept {
 
 // One in another network namespace: this one's kernel has a way to it, and would use that source.
 local_peer find_elsewhere(session& s, int socket, uint64_t netns, const base::address& peer) noexcept {
-    const uint64_t listener = s.find_listener_elsewhere(netns, peer);
-    if (listener == 0) {
-        return {};
-    }
-    const base::address own = local_name(socket);
-    const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
-    const base::address source = bound ? own : source_towards(peer);
-    if (source.family != socket_option(socket, SO_DOMAIN) || source.is_any() || source.is_loopback() ||
-        source.ip == peer.ip || !bind_to(socket, source, own.port != 0)) {
-        return {};
-    }
-    return {listener, peer, source};
+    const uint64_t listener = peer.is_loopback() ? 0 : s.find_listener_elsewhere(netns, peer);
+    const base::address source = listener != 0 ? bind_towards(socket, peer) : base::address{};
+    return source.family != 0 ? local_peer{listener, peer, source} : local_peer{};
 }
 
 }  // namespace
 
-base::address source_towards(const base::address& peer) noexcept {
-    base::unique_fd probe(sys::socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_storage ss{};
-    socklen_t size = base::to_sockaddr(peer, ss);
-    if (!probe || sys::connect(probe.get(), reinterpret_cast<sockaddr*>(&ss), size) != 0) {
+base::address bind_towards(int socket, const base::address& peer) noexcept {
+    const base::address own = local_name(socket);
+    base::address source = own;
+    if (own.family == 0 || own.is_any()) {  // it may be bound to a port alone
+        source = base::source_towards(peer);
+        source.port = own.port;
+    }
+    const int family = socket_option(socket, SO_DOMAIN);
+    // What this host itself listens to is nearer. With loopback that is not known: who has a way there means another
+    // daemon on this host.
+    const bool self = source.ip == peer.ip && !peer.is_loopback();
+    if (peer.family != family || source.family != family || source.is_any() || self ||
+        source.is_loopback() != peer.is_loopback() || !bind_to(socket, source, own.port != 0)) {
         return {};
     }
-    base::address source = local_name(probe.get());
-    source.port = 0;
     return source;
+}
+
+bool bind_for_trunk(const session& s, int socket, const base::address& peer) noexcept {
+    return s.knows_trunks() && peer.scope_id == 0 && !peer.is_any() && peer.port != 0 &&
+           bind_towards(socket, peer).family != 0;
 }
 
 local_peer find_local_peer(session& s, int socket, base::address peer) noexcept {

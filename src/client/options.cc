@@ -98,14 +98,20 @@ int option_list::get(int family, int level, int name, void* value, socklen_t* by
         *bytes = whole;
         return 0;
     }
-    for (const option_set& s : sets()) {
-        sys::setsockopt(socket.get(), s.level, s.name, s.value.data(), std::min(s.bytes, option_bytes_max));
-    }
+    option_list copy = *this;
+    copy.move_to(socket.get());
     int r = sys::getsockopt(socket.get(), level, name, value, bytes);
     if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *bytes != 0) {
         *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;
     }
     return r;
+}
+
+void option_list::move_to(int socket) noexcept {
+    for (const option_set& s : sets()) {
+        sys::setsockopt(socket, s.level, s.name, s.value.data(), std::min(s.bytes, option_bytes_max));
+    }
+    _count = 0;
 }
 
 }  // namespace vmsgr::client

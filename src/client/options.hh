@@ -38,6 +38,8 @@ public:
     // As the system calls of these names do on a connected TCP socket of this family.
     int set(int family, int level, int name, const void* value, socklen_t bytes) noexcept;
     int get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept;
+    // Sets everything on a socket, and forgets it.
+    void move_to(int socket) noexcept;
 };
 
 }  // namespace vmsgr::client

@@ -17,6 +17,8 @@ namespace vmsgr::client {
 
 namespace {
 
+constexpr size_t routes_text_max = 1 << 20;
+
 class locked {
     pthread_mutex_t& _m;
 
@@ -327,9 +329,43 @@ int session::adopt(uint64_t key, base::unique_fd& memory, base::unique_fd& page)
 
 int session::request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept {
     locked l(_lock);
-    if (!attach()) {
-        return ENOTCONN;
+    return attach() ? ask(what, key, answer) : ENOTCONN;
+}
+
+// A daemon's routes stay as long as it lives.
+int session::learn_routes() noexcept {
+    if (_routes_of == _attached) {
+        return 0;
     }
+    base::unique_fd document;
+    if (int e = ask(proto::kind::routes, random_key(), {&document, 1}); e != 0) {
+        return e;
+    }
+    auto bytes = shm::sealed_size(document.get(), 0, routes_text_max);
+    auto text = bytes && *bytes != 0 ? shm::map_sealed(document.get(), *bytes) : base::result<shm::mapping>{};
+    if (!bytes || !text ||
+        !proto::parse_routes({reinterpret_cast<const char*>(text->data()), text->size()}, _routes)) {
+        return EPROTO;
+    }
+    _routes_of = _attached;
+    return 0;
+}
+
+int session::way(proto::role who, const base::address& a, proto::via& out) noexcept {
+    locked l(_lock);
+    if (!attach()) {
+        return ECONNRESET;
+    }
+    if (int e = learn_routes(); e != 0) {
+        return e;
+    }
+    const proto::route* r = _routes.match(_program, who, a);
+    out = r != nullptr ? r->way : proto::via::direct;
+    return 0;
+}
+
+// The lock is held, and the session attached.
+int session::ask(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept {
     proto::request_msg m;
     m.what = what;
     m.key = key;

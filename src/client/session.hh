@@ -15,6 +15,7 @@
 #include "base/address.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
+#include "proto/routes.hh"
 #include "shm/layout.hh"
 
 namespace vmsgr::client {
@@ -54,6 +55,8 @@ class session {
     int64_t _not_before_ms = 0;
     uint64_t _attached = 0;  // how often
     attach_failure _failure;
+    proto::route_table _routes;   // the daemon's, of session _routes_of
+    uint64_t _routes_of = 0;
     char _path[108] = {};
     char _program[shm::name_bytes] = {};
     void (*_guard)(int& fd) = nullptr;
@@ -72,6 +75,10 @@ public:
     uint64_t current() noexcept;
     // The daemon finds ways by itself (job::by_trunk).
     bool knows_trunks() const noexcept { return (_features & proto::feature_trunk) != 0; }
+
+    // The way that the daemon's own routes give this program, for one that was given none: via::direct where none
+    // matches, as it came to the daemon by itself. Asked once a session. 0, or an errno: no answer.
+    int way(proto::role who, const base::address& a, proto::via& out) noexcept;
 
     // The listener of this daemon to which the kernel would connect a socket of this network namespace
     // (SO_NETNS_COOKIE) for this peer; 0: none, or its queue is full.
@@ -112,6 +119,8 @@ private:
     bool failed(attach_failure::step at, int errnum) noexcept;
     void detach() noexcept;
     int request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;
+    int ask(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;
+    int learn_routes() noexcept;
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
     template <typename Slot>
     bool post(Slot* slots, uint32_t count, proto::kind what, const job& j, std::span<const int> fds) noexcept;

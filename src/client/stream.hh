@@ -70,7 +70,8 @@ struct end_page {
     uint64_t listener;                 // local, end 0: to whom it goes. End 1: not 0 where this process alone accepts
     uint64_t session;                  // local, end 0: which of this process's sessions posted it
     spin_history spins;
-    option_list options;               // local: what the program has set
+    spin_history gathers;
+    option_list options;               // local: what the program has set; over a trunk: what its socket lacks
 };
 
 class stream {
@@ -168,6 +169,7 @@ private:
     bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
     void send_into_nothing(int fd) noexcept;
     bool may_spin(int flags) noexcept;
+    bool may_gather(size_t done, int flags) noexcept;
     enum class empty : uint8_t { more, end, failed };
     empty at_empty(int fd, bool partly_done, int& err) noexcept;
     bool ending() noexcept;

@@ -21,6 +21,9 @@ namespace {
 constexpr size_t step_bytes = 64u << 10;
 // A token with nothing in the ring is spurious now and then (another reader was faster), never for long.
 constexpr int spurious_max = 1000;
+// Who reads more at once has gathered enough; who gathers less than so many times what there was waits for nothing.
+constexpr size_t gather_below_bytes = 4096;
+constexpr size_t gather_pays_times = 8;
 constexpr int own_shutdown_ms = 50;
 
 ssize_t fail(int err) noexcept {
@@ -305,8 +308,15 @@ stream::empty stream::at_empty(int fd, bool partly_done, int& err) noexcept {
 bool stream::may_spin(int flags) noexcept {
     return spin_limit_ns() != 0 && (flags & (MSG_PEEK | MSG_DONTWAIT)) == 0 &&
            _page->nonblocking.load(std::memory_order_relaxed) == 0 &&
-           _page->shared.load(std::memory_order_relaxed) == 0 && stands(_page->state.load()) &&
-           _page->spins.pays();
+           _page->shared.load(std::memory_order_relaxed) == 0 && stands(_page->state.load());
+}
+
+// A little came, and more comes before this call could be made again: to return each time with a message or two costs
+// an announcement, and the writer a token and a cache line for each. Only where nothing is sent the other way (nobody
+// waits for an answer), and while it pays.
+bool stream::may_gather(size_t done, int flags) noexcept {
+    return done < gather_below_bytes && (flags & MSG_WAITALL) == 0 && may_spin(flags) && _page->gathers.pays() &&
+           _page->gathers.how(header().ring[out()].head.load(std::memory_order_relaxed)) == gaze::far;
 }
 
 // Nothing will follow what lies in the ring now.
@@ -324,6 +334,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bo
     bool gone = false;
     // Who spins reads all that comes up to his mark (ring.hh): a pipe may take less.
     bool spun = wanted == 0 || !takes_all;
+    bool gathered = spun || peek;
     for (;;) {
         half lock(_page->recv_lock);
         if (!lock.held()) {
@@ -340,7 +351,7 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bo
                 break_with(EPROTO);
                 n = 0;
             }
-            if (n == 0 && !spun && may_spin(flags)) {
+            if (n == 0 && !spun && may_spin(flags) && _page->spins.pays()) {
                 // Without the lock: a handler, or another thread, may read meanwhile.
                 spun = true;
                 auto s = ring.begin_spin(wanted - done);
@@ -352,6 +363,9 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bo
             }
             if (n == 0) {
                 if (ring.settle(bell)) {
+                    if (done != 0 && !all) {
+                        return ssize_t(done);
+                    }
                     break;
                 }
                 continue;
@@ -372,6 +386,15 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bo
             spurious = 0;
             spun = !takes_all;
             bool now_empty = false;
+            if (size_t(used) == n && done < wanted && !gathered && may_gather(done, flags)) {
+                gathered = spun = true;
+                auto s = ring.begin_spin(wanted - done);
+                const size_t enough = std::min<size_t>(wanted - done, ring.capacity() / 2);
+                lock.release();
+                spin_until(gaze::far, [&]() noexcept { return ring.gathered(s, enough); });
+                _page->gathers.note(ring.gathered(s, gather_pays_times * done));
+                break;
+            }
             if (size_t(used) == n) {
                 // A program that waits for edges and reads until EAGAIN does not mind a token left lying.
                 bool lazy = !all && _page->edges.load(std::memory_order_relaxed) != 0 &&

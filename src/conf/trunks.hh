@@ -29,6 +29,15 @@ struct trunk_peer {
     std::vector<base::prefix> addresses;  // the destinations that it serves
 };
 
+// Asking daemons that no peer is named for: whoever `via: trunk` leads to, at this port of the very address.
+struct trunk_probe {
+    uint32_t port = 0;           // 0: nobody is asked
+    uint32_t timeout_ms = 1000;  // for the connect, and again for TLS and hello
+    uint32_t peers = 64;         // asked, learnt or remembered as absent, on a shard
+    uint32_t absent_s = 60;      // who did not answer is not asked again
+    bool on() const noexcept { return port != 0; }
+};
+
 struct trunk_config {
     std::string name;      // for people; the host's by default
     base::address listen;  // none: no peer may connect
@@ -42,9 +51,10 @@ struct trunk_config {
     uint32_t channels = 16384;        // of a session
     uint32_t sessions = 1024;         // that peers may have here, on a shard
     trunk_tls tls;
+    trunk_probe probe;
     std::vector<trunk_peer> peers;
 
-    bool wanted() const noexcept { return listen.family != 0 || !peers.empty(); }
+    bool wanted() const noexcept { return listen.family != 0 || !peers.empty() || probe.on(); }
 };
 
 }  // namespace vmsgr::conf

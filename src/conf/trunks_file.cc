@@ -92,6 +92,18 @@ void read_tls(reader& r, const spot& at, trunk_tls& out) {
     }
 }
 
+void read_probe(reader& r, const spot& at, trunk_probe& out) {
+    bool fine = r.mapping(at, {
+                                  {"port", r.number_into(out.port, 1, 65535)},
+                                  {"timeout_ms", r.number_into(out.timeout_ms, 10, 60'000)},
+                                  {"peers", r.number_into(out.peers, 1, trunks_max)},
+                                  {"absent_s", r.number_into(out.absent_s, 1, 86'400)},
+                              });
+    if (fine && !out.on()) {
+        r.refuse(at, "'port' is missing; expected where daemons of other hosts listen for trunks, such as 6790");
+    }
+}
+
 void read_packet_bytes(reader& r, const spot& at, uint32_t& out) {
     auto n = r.size(at, trunk::packet_bytes_min, trunk::packet_bytes_max);
     if (n && !trunk::valid_packet_bytes(*n)) {
@@ -141,6 +153,7 @@ void read_trunk(reader& r, const spot& at, trunk_config& out) {
                       {"channels", r.number_into(out.channels, 1, 1 << 20)},
                       {"sessions", r.number_into(out.sessions, 1, 1 << 16)},
                       {"tls", [&](const spot& s) { read_tls(r, s, out.tls); }},
+                      {"probe", [&](const spot& s) { read_probe(r, s, out.probe); }},
                   });
 }
 

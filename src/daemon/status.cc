@@ -109,6 +109,7 @@ json row(const net::trunk_info& t) {
     }
     return {{"name", t.name},
             {"outgoing", t.outgoing},
+            {"learnt", t.learnt},
             {"address", base::to_string(t.address)},
             {"state", t.state},
             {"shard", t.shard},
@@ -156,6 +157,9 @@ json totals(const status_sources& s, const net::counters& c, uint64_t local_byte
             {"accept_pauses", c.accept_pauses},
             {"accepts_passed_on", c.accepts_passed_on},
             {"locals_not_kept", c.locals_not_kept},
+            {"trunk_probes", c.probes},
+            {"trunk_probes_absent", c.probes_absent},
+            {"trunk_probes_skipped", c.probes_skipped},
             {"orphans", c.orphans},
             {"orphans_given_up", c.orphans_given_up},
             {"faults", c.faults_total()}};
@@ -183,6 +187,7 @@ json limits(const status_sources& s) {
             {"trunk_outage_ms", s.config.trunks.outage_ms},
             {"trunk_channels", s.config.trunks.channels},
             {"trunk_sessions", s.config.trunks.sessions},
+            {"trunk_probe_peers", s.config.trunks.probe.peers},
             {"descriptors", s.budget.fds.limit()},
             {"descriptors_used", s.budget.fds.used()}};
 }

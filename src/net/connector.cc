@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/netns.hh"
+#include "base/source.hh"
 #include "net/kernel_socket.hh"
 #include "net/trunks.hh"
 
@@ -12,9 +14,12 @@ connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunk
     : _carrier(carriers.local()), _trunks(t.local()) {}
 
 // Over a trunk, or else by TCP as if there were none. 0, or an errno with which it has failed.
-int connector::find_way(vm_conn::parts& p) {
-    const base::address from = local_address(p.tcp.get());
-    auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped()) : nullptr;
+int connector::find_way(vm_conn::parts& p, bool may_probe) {
+    base::address from = local_address(p.tcp.get());
+    if (from.port != 0 && from.is_any() && base::netns_cookie(p.tcp.get()) == _trunks.netns()) {
+        from.ip = base::source_towards(p.peer).ip;  // bound to a port alone: the kernel chooses when it connects
+    }
+    auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped(), may_probe) : nullptr;
     if (session) {
         p.far = trunk_wire::open(session, p.conduit.capacity, from, p.peer);
     }
@@ -55,7 +60,7 @@ std::optional<violation> connector::begin(connect_request r) {
     p.page = std::move(r.page);
     p.conduit = std::move(*conduit);
     if (r.by_trunk && r.refusal == 0) {
-        r.refusal = find_way(p);
+        r.refusal = find_way(p, r.may_probe);
     }
     _carrier.connect(std::move(p), r.refusal);
     return std::nullopt;

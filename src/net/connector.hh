@@ -19,6 +19,7 @@ struct connect_request {
     base::address peer;
     base::unique_fd memory, bell, tcp, page;
     bool by_trunk = false;  // tcp is only bound: over a trunk, or else we connect it
+    bool may_probe = false;  // our own routes say trunk too: the peer's daemon may be asked
     uint64_t listener = 0;  // for a local connection: who gets the other end
     int refusal = 0;  // an errno: a limit or a rule says no
 };
@@ -43,7 +44,7 @@ public:
     std::optional<violation> begin(connect_request r);
 
 private:
-    int find_way(vm_conn::parts& p);
+    int find_way(vm_conn::parts& p, bool may_probe);
 };
 
 }  // namespace vmsgr::net

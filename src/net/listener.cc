@@ -70,10 +70,10 @@ public:
     std::optional<base::address> source_of(const connect_request& r) const;
     reserved reserve() noexcept {
         reserved out;
-        out.busy = _locals.size() > _r.backlog;
-        if (!_closed && !out.busy) {
+        out.queue_full = !_closed && _locals.size() > _r.backlog;
+        if (!_closed && !out.queue_full) {
             out.place = take_places(fds_per_connection);
-            out.busy = !out.place;
+            out.no_room = !out.place;
             out.route = _r.route;
         }
         return out;

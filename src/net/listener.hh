@@ -54,11 +54,11 @@ public:
     // A program of this daemon connects to the listener r.listener of this shard. r.place is its share.
     std::optional<violation> offer(connect_request r);
     // For a connection that comes over a trunk: its share of the limits and the route, then the connection itself.
-    // None: the listener has closed, or its queue or a limit is full (`busy`).
+    // None: the listener has closed, or its queue is full, or there is no room to carry it.
     struct reserved {
         std::optional<places> place;
         std::string route;
-        bool busy = false;
+        bool queue_full = false, no_room = false;
     };
     reserved reserve(uint64_t key) noexcept;
     void deliver(uint64_t key, delivery d);

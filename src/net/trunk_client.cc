@@ -19,10 +19,15 @@ namespace {
 
 constexpr auto first_pause = std::chrono::milliseconds(10);
 constexpr auto longest_pause = std::chrono::milliseconds(1000);
-// For the connect, and again for TLS and hello.
-constexpr auto patience = std::chrono::seconds(3);
+constexpr auto patience = std::chrono::milliseconds(3000);
 
 }  // namespace
+
+trunk_client::trunk_client(trunks& owner, conf::trunk_peer p, bool learnt)
+    : _owner(owner),
+      _peer(std::move(p)),
+      _learnt(learnt),
+      _patience(learnt ? std::chrono::milliseconds(owner._config.probe.timeout_ms) : patience) {}
 
 bool trunk_client::reaches(const base::address& destination) const noexcept {
     return std::ranges::any_of(_peer.addresses, [&](const base::prefix& p) { return p.contains(destination); });
@@ -41,10 +46,11 @@ seastar::future<> trunk_client::run() {
     auto pause = std::chrono::milliseconds(0);
     while (!_owner._stopping) {
         auto done = co_await seastar::coroutine::as_future(attempt());
-        if (done.failed()) {
+        const bool done_badly = done.failed();
+        if (done_badly) {
             auto e = done.get_exception();
             log.debug("trunk {}: {}", _peer.name, e);
-            if (!std::exchange(_said_down, true)) {
+            if (!std::exchange(_said_down, true) && !_learnt) {
                 log.warn("trunk {}: no connection to {}: {}; trying again", _peer.name,
                          base::to_string(_peer.connect), e);
             }
@@ -53,6 +59,12 @@ seastar::future<> trunk_client::run() {
         }
         if (_session && _session->ended()) {
             _session = nullptr;
+        }
+        if (_learnt && done_badly && !_session) {
+            ++_owner._carriers.local().count().probes_absent;
+            _absent_until = seastar::lowres_clock::now() + std::chrono::seconds(_owner._config.probe.absent_s);
+            _absent = true;
+            break;
         }
         auto slept = co_await seastar::coroutine::as_future(seastar::sleep_abortable(pause, _owner._abort));
         slept.ignore_ready_future();
@@ -70,7 +82,7 @@ seastar::future<base::unique_fd> trunk_client::connect() {
     if (::connect(handle.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0) {
         seastar::throw_system_error_on(errno != EINPROGRESS, "connect");
         seastar::timer<seastar::lowres_clock> limit([&] { ::shutdown(handle.get(), SHUT_RDWR); });
-        limit.arm(patience);
+        limit.arm(_patience);
         _connecting = handle.get();
         auto waited = co_await seastar::coroutine::as_future(pollable.writeable());
         _connecting = -1;
@@ -95,7 +107,7 @@ seastar::future<bool> trunk_client::attempt() {
     trunk_link link;
     _link = &link;
     seastar::timer<seastar::lowres_clock> limit([&] { link.shut(); });
-    limit.arm(patience);
+    limit.arm(_patience);
     auto started = co_await seastar::coroutine::as_future(link.start(std::move(fd), _owner._tls, true));
     if (started.failed()) {
         _link = nullptr;
@@ -175,6 +187,10 @@ trunk_info trunk_client::info() const {
     trunk_info i;
     i.name = _peer.name;
     i.outgoing = true;
+    i.learnt = _learnt;
+    if (_learnt) {
+        i.state = _absent ? "absent" : "probing";
+    }
     i.shard = seastar::this_shard_id();
     i.lane = uint16_t(i.shard);
     i.address = _peer.connect;

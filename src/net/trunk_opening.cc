@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/coroutine/as_future.hh>
 
@@ -10,6 +11,15 @@
 #include "net/trunks.hh"
 
 namespace vmsgr::net {
+
+namespace {
+
+// Between two looks at a queue that is full; the kernel gives a connect up after about as long.
+constexpr auto first_pause = std::chrono::milliseconds(10);
+constexpr auto longest_pause = std::chrono::milliseconds(200);
+constexpr auto full_queue_limit = std::chrono::seconds(130);
+
+}  // namespace
 
 // Addresses that peers may reach here.
 bool trunks::serves(const base::address& destination) const noexcept {
@@ -61,14 +71,25 @@ seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address
         relay(std::move(w), destination);
         co_return;
     }
-    auto place = co_await _listeners.invoke_on(found.shard,
-                                               [key = found.key](listener& l) { return l.reserve(key); });
-    if (!place.place) {
-        // A full queue is TCP's to handle, which tries again for a while.
-        w->refuse(place.busy ? EHOSTUNREACH : ECONNREFUSED);
-        co_return;
+    listener::reserved place;
+    // A full queue makes a connect wait and try again, as TCP does.
+    const auto until = std::chrono::steady_clock::now() + full_queue_limit;
+    for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
+        place = co_await _listeners.invoke_on(found.shard, [key = found.key](listener& l) { return l.reserve(key); });
+        if (w->gone()) {
+            co_return;
+        }
+        if (!place.queue_full) {
+            break;
+        }
+        if (_openings.is_closed() || std::chrono::steady_clock::now() > until) {
+            w->refuse(ETIMEDOUT);
+            co_return;
+        }
+        co_await seastar::sleep(pause);
     }
-    if (w->gone()) {
+    if (!place.place) {
+        w->refuse(place.no_room ? EHOSTUNREACH : ECONNREFUSED);
         co_return;
     }
     base::unique_fd options(::socket(found.v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -79,16 +100,19 @@ seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address
     if (found.v6) {
         w->show_mapped();
     }
-    auto* wire = w.get();
+    auto wire = w->weak_from_this();
     auto d = _carriers.local().accept(std::move(options), std::move(*place.place), std::move(place.route),
                                       std::move(w));
     if (!d) {
         co_return;
     }
-    wire->accept();
     co_await _listeners.invoke_on(found.shard, [key = found.key, d = std::move(*d)](listener& l) mutable {
         l.deliver(key, std::move(d));
     });
+    // Only now, so that who connects twice is accepted in that order, whatever lanes the two came by.
+    if (wire) {
+        wire->accept();
+    }
 }
 
 }  // namespace vmsgr::net

@@ -3,11 +3,17 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include <array>
+
+#include "net/log.hh"
+
 namespace vmsgr::net {
 
 namespace {
 
 constexpr size_t read_bytes = 64 << 10;
+// A queue that is empty keeps no more: most relays are idle most of the time.
+constexpr size_t kept_bytes = 4 << 10;
 
 }  // namespace
 
@@ -23,7 +29,6 @@ trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_wire> far
 trunk_relay::~trunk_relay() { end(true); }
 
 bool trunk_relay::start(ssx::event_set& events) {
-    _in.bytes.reserve(window);
     if (!_near->watch(events, _near_end) || !_far->watch(events, _far_end)) {
         _far->refuse(EHOSTUNREACH);
         return false;
@@ -76,13 +81,39 @@ void trunk_relay::pump() noexcept {
         if (!_over && _in.told && _out.told) {
             end(false);
         }
+        // After its end of file nobody reads the socket any more: a reset behind it is seen here alone.
+        if (!_over && _out.ended && _near->take_error() != 0) {
+            end(true);
+        }
     }
     _pumping = false;
 }
 
 bool trunk_relay::take(std::span<const std::byte> bytes) noexcept {
-    _in.bytes.insert(_in.bytes.end(), bytes.begin(), bytes.end());  // within the window, which is reserved
+    keep(_in, bytes);  // within the window
     return true;
+}
+
+// Peers decide how many relays there are and how much waits in them, so memory may be at an end here.
+void trunk_relay::keep(queue& q, std::span<const std::byte> bytes) noexcept {
+    try {
+        q.bytes.insert(q.bytes.end(), bytes.begin(), bytes.end());
+    } catch (const std::bad_alloc&) {
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        log.log(seastar::log_level::warn, rate,
+                "a channel of a trunk to {} is reset: no memory for what waits; raise `memory`",
+                base::to_string(_far->local()));
+        end(true);
+    }
+}
+
+// What the server sent before it broke the connection is still the peer's. Its end of file is so only if it came first
+// (EPIPE): the error just taken by a send would otherwise read as one.
+void trunk_relay::broken(int err, bool near) noexcept {
+    _out.told = _out.told || err != EPIPE;
+    while (near && !_over && pump_out()) {
+    }
+    end(true);
 }
 
 // Sends what waits. False: nothing moved.
@@ -94,13 +125,15 @@ bool trunk_relay::flush(queue& q, wire& to) noexcept {
     ssize_t r = to.send({&piece, 1}, false);
     if (r < 0) {
         if (r != -EAGAIN && r != -EINTR) {
-            end(true);
+            broken(int(-r), &q == &_in);
         }
         return false;
     }
     q.sent += size_t(r);
     // What was sent leaves the front once it is worth the copy, or for nothing.
-    if (q.left() == 0 || q.sent >= window / 2) {
+    if (q.left() == 0 && q.bytes.capacity() > kept_bytes) {
+        q = {.ended = q.ended, .told = q.told};
+    } else if (q.left() == 0 || q.sent >= window / 2) {
         q.bytes.erase(q.bytes.begin(), q.bytes.begin() + ptrdiff_t(q.sent));
         q.sent = 0;
     }
@@ -136,11 +169,12 @@ bool trunk_relay::pump_out() noexcept {
     }
     bool moved = flush(_out, *_far);
     if (!_over && !_out.ended && _out.left() == 0) {
-        _out.bytes.resize(read_bytes);
-        _out.sent = 0;
-        const iovec space{_out.bytes.data(), read_bytes};
+        static thread_local std::array<std::byte, read_bytes> scratch;
+        const iovec space{scratch.data(), scratch.size()};
         ssize_t r = _near->receive({&space, 1});
-        _out.bytes.resize(r > 0 ? size_t(r) : 0);
+        if (r > 0) {
+            keep(_out, std::span(scratch).first(size_t(r)));
+        }
         if (r < 0 && r != -EAGAIN && r != -EINTR) {
             end(true);
             return false;

@@ -45,7 +45,7 @@ class trunk_relay {
     bool _up = false, _over = false, _pumping = false;
 
 public:
-    // Buffered each way.
+    // Buffered each way at most.
     static constexpr size_t window = 256 << 10;
 
     // socket: connecting.
@@ -60,7 +60,9 @@ private:
     bool pump_in() noexcept;
     bool pump_out() noexcept;
     bool take(std::span<const std::byte> bytes) noexcept;
+    void keep(queue& q, std::span<const std::byte> bytes) noexcept;
     bool flush(queue& q, wire& to) noexcept;
+    void broken(int err, bool near) noexcept;
     void end(bool with_reset) noexcept;
 };
 

@@ -119,6 +119,7 @@ bool trunk_wire::wants_room(size_t free) const noexcept {
 
 void trunk_wire::shut_send() noexcept {
     if (_state == at::up) {
+        _fin_sent = true;
         _session->engine().fin(_channel);
     }
 }
@@ -178,7 +179,7 @@ void trunk_wire::on_writable() noexcept { tell(EPOLLOUT); }
 
 void trunk_wire::on_reset(int) noexcept {
     _state = at::broken;
-    _err = ECONNRESET;
+    _err = _fin && !_fin_sent ? EPIPE : ECONNRESET;  // a reset in CLOSE_WAIT says that nobody reads
     tell(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP);
 }
 

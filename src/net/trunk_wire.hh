@@ -4,19 +4,21 @@
 // Owner: one vm_conn, or whoever will make one; on the session's shard.
 #pragma once
 
+#include <seastar/core/weak_ptr.hh>
+
 #include "net/trunk_session.hh"
 #include "net/wire.hh"
 
 namespace vmsgr::net {
 
-class trunk_wire final : public wire, public trunk::channel_sink {
+class trunk_wire final : public wire, public trunk::channel_sink, public seastar::weakly_referencable<trunk_wire> {
     enum class at : uint8_t { opening, up, refused, broken, closed };
     session_ptr _session;
     uint64_t _channel = 0;
     wire_user* _user = nullptr;
     at _state = at::opening;
     int _err = 0;
-    bool _fin = false;
+    bool _fin = false, _fin_sent = false;
     bool _brought = false;  // bytes, since the last on_end_of_data(): the session remembers it
     uint64_t _window;
     uint64_t _received = 0, _granted;

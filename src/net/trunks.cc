@@ -78,8 +78,12 @@ seastar::future<> trunks::start() {
         (void)accept_loop().finally([h = _gate.hold()] {});
     }
     for (auto& p : _config.peers) {
-        _clients.push_back(std::make_unique<trunk_client>(*this, p));
-        (void)_clients.back()->run().finally([h = _gate.hold()] {});
+        run(std::make_unique<trunk_client>(*this, p, false));
+    }
+    if (_config.probe.on() && !_config.tls.on() && seastar::this_shard_id() == 0) {
+        log.warn("trunk.probe without trunk.tls: whoever listens on port {} of a host that a route leads to gets the "
+                 "connections of programs to that host",
+                 _config.probe.port);
     }
     _timer.arm_periodic(tick);
 }
@@ -121,13 +125,41 @@ seastar::future<> trunks::stop() {
     _clients.clear();
 }
 
-session_ptr trunks::way_to(const base::address& destination) const {
+void trunks::run(std::unique_ptr<trunk_client> c) {
+    _clients.push_back(std::move(c));
+    (void)_clients.back()->run().finally([h = _gate.hold()] {});
+}
+
+session_ptr trunks::way_to(const base::address& destination, bool may_probe) {
+    bool known = false;
     for (auto& c : _clients) {
-        if (c->session() && c->session()->up() && c->reaches(destination)) {
-            return c->session();
+        if (c->reaches(destination)) {
+            known = true;
+            if (c->session() && c->session()->up()) {
+                return c->session();
+            }
         }
     }
+    if (!known && may_probe && _config.probe.on() && !_stopping && !_openings.is_closed()) {
+        probe(destination);
+    }
     return nullptr;
+}
+
+// The probe is the first attempt of a client for just this address.
+void trunks::probe(const base::address& destination) {
+    auto& count = _carriers.local().count();
+    if (size_t(std::ranges::count_if(_clients, &trunk_client::learnt)) >= _config.probe.peers) {
+        ++count.probes_skipped;
+        return;
+    }
+    ++count.probes;
+    conf::trunk_peer p;
+    p.connect = destination;
+    p.connect.port = uint16_t(_config.probe.port);
+    p.name = base::to_string(p.connect);
+    p.addresses.push_back({destination.family, uint8_t(destination.family == AF_INET ? 32 : 128), destination.ip});
+    run(std::make_unique<trunk_client>(*this, std::move(p), true));
 }
 
 std::vector<trunk_info> trunks::list() const {
@@ -165,6 +197,7 @@ void trunks::on_timer() {
         i.session->tick(now);
     }
     forget_ended();
+    std::erase_if(_clients, [](auto& c) { return c->forgotten(); });
     std::erase_if(_relays, [](auto& r) { return r->over(); });
 }
 

@@ -30,11 +30,12 @@ struct trunk_info {
     unsigned shard = 0;
     uint16_t lane = 0;
     base::address address;  // where we connect; none for incoming ones
-    const char* state = "down";  // up, waiting (for a connection; channels go on), down
+    const char* state = "down";  // up, waiting (for a connection; channels go on), down; probing, absent
     size_t channels = 0;
     uint64_t rtt_us = 0, in_flight_bytes = 0;
     size_t packet_bytes = 0;
     trunk::engine_counters count;
+    bool learnt = false;  // by a probe
 };
 
 class trunks : public seastar::peering_sharded_service<trunks> {
@@ -77,11 +78,15 @@ public:
     // What was sent leaves, up to the limit. Safe after a failed or missing start().
     seastar::future<> stop();
 
-    // The session over which a destination is reached; null: none, or no connection stands.
-    session_ptr way_to(const base::address& destination) const;
+    // The session over which a destination is reached; null: none, or no connection stands. may_probe: where no peer is
+    // known for it, its host is asked for a daemon, for those who come later.
+    session_ptr way_to(const base::address& destination, bool may_probe);
     std::vector<trunk_info> list() const;
+    uint64_t netns() const noexcept { return _netns; }  // the daemon's own
 
 private:
+    void probe(const base::address& destination);
+    void run(std::unique_ptr<trunk_client> c);
     // Accepting, on shard 0.
     void listen();
     seastar::future<> accept_loop();

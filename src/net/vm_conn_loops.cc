@@ -170,7 +170,7 @@ void vm_conn::add_received(size_t n) noexcept {
 // From a wire that brings bytes, within the room that it was told.
 bool vm_conn::on_bytes(std::span<const std::byte> bytes) noexcept {
     if (_over || _program_left || _program_shut_all) {
-        if (_program_left && !_over) {
+        if (_program_left) {
             end_with_reset();  // nobody will read it
         }
         return false;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 #include "client/local_peer.hh"
@@ -99,24 +100,8 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
 // trunk. False: nothing has changed, but that the socket may be bound.
 bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
     auto& rt = runtime();
-    const bool own_family = peer.family == client::socket_option(fd, SO_DOMAIN);
-    if (!rt.session.knows_trunks() || peer.scope_id != 0 || peer.is_any() || peer.port == 0 || !own_family) {
-        return false;
-    }
-    const base::address own = client::local_name(fd);
-    const bool bound = own.port != 0 || (own.family != 0 && !own.is_any());
-    const base::address source = bound ? own : client::source_towards(peer);
-    if (source.family == 0 || source.is_any() || source.ip == peer.ip) {
-        return false;  // no way at all, bound to no address of its own, or the peer is this host
-    }
-    if (own.port == 0) {
-        sockaddr_storage ss{};
-        socklen_t size = base::to_sockaddr(source, ss);
-        if (::syscall(SYS_bind, fd, &ss, size) != 0) {
-            return false;
-        }
-    }
-    return hand_over(fd, peer, route, client::phase::connecting, 0, true);
+    return client::bind_for_trunk(rt.session, fd, peer) &&
+           hand_over(fd, peer, route, client::phase::connecting, 0, true);
 }
 
 // The kernel's socket stands behind the number again.
@@ -150,13 +135,8 @@ base::unique_fd sent_back(int fd) noexcept {
     return {};
 }
 
-// connect() on a number that is a conduit already. `again`: it is the kernel's socket now, for another attempt.
-int connect_stream(int fd, object* o, bool& again) noexcept {
-    int r = o->stream.connect_again(fd, again);
-    if (!again) {
-        return r;
-    }
-    // The failure was told before: Linux lets a socket try anew.
+// A failed connect has been told: the number is the kernel's socket again, for another attempt.
+bool become_socket(int fd, object* o) noexcept {
     base::unique_fd socket = sent_back(fd);
     if (socket) {
         // The daemon took the error; the kernel still has to be told that the attempt is over.
@@ -166,8 +146,28 @@ int connect_stream(int fd, object* o, bool& again) noexcept {
     } else {
         socket.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     }
-    again = socket && give_back(fd, std::move(socket));
-    return again ? 0 : -1;
+    return socket && give_back(fd, std::move(socket));
+}
+
+// connect() on a number that is a conduit already. `again`: it is the kernel's socket now, for another attempt.
+int connect_stream(int fd, object* o, bool& again) noexcept {
+    int r = o->stream.connect_again(fd, again);
+    if (again) {
+        again = become_socket(fd, o);
+        r = again ? 0 : -1;
+    }
+    return r;
+}
+
+// A blocking connect() that the daemon carries out.
+int wait_connected(int fd, object* o) noexcept {
+    int r = o->stream.connect_and_wait(fd);
+    const int err = errno;
+    if (r != 0 && err != EINTR && err != EINPROGRESS) {
+        become_socket(fd, o);
+    }
+    errno = err;
+    return r;
 }
 
 }  // namespace
@@ -237,7 +237,7 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
         use o(fd, kind::stream);
         bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
         if (o && waits) {
-            return o->stream.connect_and_wait(fd);
+            return wait_connected(fd, o.get());
         }
         errno = EINPROGRESS;
         return -1;

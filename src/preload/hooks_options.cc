@@ -41,6 +41,9 @@ bool is_timeout(int level, int name) noexcept {
 // The kernel's socket of a stream, or none when the connection has ended on the daemon's side.
 base::unique_fd lend(object* o) noexcept {
     int fd = runtime().session.borrow(o->stream.page().key);
+    if (fd >= 0) {
+        o->stream.page().options.move_to(fd);
+    }
     return base::unique_fd(fd >= 0 ? fd : -1);
 }
 

@@ -130,8 +130,10 @@ int take_connection(const proto::accepted_msg& m, proto::received& got, object* 
     auto stream = client::stream::create(std::move(*conduit), std::move(*page), client::phase::up, m.key, local ? 1 : 0,
                                          local ? client::far_end::program : client::far_end::daemon);
     stream.flags().fetch_or(shm::end_accepted, std::memory_order_release);
-    if (local) {
+    if ((m.flags & (proto::accepted_local | proto::accepted_trunk)) != 0) {
         stream.page().options = listener->options;
+    }
+    if (local) {
         // With a relative that accepts from the same queue, the next one may be that one's, and its memory with it.
         stream.page().listener = listener->listener.page->holders.load(std::memory_order_relaxed) == 1;
     }

@@ -95,6 +95,7 @@ struct reply_msg {
 enum accepted_flag : uint32_t {
     accepted_local = 1,  // the other end is a program; this one is end 1
     accepted_plain = 2,  // the daemon has no room for it: its kernel socket itself, and no other descriptor
+    accepted_trunk = 4,  // its socket stands for it alone, and has none of the options that the listener has
 };
 struct accepted_msg {
     uint32_t magic = control_magic;

@@ -266,9 +266,9 @@ public:
         return settle_to(bell, max_left);
     }
 
-    // A blocking read found the ring empty and will look for a while. `wanted`: what the call still takes. It keeps
-    // reading up to there, or until settle() says that the ring is empty; nothing else may end it (no MSG_PEEK).
-    // Only a standing announcement is raised: at 0, a token is there or on its way.
+    // A blocking read found the ring empty, or emptied it, and will look for a while. `wanted`: what the call still
+    // takes. It keeps reading up to there, or until settle() says that the ring is empty; nothing else may end it (no
+    // MSG_PEEK). Only a standing announcement is raised: at 0, a token is there or on its way.
     spin begin_spin(size_t wanted) noexcept {
         spin s{_st->tail, flags() & (ring_fin | ring_reset)};
         uint32_t stands = ring_waits;
@@ -283,6 +283,10 @@ public:
     // Something came or ended since. Needs no lock.
     bool spin_over(const spin& s) const noexcept {
         return _w->head.load(std::memory_order_acquire) != s.head || (flags() & (ring_fin | ring_reset)) != s.ended;
+    }
+    // So many bytes came since, or it ended. Needs no lock.
+    bool gathered(const spin& s, size_t n) const noexcept {
+        return _w->head.load(std::memory_order_acquire) - s.head >= n || (flags() & (ring_fin | ring_reset)) != s.ended;
     }
 
 private:

@@ -127,6 +127,7 @@ bool engine::tick(uint64_t now_us) noexcept {
         _last_out_us = now_us;
         _dummy_due = true;
     }
+    wake_starved();  // what others have freed is heard of nowhere else
     _ack_due = _ack_due || _to_be_acked != 0;
     if (_ack_due || _dummy_due) {
         _owner.on_output();
@@ -137,7 +138,10 @@ bool engine::tick(uint64_t now_us) noexcept {
 // --- frames out -------------------------------------------------------------------------------------------------
 
 bool engine::room(size_t reserve) const noexcept {
-    return _kept.size() < _packets_max + reserve && _share.used < _share.limit;
+    if (_kept.size() >= _packets_max + reserve || _share.used >= _share.limit) {
+        return false;
+    }
+    return reserve != 0 || in_flight_bytes() < _share.limit - _share.used;
 }
 
 packet_ptr engine::make_buffer() noexcept {
@@ -261,7 +265,7 @@ bool engine::pay(uint64_t id, channel& c) noexcept {
                  {owes_fin, frame_kind::fin},
                  {owes_reset, frame_kind::reset}};
     if ((c.owes & owes_reset) != 0) {
-        c.owes = owes_reset;
+        c.owes &= uint8_t(~owes_credit);  // an accept and an end of file that came before the reset are seen before it
     }
     for (auto [what, kind] : order) {
         if ((c.owes & what) == 0) {

@@ -8,8 +8,8 @@
 //
 // Who opens: the side that connects (the initiator) opens channels, the other accepts them; traffic goes both ways.
 //
-// Owner: one session of one shard. All calls there. Sinks are called from within attach(), next_packet(), receive() and
-// end(); they may call the engine back, and none is called for a channel after close() or reset() of it.
+// Owner: one session of one shard. All calls there. Sinks are called from within attach(), next_packet(), receive(),
+// tick() and end(); they may call the engine back, and none is called for a channel after close() or reset() of it.
 #pragma once
 
 #include <sys/uio.h>
@@ -55,7 +55,8 @@ protected:
     ~engine_owner() = default;
 };
 
-// Bytes that packets of many engines may take together.
+// Bytes that packets of many engines may take together. No engine keeps more than what is left to the others: n of them
+// that fill what they may leave one part in n + 1 to the next, so a peer that is away holds up nobody else.
 struct memory_share {
     uint64_t limit = UINT64_MAX;
     uint64_t used = 0;

@@ -1,51 +1,18 @@
 """Three hosts in network namespaces: the monitor, and two OSDs each beside a vmsgrd of its own, over veth."""
 import pytest
-from lib import ceph, netns, process, vmsgrd
+from lib import ceph, hosts, netns, vmsgrd
 from lib.ends import PLAIN
 from lib.rig import MON_PORTS, Objects
 
 ROUTES = [vmsgrd.route("ceph-osds", address="10.99.0.0/24", ports=ceph.OSD_PORTS)]
 
 
-class Hosts:
-    """mon, osd0, osd1; attached names those with a vmsgrd, whose OSD (or, on mon, whose client) runs through it."""
-
-    def __init__(self, attached):
-        self.dir = process.make_dir("vh-")
-        self.network = netns.Network(["mon", "osd0", "osd1"])
-        self.daemons = {name: vmsgrd.Vmsgrd(self.dir, routes=ROUTES, netns=self.network[name], name=name, plain=PLAIN,
-                                            shards=1) for name in attached}
-        on = {"osd0": "osd.0", "osd1": "osd.1", "mon": "client"}
-        hosts = {name: ceph.Host(self.network[name], self.network[name].address) for name in on}
-        self.cluster = ceph.CephCluster(
-            mon_host=hosts["mon"], osd_hosts=[hosts["osd0"], hosts["osd1"]], directory=f"{self.dir}/c",
-            prefixes={on[name]: daemon.prefix() for name, daemon in self.daemons.items()})
-
-    def __enter__(self):
-        try:
-            for daemon in self.daemons.values():
-                daemon.start()
-            self.cluster.start()
-            self.cluster.make_pool()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.cluster.stop()
-        for daemon in self.daemons.values():
-            daemon.stop()
-        self.network.close()
-        process.remove_dir(self.dir)
-
-
 @pytest.mark.parametrize("attached", [("osd0", "osd1"), ("osd0",), ("mon", "osd0", "osd1")],
                          ids=["both_osds", "osd1_without_vmsgr", "osds_and_client"])
 def test_cluster_over_three_hosts_works(attached):
-    with Hosts(attached) as hosts:
-        cluster = hosts.cluster
-        objects = Objects(cluster, hosts.dir)
+    with hosts.Hosts(attached, routes=ROUTES, programs=("osd.0", "osd.1", "client"), plain=PLAIN) as three:
+        cluster = three.cluster
+        objects = Objects(cluster, three.dir)
         for size in (0, 1, 4096, 5 << 20):
             assert objects.write(f"o{size}", size)
         wrote = cluster.client("rados", "-p", "test", "bench", "2", "write", "-b", "65536", "--no-cleanup")
@@ -53,19 +20,19 @@ def test_cluster_over_three_hosts_works(attached):
         cluster.client("rados", "-p", "test", "bench", "1", "rand")
         assert objects.wrong() == []
         if not PLAIN:
-            check_who_carried(hosts)
+            check_who_carried(three)
         cluster.check_alive()
         cluster.wait_clean(20)
         assert cluster.log_times("mon.a", r"osd\.\d+ failed") == []
 
 
-def check_who_carried(hosts):
-    pids = hosts.cluster.osd_pids()
+def check_who_carried(three):
+    pids = three.cluster.osd_pids()
     for i, name in enumerate(("osd0", "osd1")):
-        osd_tcp = [s for s in netns.tcp_sockets(hosts.network[name]) if pids[i] in s.pids]
-        between = [s for s in osd_tcp if s.peer[0] in {hosts.network[h].address for h in ("osd0", "osd1")}]
+        osd_tcp = [s for s in netns.tcp_sockets(three.network[name]) if pids[i] in s.pids]
+        between = [s for s in osd_tcp if s.peer[0] in {three.network[h].address for h in ("osd0", "osd1")}]
         assert [s for s in osd_tcp if s.peer[1] in MON_PORTS], "the monitor stays on POSIX sockets"
-        daemon = hosts.daemons.get(name)
+        daemon = three.daemons.get(name)
         if not daemon:
             assert between, f"{name} without VMSGR has its own TCP connections"
             continue

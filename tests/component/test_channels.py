@@ -287,6 +287,30 @@ def test_strangers_are_refused_and_hold_nobody_up(daemon):
             peer.close()
 
 
+def test_more_strangers_than_a_listener_keeps(daemon):
+    """The oldest go at once; who speaks is not held up."""
+    with Session(daemon.socket) as s, s.listen() as listener:
+        wait_for_listener(daemon, listener.port)
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(70)]
+        good, began = [], time.monotonic()
+        thread = threading.Thread(target=lambda: good.append(s.connect(listener.port)))
+        thread.start()
+        with listener.accept() as c:
+            thread.join()
+            good[0].send(b"through")
+            assert c.recv() == b"through" and time.monotonic() - began < 1.5
+            raises(errno.ETIMEDOUT, listener.accept, 100)
+            accepted, refused, why = listener.counts()
+            assert (accepted, refused) == (1, 6) and "said no hello, and 64 others came" in why, (refused, why)
+            good[0].close()
+        late = silent[-1]
+        late.sendall(hello() + frame(DATA, b"late"))
+        with listener.accept() as c:
+            assert c.recv() == b"late"
+        for peer in silent:
+            peer.close()
+
+
 def test_connecting_to_a_server_that_speaks_something_else(daemon):
     with Session(daemon.socket) as s, socket.create_server(("127.0.0.1", 0)) as server:
         answers = [b"HTTP/1.1 400 Bad Request\r\n\r\n", hello(version=3), b""]

@@ -235,11 +235,12 @@ int client::ask_for(proto::kind what, uint64_t key) {
 
 bool client::closed(int limit_ms) const { return (poll_fd(control.get(), 0, limit_ms) & POLLHUP) != 0; }
 
-void client::post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds) {
+void client::post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds,
+                          uint64_t listener) {
     auto& job = jobs().connect[slot];
     job.key = key;
     job.peer = peer;
-    job.listener = 0;
+    job.listener = listener;
     job.fd = fds.empty() ? -1 : fds.back();
     strcpy(job.route, "all");
     job.state.store(shm::slot_posted, std::memory_order_release);
@@ -284,6 +285,21 @@ conn client::connect(const base::address& peer, uint32_t ring_bytes) {
     return hand_over(tcp.get(), peer, std::move(shm::create_conduit(ring_bytes, random_key()).value()));
 }
 
+conn client::connect_locally(const base::address& peer, uint64_t listener) {
+    base::unique_fd tcp = tcp_bound();
+    auto memory = std::move(shm::create_conduit(shm::ring_bytes_min, random_key()).value());
+    auto bell = std::move(shm::make_bell().value());
+    conn c;
+    c.key = memory.memory.header().key;
+    shm::mark_bell(bell.program.get(), c.key);
+    c.fd = std::move(bell.program);
+    c.memory = std::move(memory.memory);
+    post_connect(0, c.key, peer, {memory.fd.get(), bell.other.get(), tcp.get()}, listener);
+    while (jobs().connect[0].state.load() != shm::slot_free && !closed(1)) {
+    }
+    return c;
+}
+
 base::unique_fd client::listen(int tcp) {
     auto bell = std::move(shm::make_listener_bell().value());
     auto& job = jobs().listen[0];
@@ -323,6 +339,16 @@ std::optional<conn> take_accepted(int listener_bell, int limit_ms) {
 }
 
 // --- kernel sockets ---
+
+base::unique_fd tcp_bound() {
+    base::unique_fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage ss;
+    socklen_t len = base::to_sockaddr(base::loopback(AF_INET, 0), ss);
+    if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0) {
+        fail("bind");
+    }
+    return fd;
+}
 
 tcp_listener tcp_listen(int family, int backlog) {
     tcp_listener l;

@@ -76,7 +76,11 @@ public:
     conn connect(const base::address& peer, uint32_t ring_bytes = shm::ring_bytes_default);
     // The same with a socket and memory of the caller's.
     conn hand_over(int tcp, const base::address& peer, shm::new_conduit memory);
-    void post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds);
+    // An end page is added to three descriptors. listener: for a local connection.
+    void post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds,
+                      uint64_t listener = 0);
+    // To a listener of the same daemon, by its key.
+    conn connect_locally(const base::address& peer, uint64_t listener);
     // The program's end of the listener's doorbell.
     base::unique_fd listen(int tcp);
 };
@@ -92,6 +96,7 @@ struct tcp_listener {
 };
 tcp_listener tcp_listen(int family = AF_INET, int backlog = 128);
 base::unique_fd tcp_connect(const base::address& to);  // -1 in it with errno when refused
+base::unique_fd tcp_bound();                           // to a port of 127.0.0.1
 base::unique_fd tcp_accept(const tcp_listener& l);
 bytes tcp_read_exactly(int fd, size_t n);
 bytes tcp_read_all(int fd);  // until end of file; throws on reset

@@ -4,9 +4,9 @@
     diff_sockets.py --sockdiff PATH --prefix 'vmsgr run ... --' [--family 4|6|46] [--only GLOB]...
 
 The baseline (pp: both roles plain) runs twice; a scenario that differs from itself is a fault of
-the test ("flaky"). Then rp (server routed), pr (client routed), rr (both, through the daemon) and ll
-(both, memory to memory), each compared with the baseline line by line. Differences named in the
-table of known ones do not fail; known ones that no longer occur are reported. What differs is run twice more, and counts when it differs again.
+the test ("flaky"). Then each combination of COMBOS for which prefixes are given, compared with the
+baseline line by line. Differences named in the table of known ones do not fail; known ones that no
+longer occur are reported. What differs is run twice more, and counts when it differs again.
 Exit: 0 same, 1 differs, 2 usage.
 """
 import argparse
@@ -24,7 +24,11 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROLES = ("server", "client")
-COMBOS = {"pp": (False, False), "rp": (True, False), "pr": (False, True), "rr": (True, True), "ll": (True, True)}
+# How (server, client) are started: each word but plain is a prefix, and how its connections go follows from its routes.
+COMBOS = {"pp": ("plain", "plain"), "rp": ("server", "plain"), "pr": ("plain", "client"), "ll": ("server", "client"),
+          "rr": ("direct", "direct"), "tt": ("far", "trunk"), "pt": ("plain", "trunk")}
+# A known difference of the one is expected of the other as well.
+INHERITS = {"ll": ("rr",), "tt": ("rr",), "pt": ("pr", "tt")}
 # A difference counts when one of two more runs shows it again. Single ones are shown; on a loaded machine time-outs
 # make a few, so they fail the test only beyond this share. The same goes for the kernel differing from itself.
 CONFIRMING_RUNS = 2
@@ -142,9 +146,7 @@ def read_known(path):
 
 def find_known(known, name, family, combo):
     found = None
-    fitting = {"*", combo, f"{combo}:{family}", f"*:{family}"}
-    if combo == "ll":
-        fitting |= {"rr", f"rr:{family}"}
+    fitting = {text for c in ("*", combo, *INHERITS.get(combo, ())) for text in (c, f"{c}:{family}")}
     for k in known:
         if fnmatch.fnmatchcase(name, k["glob"]) and fitting.intersection(k["combos"]):
             k["chances"] += 1
@@ -182,12 +184,14 @@ def main():
     ap.add_argument("--sockdiff", required=True)
     ap.add_argument("--prefix", default="", help="what both routed roles are started with")
     ap.add_argument("--direct-prefix", default="", help="the same for rr, with routes that say local: no")
+    ap.add_argument("--far-prefix", default="", help="for the server of tt, attached to another daemon than the client")
+    ap.add_argument("--trunk-prefix", default="", help="for the client of tt and pt, with routes that say via: trunk")
     ap.add_argument("--server-prefix", default="")
     ap.add_argument("--client-prefix", default="")
     ap.add_argument("--family", default="46", choices=["4", "6", "46"])
     ap.add_argument("--only", action="append", default=[], metavar="GLOB")
     ap.add_argument("--skip", action="append", default=[], metavar="GLOB")
-    ap.add_argument("--combos", default=None, help="default: rp,pr,rr,ll as far as prefixes are given")
+    ap.add_argument("--combos", default=None, help="default: all for which prefixes are given")
     ap.add_argument("--jobs", type=int, default=8)
     ap.add_argument("--repeat", type=int, default=1, help="run each combination so often")
     ap.add_argument("--baseline-runs", type=int, default=2)
@@ -202,18 +206,21 @@ def main():
     args = ap.parse_args()
 
     sockdiff = os.path.abspath(args.sockdiff)
-    server_prefix = shlex.split(args.server_prefix or args.prefix)
-    client_prefix = shlex.split(args.client_prefix or args.prefix)
+    prefixes = {"plain": [], "server": args.server_prefix or args.prefix, "client": args.client_prefix or args.prefix,
+                "direct": args.direct_prefix, "far": args.far_prefix, "trunk": args.trunk_prefix}
+    prefixes = {how: shlex.split(text) if text else [] for how, text in prefixes.items()}
+
+    def missing(combo):
+        return [how for how in COMBOS[combo] if how != "plain" and not prefixes[how]]
     if args.combos is None:
-        combos = [c for c in ("rp", "pr", "rr", "ll")
-                  if (not COMBOS[c][0] or server_prefix) and (not COMBOS[c][1] or client_prefix)
-                  and (c != "rr" or args.direct_prefix)]
+        combos = [c for c in COMBOS if c != "pp" and not missing(c)]
     else:
         combos = [c for c in args.combos.split(",") if c]
     if any(c not in COMBOS for c in combos):
-        ap.error("combos are pp, rp, pr, rr, ll")
-    if "rr" in combos and not args.direct_prefix:
-        ap.error("rr needs --direct-prefix: otherwise its connections are local (ll)")
+        ap.error("combos are " + ", ".join(COMBOS))
+    for c in combos:
+        if missing(c):
+            ap.error(f"{c} needs --{missing(c)[0]}-prefix")
 
     listed = subprocess.run([sockdiff, "--list"], check=True, stdout=subprocess.PIPE, text=True)
     todo = []
@@ -232,14 +239,11 @@ def main():
     tty = sys.stderr.isatty()
 
     def run(combo, label, todo=todo):
-        both = [shlex.split(args.direct_prefix)] * 2 if combo == "rr" else (server_prefix, client_prefix)
-        prefixes = [p if routed else [] for p, routed in zip(both, COMBOS[combo])]
-
         def progress(n):
             if tty:
                 print(f"\r{label} {n}/{len(todo)} ", end="", file=sys.stderr, flush=True)
         began = time.monotonic()
-        roles = Roles(sockdiff, prefixes, min(args.jobs, len(todo)), log)
+        roles = Roles(sockdiff, [prefixes[how] for how in COMBOS[combo]], min(args.jobs, len(todo)), log)
         try:
             results = roles.run(todo, progress)
         finally:

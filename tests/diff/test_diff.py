@@ -3,7 +3,8 @@
 VMSGR_SOCKDIFF         the sockdiff binary
 VMSGR_DIFF_PREFIX      what a routed role is started with, e.g. "vmsgr run --routes FILE --"
 VMSGR_DIFF_DIRECT_PREFIX     the same, with routes that say local: no
-VMSGR_DIFF_SERVER_PREFIX, VMSGR_DIFF_CLIENT_PREFIX     if they differ
+VMSGR_DIFF_FAR_PREFIX        a server that is attached to another daemon
+VMSGR_DIFF_TRUNK_PREFIX      a client whose connections go there over a trunk
 VMSGR_DIFF_ONLY        a glob, to run a part
 """
 import os
@@ -15,10 +16,9 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOCKDIFF = os.environ.get("VMSGR_SOCKDIFF", "")
-COMMON = os.environ.get("VMSGR_DIFF_PREFIX", "")
-SERVER = os.environ.get("VMSGR_DIFF_SERVER_PREFIX", COMMON)
-CLIENT = os.environ.get("VMSGR_DIFF_CLIENT_PREFIX", COMMON)
-DIRECT = os.environ.get("VMSGR_DIFF_DIRECT_PREFIX", "")
+PREFIXES = {option: os.environ.get(f"VMSGR_DIFF_{name}", "") for option, name in (
+    ("--prefix", "PREFIX"), ("--direct-prefix", "DIRECT_PREFIX"), ("--far-prefix", "FAR_PREFIX"),
+    ("--trunk-prefix", "TRUNK_PREFIX"))}
 
 pytestmark = pytest.mark.skipif(not SOCKDIFF, reason="VMSGR_SOCKDIFF is not set")
 
@@ -42,9 +42,8 @@ def test_kernel_sockets_agree_with_themselves(baseline):
     run("--combos", "", "--baseline", baseline)
 
 
-@pytest.mark.parametrize("combo", ["rp", "pr", "rr", "ll"])
+@pytest.mark.parametrize("combo", ["rp", "pr", "rr", "ll", "tt", "pt"])
 def test_routed_sockets_behave_like_kernel_sockets(combo, baseline):
-    if not SERVER or not CLIENT or not DIRECT:
-        pytest.skip("VMSGR_DIFF_PREFIX is not set")
-    run("--combos", combo, "--baseline", baseline,
-        "--server-prefix", SERVER, "--client-prefix", CLIENT, "--direct-prefix", DIRECT)
+    if not all(PREFIXES.values()):
+        pytest.skip("VMSGR_DIFF_PREFIX and its kin are not set")
+    run("--combos", combo, "--baseline", baseline, *(f"{option}={text}" for option, text in PREFIXES.items()))

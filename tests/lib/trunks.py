@@ -1,12 +1,17 @@
-"""Two vmsgrd with trunks between them, in the namespaces of a netns.Network."""
-from . import process, vmsgrd
+"""Two vmsgrd with trunks between them, in the namespaces of a netns.Network; and what harms the link between."""
+import ast
+import os
+import random
+import signal
+
+from . import process, trunk_relay, vmsgrd
 
 PORT = 6790
 
 
-def trunk_yaml(host, peers, *, tls=None, **keys):
-    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}."""
-    lines = ["trunk:", f"  name: {host.name}", f'  listen: "{host.address}:{PORT}"']
+def trunk_yaml(name, listen, peers, *, tls=None, **keys):
+    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}; listen: or None."""
+    lines = ["trunk:", f"  name: {name}"] + ([f'  listen: "{listen}"'] if listen else [])
     lines += [f"  {key}: {value}" for key, value in keys.items()]
     if tls:
         lines += ["  tls:"] + [f"    {key}: {value}" for key, value in tls.items()]
@@ -16,11 +21,46 @@ def trunk_yaml(host, peers, *, tls=None, **keys):
     return "\n".join(lines) + "\n"
 
 
-class Pair:
-    """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk."""
+def sessions(daemon, *, outgoing=True, state="up"):
+    return [t for t in daemon.status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
 
-    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, **keys):
-        self.net, self.dir = net, process.make_dir("vt-")
+
+class HarmfulRelay:
+    """A relay (trunk_relay.py) on `host` before `target`; `at` is where to connect instead."""
+
+    def __init__(self, host, target, faults):
+        seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
+        print(f"VMSGR_SEED={seed}")
+        self.at = f"{host.address}:6791"
+        words = [f"{k}={v}" for k, v in faults.items()]
+        self.process = process.Process(["/usr/bin/python3", trunk_relay.__file__, self.at, target, str(seed), *words],
+                                       name="relay", netns=host, stdout=-1)
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def end_faults(self):
+        """What it has done: a count of each fault, and of connections."""
+        self.process.signal(signal.SIGUSR1)
+        return ast.literal_eval(self.process.stdout.readline().decode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+
+
+def wait_up(daemon, peers=1, timeout_s=10):
+    """Until the daemon has a session with each of its peers, on each shard."""
+    process.wait_until(lambda: len(sessions(daemon)) == peers * daemon.status()["daemon"]["shards"], timeout_s,
+                       f"trunks of {daemon.name} up")
+
+
+class Pair:
+    """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk. named=False: no peers are
+    configured."""
+
+    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, **keys):
+        self.net, self.dir, self.named = net, process.make_dir("vt-"), named
         keys.setdefault("keepalive_ms", 300)
         if not tls:
             keys.setdefault("accept_from", [f"{h.address}/32" for h in net.hosts.values()])
@@ -30,8 +70,8 @@ class Pair:
         for me, other in (("a", "b"), ("b", "a")):
             host, peer = net[me], net[other]
             connect = (via or {}).get(me, f"{peer.address}:{PORT}")
-            config = trunk_yaml(host, {other: (connect, [peer.address, f'"{peer.address6}"'])},
-                                tls=(tls or {}).get(me), **keys)
+            peers = {other: (connect, [peer.address, f'"{peer.address6}"'])} if named else {}
+            config = trunk_yaml(me, f"{host.address}:{PORT}", peers, tls=(tls or {}).get(me), **keys)
             n = shards[me] if isinstance(shards, dict) else shards
             self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
                                              config=config)
@@ -39,19 +79,19 @@ class Pair:
     def __getitem__(self, name):
         return self.daemons[name]
 
-    def sessions(self, name, *, outgoing=True, state="up"):
-        return [t for t in self[name].status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
+    def sessions(self, name, **keys):
+        return sessions(self[name], **keys)
 
     def wait_up(self, timeout_s=10):
-        for name, d in self.daemons.items():
-            process.wait_until(lambda n=name, d=d: len(self.sessions(n)) == d.status()["daemon"]["shards"], timeout_s,
-                               f"trunks of {name} up")
+        for d in self.daemons.values():
+            wait_up(d, timeout_s=timeout_s)
 
     def __enter__(self):
         try:
             for d in self.daemons.values():
                 d.start()
-            self.wait_up()
+            if self.named:
+                self.wait_up()
         except BaseException:
             self.close()
             raise

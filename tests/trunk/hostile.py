@@ -28,7 +28,7 @@ class Peer:
     def hello(self, **keys):
         self.sock.sendall(w.hello(**keys))
         answer = w.Packet(self.receive(w.HELLO_BYTES))
-        self.session = answer.session
+        self.session, self.sequence = answer.session, answer.ack
         return answer.hello()["answer"]
 
     def packet(self, payload=b"", kind=w.DATA, size=SIZE, sequence=None, **keys):
@@ -57,6 +57,21 @@ class Peer:
             return False
 
 
+    def stream_until_fin(self, channel):
+        """All that comes on a channel, packets that come again taken once."""
+        data, last = b"", 0
+        while True:
+            packet = w.Packet(self.receive(SIZE))
+            if packet.kind != w.DATA or packet.sequence <= last:
+                continue
+            last = packet.sequence
+            for of, what, _, body in packet.frames():
+                if of == channel and what == w.FRAME_DATA:
+                    data += body
+                elif of == channel and what == w.FIN:
+                    return data
+
+
 def corrupt(packet):
     return packet[:1000] + bytes([packet[1000] ^ 1]) + packet[1001:]
 
@@ -80,8 +95,39 @@ LIES = {
     "bad_ack": lambda p: p.send(ack=7),
     "bad_frame": lambda p: p.send(w.frame(1, 77, b"x")),
     "bad_channel": lambda p: p.send(w.frame(9, w.FRAME_DATA, b"x")),
+    "another_size": lambda p: p.send(size=2 * SIZE),
     "truncated": lambda p: (p.sock.sendall(p.packet()[:1000]), p.sock.shutdown(socket.SHUT_WR)),
 }
+
+
+REASONS = {lie: lie for lie in LIES} | {"another_size": "bad_size"}
+
+
+def not_delivered(address, port, server):
+    """Data in packets that lie never come to the program, and the session goes on after each of them."""
+    wrong = w.frame(1, w.FRAME_DATA, b"WRONG")
+    p = Peer(address, port)
+    assert p.hello() == 0
+    session = p.session
+    p.send(w.open_frame(1, ("10.99.0.1", 5000), (address, server)))
+    p.frames_until(w.ACCEPT)
+    p.send(w.frame(1, w.FRAME_DATA, b"e"))   # an echo
+    for lie in (dict(magic=1), dict(version=9), dict(says_size=512), dict(size=2 * SIZE), dict(payload_bytes=SIZE),
+                dict(session=session ^ 1), dict(sequence=9), dict(ack=7), "corrupt", "truncated"):
+        if lie == "corrupt":
+            p.sock.sendall(corrupt(p.packet(wrong)))
+        elif lie == "truncated":
+            p.sock.sendall(p.packet(wrong)[:1000])
+            p.sock.shutdown(socket.SHUT_WR)
+        else:
+            p.send(wrong, **lie)
+        if not p.closed():
+            return False
+        p = Peer(address, port)
+        assert p.hello(session=session) == 0 and p.session == session and p.sequence == 2, lie
+    p.send(wrong, sequence=2)   # a duplicate
+    p.send(w.frame(1, w.FRAME_DATA, b"right") + w.frame(1, w.FIN))
+    return p.stream_until_fin(1) == b"right"
 
 
 def beyond_credit(address, port, server):
@@ -102,6 +148,8 @@ def main():
     address, port, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if what == "beyond_credit":
         fine = beyond_credit(address, port, int(sys.argv[4]))
+    elif what == "not_delivered":
+        fine = not_delivered(address, port, int(sys.argv[4]))
     elif what == "greeting":
         fine = Peer(address, port, w.greeting(magic=5)).closed() and Peer(address, port, w.greeting(version=5)).closed()
     elif what == "unknown_session":

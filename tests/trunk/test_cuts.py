@@ -1,4 +1,5 @@
 """Connections between the daemons are cut in every way; programs see nothing of it, or ECONNRESET beyond the limit."""
+import contextlib
 import json
 import os
 import random
@@ -7,10 +8,10 @@ import time
 
 import pytest
 
-from lib import process, trunks
-from lib import trunk_relay
+from lib import channel_load, process, trunk_relay, trunks
+from test_streams import serve
 
-SECONDS = float(os.environ.get("VMSGR_CUT_SECONDS", "6"))
+SECONDS = 6.0
 STREAMS = 4
 
 # Sends blocks for a while and wants each back, whole and in order; says how it went.
@@ -40,9 +41,10 @@ print(json.dumps({'error': error, 'same': sent.digest() == got.digest(), 'total'
 """
 
 
-def start_streams(pair, count=STREAMS, seconds=SECONDS, port=7101):
-    return [process.Process([*pair["a"].prefix(), "/usr/bin/python3", "-c", STREAM, pair.net["b"].address, str(port),
-                             str(seconds)], name=f"stream {i}", netns=pair.net["a"], stdout=-1) for i in range(count)]
+def start_streams(pair, count=STREAMS, seconds=SECONDS, port=7101, origin="a"):
+    to = pair.net["b" if origin == "a" else "a"].address
+    return [process.Process([*pair[origin].prefix(), "/usr/bin/python3", "-c", STREAM, to, str(port), str(seconds)],
+                            name=f"stream {i}", netns=pair.net[origin], stdout=-1) for i in range(count)]
 
 
 def results(streams, timeout_s=90):
@@ -61,14 +63,24 @@ def all_whole(streams):
 @pytest.fixture(scope="module")
 def cut_pair(net):
     with trunks.Pair(net, shards={"a": 2, "b": 2}, outage_ms=5000) as p:
-        from test_streams import serve
         with serve(p, "b", 7101):
             yield p
 
 
-def kill_sockets(pair):
-    process.run(["ss", "-K", "dport", "=", str(trunks.PORT)], netns=pair.net["a"], check=False)
-    process.run(["ss", "-K", "dport", "=", str(trunks.PORT)], netns=pair.net["b"], check=False)
+def kill_sockets(pair, port=trunks.PORT):
+    process.run(["ss", "-K", "dport", "=", str(port)], netns=pair.net["a"], check=False)
+    process.run(["ss", "-K", "dport", "=", str(port)], netns=pair.net["b"], check=False)
+
+
+@contextlib.contextmanager
+def filtered(host, verdict, what=("tcp dport", "tcp sport")):
+    """What comes in to `host` for or from the port of trunks."""
+    rules = "".join(f"add rule ip t i {w} {trunks.PORT} {verdict}; " for w in what)
+    process.run(["nft", f"add table ip t; add chain ip t i {{ type filter hook input priority 0; }}; {rules}"], netns=host)
+    try:
+        yield
+    finally:
+        process.run(["nft", "delete table ip t"], netns=host)
 
 
 def replayed(pair):
@@ -88,16 +100,10 @@ def test_killed_sockets_are_not_seen(cut_pair):
 
 @pytest.mark.parametrize("verdict", ["drop", "reject with tcp reset"])
 def test_packets_filtered_for_a_while_are_not_seen(cut_pair, verdict):
-    host = cut_pair.net["b"]
     streams = start_streams(cut_pair)
     time.sleep(1)
-    rule = (f"add table ip t; add chain ip t i {{ type filter hook input priority 0; }}; "
-            f"add rule ip t i tcp dport {trunks.PORT} {verdict}; add rule ip t i tcp sport {trunks.PORT} {verdict}")
-    process.run(["nft", rule], netns=host)
-    try:
+    with filtered(cut_pair.net["b"], verdict):
         time.sleep(2.5)
-    finally:
-        process.run(["nft", "delete table ip t"], netns=host)
     all_whole(streams)
 
 
@@ -113,24 +119,29 @@ def test_a_link_that_is_down_for_a_while_is_not_seen(cut_pair):
 
 
 def test_beyond_the_limit_the_channels_are_reset_and_others_are_not(cut_pair):
-    streams = start_streams(cut_pair, count=2, seconds=20)
-    time.sleep(1)
-    cut_pair.net.switch.ip("link", "set", "p2", "down")
-    began = time.monotonic()
-    try:
-        out = results(streams)
-        took = time.monotonic() - began
-    finally:
-        cut_pair.net.switch.ip("link", "set", "p2", "up")
-    assert all(r["error"] in (104, 32) for r in out), out
-    assert 4 < took < 12, took
+    # Only what a has opened: the sessions that b made go on.
+    with serve(cut_pair, "a", 7104), channel_load.serve(cut_pair, "b", 7105), channel_load.serve(cut_pair, "a", 7106):
+        a, b = (cut_pair.net[name].address for name in "ab")
+        streams = start_streams(cut_pair, count=2, seconds=20)
+        channels = channel_load.start(cut_pair, "a", b, 7105, channels=2, seconds=20)
+        others = start_streams(cut_pair, count=2, seconds=12, port=7104, origin="b")
+        other_channels = channel_load.start(cut_pair, "b", a, 7106, channels=2, seconds=12)
+        time.sleep(1)
+        with filtered(cut_pair.net["b"], "drop", ["tcp dport"]):
+            began = time.monotonic()
+            out = results(streams) + channel_load.results(channels)
+            took = time.monotonic() - began
+            assert all(r["error"] in (104, 32) for r in out), out
+            assert 4 < took < 12, took
+            assert all(p.alive() for p in (*others, other_channels))
+        all_whole(others)
+        channel_load.all_whole(other_channels)
     cut_pair.wait_up(15)
     all_whole(start_streams(cut_pair, seconds=2))
 
 
 def test_a_restarted_peer_resets_what_was_open_at_once(own_net):
     with trunks.Pair(own_net, outage_ms=30000) as p:
-        from test_streams import serve
         with serve(p, "b", 7102):
             streams = start_streams(p, count=2, seconds=20, port=7102)
             time.sleep(1)
@@ -156,7 +167,6 @@ def test_a_relay_that_harms_the_bytes_is_not_seen(own_net, faults):
                              str(seed), *words], name="relay", netns=a, stdout=-1)
     assert relay.stdout.readline() == b"ready\n"
     with relay, trunks.Pair(own_net, via={"a": f"{a.address}:6791"}, packet_bytes=4096) as p:
-        from test_streams import serve
         with serve(p, "b", 7103):
             all_whole(start_streams(p, port=7103))
             relay.signal(signal.SIGUSR1)

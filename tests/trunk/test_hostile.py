@@ -33,11 +33,16 @@ def still_lives(pair, server):
     assert ask(pair, "a", pair.net["b"].address, server, "echo", 10000)["same"]
 
 
-@pytest.mark.parametrize("reason", sorted(hostile.LIES))
-def test_a_wrong_packet_ends_its_connection_and_is_counted(pair, reason):
+@pytest.mark.parametrize("lie", sorted(hostile.LIES))
+def test_a_wrong_packet_ends_its_connection_and_is_counted(pair, lie):
+    reason = hostile.REASONS[lie]
     before = counts(pair).get(reason, 0)
-    attack(pair, reason)
+    attack(pair, lie)
     process.wait_until(lambda: counts(pair).get(reason, 0) == before + 1, 5, f"{reason} counted")
+
+
+def test_nothing_of_a_wrong_packet_is_delivered(pair, server):
+    attack(pair, "not_delivered", str(server))
 
 
 def test_data_beyond_the_credit_reset_the_channel(pair, server):
@@ -57,7 +62,9 @@ def test_a_wrong_greeting_and_a_wrong_hello_are_refused(pair):
 
 
 def test_a_session_that_nobody_has_is_not_continued(pair):
+    before = counts(pair).get("bad_cookie", 0)
     attack(pair, "unknown_session")
+    assert counts(pair)["bad_cookie"] == before + 1
 
 
 def test_who_says_nothing_is_not_waited_for(pair):

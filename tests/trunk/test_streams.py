@@ -9,7 +9,8 @@ SERVER = """
 import socket, sys, threading
 family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
 s = socket.socket(family); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(64); print('ready', flush=True)
+backlog, pause_s = map(int, sys.argv[3:5])
+s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(backlog); print('ready', flush=True)
 def serve(c, peer):
     first = c.recv(1)
     if first == b'p':                       # who is it?
@@ -23,8 +24,14 @@ def serve(c, peer):
     elif first == b'r':                     # reset
         import struct
         c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.close()
+    elif first == b'w':                     # how does it end?
+        c.sendall(b'!')
+        try: how = len(c.recv(1))
+        except OSError as e: how = e.errno
+        print('ended', how, flush=True); c.close()
     elif first == b's':                     # never reads
         import time; time.sleep(3); c.close()
+import time; time.sleep(pause_s)
 while True:
     c, peer = s.accept()
     threading.Thread(target=serve, args=(c, peer), daemon=True).start()
@@ -44,6 +51,27 @@ if what == 'peer':
         if not d: break
         text += d
     out['seen'] = eval(text)
+elif what == 'wildcard':                    # a port of its own, no address
+    c = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET); c.settimeout(20)
+    c.bind(('', int(sys.argv[4]))); c.connect((host, port)); c.sendall(b'p'); out['own'] = c.getsockname()[:2]
+    out['seen'] = eval(c.recv(1000))
+elif what == 'linger':
+    import struct
+    c = connect(); c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.sendall(b'w')
+    assert c.recv(1) == b'!'; c.close()
+elif what == 'many':
+    import select
+    n = int(sys.argv[4]); cs = []
+    for i in range(n):
+        c = socket.socket(); c.setblocking(False); c.connect_ex((host, port)); cs.append(c); time.sleep(0.001)
+    waiting = {c.fileno(): c for c in cs}; p = select.poll(); failed = 0; end = time.monotonic() + 20
+    for fd in waiting: p.register(fd, select.POLLOUT)
+    while waiting and time.monotonic() < end:
+        for fd, _ in p.poll(100):
+            failed += waiting.pop(fd).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0; p.unregister(fd)
+    out = {'failed': failed, 'waiting': len(waiting), 'echoes': 0}
+    for c in cs:
+        c.setblocking(True); c.settimeout(20); c.sendall(b'e'); c.sendall(b'abc'); out['echoes'] += c.recv(3) == b'abc'
 elif what == 'echo':
     n = int(sys.argv[4]); c = connect(); c.sendall(b'e'); sent, got = hashlib.sha256(), hashlib.sha256()
     def send():
@@ -91,10 +119,10 @@ print(json.dumps(out))
 """
 
 
-def serve(pair, name, port, address=None, attached=True):
+def serve(pair, name, port, address=None, attached=True, backlog=64, pause_s=0):
     prefix = pair[name].prefix() if attached else []
-    p = process.Process([*prefix, "/usr/bin/python3", "-c", SERVER, address or pair.net[name].address, str(port)],
-                        name=f"server on {name}", netns=pair.net[name], stdout=-1)
+    p = process.Process([*prefix, "/usr/bin/python3", "-c", SERVER, address or pair.net[name].address, str(port),
+                         str(backlog), str(pause_s)], name=f"server on {name}", netns=pair.net[name], stdout=-1)
     assert p.stdout.readline() == b"ready\n"
     return p
 
@@ -210,6 +238,31 @@ def test_without_a_trunk_that_serves_the_address_it_goes_direct(pair):
         out = ask(pair, "a", "10.99.0.50", 7998, "refused")
         assert out["error"] == 111 and out["took_s"] < 0.5
     assert opened(pair) == before
+
+
+def test_a_client_that_is_bound_to_a_port_alone_goes_by_trunk(pair, server):
+    before = opened(pair)
+    out = ask(pair, "a", *server, "wildcard", 45001)
+    assert out["own"] == [pair.net["a"].address, 45001] and list(out["seen"][0]) == out["own"]
+    with serve(pair, "b", 7008, address="::"):
+        out = ask(pair, "a", pair.net["b"].address6, 7008, "wildcard", 45002)
+        assert out["own"] == [pair.net["a"].address6, 45002] and list(out["seen"][0]) == out["own"]
+    assert opened(pair) == before + 2
+
+
+def test_so_linger_with_0_resets_from_either_side(pair):
+    with serve(pair, "b", 7009) as server:   # the accepting side: test_a_reset_is_a_reset
+        ask(pair, "a", pair.net["b"].address, 7009, "linger")
+        assert server.stdout.readline() == b"ended 104\n"
+
+
+def test_a_queue_that_is_full_makes_connects_wait_as_tcp_does(pair):
+    before, carried = opened(pair), pair["a"].status()["totals"]["bytes_direct"]
+    with serve(pair, "b", 7010, backlog=1, pause_s=2):
+        out = ask(pair, "a", pair.net["b"].address, 7010, "many", 500)
+    assert out == {"failed": 0, "waiting": 0, "echoes": 500}
+    assert opened(pair) == before + 500
+    assert pair["a"].status()["totals"]["bytes_direct"] == carried
 
 
 def test_nothing_is_left_when_programs_have_ended(pair, server):

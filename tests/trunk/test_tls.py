@@ -1,33 +1,10 @@
 """TLS on trunks: both certificates are checked, names too, and renewed without a restart."""
-import os
-import shutil
-
 import pytest
 
-from lib import process, trunks
+from lib import certificates, process, trunks
 from test_streams import ask, serve
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine")
-
-
-class Authority:
-    def __init__(self, directory, name):
-        self.dir, self.name = directory, name
-        self.ca = f"{directory}/{name}.pem"
-        process.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                     "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{directory}/{name}.key", "-out", self.ca])
-
-    def sign(self, common_name, file=None):
-        """The `tls:` section for a host of that name."""
-        base = f"{self.dir}/{file or common_name}"
-        new = f"{base}.new"
-        process.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj",
-                     f"/CN={common_name}", "-keyout", f"{new}.key", "-out", f"{new}.csr"])
-        process.run(["openssl", "x509", "-req", "-in", f"{new}.csr", "-CA", self.ca, "-CAkey",
-                     f"{self.dir}/{self.name}.key", "-CAcreateserial", "-days", "2", "-out", f"{new}.pem"])
-        os.rename(f"{new}.key", f"{base}.key")
-        os.rename(f"{new}.pem", f"{base}.pem")
-        return {"ca": self.ca, "certificate": f"{base}.pem", "key": f"{base}.key"}
+pytestmark = pytest.mark.skipif(certificates.why_not() is not None, reason=certificates.why_not() or "")
 
 
 def pair_of(net, a, b):
@@ -35,7 +12,7 @@ def pair_of(net, a, b):
 
 
 def test_streams_go_over_tls_and_survive_a_cut(own_net, directory):
-    ca = Authority(directory, "ca")
+    ca = certificates.Authority(directory, "ca")
     a, b = {**ca.sign("hosta"), "names": "[hostb]"}, {**ca.sign("hostb"), "names": "[hosta]"}
     with pair_of(own_net, a, b) as p, serve(p, "b", 7301):
         assert ask(p, "a", own_net["b"].address, 7301, "echo", 5_000_000)["same"]
@@ -49,7 +26,7 @@ def test_streams_go_over_tls_and_survive_a_cut(own_net, directory):
 
 @pytest.mark.parametrize("wrong", ["name", "authority", "plain"])
 def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, wrong):
-    ca, other = Authority(directory, "ca"), Authority(directory, "other")
+    ca, other = certificates.Authority(directory, "ca"), certificates.Authority(directory, "other")
     b = {**ca.sign("hostb"), "names": "[hosta]"}
     a = {"name": ca.sign("stranger"), "authority": {**other.sign("hosta"), "ca": ca.ca}, "plain": None}[wrong]
     p = pair_of(own_net, a, b)
@@ -67,7 +44,7 @@ def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, w
 
 
 def test_certificates_are_renewed_without_a_restart(own_net, directory):
-    ca = Authority(directory, "ca")
+    ca = certificates.Authority(directory, "ca")
     b = {**ca.sign("hostb"), "names": "[hosta]"}
     ca.sign("stranger", file="hosta")   # a wrong name first
     a = {"ca": ca.ca, "certificate": f"{directory}/hosta.pem", "key": f"{directory}/hosta.key"}

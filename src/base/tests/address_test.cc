@@ -83,6 +83,7 @@ TEST(address, sockaddr_of_wrong_length_or_family_is_none) {
     EXPECT_FALSE(from_sockaddr(sa, 0));
     EXPECT_FALSE(from_sockaddr(sa, 1));
     EXPECT_FALSE(from_sockaddr(sa, sizeof(sockaddr_in) - 1));
+    EXPECT_FALSE(from_sockaddr(sa, sizeof(sockaddr_storage) + 1));
     EXPECT_TRUE(from_sockaddr(sa, sizeof(sockaddr_in)));
     ss.ss_family = AF_INET6;
     EXPECT_FALSE(from_sockaddr(sa, sizeof(sockaddr_in)));

@@ -34,7 +34,7 @@ struct pair {
         auto memory = shm::open_conduit(made.fd.get(), shm::ring_bytes_max);
         auto rings = shm::map_doubled(made.fd.get(), memory->capacity);
         return std::make_unique<channel>(
-            channel_parts{std::move(*memory), std::move(*rings), std::move(fd), which, local, {}, {}}, settings);
+            channel_parts{std::move(*memory), std::move(*rings), std::move(fd), which, local, {}, {}, {}}, settings);
     }
     shm::ring_words& words(unsigned ring) { return made.memory.header().ring[ring]; }
     std::byte* ring(unsigned which) { return made.memory.ring_data(int(which)); }

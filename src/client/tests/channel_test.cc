@@ -201,6 +201,16 @@ TEST(channel, a_vanished_end_is_no_orderly_one) {
     EXPECT_EQ(say(*p.a, "x"), ECONNRESET);
 }
 
+TEST(channel, an_end_that_never_met_the_other_is_no_orderly_one) {
+    pair p;
+    p.make_b();
+    EXPECT_EQ(p.a->greet(1000), 0);
+    EXPECT_EQ(say(*p.a, "lost"), 0);
+    p.b.reset();  // a listener that gives it up
+    EXPECT_EQ(next(*p.a), error(ECONNRESET));
+    EXPECT_EQ(p.a->ended(), channel_end::cut);
+}
+
 TEST(channel, a_sender_learns_that_nobody_is_there) {
     pair p;
     p.greet();

@@ -152,6 +152,10 @@ INSTANTIATE_TEST_SUITE_P(
         bad{"routes:\n  - a", "f:2: routes[0]: is 'a', expected a mapping of keys"},
         bad{"routes:\n  - via: direct",
             "f:2: routes[0]: 'name' is missing; every route has one, so that it can be spoken of"},
+        bad{"trunk:\n  probe: {peers: 3}",
+            "f:2: trunk.probe: 'port' is missing; expected where daemons of other hosts listen for trunks, such as "
+            "6790"},
+        bad{"trunk:\n  probe: {port: 0}", "f:2: trunk.probe.port: '0' is not a number from 1 to 65535"},
         bad{"routes:\n  - name: a", "f:2: routes[0]: 'via' is missing; expected one of posix, direct, trunk, deny"},
         bad{"routes:\n  - name: a\n    via: driect",
             "f:3: routes[0].via: 'driect' is not one of posix, direct, trunk, deny; did you mean 'direct'?"},

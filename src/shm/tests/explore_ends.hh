@@ -5,7 +5,7 @@
 
 namespace vmsgr::shm::explore {
 
-enum class reader : uint8_t { blocking, polling, level, edge, lazy, spinning };
+enum class reader : uint8_t { blocking, polling, level, edge, lazy, spinning, gathering };
 
 struct plan {
     std::string name;
@@ -195,10 +195,11 @@ private:
     enum class got : uint8_t { some, nothing, end };
 
     void read_for_ever(reader kind) {
-        const bool waits_in_call = kind == reader::blocking || kind == reader::polling || kind == reader::spinning;
+        const bool looks = kind == reader::spinning || kind == reader::gathering;
+        const bool waits_in_call = kind == reader::blocking || kind == reader::polling || looks;
         for (bool drained = true, hung_up = false;;) {
             bool poll = kind == reader::level || kind == reader::polling ||
-                        (kind == reader::spinning && _w.choices.choose(2) == 1);
+                        (looks && _w.choices.choose(2) == 1);
             if (poll) {
                 _w.sleep(sleep_on::in, "polls");
             } else if (!waits_in_call && drained) {
@@ -247,7 +248,8 @@ private:
 
     got read_call(reader kind, size_t wanted, size_t& done) {
         const bool edges = kind == reader::edge || kind == reader::lazy;
-        const bool waits = kind == reader::blocking || kind == reader::polling || kind == reader::spinning;
+        bool gathers = kind == reader::gathering;
+        const bool waits = kind == reader::blocking || kind == reader::polling || kind == reader::spinning || gathers;
         int spins = kind == reader::spinning ? 1 : 0;
         doorbell bell;
         auto ring = receiver();
@@ -274,6 +276,10 @@ private:
                 }
                 if (n == 0) {
                     if (settle(bell, false)) {
+                        if (done != 0) {
+                            _w.unlock(_recv_lock);
+                            return got::some;
+                        }
                         break;
                     }
                     continue;
@@ -283,6 +289,15 @@ private:
                 ring.consume(used);
                 done += used;
                 bool now_empty = false;
+                if (used == n && done < wanted && std::exchange(gathers, false)) {
+                    spin s = ring.begin_spin(wanted - done);
+                    _w.unlock(_recv_lock);
+                    ring.gathered(s, wanted - done);
+                    if (_w.lock(_recv_lock)) {
+                        ring.recover();
+                    }
+                    continue;
+                }
                 if (used == n) {
                     now_empty = settle(bell, kind == reader::lazy);
                 } else {

@@ -23,9 +23,9 @@ constexpr uint64_t otherwise = 500'000;
 constexpr uint64_t otherwise = 3'000'000;
 #endif
 
-enum class kind { blocking, spinning, level, edge, lazy };
-constexpr kind kinds[] = {kind::blocking, kind::spinning, kind::level, kind::edge, kind::lazy};
-constexpr const char* names[] = {"blocking", "spinning", "level", "edge", "lazy"};
+enum class kind { blocking, spinning, gathering, level, edge, lazy };
+constexpr kind kinds[] = {kind::blocking, kind::spinning, kind::gathering, kind::level, kind::edge, kind::lazy};
+constexpr const char* names[] = {"blocking", "spinning", "gathering", "level", "edge", "lazy"};
 
 uint64_t wanted_in_all() {
     const char* v = std::getenv("VMSGR_HAND_OVERS");
@@ -88,6 +88,7 @@ public:
         const size_t wanted = _rng() % 8 == 0 ? 1 + _rng() % 16 : 4096;
         size_t done = 0;
         bool may_spin = _kind == kind::spinning;
+        bool may_gather = _kind == kind::gathering;
         while (!c.lost) {
             size_t n = 0;
             EXPECT_EQ(_e.receiver.data_bytes(n), look::ok);
@@ -102,17 +103,28 @@ public:
                 if (!_e.receiver.settle(_e.consumer_bell)) {
                     continue;
                 }
+                if (done != 0) {
+                    return true;
+                }
                 if (ended.load() && !_e.receiver.has_data()) {
                     return false;
                 }
                 sleep();
                 continue;
             }
-            done += _e.get(std::min(n, wanted - done));
-            if (done == 0) {
+            const size_t got = _e.get(std::min(n, wanted - done));
+            if (got == 0) {
                 continue;
             }
-            c.done += done;
+            done += got;
+            c.done += got;
+            if (got == n && done < wanted && may_gather) {
+                may_gather = false;
+                spin s = _e.receiver.begin_spin(wanted - done);
+                for (int i = 0; i < 500 && !_e.receiver.gathered(s, wanted - done); ++i) {
+                }
+                continue;
+            }
             if (_e.receiver.has_data()) {
                 if (edges) {
                     _e.receiver.announce_with_data(_e.consumer_bell);
@@ -136,7 +148,8 @@ private:
         epoll_event ev;
         switch (_kind) {
         case kind::blocking:
-        case kind::spinning: c.lost = look_at_bell(_fd, true, err) == bell_look::nothing; break;
+        case kind::spinning:
+        case kind::gathering: c.lost = look_at_bell(_fd, true, err) == bell_look::nothing; break;
         case kind::level: c.lost = !wait_for(_fd, POLLIN, lost_ms); break;
         case kind::edge:
         case kind::lazy: c.lost = ::epoll_wait(_epoll.get(), &ev, 1, lost_ms) != 1; break;

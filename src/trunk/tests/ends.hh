@@ -59,7 +59,9 @@ struct test_end final : engine_owner {
     std::map<uint64_t, uint64_t> to_send;  // by accepted channel
     bool output = false;
 
-    explicit test_end(engine_settings s) : which(s.which), e(s, *this, share, count) {}
+    // with: shared with other ends, and outlives this.
+    explicit test_end(engine_settings s, memory_share* with = nullptr)
+        : which(s.which), e(s, *this, with != nullptr ? *with : share, count) {}
     channel_sink* on_open(uint64_t channel, const base::address& source,
                           const base::address& destination) noexcept override {
         seen_source = source;

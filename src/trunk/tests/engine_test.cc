@@ -71,6 +71,45 @@ TEST_F(engines, credit_stops_a_sender_and_a_grant_wakes_it) {
     EXPECT_EQ(s->send(1000), 500u);
 }
 
+// The peer of one session is away, that of the other is not.
+TEST_F(engines, memory_is_shared_so_that_one_peer_that_is_away_holds_up_no_other) {
+    sa.replay_bytes = 1 << 20;
+    memory_share share{.limit = 64 << 10};
+    test_end away(sa, &share), away2(sa, &share), c(sa, &share), away_b{sb}, away2_b{sb}, d{sb};
+    away_b.first_credit = away2_b.first_credit = d.first_credit = 1 << 20;
+    for (auto [x, y] : {std::pair(&away, &away_b), std::pair(&away2, &away2_b), std::pair(&c, &d)}) {
+        connect(*x, *y);
+    }
+    for (auto [x, y] : {std::pair(&away, &away_b), std::pair(&away2, &away2_b)}) {
+        auto* s = x->open();
+        ASSERT_NE(s, nullptr);
+        EXPECT_EQ(exchange(*x, *y), std::nullopt);
+        EXPECT_GE(s->send(1 << 20), 8u << 10);
+    }
+    EXPECT_LE(away.e.in_flight_bytes(), 33u << 10);
+    auto* s = c.open();
+    ASSERT_NE(s, nullptr);
+    EXPECT_EQ(exchange(c, d), std::nullopt);
+    uint64_t sent = 0;
+    for (int i = 0; i < 20; ++i) {
+        sent += s->send(4000);
+        EXPECT_EQ(exchange(c, d), std::nullopt);
+        EXPECT_TRUE(d.e.tick(1000));  // acknowledges
+        EXPECT_EQ(exchange(c, d), std::nullopt);
+    }
+    EXPECT_EQ(sent, 80'000u);
+    EXPECT_LT(share.used, share.limit);
+    // What the first one frees when it is back, the second may have.
+    auto* second = away2.sinks.at(1).get();
+    EXPECT_EQ(second->send(1 << 20), 0u);
+    EXPECT_EQ(exchange(away, away_b), std::nullopt);
+    EXPECT_TRUE(away.e.tick(1000) && away_b.e.tick(1000));
+    EXPECT_EQ(exchange(away, away_b), std::nullopt);
+    EXPECT_EQ(away.e.in_flight_bytes(), 0u);
+    EXPECT_EQ(second->writable, 0u);
+    EXPECT_TRUE(away2.e.tick(1000));
+    EXPECT_EQ(second->writable, 1u);
+    EXPECT_GE(second->send(1 << 20), 8u << 10);
 TEST_F(engines, a_sender_without_credit_learns_that_the_other_end_has_closed) {
     auto* s = a.open();
     EXPECT_EQ(exchange(a, b), std::nullopt);

@@ -1,0 +1,100 @@
+"""The long run: streams and message channels over one trunk, which is cut about once a second by every means there is.
+
+VMSGR_CUT_SECONDS=600 for ten minutes (`make test-cuts`), VMSGR_SEED to repeat the choices. What is cut lies between the
+two daemons: sockets killed, packets rejected and dropped, the link down for up to 20 s, and all the while a relay that
+delays, splits, cuts in mid-packet, repeats, loses and corrupts bytes.
+"""
+import collections
+import os
+import random
+import signal
+import time
+
+from lib import channel_load, process, trunk_relay, trunks
+from test_cuts import filtered, kill_sockets, replayed, results, start_streams
+from test_streams import serve
+
+SECONDS = float(os.environ.get("VMSGR_CUT_SECONDS", "15"))
+LONGEST_S = min(20.0, SECONDS / 5)   # for a link that is down; the trunk's limit is beyond it
+OUTAGE_MS = 40_000
+RELAY_PORT, STREAM_PORT, CHANNEL_PORT = 6791, 7701, 7702
+FAULTS = {"cut": 0.0005, "corrupt": 0.0003, "repeat": 0.0003, "lose": 0.0003, "delay_ms": 2, "piece": 40000}
+
+
+class Cuts:
+    """Each kind takes the time that it lasts. Counts what it did."""
+
+    def __init__(self, pair, relay, seed):
+        self.pair, self.relay, self.random = pair, relay, random.Random(seed)
+        self.count, self.longest = collections.Counter(), 0
+        self.kinds = {"sockets killed": self.killed, "relay cut": self.relay_cut,
+                      "rejected": lambda: self.filtered("reject with tcp reset"),
+                      "dropped": lambda: self.filtered("drop"), "link down": self.link_down}
+
+    def one(self):
+        name = self.random.choice(list(self.kinds))
+        self.count[name] += 1
+        began = time.monotonic()
+        self.kinds[name]()
+        self.longest = max(self.longest, time.monotonic() - began)
+
+    def killed(self):
+        kill_sockets(self.pair, RELAY_PORT)
+        kill_sockets(self.pair)
+
+    def relay_cut(self):
+        self.relay.signal(signal.SIGUSR2)
+
+    def filtered(self, verdict):
+        with filtered(self.pair.net["b"], verdict):
+            time.sleep(self.random.uniform(0.05, 1.5))
+
+    def link_down(self):
+        # Mostly short: else a run would be one long pause. One in twelve is as long as they come.
+        long = self.random.random() < 1 / 12
+        self.pair.net.switch.ip("link", "set", "p2", "down")
+        try:
+            time.sleep(LONGEST_S if long else self.random.uniform(0.05, 1.5))
+        finally:
+            self.pair.net.switch.ip("link", "set", "p2", "up")
+
+
+def test_everything_arrives_once_through_every_kind_of_cut(own_net):
+    seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
+    print(f"VMSGR_SEED={seed}")
+    a, b = own_net["a"], own_net["b"]
+    relay = process.Process(["/usr/bin/python3", trunk_relay.__file__, f"{a.address}:{RELAY_PORT}",
+                             f"{b.address}:{trunks.PORT}", str(seed), *(f"{k}={v}" for k, v in FAULTS.items())],
+                            name="relay", netns=a, stdout=-1)
+    assert relay.stdout.readline() == b"ready\n"
+    shards = {"a": 2, "b": 2}
+    with relay, trunks.Pair(own_net, via={"a": f"{a.address}:{RELAY_PORT}"}, shards=shards, outage_ms=OUTAGE_MS) as p, \
+            serve(p, "b", STREAM_PORT), channel_load.serve(p, "b", CHANNEL_PORT):
+        streams = start_streams(p, seconds=SECONDS, port=STREAM_PORT)
+        channels = channel_load.start(p, "a", b.address, CHANNEL_PORT, channels=4, seconds=SECONDS)
+        cuts, end = Cuts(p, relay, seed), time.monotonic() + SECONDS - 1
+        while time.monotonic() < end:
+            time.sleep(cuts.random.uniform(0, 2))
+            cuts.one()
+        relay.signal(signal.SIGUSR1)   # the rest goes through unharmed
+        harm = relay.stdout.readline().decode().strip()
+        out = results(streams, 120)
+        messages = channel_load.results(channels, 120)
+        print(f"cuts: {dict(cuts.count)}, the longest {cuts.longest:.1f} s; relay: {harm}; bytes there and back: "
+              f"{sum(r['back'] for r in out)} in streams; messages: {sum(r['back'] for r in messages)}; packets sent "
+              f"again: {replayed(p)}; dropped: {dropped(p)}")
+        for r in out:
+            assert r["error"] is None and r["same"] and r["total"] == r["back"] > 100_000, r
+        for r in messages:
+            assert r["error"] is None and r["same"] and r["sent"] == r["back"] > 20, r
+        assert replayed(p) > 0
+        # Nothing went another way: all eight are channels of the trunk.
+        assert sum(t["channels_total"] for t in p["a"].status()["trunks"] if t["outgoing"]) == 8
+
+
+def dropped(pair):
+    out = collections.Counter()
+    for name in "ab":
+        for t in pair[name].status()["trunks"]:
+            out.update({k: n for k, n in t["dropped_by_reason"].items() if n})
+    return dict(out)
