@@ -110,6 +110,8 @@ TEST_F(engines, memory_is_shared_so_that_one_peer_that_is_away_holds_up_no_other
     EXPECT_TRUE(away2.e.tick(1000));
     EXPECT_EQ(second->writable, 1u);
     EXPECT_GE(second->send(1 << 20), 8u << 10);
+}
+
 TEST_F(engines, a_sender_without_credit_learns_that_the_other_end_has_closed) {
     auto* s = a.open();
     EXPECT_EQ(exchange(a, b), std::nullopt);
