@@ -6,11 +6,10 @@ import time
 import pytest
 
 from hostile import LIES
-from lib import netns, pcap, process, trunks
+from lib import certificates, netns, pcap, process, trunks
 from lib import trunk_wire as w
 from test_cuts import all_whole, kill_sockets, start_streams
 from test_streams import ask, serve
-from test_tls import Authority
 
 PLUGIN = os.path.join(process.ROOT, "packaging/vmsgr.lua")
 HOSTILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hostile.py")
@@ -172,7 +171,7 @@ def test_a_capture_that_begins_in_the_middle_is_read_from_the_next_packet_on(cap
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine")
 def test_tls_is_read_with_the_keys(own_net, directory, monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", f"{directory}/keys")
-    ca = Authority(directory, "ca")
+    ca = certificates.Authority(directory, "ca")
     capture = Capture(own_net["a"], directory)
     with trunks.Pair(own_net, tls={name: ca.sign("host" + name) for name in "ab"}) as p, serve(p, "b", 7403):
         assert ask(p, "a", "10.99.0.2", 7403, "echo", 200_000)["same"]

@@ -4,9 +4,8 @@ import subprocess
 
 import pytest
 
-from lib import process, trunks, vmsgrd
+from lib import certificates, process, trunks, vmsgrd
 from test_streams import ask, serve
-from test_tls import Authority
 
 PROBE = "{port: %d, timeout_ms: 500, absent_s: 2}" % trunks.PORT
 HOLD = """
@@ -132,7 +131,7 @@ def test_a_learnt_peer_that_restarts_is_found_again(own_net):
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine")
 @pytest.mark.parametrize("name, state", [("hostb", "up"), ("stranger", "absent")])
 def test_with_tls_a_learnt_peer_shows_a_name_of_the_list(own_net, directory, name, state):
-    ca = Authority(directory, "ca")
+    ca = certificates.Authority(directory, "ca")
     tls = {"a": {**ca.sign("hosta"), "names": "[hostb]"}, "b": {**ca.sign(name), "names": "[hosta]"}}
     with pair_of(own_net, tls=tls) as p, serve(p, "b", 7503):
         assert ask(p, "a", "10.99.0.2", 7503, "echo", 1000)["same"]
