@@ -37,7 +37,8 @@ class Pair:
         self.daemons = {me: vmsgrd.Vmsgrd(
             world.dir, netns=world.netns, name=f"trunk{number}{me.name}", shards=world.settings.shards,
             routes=[vmsgrd.route("trunk", address=net, via="trunk")],
-            config=trunks.trunk_yaml(me, {other.name: (f"{other.address}:{trunks.PORT}", [other.address])}, **keys))
+            config=trunks.trunk_yaml(me.name, f"{me.address}:{trunks.PORT}",
+                                     {other.name: (f"{other.address}:{trunks.PORT}", [other.address])}, **keys))
             for me, other in peers.items()}
 
     def start(self):

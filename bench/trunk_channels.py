@@ -4,7 +4,6 @@ import contextlib
 import subprocess
 import sys
 import time
-import types
 
 from record import Metric
 from world import netns, process, raise_nofile, vmsgrd
@@ -158,7 +157,7 @@ def idle_peers(settings, recorder):
             keys = {"keepalive_ms": 1000, "accept_from": ["10.99.0.0/24"]}
 
             def start(name, host, peers, address):
-                config = trunks.trunk_yaml(types.SimpleNamespace(name=name, address=address), peers, **keys)
+                config = trunks.trunk_yaml(name, f"{address}:{trunks.PORT}", peers, **keys)
                 return stack.enter_context(vmsgrd.Vmsgrd(folder, routes=ROUTES[1:], netns=host, name=name, shards=1,
                                                          memory="64M", config=config))
             centre = start("centre", net["a"], {f"p{i}": (f"{address}:{trunks.PORT}", [address])
