@@ -512,7 +512,9 @@ std::optional<fault> engine::take_open(const frame& f) noexcept {
     if (_channels.size() > _settings.channels_max) {
         refuse(f.channel, EAGAIN);
     } else if (auto* sink = _owner.on_open(f.channel, *source, *destination)) {
-        if (channel* at = find(f.channel)) {
+        // It may have been refused or reset within the call: then its sink has left, and may be gone.
+        channel* at = find(f.channel);
+        if (at != nullptr && (at->owes & (owes_refuse | owes_reset)) == 0) {
             at->sink = sink;
         }
     } else {

@@ -29,6 +29,16 @@ TEST_F(engines, a_refusal_brings_its_errno_and_leaves_nothing) {
     }
 }
 
+TEST_F(engines, a_sink_that_refuses_within_its_open_hears_no_more) {
+    b.refuse_with = ENETUNREACH;
+    auto* s = a.open();
+    bool bye = false;
+    ASSERT_EQ(b.e.receive(a.e.next_packet(1000)->bytes(), 1000, bye), std::nullopt);
+    ASSERT_EQ(b.e.channels(), 1u);  // the refusal has not left
+    b.e.end(ECONNRESET);
+    EXPECT_EQ(other(s).reset, 0);
+}
+
 TEST_F(engines, nothing_is_sent_before_the_accept) {
     b.accept_at_once = false;
     auto* s = a.open();
