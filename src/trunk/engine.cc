@@ -127,9 +127,9 @@ bool engine::tick(uint64_t now_us) noexcept {
         _last_out_us = now_us;
         _dummy_due = true;
     }
-    wake_starved();  // what others have freed is heard of nowhere else
+    wake_starved();  // what others have freed is heard of nowhere else, also by _owing
     _ack_due = _ack_due || _to_be_acked != 0;
-    if (_ack_due || _dummy_due) {
+    if (_ack_due || _dummy_due || !_owing.empty()) {
         _owner.on_output();
     }
     return true;

@@ -122,6 +122,24 @@ TEST_F(engines, memory_is_shared_so_that_one_peer_that_is_away_holds_up_no_other
     EXPECT_GE(second->send(1 << 20), 8u << 10);
 }
 
+TEST_F(engines, what_is_owed_leaves_once_others_have_freed_memory) {
+    b.accept_at_once = false;
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_TRUE(b.e.tick(1000));
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    b.share.limit = 0;
+    b.e.accept(s->id, 100);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_FALSE(s->accepted);
+    b.share.limit = UINT64_MAX;
+    b.output = false;
+    EXPECT_TRUE(b.e.tick(1000));
+    EXPECT_TRUE(b.output);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_TRUE(s->accepted);
+}
+
 TEST_F(engines, a_sender_without_credit_learns_that_the_other_end_has_closed) {
     auto* s = a.open();
     EXPECT_EQ(exchange(a, b), std::nullopt);
