@@ -224,7 +224,7 @@ size_t engine::send(uint64_t id, std::span<const iovec> pieces) {
     _count.bytes_out += taken;
     if (taken < wanted) {
         c->starved = true;
-        if (c->may_send != c->sent) {
+        if (c->may_send != c->sent && !std::exchange(c->in_starved, true)) {
             _starved.push_back(id);
         }
     }
@@ -238,7 +238,12 @@ void engine::wake_starved() noexcept {
     for (size_t n = _starved.size(); n != 0 && room(0); --n) {
         uint64_t id = _starved.front();
         _starved.pop_front();
-        if (channel* c = find(id); c != nullptr && std::exchange(c->starved, false) && c->sink != nullptr) {
+        channel* c = find(id);
+        if (c == nullptr) {
+            continue;
+        }
+        c->in_starved = false;
+        if (std::exchange(c->starved, false) && c->sink != nullptr) {
             c->sink->on_writable();
         }
     }

@@ -116,6 +116,7 @@ class engine {
         int err = 0;                          // with owes_refuse and owes_reset
         uint8_t owes = 0;
         bool queued = false;                  // in _owing
+        bool in_starved = false;
         bool up = false;                      // accepted
         bool fin_sent = false, fin_received = false;
         bool starved = false;                 // on_writable is owed
