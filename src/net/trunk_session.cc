@@ -58,6 +58,7 @@ trunk::channel_sink* trunk_session::on_open(uint64_t id, const base::address& so
 
 seastar::future<> trunk_session::carry(trunk_link& link, uint64_t peer_ack) {
     auto self = shared_from_this();
+    co_await drop_link();  // another connection may have come while the hello was answered
     if (_ended) {
         co_return;
     }
