@@ -348,8 +348,9 @@ ssize_t stream::receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bo
         size_t n = 0;
         for (;;) {
             if (ring.data_bytes(n) != shm::look::ok) {
-                break_with(EPROTO);
-                n = 0;
+                break_with(EPROTO);  // nothing here can be read any more, and the ring will never look empty
+                const int err = done == 0 ? take_error(fd) : 0;
+                return err != 0 ? fail(err) : ssize_t(done);
             }
             if (n == 0 && !spun && may_spin(flags) && _page->spins.pays()) {
                 // Without the lock: a handler, or another thread, may read meanwhile.
