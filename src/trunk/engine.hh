@@ -89,7 +89,7 @@ inline constexpr size_t replay_packets_min = 64;
 // Beyond the limit, for frames without which nothing moves: accept, credit, fin, reset.
 inline constexpr size_t replay_packets_reserve = 8;
 // An acknowledgement is due after so many data packets: for small packets more of them, as it costs a whole one. Less
-// than the peer can keep, whatever its limit.
+// than the peer's replay limit lets it keep; a peer short of memory may keep fewer, and waits for a tick.
 inline constexpr uint64_t bytes_per_ack = 256 << 10;
 inline constexpr size_t packets_per_ack_min = replay_packets_min / 4, packets_per_ack_max = replay_packets_min / 2;
 constexpr size_t packets_per_ack(size_t packet_bytes) {
