@@ -118,6 +118,10 @@ base::result<bool> channel_listener::take_one() {
         rest(true);
         return false;
     }
+    if (got.bytes == sizeof m && m.magic == proto::control_magic && (m.flags & proto::accepted_plain) != 0) {
+        refuse(base::to_string(m.peer) + ": vmsgrd has no room to carry it (limits)");
+        return true;
+    }
     if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != 3) {
         return base::fail(EMFILE, "a connection was lost: no descriptors came with it (see ulimit -n)");
     }

@@ -280,3 +280,15 @@ def test_example_bulk(examples, here, daemon):
         assert s.process.stdout.readline() == "20000001 bytes\n" and s.process.wait(20) == 0
     with open(f"{here}/out", "rb") as f:
         assert f.read() == data
+
+
+def test_what_vmsgrd_has_no_room_for_is_refused_with_the_reason(here):
+    with vmsgrd.Vmsgrd(here, routes=ROUTES, config="limits:\n  connections_per_session: 2\n") as mine:
+        with Session(mine.socket) as s, s.listen() as listener:
+            wait_for_listener(mine, listener.port)
+            strangers = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
+            raises(errno.ETIMEDOUT, listener.accept, 300)
+            accepted, refused, why = listener.counts()
+            assert (accepted, refused) == (0, 3) and "vmsgrd has no room to carry it" in why, (refused, why)
+            for peer in strangers:
+                peer.close()
