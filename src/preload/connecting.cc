@@ -163,7 +163,7 @@ int connect_stream(int fd, object* o, bool& again) noexcept {
 int wait_connected(int fd, object* o) noexcept {
     int r = o->stream.connect_and_wait(fd);
     const int err = errno;
-    if (r != 0 && err != EINTR && err != EINPROGRESS) {
+    if (r != 0 && o->stream.current() == client::phase::failed) {  // it may stand: another thread was told so first
         become_socket(fd, o);
     }
     errno = err;
