@@ -236,9 +236,8 @@ size_t engine::send(uint64_t id, std::span<const iovec> pieces) {
 
 void engine::wake_starved() noexcept {
     for (size_t n = _starved.size(); n != 0 && room(0); --n) {
-        uint64_t id = _starved.front();
+        channel* c = find(_starved.front());
         _starved.pop_front();
-        channel* c = find(id);
         if (c == nullptr) {
             continue;
         }
@@ -285,10 +284,8 @@ bool engine::pay(uint64_t id, channel& c) noexcept {
         const bool with_error = what == owes_refuse || what == owes_reset;
         put_frame(id, kind, with_error ? uint32_t(c.err) : 0, std::span(credit).first(with_credit ? sizeof credit : 0));
         c.owes &= uint8_t(~what);
-        if (what == owes_fin) {
-            c.fin_sent = true;
-        }
-        if (what == owes_refuse || what == owes_reset) {
+        c.fin_sent = c.fin_sent || what == owes_fin;
+        if (with_error) {
             _channels.erase(id);
             return true;
         }
@@ -518,8 +515,7 @@ std::optional<fault> engine::take_open(const frame& f) noexcept {
         refuse(f.channel, EAGAIN);
     } else if (auto* sink = _owner.on_open(f.channel, *source, *destination)) {
         // It may have been refused or reset within the call: then its sink has left, and may be gone.
-        channel* at = find(f.channel);
-        if (at != nullptr && (at->owes & (owes_refuse | owes_reset)) == 0) {
+        if (channel* at = find(f.channel); at != nullptr && (at->owes & (owes_refuse | owes_reset)) == 0) {
             at->sink = sink;
         }
     } else {
@@ -585,11 +581,10 @@ std::optional<fault> engine::take_frame(const frame& f) noexcept {
 void engine::take_data(uint64_t id, channel& c, std::span<const std::byte> body) noexcept {
     if (!c.up || c.fin_received || body.size() > c.granted - c.received) {
         count(fault::credit);
-        if (auto* sink = c.sink) {
-            reset(id, EPROTO);
+        auto* sink = c.sink;
+        reset(id, EPROTO);
+        if (sink != nullptr) {
             sink->on_reset(ECONNRESET);
-        } else {
-            reset(id, EPROTO);
         }
         return;
     }
