@@ -73,6 +73,9 @@ void trunk_relay::pump() noexcept {
         return;
     }
     if (_far->gone()) {
+        // What came before the reset is the server's, also where one read brought both.
+        while (_up && !_over && flush(_in, *_near)) {
+        }
         end(true);
     }
     if (!_over && connected()) {

@@ -12,7 +12,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib import netns, process  # noqa: E402
 
 RUN = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background job begins with it ignored
 sys.path.insert(0, sys.argv[1])
 from lib import netns, process
 directory = process.make_dir("vt-")
