@@ -504,13 +504,13 @@ std::optional<fault> engine::take_frames(std::span<const std::byte> payload) noe
 std::optional<fault> engine::take_open(const frame& f) noexcept {
     auto source = get_address(f.body.data());
     auto destination = get_address(f.body.data() + address_bytes);
-    if (_settings.which != side::acceptor || f.channel != _last_channel + 1 || !source || !destination) {
+    if (_settings.which != side::acceptor || f.channel != _last_channel + 1 || !source || !destination ||
+        _channels.size() >= 2 * _settings.channels_max) {  // it opens on and reads no refusals
         return fault::channel;
     }
     _last_channel = f.channel;
     ++_count.channels_total;
-    auto& c = _channels[f.channel];
-    c.may_send = get_u64(f.body.data() + 2 * address_bytes);
+    _channels[f.channel].may_send = get_u64(f.body.data() + 2 * address_bytes);
     if (_channels.size() > _settings.channels_max) {
         refuse(f.channel, EAGAIN);
     } else if (auto* sink = _owner.on_open(f.channel, *source, *destination)) {

@@ -338,6 +338,25 @@ TEST_F(engines, frames_for_channels_never_opened_end_the_session) {
     EXPECT_TRUE(engine::session_is_over(*why));
 }
 
+// Who opens beyond the limit is refused; what is owed to one who reads no refusals has an end too.
+TEST_F(engines, opens_without_end_end_the_session) {
+    sb.channels_max = 3;
+    test_end hostile{sa}, small{sb};
+    connect(hostile, small);
+    for (int i = 0; i < 7; ++i) {
+        hostile.open();
+    }
+    std::optional<fault> why;
+    bool bye = false;
+    while (!why) {
+        auto p = hostile.e.next_packet(1000);
+        ASSERT_TRUE(p);
+        why = small.e.receive(p->bytes(), 1000, bye);
+    }
+    EXPECT_EQ(why, fault::channel);
+    EXPECT_EQ(small.e.channels(), 6u);
+}
+
 TEST_F(engines, an_ended_session_resets_every_channel) {
     auto *s1 = a.open(), *s2 = a.open();
     EXPECT_EQ(exchange(a, b), std::nullopt);
