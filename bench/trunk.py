@@ -45,8 +45,7 @@ class Pair:
         for d in self.daemons.values():
             d.start()
         for d in self.daemons.values():
-            process.wait_until(lambda d=d: any(t["outgoing"] and t["state"] == "up" for t in d.status()["trunks"]), 10,
-                               f"the trunk of {d.name} up")
+            trunks.wait_up(d)
 
     def stop(self):
         for d in self.daemons.values():

@@ -79,7 +79,7 @@ void channel_listener::rest(bool on) noexcept {
 // 0, or EACCES, or that it will be tried again.
 int channel_listener::attach() {
     auto way = proto::via::direct;
-    if (_session->ensure() && _session->way(proto::role::server, _address, way) == 0 && way == proto::via::deny) {
+    if (_session->way(proto::role::server, _address, way) == 0 && way == proto::via::deny) {
         rest(true);  // so that the descriptor stays readable
         return EACCES;
     }

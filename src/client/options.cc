@@ -98,8 +98,7 @@ int option_list::get(int family, int level, int name, void* value, socklen_t* by
         *bytes = whole;
         return 0;
     }
-    option_list copy = *this;
-    copy.move_to(socket.get());
+    apply(socket.get());
     int r = sys::getsockopt(socket.get(), level, name, value, bytes);
     if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *bytes != 0) {
         *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;
@@ -107,10 +106,14 @@ int option_list::get(int family, int level, int name, void* value, socklen_t* by
     return r;
 }
 
-void option_list::move_to(int socket) noexcept {
+void option_list::apply(int socket) const noexcept {
     for (const option_set& s : sets()) {
         sys::setsockopt(socket, s.level, s.name, s.value.data(), std::min(s.bytes, option_bytes_max));
     }
+}
+
+void option_list::move_to(int socket) noexcept {
+    apply(socket);
     _count = 0;
 }
 

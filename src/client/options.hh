@@ -38,7 +38,8 @@ public:
     // As the system calls of these names do on a connected TCP socket of this family.
     int set(int family, int level, int name, const void* value, socklen_t bytes) noexcept;
     int get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept;
-    // Sets everything on a socket, and forgets it.
+    // Sets everything on a socket; move_to forgets it then.
+    void apply(int socket) const noexcept;
     void move_to(int socket) noexcept;
 };
 

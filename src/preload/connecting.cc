@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 
-#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 #include "client/local_peer.hh"

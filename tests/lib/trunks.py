@@ -1,5 +1,6 @@
 """Two vmsgrd with trunks between them, in the namespaces of a netns.Network; and what harms the link between."""
 import ast
+import contextlib
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import signal
 from . import process, trunk_relay, vmsgrd
 
 PORT = 6790
+RELAY_PORT = 6791
 
 
 def trunk_yaml(name, listen, peers, *, tls=None, **keys):
@@ -25,17 +27,29 @@ def sessions(daemon, *, outgoing=True, state="up"):
     return [t for t in daemon.status()["trunks"] if t["outgoing"] == outgoing and t["state"] == state]
 
 
+@contextlib.contextmanager
+def link_down(pair):
+    pair.net.switch.ip("link", "set", "p2", "down")
+    try:
+        yield
+    finally:
+        pair.net.switch.ip("link", "set", "p2", "up")
+
+
 class HarmfulRelay:
     """A relay (trunk_relay.py) on `host` before `target`; `at` is where to connect instead."""
 
     def __init__(self, host, target, faults):
-        seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
-        print(f"VMSGR_SEED={seed}")
-        self.at = f"{host.address}:6791"
+        self.seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
+        print(f"VMSGR_SEED={self.seed}")
+        self.at = f"{host.address}:{RELAY_PORT}"
         words = [f"{k}={v}" for k, v in faults.items()]
-        self.process = process.Process(["/usr/bin/python3", trunk_relay.__file__, self.at, target, str(seed), *words],
-                                       name="relay", netns=host, stdout=-1)
+        self.process = process.Process(["/usr/bin/python3", trunk_relay.__file__, self.at, target, str(self.seed),
+                                        *words], name="relay", netns=host, stdout=-1)
         assert self.process.stdout.readline() == b"ready\n"
+
+    def cut_all(self):
+        self.process.signal(signal.SIGUSR2)
 
     def end_faults(self):
         """What it has done: a count of each fault, and of connections."""

@@ -7,27 +7,26 @@ delays, splits, cuts in mid-packet, repeats, loses and corrupts bytes.
 import collections
 import os
 import random
-import signal
 import time
 
-from lib import channel_load, process, trunk_relay, trunks
+from lib import channel_load, trunks
 from test_cuts import filtered, kill_sockets, replayed, results, start_streams
 from test_streams import serve
 
 SECONDS = float(os.environ.get("VMSGR_CUT_SECONDS", "15"))
 LONGEST_S = min(20.0, SECONDS / 5)   # for a link that is down; the trunk's limit is beyond it
 OUTAGE_MS = 40_000
-RELAY_PORT, STREAM_PORT, CHANNEL_PORT = 6791, 7701, 7702
+STREAM_PORT, CHANNEL_PORT = 7701, 7702
 FAULTS = {"cut": 0.0005, "corrupt": 0.0003, "repeat": 0.0003, "lose": 0.0003, "delay_ms": 2, "piece": 40000}
 
 
 class Cuts:
     """Each kind takes the time that it lasts. Counts what it did."""
 
-    def __init__(self, pair, relay, seed):
-        self.pair, self.relay, self.random = pair, relay, random.Random(seed)
+    def __init__(self, pair, relay):
+        self.pair, self.random = pair, random.Random(relay.seed)
         self.count, self.longest = collections.Counter(), 0
-        self.kinds = {"sockets killed": self.killed, "relay cut": self.relay_cut,
+        self.kinds = {"sockets killed": self.killed, "relay cut": relay.cut_all,
                       "rejected": lambda: self.filtered("reject with tcp reset"),
                       "dropped": lambda: self.filtered("drop"), "link down": self.link_down}
 
@@ -39,11 +38,8 @@ class Cuts:
         self.longest = max(self.longest, time.monotonic() - began)
 
     def killed(self):
-        kill_sockets(self.pair, RELAY_PORT)
+        kill_sockets(self.pair, trunks.RELAY_PORT)
         kill_sockets(self.pair)
-
-    def relay_cut(self):
-        self.relay.signal(signal.SIGUSR2)
 
     def filtered(self, verdict):
         with filtered(self.pair.net["b"], verdict):
@@ -52,32 +48,22 @@ class Cuts:
     def link_down(self):
         # Mostly short: else a run would be one long pause. One in twelve is as long as they come.
         long = self.random.random() < 1 / 12
-        self.pair.net.switch.ip("link", "set", "p2", "down")
-        try:
+        with trunks.link_down(self.pair):
             time.sleep(LONGEST_S if long else self.random.uniform(0.05, 1.5))
-        finally:
-            self.pair.net.switch.ip("link", "set", "p2", "up")
 
 
 def test_everything_arrives_once_through_every_kind_of_cut(own_net):
-    seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
-    print(f"VMSGR_SEED={seed}")
     a, b = own_net["a"], own_net["b"]
-    relay = process.Process(["/usr/bin/python3", trunk_relay.__file__, f"{a.address}:{RELAY_PORT}",
-                             f"{b.address}:{trunks.PORT}", str(seed), *(f"{k}={v}" for k, v in FAULTS.items())],
-                            name="relay", netns=a, stdout=-1)
-    assert relay.stdout.readline() == b"ready\n"
-    shards = {"a": 2, "b": 2}
-    with relay, trunks.Pair(own_net, via={"a": f"{a.address}:{RELAY_PORT}"}, shards=shards, outage_ms=OUTAGE_MS) as p, \
+    with trunks.HarmfulRelay(a, f"{b.address}:{trunks.PORT}", FAULTS) as relay, \
+            trunks.Pair(own_net, via={"a": relay.at}, shards={"a": 2, "b": 2}, outage_ms=OUTAGE_MS) as p, \
             serve(p, "b", STREAM_PORT), channel_load.serve(p, "b", CHANNEL_PORT):
         streams = start_streams(p, seconds=SECONDS, port=STREAM_PORT)
         channels = channel_load.start(p, "a", b.address, CHANNEL_PORT, channels=4, seconds=SECONDS)
-        cuts, end = Cuts(p, relay, seed), time.monotonic() + SECONDS - 1
+        cuts, end = Cuts(p, relay), time.monotonic() + SECONDS - 1
         while time.monotonic() < end:
             time.sleep(cuts.random.uniform(0, 2))
             cuts.one()
-        relay.signal(signal.SIGUSR1)   # the rest goes through unharmed
-        harm = relay.stdout.readline().decode().strip()
+        harm = relay.end_faults()   # the rest goes through unharmed
         out = results(streams, 120)
         messages = channel_load.results(channels, 120)
         print(f"cuts: {dict(cuts.count)}, the longest {cuts.longest:.1f} s; relay: {harm}; bytes there and back: "

@@ -1,6 +1,5 @@
 """Message channels while the link between the daemons is cut in every way: programs see nothing, or ECONNRESET beyond
 the limit."""
-import contextlib
 import random
 import time
 
@@ -8,15 +7,6 @@ import pytest
 
 from lib import channel_load, trunks
 from test_cuts import SECONDS, kill_sockets, replayed
-
-
-@contextlib.contextmanager
-def link_down(pair):
-    pair.net.switch.ip("link", "set", "p2", "down")
-    try:
-        yield
-    finally:
-        pair.net.switch.ip("link", "set", "p2", "up")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +33,7 @@ def test_killed_sockets_are_not_seen(cut_pair):
 def test_a_link_that_is_down_for_a_while_is_not_seen(cut_pair):
     load = start(cut_pair, seconds=5)
     time.sleep(1)
-    with link_down(cut_pair):
+    with trunks.link_down(cut_pair):
         time.sleep(2.5)
     channel_load.all_whole(load)
 
@@ -56,7 +46,7 @@ def test_beyond_the_limit_exactly_those_channels_are_reset(cut_pair):
         beside = channel_load.start(cut_pair, "a", host, 7305, seconds=8)
         time.sleep(1)
         began = time.monotonic()
-        with link_down(cut_pair):
+        with trunks.link_down(cut_pair):
             out = channel_load.results(load)
             took = time.monotonic() - began
         for r in out:

@@ -1,14 +1,12 @@
 """Connections between the daemons are cut in every way; programs see nothing of it, or ECONNRESET beyond the limit."""
 import contextlib
 import json
-import os
 import random
-import signal
 import time
 
 import pytest
 
-from lib import channel_load, process, trunk_relay, trunks
+from lib import channel_load, process, trunks
 from test_streams import serve
 
 SECONDS = 6.0
@@ -110,11 +108,8 @@ def test_packets_filtered_for_a_while_are_not_seen(cut_pair, verdict):
 def test_a_link_that_is_down_for_a_while_is_not_seen(cut_pair):
     streams = start_streams(cut_pair)
     time.sleep(1)
-    cut_pair.net.switch.ip("link", "set", "p2", "down")
-    try:
+    with trunks.link_down(cut_pair):
         time.sleep(2.5)
-    finally:
-        cut_pair.net.switch.ip("link", "set", "p2", "up")
     all_whole(streams)
 
 
@@ -159,16 +154,8 @@ def test_a_restarted_peer_resets_what_was_open_at_once(own_net):
     {"cut": 0.002, "corrupt": 0.001, "repeat": 0.001, "lose": 0.001, "delay_ms": 3, "piece": 5000}],
     ids=["cuts", "damage", "everything"])
 def test_a_relay_that_harms_the_bytes_is_not_seen(own_net, faults):
-    seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
-    print(f"VMSGR_SEED={seed}")
-    a, b = own_net["a"], own_net["b"]
-    words = [f"{k}={v}" for k, v in faults.items()]
-    relay = process.Process(["/usr/bin/python3", trunk_relay.__file__, f"{a.address}:6791", f"{b.address}:{trunks.PORT}",
-                             str(seed), *words], name="relay", netns=a, stdout=-1)
-    assert relay.stdout.readline() == b"ready\n"
-    with relay, trunks.Pair(own_net, via={"a": f"{a.address}:6791"}, packet_bytes=4096) as p:
-        with serve(p, "b", 7103):
-            all_whole(start_streams(p, port=7103))
-            relay.signal(signal.SIGUSR1)
-            done = eval(relay.stdout.readline())   # our own relay's counts
-            assert done["connections"] > 1, done
+    with trunks.HarmfulRelay(own_net["a"], f"{own_net['b'].address}:{trunks.PORT}", faults) as relay, \
+            trunks.Pair(own_net, via={"a": relay.at}, packet_bytes=4096) as p, serve(p, "b", 7103):
+        all_whole(start_streams(p, port=7103))
+        done = relay.end_faults()
+        assert done["connections"] > 1, done
