@@ -7,6 +7,11 @@ function(vmsgr_module name)
   target_link_libraries(vmsgr_${name} PUBLIC ${M_DEPENDS})
 endfunction()
 
+# A module of the daemon uses the headers that src/ssx has compiled.
+function(vmsgr_use_seastar_headers name)
+  target_precompile_headers(vmsgr_${name} REUSE_FROM vmsgr_ssx)
+endfunction()
+
 # One test binary a folder: unit_<name>, run by ctest; `unit_tests` builds them all.
 function(vmsgr_unit_test name)
   cmake_parse_arguments(T "" "" "SOURCES;DEPENDS" ${ARGN})

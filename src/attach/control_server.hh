@@ -13,8 +13,8 @@
 #include <seastar/util/log.hh>
 
 #include "attach/control_socket.hh"
-#include "net/connector.hh"
-#include "net/listener.hh"
+#include "attach/connector.hh"
+#include "local/listener.hh"
 
 namespace vmsgr::attach {
 

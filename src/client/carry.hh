@@ -9,7 +9,7 @@
 #include "base/address.hh"
 #include "base/unique_fd.hh"
 #include "client/session.hh"
-#include "client/stream.hh"
+#include "client/streams/stream.hh"
 
 namespace vmsgr::client {
 

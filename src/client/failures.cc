@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/sys.hh"
-#include "client/look_for.hh"
+#include "client/channels/look_for.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::client {

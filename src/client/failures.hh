@@ -3,9 +3,9 @@
 
 #include "base/address.hh"
 #include "base/error.hh"
-#include "client/channel.hh"
+#include "client/channels/channel.hh"
 #include "client/session.hh"
-#include "client/stream.hh"
+#include "client/streams/stream.hh"
 
 namespace vmsgr::client {
 

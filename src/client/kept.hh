@@ -12,7 +12,7 @@
 #include <atomic>
 #include <optional>
 
-#include "client/stream.hh"
+#include "client/streams/stream.hh"
 
 namespace vmsgr::client {
 

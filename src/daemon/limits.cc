@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "net/budget.hh"
+#include "conn/budget.hh"
 #include "shm/bell.hh"
 
 namespace vmsgr::daemon {

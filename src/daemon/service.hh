@@ -6,15 +6,15 @@
 #include <seastar/core/future.hh>
 
 #include "attach/control_server.hh"
-#include "net/trunks.hh"
+#include "trunks/trunks.hh"
 
 namespace vmsgr::daemon {
 
 class service {
     const conf::daemon_config& _config;
     attach::control_socket& _socket;
+    net::registry _registry;  // outlives the budget, which shows its counts there
     net::budget _budget;
-    net::registry _registry;
     double _started_s;
     seastar::sharded<net::carrier> _carriers;
     seastar::sharded<net::trunks> _trunks;

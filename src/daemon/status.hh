@@ -6,7 +6,7 @@
 #include <seastar/core/future.hh>
 
 #include "attach/control_server.hh"
-#include "net/trunks.hh"
+#include "trunks/trunks.hh"
 
 namespace vmsgr::daemon {
 

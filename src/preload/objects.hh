@@ -13,7 +13,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "client/stream.hh"
+#include "client/streams/stream.hh"
 #include "proto/routes.hh"
 
 namespace vmsgr::preload {

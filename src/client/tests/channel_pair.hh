@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "client/channel.hh"
+#include "client/channels/channel.hh"
 
 namespace vmsgr::client::test {
 

@@ -1,4 +1,4 @@
-#include "client/frame.hh"
+#include "client/channels/frame.hh"
 
 #include <gtest/gtest.h>
 

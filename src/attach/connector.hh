@@ -1,0 +1,31 @@
+// Takes connect jobs on the shard that shall own the connection: checks what the program sent and lets the shard's
+// carrier wait until the socket is connected, and carry it. sharded<connector>; sessions call it through submit_to.
+#pragma once
+
+#include <optional>
+
+#include <seastar/core/sharded.hh>
+
+#include "conn/carrier.hh"
+#include "conn/requests.hh"
+
+namespace vmsgr::net {
+
+class trunks;
+
+class connector {
+    carrier& _carrier;
+    trunks& _trunks;
+
+public:
+    connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks>& t);
+    seastar::future<> stop() { return seastar::make_ready_future<>(); }
+
+    // Nothing: the connection is under way, and its conduit will tell the outcome.
+    std::optional<violation> begin(connect_request r);
+
+private:
+    int find_way(vm_conn::parts& p, bool may_probe);
+};
+
+}  // namespace vmsgr::net

@@ -1,0 +1,280 @@
+// The receiving half of a channel. What comes is somebody else's: each header is checked, what fails ends this channel.
+#include <algorithm>
+#include <new>
+
+#include "base/sys.hh"
+#include "client/channels/channel.hh"
+#include "client/channels/look_for.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+constexpr int largest_errno = 4095;
+// Tokens for nothing in a row: now and then one is, a thousand are somebody who lies.
+constexpr int spurious_max = 1000;
+
+}  // namespace
+
+// The first cause stays.
+void channel::end_with(channel_end how, int errnum, frame_fault fault) noexcept {
+    channel_end open = _end.load(std::memory_order_relaxed);
+    if (open == channel_end::open || (open == channel_end::finished && how > open)) {
+        _errnum.store(errnum, std::memory_order_relaxed);
+        _fault.store(fault, std::memory_order_relaxed);
+        _end.store(how, std::memory_order_release);
+    }
+}
+
+// The receiving half ends: nothing that lies in the ring is a message any more.
+channel::found channel::over(channel_end how, int errnum, frame_fault fault) noexcept {
+    end_with(how, errnum, fault);
+    _in.flowing = false;
+    return found::over;
+}
+
+int channel::receive_failure() noexcept { return errnum() != 0 ? errnum() : ECONNRESET; }
+
+// True: there is more than before.
+bool channel::refresh() noexcept {
+    size_t n = 0;
+    const uint64_t before = _in.ring.head_seen;
+    if (receiver().data_bytes(n) != shm::look::ok || _in.ring.head_seen - _in.at > capacity()) {
+        over(channel_end::bad_index, EPROTO);
+        return false;
+    }
+    return _in.ring.head_seen != before;
+}
+
+// One whole frame. ring_bytes: what it takes in the ring; 0: it lies in private memory.
+channel::found channel::on_frame(const frame_header& h, const std::byte* payload, size_t ring_bytes) noexcept {
+    auto taken = [&] {
+        _in.at += ring_bytes;
+        _in.have = 0;
+    };
+    switch (h.kind) {
+    case frame_kind::data:
+        _in.message = payload;
+        _in.message_bytes = h.bytes;
+        _in.taken = ring_bytes;
+        return found::message;
+    case frame_kind::bye:
+        taken();
+        free_taken();
+        return over(channel_end::finished, ENODATA);
+    case frame_kind::hello: break;
+    }
+    hello_body body;
+    memcpy(&body, payload, sizeof body);
+    if (auto fault = check_hello(body); fault != frame_fault::none) {
+        _other_version.store(body.version, std::memory_order_relaxed);
+        return over(channel_end::bad_frame, fault == frame_fault::other_version ? EPROTONOSUPPORT : EPROTO, fault);
+    }
+    taken();
+    _in.greeted = _in.flowing = true;
+    _out.limit = std::min({body.max_message_bytes, _settings.max_message_bytes, message_bytes_in(capacity())});
+    return found::hello;
+}
+
+// Copies what there is of a frame that is not whole, so that the ring is empty and can be waited for.
+channel::found channel::gather_parts() noexcept {
+    const size_t most = frame_bytes(std::max<size_t>(_settings.max_message_bytes, hello_bytes_max));
+    if (_in.parts == nullptr) {
+        _in.parts.reset(new (std::nothrow) std::byte[most]);
+        if (_in.parts == nullptr) {
+            return over(channel_end::no_memory, ENOMEM);
+        }
+    }
+    for (;;) {
+        frame_header h;
+        if (_in.have >= sizeof h) {
+            memcpy(&h, _in.parts.get(), sizeof h);
+            if (auto fault = check_frame(h, _in.greeted, _settings.max_message_bytes); fault != frame_fault::none) {
+                return over(channel_end::bad_frame, EPROTO, fault);
+            }
+            if (_in.have == frame_bytes(h.bytes)) {
+                return on_frame(h, _in.parts.get() + sizeof h, 0);
+            }
+        }
+        const size_t wanted = _in.have < sizeof h ? sizeof h : frame_bytes(h.bytes);
+        const size_t n = std::min<uint64_t>(wanted - _in.have, _in.ring.head_seen - _in.at);
+        if (n == 0) {
+            return found::nothing;
+        }
+        memcpy(_in.parts.get() + _in.have, there(_in.at), n);
+        _in.have += n;
+        _in.at += n;
+        if (_in.at - _in.ring.tail >= _in.step) {
+            free_taken();
+        }
+    }
+}
+
+// The next frame. gather: a part of one leaves the ring.
+channel::found channel::find(bool gather) noexcept {
+    if (_in.message != nullptr) {
+        return found::message;
+    }
+    for (;;) {
+        if (ended() != channel_end::open) {
+            return found::over;
+        }
+        if (_in.have != 0) {
+            found f = gather_parts();
+            if (f == found::nothing && refresh()) {
+                continue;
+            }
+            return ended() != channel_end::open ? found::over : f;
+        }
+        const uint64_t seen = _in.ring.head_seen - _in.at;
+        if (seen >= sizeof(frame_header)) {
+            const std::byte* at = there(_in.at);
+            const frame_header h = load_header(at);
+            if (auto fault = check_frame(h, _in.greeted, _settings.max_message_bytes); fault != frame_fault::none) {
+                return over(channel_end::bad_frame, EPROTO, fault);
+            }
+            if (frame_bytes(h.bytes) <= seen) {
+                return on_frame(h, at + sizeof h, frame_bytes(h.bytes));
+            }
+        }
+        if (refresh()) {
+            continue;
+        }
+        if (ended() != channel_end::open) {
+            return found::over;
+        }
+        return gather && seen != 0 ? gather_parts() : found::nothing;
+    }
+}
+
+void channel::free_taken() noexcept {
+    auto ring = receiver();
+    shm::bell bell(fd());
+    ring.consume(_in.at - _in.ring.tail);
+    ring.relieve(bell);
+}
+
+// Frees all that was read and announces that this end waits. True: the ring is empty, and the descriptor will tell.
+bool channel::arm() noexcept {
+    auto ring = receiver();
+    shm::bell bell(fd());
+    if (_in.at != _in.ring.tail) {
+        ring.consume(_in.at - _in.ring.tail);
+    }
+    bool empty = ring.settle(bell);
+    if (bell.foreign()) {
+        end_with(channel_end::bad_bell, EPROTO);
+    }
+    return empty;
+}
+
+// Nothing lies in the ring: does it end here?
+channel::found channel::at_empty() noexcept {
+    auto ring = receiver();
+    const uint32_t flags = ring.flags();  // before the look: fin comes after the last byte
+    if (ring.has_data()) {
+        return found::nothing;
+    }
+    if ((flags & shm::ring_reset) != 0) {
+        int err = ring.error();
+        end_with(channel_end::reset, err > 0 && err <= largest_errno ? err : ECONNRESET);
+    } else if ((flags & shm::ring_fin) != 0) {
+        end_with(channel_end::cut, ECONNRESET);
+    }
+    return ended() != channel_end::open ? found::over : found::nothing;
+}
+
+bool channel::spin_for_data() noexcept {
+    auto ring = receiver();
+    if (_settings.spin_us == 0 || !_in.spins.pays()) {
+        return false;
+    }
+    ring.stay_awake();
+    const uint64_t seen = _in.ring.head_seen;
+    const auto& head = header().ring[1 - _parts.which].head;
+    const gaze how = _in.spins.how(header().ring[_parts.which].head.load(std::memory_order_relaxed));
+    const bool came = look_for(_settings.spin_us, how, [&]() noexcept {
+        return head.load(std::memory_order_acquire) != seen || (ring.flags() & (shm::ring_fin | shm::ring_reset)) != 0;
+    });
+    _in.spins.note(came);
+    return came && _in.ring.head_seen != head.load(std::memory_order_relaxed);
+}
+
+int channel::await(int timeout_ms, found wanted) noexcept {
+    const time_limit limit(timeout_ms);
+    bool spun = timeout_ms == 0, gone = false;
+    for (;;) {
+        found f = find(spun);
+        if (f == wanted) {
+            _in.spurious = 0;
+            return 0;
+        }
+        if (f == found::over) {
+            return receive_failure();
+        }
+        if (f == found::hello) {
+            continue;
+        }
+        if (!spun) {
+            spun = true;
+            spin_for_data();
+            continue;
+        }
+        if (!arm()) {
+            continue;
+        }
+        if (at_empty() == found::over) {
+            return receive_failure();
+        }
+        if (gone) {
+            end_with(channel_end::cut, ECONNRESET);
+            return ECONNRESET;
+        }
+        const int left = limit.left_ms();
+        pollfd p{fd(), POLLIN, 0};
+        if (left != 0) {
+            channel_counts::add(_in.counts.sleeps, 1);
+        }
+        int r = sys::poll(&p, 1, left);
+        if (r < 0) {
+            return errno;
+        }
+        if (r == 0) {
+            return timeout_ms == 0 ? EAGAIN : ETIMEDOUT;
+        }
+        int ignored = 0;
+        gone = shm::look_at_bell(fd(), false, ignored) == shm::bell_look::hangup;  // one more look at the ring
+        if (++_in.spurious > spurious_max) {
+            end_with(channel_end::bad_bell, EPROTO);
+            return EPROTO;
+        }
+        spun = timeout_ms == 0;
+    }
+}
+
+int channel::await_message(int timeout_ms) noexcept {
+    return find(false) == found::message ? 0 : await(timeout_ms, found::message);
+}
+int channel::greet(int timeout_ms) noexcept { return _in.greeted ? 0 : await(timeout_ms, found::hello); }
+
+int channel::look(const std::byte*& at, size_t& bytes) noexcept {
+    // Now and then a whole look, which sees a hang-up as well.
+    constexpr uint32_t idle_looks_max = 4096;
+    if (_in.message == nullptr && !next_in_ring() && find(false) != found::message) {
+        if (ended() != channel_end::open) {
+            return receive_failure();
+        }
+        if (++_in.idle_looks < idle_looks_max) {
+            return EAGAIN;
+        }
+        _in.idle_looks = 0;
+        if (int e = await(0, found::message); e != 0) {
+            return e;
+        }
+    }
+    at = _in.message;
+    bytes = _in.message_bytes;
+    return 0;
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,151 @@
+// The sending half of a channel, and its end.
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "client/channels/channel.hh"
+#include "client/channels/look_for.hh"
+#include "client/session.hh"
+
+namespace vmsgr::client {
+
+channel::channel(channel_parts parts, const channel_settings& settings) noexcept
+    : _parts(std::move(parts)), _settings(settings) {
+    _in.step = capacity() / 8;
+    say_hello();
+}
+
+channel::~channel() {
+    if (_in.greeted) {
+        finish();
+    }
+    if (_parts.local) {
+        header().end[_parts.which].flags.fetch_or(shm::end_left, std::memory_order_release);
+        if (_parts.attached) {
+            _parts.attached->count_local_left();  // the daemon looks for connections that both ends have left
+        }
+        // A sender that waits for room learns of it by the hang-up, and a reader has its bye. Tokens that lie unread
+        // here would make the hang-up an error.
+        shm::bell(fd()).drain();
+    }
+}
+
+void channel::say_hello() noexcept {
+    // A new ring has room for it, whatever its size.
+    const hello_body body{.max_message_bytes = _settings.max_message_bytes};
+    std::byte* at = place(_out.at);
+    memcpy(at + sizeof(frame_header), &body, sizeof body);
+    store_header(at, {.bytes = sizeof body, .kind = frame_kind::hello});
+    _out.at += frame_bytes(sizeof body);
+    publish();
+}
+
+int channel::make_room(size_t bytes, size_t need, int timeout_ms) noexcept {
+    if (_out.closed != 0 || unusable()) {
+        return send_failure();
+    }
+    if (_out.limit == 0) {
+        return EAGAIN;  // the other end has not said yet what it takes (greet)
+    }
+    if (bytes > _out.limit) {
+        return EMSGSIZE;
+    }
+    return await_room(need, timeout_ms);
+}
+
+int channel::await_room(size_t need, int timeout_ms) noexcept {
+    const time_limit limit(timeout_ms);
+    bool spun = timeout_ms == 0;
+    auto ring = sender();
+    shm::bell bell(fd());
+    for (;;) {
+        size_t free = 0;
+        bool room = true;
+        if (ring.free_bytes(free) != shm::look::ok) {
+            end_with(channel_end::bad_index, EPROTO);
+            return EPROTO;
+        }
+        if (free_seen() >= need) {
+            return 0;
+        }
+        flush();
+        if (_out.closed != 0 || unusable()) {
+            return send_failure();
+        }
+        if (!spun && _settings.spin_us != 0 && _out.spins.pays()) {
+            spun = true;
+            auto bad = shm::look::ok;
+            const bool seen = look_for(_settings.spin_us, gaze::far, [&]() noexcept {
+                bad = ring.free_bytes(free);
+                return bad != shm::look::ok || free >= need || unusable();
+            });
+            _out.spins.note(seen);
+            if (seen) {
+                continue;
+            }
+        }
+        // From here on the end is writable only once the reader has freed half a ring.
+        if (ring.await_space(bell, room, need) != shm::look::ok) {
+            end_with(channel_end::bad_index, EPROTO);
+            return EPROTO;
+        }
+        if (room) {
+            continue;
+        }
+        const int left = limit.left_ms();
+        if (left == 0) {
+            look_for_other_end();
+            return _out.closed != 0 ? send_failure() : timeout_ms == 0 ? EAGAIN : ETIMEDOUT;
+        }
+        channel_counts::add(_out.counts.sleeps, 1);
+        pollfd p{fd(), POLLOUT, 0};
+        if (sys::poll(&p, 1, left) < 0) {
+            return errno;
+        }
+        if ((p.revents & (POLLHUP | POLLERR)) != 0) {
+            look_for_other_end();
+        }
+    }
+}
+
+// Every holder of the other end is gone, or the daemon is.
+void channel::look_for_other_end() noexcept {
+    _out.unchecked = 0;
+    pollfd p{fd(), 0, 0};
+    if (_out.closed == 0 && sys::poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0) {
+        _out.closed = unusable() ? send_failure() : ECONNRESET;
+        _unsendable.store(_out.closed, std::memory_order_relaxed);
+    }
+}
+
+int channel::send_failure() noexcept {
+    if (_out.closed != 0) {
+        return _out.closed;
+    }
+    if (ended() >= channel_end::cut) {
+        return errnum();
+    }
+    _unsendable.store(EPIPE, std::memory_order_relaxed);
+    return EPIPE;
+}
+
+void channel::finish() noexcept {
+    if (_out.closed != 0) {
+        return;
+    }
+    _out.closed = EPIPE;
+    if (ended() >= channel_end::cut) {
+        return;
+    }
+    store_header(place(_out.at), {.bytes = 0, .kind = frame_kind::bye});  // there is always room for it
+    _out.at += sizeof(frame_header);
+    auto ring = sender();
+    shm::bell bell(fd());
+    ring.publish(_out.at - _out.ring.head);
+    ring.set_flags(shm::ring_fin);
+    ring.wake(bell);
+    if (!_parts.local) {
+        ::syscall(SYS_shutdown, fd(), SHUT_WR);  // so does the library for a program's shutdown
+    }
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,120 @@
+#include "client/streams/options.hh"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "base/unique_fd.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+base::unique_fd fresh_socket(int family) noexcept {
+    return base::unique_fd(sys::socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+}
+
+// Set for each message by some programs; the kernel takes any int for them from anybody.
+bool always_taken(int level, int name, const void* value, socklen_t bytes) noexcept {
+    return level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_CORK || name == TCP_QUICKACK) &&
+           value != nullptr && bytes == sizeof(int);
+}
+
+}  // namespace
+
+std::span<const option_set> option_list::sets() const noexcept {
+    return std::span(_sets).first(std::min(_count, options_max));
+}
+
+uint32_t option_list::index_of(int level, int name) const noexcept {
+    auto all = sets();
+    auto is = [&](const option_set& s) { return s.level == level && s.name == name; };
+    return uint32_t(std::ranges::find_if(all, is) - all.begin());
+}
+
+void option_list::note(int level, int name, const void* value, socklen_t bytes) noexcept {
+    if (bytes > option_bytes_max || value == nullptr) {
+        return;
+    }
+    uint32_t count = uint32_t(sets().size());
+    uint32_t at = index_of(level, name);
+    if (at == options_max) {
+        return;
+    }
+    // A repeated one goes to the end: options may depend on each other.
+    if (at < count) {
+        std::copy(_sets.begin() + at + 1, _sets.begin() + count, _sets.begin() + at);
+        --count;
+    }
+    option_set& s = _sets[count];
+    s = {level, name, bytes, {}};
+    memcpy(s.value.data(), value, bytes);
+    _count = count + 1;
+}
+
+bool option_list::find(int level, int name, void* value, socklen_t& bytes) const noexcept {
+    uint32_t at = index_of(level, name);
+    if (at >= sets().size()) {
+        return false;
+    }
+    const option_set& s = _sets[at];
+    bytes = std::min({bytes, s.bytes, option_bytes_max});
+    memcpy(value, s.value.data(), bytes);
+    return true;
+}
+
+int option_list::set(int family, int level, int name, const void* value, socklen_t bytes) noexcept {
+    if (always_taken(level, name, value, bytes)) {
+        note(level, name, value, bytes);
+        return 0;
+    }
+    auto socket = fresh_socket(family);
+    if (!socket) {
+        note(level, name, value, bytes);  // no descriptor is free: believed
+        return 0;
+    }
+    int r = sys::setsockopt(socket.get(), level, name, value, bytes);
+    if (r == 0) {
+        note(level, name, value, bytes);
+    }
+    return r;
+}
+
+int option_list::get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept {
+    auto socket = fresh_socket(family);
+    if (!socket) {
+        if (value == nullptr || bytes == nullptr) {
+            errno = EFAULT;
+            return -1;
+        }
+        socklen_t whole = *bytes;
+        if (!find(level, name, value, whole)) {
+            memset(value, 0, whole);
+        }
+        *bytes = whole;
+        return 0;
+    }
+    apply(socket.get());
+    int r = sys::getsockopt(socket.get(), level, name, value, bytes);
+    if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *bytes != 0) {
+        *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;
+    }
+    return r;
+}
+
+void option_list::apply(int socket) const noexcept {
+    for (const option_set& s : sets()) {
+        sys::setsockopt(socket, s.level, s.name, s.value.data(), std::min(s.bytes, option_bytes_max));
+    }
+}
+
+void option_list::move_to(int socket) noexcept {
+    apply(socket);
+    _count = 0;
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,223 @@
+#include "client/streams/stream.hh"
+
+#include <errno.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <new>
+
+#include "base/assert.hh"
+#include "base/sys.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+constexpr int largest_errno = 4095;
+
+void init_lock(pthread_mutex_t& m) noexcept {
+    pthread_mutexattr_t a;
+    pthread_mutexattr_init(&a);
+    pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+    // A signal handler that meets its own thread's lock gets EDEADLK instead of waiting for ever.
+    pthread_mutexattr_settype(&a, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&m, &a);
+    pthread_mutexattr_destroy(&a);
+}
+
+}  // namespace
+
+stream stream::create(shm::conduit memory, shm::mapping page, phase state, uint64_t key, unsigned which,
+                      far_end other) noexcept {
+    static_assert(sizeof(end_page) <= shm::end_page_bytes);
+    stream s;
+    s._memory = std::move(memory);
+    s._page_memory = std::move(page);
+    s._page = new (s._page_memory.data()) end_page{};
+    init_lock(s._page->send_lock);
+    init_lock(s._page->recv_lock);
+    s._page->state.store(state, std::memory_order_relaxed);
+    s._page->key = key;
+    s._page->which = uint16_t(which);
+    s._page->other = other;
+    s._page->holders.store(1, std::memory_order_relaxed);
+    s._page->magic.store(end_page_magic, std::memory_order_release);
+    return s;
+}
+
+stream stream::adopt(shm::conduit memory, shm::mapping page) noexcept {
+    stream s;
+    s._memory = std::move(memory);
+    s._page_memory = std::move(page);
+    s._page = reinterpret_cast<end_page*>(s._page_memory.data());
+    if (s._page->magic.load(std::memory_order_acquire) != end_page_magic) {
+        s._page = nullptr;
+    } else {
+        s.share();
+    }
+    return s;
+}
+
+void stream::start_connecting(int fd) noexcept {
+    shm::bell b(fd);
+    auto& sent = header().ring[out()].tokens_sent;
+    while (b.writable()) {
+        sent.fetch_add(1, std::memory_order_relaxed);
+        if (VMSGR_NEVER(!b.send_token())) {
+            sent.fetch_sub(1, std::memory_order_relaxed);
+            return;
+        }
+    }
+}
+
+phase stream::current() noexcept {
+    phase p = _page->state.load(std::memory_order_acquire);
+    if (p != phase::connecting) {
+        return p;
+    }
+    // The daemon writes addresses and error before status.
+    uint32_t status = header().status.load(std::memory_order_acquire);
+    phase next = phase::connecting;
+    if (status == shm::conduit_established) {
+        if (_page->local.family == 0 || _page->local.port == 0 || _page->local.is_any()) {
+            _page->local = header().local;
+        }
+        next = phase::up_untold;
+    } else if (status == shm::conduit_failed) {
+        int err = header().error.load(std::memory_order_relaxed);
+        _page->error.store(err > 0 && err <= largest_errno ? err : EPROTO);
+        next = phase::failed_untold;
+    } else {
+        return p;
+    }
+    if (_page->state.compare_exchange_strong(p, next, std::memory_order_acq_rel)) {
+        return next;
+    }
+    return p;
+}
+
+int stream::take_error(int fd) noexcept {
+    current();
+    if (!broken() && is_local() && hung_up(fd)) {
+        other_end_gone();
+    }
+    int err = _page->error.exchange(0, std::memory_order_acq_rel);
+    if (err != 0) {
+        int ignored = 0;
+        socklen_t len = sizeof ignored;
+        sys::getsockopt(fd, SOL_SOCKET, SO_ERROR, &ignored, &len);
+    }
+    return err;
+}
+
+bool stream::closed_both_ways() noexcept {
+    return broken() || (_page->shut_write.load() != 0 && other_finished());
+}
+
+// The first to see the break keeps its errno for whoever asks next.
+bool stream::broken() noexcept {
+    if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
+        return true;
+    }
+    auto r = receiver();
+    if ((r.flags() & shm::ring_reset) == 0) {
+        return false;
+    }
+    int err = r.error();
+    break_with(err > 0 && err <= largest_errno ? err : ECONNRESET);
+    return true;
+}
+
+void stream::break_with(int err) noexcept {
+    if (_page->reset_seen.exchange(1, std::memory_order_acq_rel) == 0) {
+        _page->error.store(err, std::memory_order_release);
+    }
+}
+
+int stream::connect_again(int fd, bool& retry) noexcept {
+    retry = false;
+    phase p = current();
+    if (p == phase::connecting) {
+        int ignored = 0;
+        if (shm::look_at_bell(fd, false, ignored) == shm::bell_look::hangup && current() == phase::connecting) {
+            // The daemon went away. Never ECONNREFUSED: to Ceph that says that the peer is dead.
+            _page->error.store(ECONNRESET);
+            _page->state.compare_exchange_strong(p, phase::failed_untold);
+        }
+        p = current();
+    }
+    switch (p) {
+    case phase::connecting:
+        errno = EALREADY;
+        return -1;
+    case phase::up_untold:
+        _page->state.compare_exchange_strong(p, phase::up);
+        return 0;
+    case phase::up:
+        errno = EISCONN;
+        return -1;
+    case phase::failed_untold: {
+        int err = take_error(fd);
+        _page->state.store(phase::failed);
+        errno = err != 0 ? err : ECONNABORTED;
+        return -1;
+    }
+    case phase::failed:
+        break;
+    }
+    retry = true;
+    return -1;
+}
+
+int stream::shutdown(int fd, int how) noexcept {
+    if (how < SHUT_RD || how > SHUT_RDWR) {
+        errno = EINVAL;
+        return -1;
+    }
+    phase p = current();
+    if (p == phase::connecting || p == phase::failed || p == phase::failed_untold || closed_both_ways()) {
+        errno = ENOTCONN;
+        return -1;
+    }
+    if (how != SHUT_WR) {
+        _page->shut_read.store(1, std::memory_order_release);
+        flags().fetch_or(shm::end_read_shut, std::memory_order_release);
+    }
+    if (how != SHUT_RD) {
+        int held = pthread_mutex_lock(&_page->send_lock);
+        if (held == EOWNERDEAD) {
+            pthread_mutex_consistent(&_page->send_lock);
+        }
+        _page->shut_write.store(1, std::memory_order_release);
+        auto s = sender();
+        if (held == EOWNERDEAD) {
+            shm::bell b(fd);
+            s.recover(b);
+        }
+        s.set_flags(shm::ring_fin);
+        if (held == 0 || held == EOWNERDEAD) {
+            pthread_mutex_unlock(&_page->send_lock);
+        }
+    }
+    ::syscall(SYS_shutdown, fd, how);  // the other end sees RDHUP or HUP
+    return 0;
+}
+
+size_t stream::unread_bytes() noexcept {
+    size_t n = 0;
+    auto r = receiver();
+    uint64_t head = header().ring[in()].head.load(std::memory_order_acquire);
+    n = head - _page->rx.tail;
+    return n <= r.capacity() ? n : 0;
+}
+
+size_t stream::unsent_bytes() noexcept {
+    if (is_local()) {
+        return 0;  // what lies in the ring is at the other program already
+    }
+    uint64_t n = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);
+    return n <= _memory.capacity ? n : 0;
+}
+
+}  // namespace vmsgr::client

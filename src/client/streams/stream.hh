@@ -1,0 +1,182 @@
+// The program's end of a conduit: what stands behind a descriptor that was a TCP socket.
+//
+// Two halves of state. `stream` is this process's: the mappings. `end_page` is shared with the forks and execs of this
+// process (it has memory of its own, which the other end never gets): the indices, the locks, what connect() and
+// getsockopt(SO_ERROR) have shown already. So parent and child may use one descriptor, as they may a TCP socket. The
+// locks are robust: a holder may be killed.
+//
+// The other end is the daemon, or in a local conduit another program: then nobody but the two streams gives close,
+// kill and shutdown the meaning that TCP gives them (stream_local.cc).
+//
+// Any thread. Nothing here allocates from the heap. Functions return as the system call of that name does, errno
+// included; `fd` is the doorbell, whose own O_NONBLOCK, SO_RCVTIMEO and SO_SNDTIMEO say how to wait.
+#pragma once
+
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/address.hh"
+#include "base/error.hh"
+#include "client/streams/options.hh"
+#include "client/spin.hh"
+#include "shm/ring.hh"
+#include "shm/segment.hh"
+
+namespace vmsgr::client {
+
+enum class phase : uint32_t {
+    connecting,
+    up_untold,    // established, connect() has not said so yet: it returns 0 once, as Linux does
+    up,
+    failed_untold,
+    failed,
+};
+
+// Connected: from now on it carries data, whether connect() has said so or not (programs need not ask).
+constexpr bool stands(phase p) noexcept { return p == phase::up || p == phase::up_untold; }
+
+inline constexpr uint64_t end_page_magic = 0x65676170'646e6556;  // "Vendpage"
+
+// Who has the other end.
+enum class far_end : uint32_t { daemon, program };
+
+struct end_page {
+    std::atomic<uint64_t> magic;  // last of all at the beginning: the page is in use
+    pthread_mutex_t send_lock;
+    pthread_mutex_t recv_lock;
+    shm::tx_state tx;
+    shm::rx_state rx;
+    std::atomic<phase> state;
+    std::atomic<int32_t> error;        // what SO_ERROR, the next send or recv will show, once
+    std::atomic<uint32_t> reset_seen;  // the connection is broken; `error` was set from it
+    std::atomic<uint32_t> shut_write;
+    std::atomic<uint32_t> shut_read;
+    std::atomic<uint32_t> edges;       // some epoll set watches it edge-triggered
+    base::address local;
+    base::address peer;
+    uint64_t key;
+    uint16_t family;                   // of the socket, which may differ from the address's
+    uint16_t which;                    // end 0 or 1 of the conduit
+    far_end other;
+    std::atomic<uint32_t> holders;     // processes, and descriptors under way, that may use this end; rather too many
+    std::atomic<uint32_t> shared;      // holders was ever more than one
+    std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
+    std::atomic<uint32_t> nonblocking; // O_NONBLOCK as the program set it last: a hint
+    std::atomic<uint32_t> left_in_order;  // local: this end has closed as TCP would with a FIN; nobody else had it
+    uint64_t listener;                 // local, end 0: to whom it goes. End 1: not 0 where this process alone accepts
+    uint64_t session;                  // local, end 0: which of this process's sessions posted it
+    spin_history spins;
+    spin_history gathers;
+    option_list options;               // local: what the program has set; over a trunk: what its socket lacks
+};
+
+class stream {
+    shm::conduit _memory;
+    shm::mapping _page_memory;
+    end_page* _page = nullptr;
+
+public:
+    // A new end on memory that nobody has used yet. `key` names this end to the daemon.
+    static stream create(shm::conduit memory, shm::mapping page, phase state, uint64_t key, unsigned which = 0,
+                         far_end other = far_end::daemon) noexcept;
+    // The end that a relative of ours has used before. Not a stream if none has.
+    static stream adopt(shm::conduit memory, shm::mapping page) noexcept;
+    stream() noexcept = default;
+    stream(stream&& o) noexcept
+        : _memory(std::move(o._memory)),
+          _page_memory(std::move(o._page_memory)),
+          _page(std::exchange(o._page, nullptr)) {}
+    stream& operator=(stream&& o) noexcept {
+        _memory = std::move(o._memory);
+        _page_memory = std::move(o._page_memory);
+        _page = std::exchange(o._page, nullptr);
+        return *this;
+    }
+    explicit operator bool() const noexcept { return _page != nullptr; }
+
+    end_page& page() const noexcept { return *_page; }
+    shm::conduit_header& header() const noexcept { return _memory.header(); }
+    bool is_local() const noexcept { return _page->other == far_end::program; }
+    // What this end tells the other (shm::end_flag).
+    std::atomic<uint32_t>& flags() const noexcept { return header().end[_page->which].flags; }
+
+    ssize_t receive(int fd, const iovec* iov, size_t count, int flags);
+    ssize_t send(int fd, const iovec* iov, size_t count, int flags);
+    // From a file (at offset) into the ring, without a buffer between: sendfile. Waits like the doorbell.
+    ssize_t send_file(int fd, int file, int64_t& offset, size_t n);
+    // From and to a pipe: splice. Never waits for the pipe (EAGAIN), as a lock is held.
+    ssize_t send_from_pipe(int fd, int pipe, size_t n);
+    ssize_t receive_to_pipe(int fd, int pipe, size_t n);
+
+    int shutdown(int fd, int how) noexcept;
+    // connect() called again on this descriptor: 0, or -1 with EALREADY, EISCONN or the failure.
+    // `retry` is set when the failure was told before: the caller starts anew.
+    int connect_again(int fd, bool& retry) noexcept;
+    // connect() on a descriptor that blocks: waits until it is decided, as the kernel's would.
+    int connect_and_wait(int fd) noexcept;
+    // Waits (or not) until the connect is decided; 0, or an errno.
+    int await_connected(int fd, bool wait) noexcept;
+
+    size_t unread_bytes() noexcept;
+    size_t unsent_bytes() noexcept;
+    // What SO_ERROR shows; the doorbell stops showing ERR with it.
+    int take_error(int fd) noexcept;
+    // Both directions have ended: the kernel would call the socket closed.
+    bool closed_both_ways() noexcept;
+    // A program that waits for edges gets one for new data also while older data is unread.
+    void watch_edges() noexcept { _page->edges.store(1, std::memory_order_relaxed); }
+    // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
+    void start_connecting(int fd) noexcept;
+    // Looks whether the daemon has decided a pending connect.
+    phase current() noexcept;
+
+    // Before the number is closed that was this process's last for it: the last holder says goodbye to another
+    // program, by what it left unread and by SO_LINGER. The daemon needs no word.
+    // may_linger: no epoll set shows the number any more, so its open file may outlive it.
+    void leave(int fd, bool may_linger) noexcept;
+    // Another process gets this end, by fork or with a message.
+    void share() noexcept;
+    // connect(AF_UNSPEC): the other program sees a reset.
+    void abandon() noexcept;
+    // It was never posted: where the daemon has the memory from before, it forgets it.
+    void give_up() noexcept;
+    // When no call uses it any more: what can serve the next connection is kept, the rest goes. The end of it.
+    void retire() noexcept;
+
+private:
+    unsigned out() const noexcept { return _page->which; }
+    unsigned in() const noexcept { return 1 - _page->which; }
+    shm::ring_sender sender() const noexcept {
+        return {header().ring[out()], _memory.ring_data(int(out())), _memory.capacity, _page->tx};
+    }
+    shm::ring_receiver receiver() const noexcept {
+        return {header().ring[in()], _memory.ring_data(int(in())), _memory.capacity, _page->rx};
+    }
+    struct half;
+    bool broken() noexcept;
+    void break_with(int err) noexcept;
+    int writable_or_error(int fd) noexcept;
+    int pipe_error(int fd, int flags) noexcept;
+    int wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexcept;
+    void other_end_gone() noexcept;
+    enum class listens : uint8_t { yes, not_any_more, gone };
+    listens other_listens(int fd) const noexcept;
+    bool hung_up(int fd) const noexcept;
+    bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
+    void send_into_nothing(int fd) noexcept;
+    bool may_spin(int flags) noexcept;
+    bool may_gather(size_t done, int flags) noexcept;
+    enum class empty : uint8_t { more, end, failed };
+    empty at_empty(int fd, bool partly_done, int& err) noexcept;
+    bool ending() noexcept;
+    template <typename Fill>
+    ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill);
+    template <typename Drain>
+    ssize_t receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bool takes_all = true);
+};
+
+}  // namespace vmsgr::client

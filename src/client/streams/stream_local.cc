@@ -1,0 +1,141 @@
+// What a kernel does at the ends of a TCP connection, between two programs that share a conduit: nobody else sees both
+// ends. A program that closes says so in its ring; one that is killed, or exits, shows it by its doorbell's hang-up.
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "base/sys.hh"
+#include "client/kept.hh"
+#include "client/streams/stream.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::client {
+
+// The doorbell has hung up, and neither fin nor reset stands in the ring. The daemon leaves so only when it dies.
+// Another program was killed, or exited: what it has not read decides between reset and end of file, as in the kernel.
+void stream::other_end_gone() noexcept {
+    if (is_local()) {
+        auto& h = header();
+        bool accepted = out() == 1 || (h.end[in()].flags.load(std::memory_order_acquire) & shm::end_accepted) != 0;
+        auto& ring = h.ring[out()];
+        if (accepted && ring.head.load(std::memory_order_acquire) == ring.tail.load(std::memory_order_acquire)) {
+            _page->other_gone.store(1, std::memory_order_release);
+            return;
+        }
+    }
+    break_with(ECONNRESET);
+}
+
+// Every holder of the other end is gone: HUP without our own shutdown.
+bool stream::hung_up(int fd) const noexcept {
+    if (_page->shut_write.load(std::memory_order_acquire) != 0) {
+        return false;
+    }
+    pollfd p{fd, 0, 0};
+    return sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
+}
+
+bool stream::other_finished() const noexcept {
+    return (receiver().flags() & shm::ring_fin) != 0 || _page->other_gone.load(std::memory_order_acquire) != 0;
+}
+
+// Does anybody take what is sent now?
+stream::listens stream::other_listens(int fd) const noexcept {
+    uint32_t there = header().end[in()].flags.load(std::memory_order_relaxed);
+    bool finished = (receiver().flags() & shm::ring_fin) != 0;
+    if (__builtin_expect((there & (shm::end_left | shm::end_read_shut)) == 0 && !finished, 1)) {
+        return _page->other_gone.load(std::memory_order_relaxed) == 0 ? listens::yes : listens::gone;
+    }
+    if ((there & shm::end_left) != 0 || ((there & shm::end_read_shut) != 0 && finished)) {
+        return listens::gone;
+    }
+    if ((there & shm::end_read_shut) != 0) {
+        return listens::not_any_more;
+    }
+    return hung_up(fd) ? listens::gone : listens::yes;  // it has half closed, and may have ended since
+}
+
+// The other program has closed: its kernel would take these bytes, and answer with a reset, which the next call and
+// poll show. That end of the doorbell may lie among our own tokens (leave); with them taken it closes, and a token that
+// it has not read makes the hang-up an error.
+void stream::send_into_nothing(int fd) noexcept {
+    break_with(EPIPE);
+    shm::bell b(fd);
+    b.send_token();
+    b.drain();
+}
+
+void stream::share() noexcept {
+    _page->shared.store(1, std::memory_order_relaxed);
+    flags().fetch_or(shm::end_shared, std::memory_order_relaxed);
+    _page->holders.fetch_add(1, std::memory_order_relaxed);
+}
+
+void stream::leave(int fd, bool may_linger) noexcept {
+    if (!is_local() || _page->holders.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+        return;
+    }
+    linger how{};
+    socklen_t len = sizeof how;
+    bool abort = _page->options.find(SOL_SOCKET, SO_LINGER, &how, len) && how.l_onoff != 0 && how.l_linger == 0;
+    if (broken()) {
+        flags().fetch_or(shm::end_left, std::memory_order_release);
+        return;
+    }
+    if (abort || unread_bytes() != 0) {
+        abandon();
+        return;  // the hang-up follows, and tokens that lie unread here make it an error
+    }
+    // With end_left and not after it: what both ends have left, and nobody keeps, the daemon forgets.
+    uint32_t last_word = shm::end_left;
+    if (_page->shared.load() == 0) {
+        last_word |= _page->which == 0 && _page->listener != 0 ? uint32_t(shm::end_kept) : 0;
+        _page->left_in_order.store(1, std::memory_order_relaxed);
+        // The open file may stay at the other end for a while: the key is no business of that one.
+        shm::mark_bell(fd, 0);
+    }
+    bool had_shut = _page->shut_write.exchange(1, std::memory_order_acq_rel) != 0;
+    sender().set_flags(shm::ring_fin);
+    flags().fetch_or(last_word, std::memory_order_release);
+    if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished()) {
+        // TCP shows an end of file now, and a hang-up only when the other side has closed as well. So our end stays
+        // open, in a message that lies at the other end until that is closed.
+        if (proto::send_with_fds(fd, &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT) == 0) {
+            ::syscall(SYS_shutdown, fd, SHUT_WR);
+            return;
+        }
+    }
+    shm::bell(fd).drain();
+}
+
+void stream::give_up() noexcept {
+    for (auto& e : header().end) {
+        e.flags.fetch_or(shm::end_left, std::memory_order_release);
+    }
+}
+
+void stream::retire() noexcept {
+    if (_page == nullptr) {
+        return;
+    }
+    if (_page->left_in_order.load(std::memory_order_relaxed) != 0 && _page->listener != 0) {
+        kept_conduit c;
+        c.key = _page->key;
+        c.listener = _page->which == 0 ? _page->listener : 0;
+        c.session = _page->session;
+        // The page first: the daemon believes it, as only this end can write it.
+        _page->magic.store(shm::end_page_done, std::memory_order_release);
+        flags().fetch_or(shm::end_done, std::memory_order_release);
+        c.memory = std::move(_memory);
+        c.page = std::move(_page_memory);
+        kept().keep(std::move(c));
+    }
+    *this = stream();
+}
+
+void stream::abandon() noexcept {
+    sender().reset(ECONNRESET);
+    flags().fetch_or(shm::end_left, std::memory_order_release);
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,144 @@
+#include "conn/kernel_socket.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+namespace vmsgr::net {
+
+namespace {
+
+int int_option(int fd, int name) noexcept {
+    int value = -1;
+    socklen_t len = sizeof value;
+    return ::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
+}
+
+}  // namespace
+
+const char* not_tcp(int fd) noexcept {
+    int domain = int_option(fd, SO_DOMAIN);
+    if (domain != AF_INET && domain != AF_INET6) {
+        return "not an IPv4 or IPv6 socket";
+    }
+    if (int_option(fd, SO_TYPE) != SOCK_STREAM || int_option(fd, SO_PROTOCOL) != IPPROTO_TCP) {
+        return "not a TCP socket";
+    }
+    return nullptr;
+}
+
+bool is_listening(int fd) noexcept { return int_option(fd, SO_ACCEPTCONN) == 1; }
+
+const char* not_doorbell(int fd, int type) noexcept {
+    if (int_option(fd, SO_DOMAIN) != AF_UNIX || int_option(fd, SO_TYPE) != type) {
+        return "not a doorbell";
+    }
+    return nullptr;
+}
+
+int make_nonblocking(int fd) noexcept {
+    int flags = ::fcntl(fd, F_GETFL);
+    if (flags >= 0 && (flags & O_NONBLOCK) == 0 && ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+        return -1;
+    }
+    return flags;
+}
+
+base::unique_fd duplicate(int fd) noexcept {
+    return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+base::address local_address(int fd) noexcept {
+    sockaddr_storage ss;
+    socklen_t len = sizeof ss;
+    auto* sa = reinterpret_cast<sockaddr*>(&ss);
+    return ::getsockname(fd, sa, &len) == 0 ? base::from_sockaddr(sa, len).value_or(base::address{})
+                                            : base::address{};
+}
+
+base::address peer_address(int fd) noexcept {
+    sockaddr_storage ss;
+    socklen_t len = sizeof ss;
+    auto* sa = reinterpret_cast<sockaddr*>(&ss);
+    return ::getpeername(fd, sa, &len) == 0 ? base::from_sockaddr(sa, len).value_or(base::address{})
+                                            : base::address{};
+}
+
+int take_socket_error(int fd) noexcept {
+    int err = 0;
+    socklen_t len = sizeof err;
+    return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 ? err : errno;
+}
+
+bool lingers_zero(int fd) noexcept {
+    linger l{};
+    socklen_t len = sizeof l;
+    return ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff != 0 && l.l_linger == 0;
+}
+
+bool has_unread(int fd) noexcept {
+    int n = 0;  // a look by recv() would take a pending error
+    return ::ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+progress connect_progress(int fd) noexcept {
+    tcp_info info{};
+    socklen_t len = sizeof info;
+    if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0) {
+        return progress::failed;
+    }
+    if (info.tcpi_state == TCP_CLOSE) {
+        return has_unread(fd) ? progress::up : progress::failed;  // reset already, but it had sent something
+    }
+    return info.tcpi_state == TCP_SYN_SENT || info.tcpi_state == TCP_SYN_RECV ? progress::under_way : progress::up;
+}
+
+int begin_connect(int fd, const base::address& to) noexcept {
+    sockaddr_storage ss{};
+    socklen_t len = base::to_sockaddr(to, ss);
+    if (make_nonblocking(fd) < 0) {
+        return errno;
+    }
+    if (::connect(fd, reinterpret_cast<sockaddr*>(&ss), len) == 0 || errno == EINPROGRESS) {
+        return 0;
+    }
+    return errno;
+}
+
+void close_tcp(base::unique_fd& fd) noexcept {
+    if (!fd) {
+        return;
+    }
+    if (lingers_zero(fd.get())) {
+        reset_tcp(fd);
+        return;
+    }
+    // A linger time would make close() itself wait, on non-blocking sockets too.
+    linger off{};
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &off, sizeof off);
+    if (!has_unread(fd.get())) {
+        ::shutdown(fd.get(), SHUT_WR);
+    }
+    fd.reset();
+}
+
+void disconnect_tcp(int fd) noexcept {
+    sockaddr none{};
+    none.sa_family = AF_UNSPEC;
+    ::connect(fd, &none, sizeof none);  // RST, whoever else holds it; does not wait
+}
+
+void reset_tcp(base::unique_fd& fd) noexcept {
+    if (!fd) {
+        return;
+    }
+    disconnect_tcp(fd.get());
+    linger zero{1, 0};
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &zero, sizeof zero);
+    fd.reset();
+}
+
+}  // namespace vmsgr::net

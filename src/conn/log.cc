@@ -1,0 +1,7 @@
+#include "conn/log.hh"
+
+namespace vmsgr::net {
+
+seastar::logger log("vmsgr_net");
+
+}  // namespace vmsgr::net

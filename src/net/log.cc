@@ -1,7 +1,0 @@
-#include "net/log.hh"
-
-namespace vmsgr::net {
-
-seastar::logger log("vmsgr_net");
-
-}  // namespace vmsgr::net

@@ -1,0 +1,250 @@
+#include "trunks/session.hh"
+
+#include <errno.h>
+#include <string.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
+#include <seastar/coroutine/maybe_yield.hh>
+#include <seastar/net/packet.hh>
+
+#include "conn/log.hh"
+#include "trunks/wire.hh"
+
+namespace vmsgr::net {
+
+namespace {
+
+// Handed to the kernel by one write.
+constexpr size_t write_bytes_max = 256 << 10;
+
+void add(seastar::net::packet& to, trunk::packet_ptr p) {
+    auto bytes = p->bytes();
+    seastar::net::fragment f{reinterpret_cast<char*>(bytes.data()), bytes.size()};
+    to = seastar::net::packet(std::move(to), f, seastar::make_deleter([p = std::move(p)] {}));
+}
+
+}  // namespace
+
+uint64_t clock_us() noexcept {
+    using namespace std::chrono;
+    return uint64_t(duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count());
+}
+
+trunk_session::trunk_session(uint64_t cookie, std::string peer_name, uint64_t peer_node, uint16_t lane_,
+                             uint32_t outage_ms, const trunk::engine_settings& s, trunk::memory_share& share,
+                             trunk::engine_counters& count, opener on_open)
+    : _cookie(cookie),
+      _outage_us(uint64_t(outage_ms) * 1000),
+      _open(std::move(on_open)),
+      _engine(s, *this, share, count),
+      _down_since_us(clock_us()),
+      peer(std::move(peer_name)),
+      node(peer_node),
+      lane(lane_) {}
+
+trunk::channel_sink* trunk_session::on_open(uint64_t id, const base::address& source,
+                                            const base::address& destination) noexcept {
+    if (_says_bye || !_open) {
+        return nullptr;
+    }
+    try {
+        return _open(*this, id, source, destination);
+    } catch (const std::exception& e) {
+        log.warn("a channel of trunk {} is refused: {}", peer, e.what());
+        return nullptr;
+    }
+}
+
+seastar::future<> trunk_session::carry(trunk_link& link, uint64_t peer_ack) {
+    auto self = shared_from_this();
+    co_await drop_link();  // another connection may have come while the hello was answered
+    if (_ended) {
+        co_return;
+    }
+    if (!_engine.attach(_cookie, peer_ack, clock_us())) {
+        log.warn("trunk {}: the peer claims to have what never left; the session ends", peer);
+        _engine.count(trunk::fault::ack);
+        end(ECONNRESET);
+        co_return;
+    }
+    _link = &link;
+    _broken = false;
+    _part.clear();
+    auto lost = [this](std::exception_ptr e) {
+        log.debug("trunk {}: {}", peer, e);
+        break_link();
+    };
+    auto reads = read_loop(link).handle_exception(lost);
+    auto writes = write_loop(link).handle_exception(lost);
+    co_await std::move(reads);
+    co_await std::move(writes);
+    _engine.detach();
+    _link = nullptr;
+    _down_since_us = clock_us();
+}
+
+seastar::future<> trunk_session::drop_link() {
+    for (; _link != nullptr; co_await seastar::sleep(std::chrono::milliseconds(1))) {
+        break_link();
+    }
+}
+
+void trunk_session::break_link() noexcept {
+    if (_link != nullptr && !std::exchange(_broken, true)) {
+        _link->shut();
+        _output.wake();
+    }
+}
+
+void trunk_session::end(int err) noexcept {
+    if (!std::exchange(_ended, true)) {
+        break_link();
+        _engine.end(err);
+    }
+}
+
+void trunk_session::tick(uint64_t now_us) noexcept {
+    if (_ended) {
+        return;
+    }
+    if (_link != nullptr) {
+        if (!_broken && !_engine.tick(now_us)) {
+            log.info("trunk {}: nothing heard for too long; the connection is made anew", peer);
+            break_link();
+        }
+    } else if (now_us - _down_since_us > _outage_us) {
+        if (_engine.channels() != 0) {
+            log.warn("trunk {}: no connection for more than {} ms; {} channels are reset", peer, _outage_us / 1000,
+                     _engine.channels());
+        }
+        end(ECONNRESET);
+    }
+}
+
+seastar::future<> trunk_session::finish(std::chrono::milliseconds limit) {
+    auto self = shared_from_this();
+    const auto until = std::chrono::steady_clock::now() + limit;
+    while (!_ended && _engine.attached() && _engine.in_flight_bytes() != 0 &&
+           std::chrono::steady_clock::now() < until) {
+        _engine.tick(clock_us());
+        co_await seastar::sleep(std::chrono::milliseconds(5));
+    }
+    if (!_ended && _link != nullptr) {
+        _says_bye = true;
+        _output.wake();
+        for (int i = 0; i < 100 && _link != nullptr; ++i) {
+            co_await seastar::sleep(std::chrono::milliseconds(2));
+        }
+    }
+    end(ECONNRESET);
+    co_await drop_link();
+}
+
+seastar::future<> trunk_session::write_loop(trunk_link& link) {
+    while (!_broken) {
+        _output.clear();
+        seastar::net::packet batch;
+        while (batch.len() < write_bytes_max) {
+            auto p = _engine.next_packet(clock_us());
+            if (!p) {
+                break;
+            }
+            add(batch, std::move(p));
+        }
+        const bool last = _says_bye && batch.len() == 0;
+        if (last) {
+            add(batch, _engine.bye(clock_us()));
+        }
+        if (batch.len() == 0) {
+            co_await _output.wait();
+            continue;
+        }
+        co_await link.out().write(std::move(batch));
+        co_await link.out().flush();
+        if (last) {
+            co_await link.finish_output();
+            break_link();
+        }
+        co_await seastar::coroutine::maybe_yield();
+    }
+}
+
+seastar::future<> trunk_session::read_loop(trunk_link& link) {
+    while (!_broken) {
+        auto buf = co_await link.in().read();
+        if (buf.empty()) {
+            if (!_part.empty() && !_broken) {
+                _engine.count(trunk::fault::truncated);
+            }
+            break;
+        }
+        const bool fine = !_broken && feed(std::as_bytes(std::span(buf.get(), buf.size())));
+        end_of_data();
+        if (!fine) {
+            break;
+        }
+    }
+    break_link();
+}
+
+bool trunk_session::feed(std::span<const std::byte> bytes) {
+    const size_t size = _engine.settings().packet_bytes;
+    if (!_part.empty()) {
+        const size_t have = _part.size(), n = std::min(bytes.size(), size - have);
+        _part.resize(have + n);
+        memcpy(_part.data() + have, bytes.data(), n);
+        bytes = bytes.subspan(n);
+        if (_part.size() < size) {
+            return true;
+        }
+        if (!take(_part)) {
+            return false;
+        }
+        _part.clear();
+    }
+    while (bytes.size() >= size) {
+        if (!take(bytes.first(size))) {
+            return false;
+        }
+        bytes = bytes.subspan(size);
+    }
+    _part.resize(bytes.size());
+    if (!bytes.empty()) {
+        memcpy(_part.data(), bytes.data(), bytes.size());
+    }
+    return true;
+}
+
+void trunk_session::end_of_data() noexcept {
+    while (trunk_wire* w = _brought) {
+        _brought = w->next_brought;
+        w->on_end_of_data();
+    }
+}
+
+void trunk_session::remember(trunk_wire& w) noexcept { w.next_brought = std::exchange(_brought, &w); }
+
+void trunk_session::forget(trunk_wire& w) noexcept {
+    for (trunk_wire** at = &_brought; *at != nullptr; at = &(*at)->next_brought) {
+        if (*at == &w) {
+            *at = w.next_brought;
+            return;
+        }
+    }
+}
+
+bool trunk_session::take(std::span<const std::byte> packet) {
+    bool bye = false;
+    auto why = _engine.receive(packet, clock_us(), bye);
+    if (why) {
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        log.log(seastar::log_level::warn, rate, "trunk {}: {}; the connection is made anew", peer, to_text(*why));
+    }
+    if (bye || (why && trunk::engine::session_is_over(*why))) {
+        end(ECONNRESET);
+    }
+    return !why && !bye && !_ended;
+}
+
+}  // namespace vmsgr::net
