@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "shm/ring.hh"
-#include "shm/segment.hh"
+#include "shm/arena.hh"
 #include "two_threads.hh"
 
 namespace {
@@ -43,7 +43,7 @@ void copy_out(char* to, const shm::pieces& from) {
 
 // One direction of a conduit, both sides.
 class one_way {
-    shm::conduit& _memory;
+    shm::conduit _memory;
     shm::tx_state _tx;
     shm::rx_state _rx;
     char _in[piece_max] = {}, _out[piece_max] = {};
@@ -52,7 +52,7 @@ public:
     shm::ring_sender sender;
     shm::ring_receiver receiver;
 
-    one_way(shm::conduit& memory, int ring)
+    one_way(const shm::conduit& memory, int ring)
         : _memory(memory),
           sender(_memory.header().ring[ring], _memory.ring_data(ring), _memory.capacity, _tx),
           receiver(_memory.header().ring[ring], _memory.ring_data(ring), _memory.capacity, _rx) {}
@@ -100,11 +100,12 @@ public:
     }
 };
 
-shm::new_conduit make(uint32_t capacity) {
-    auto made = shm::create_conduit(capacity, 1);
+shm::new_arena make(uint32_t capacity) {
+    auto made = shm::create_arena(1, capacity);
     if (!made) {
         die("no shared memory of that size; CAPACITY is a power of two");
     }
+    shm::renew(made->memory.at(0).header());
     return std::move(*made);
 }
 
@@ -112,7 +113,7 @@ shm::new_conduit make(uint32_t capacity) {
 double flow(uint32_t capacity, double seconds, size_t publish) {
     publish = std::clamp<size_t>(publish, 1, piece_max);
     auto made = make(capacity);
-    auto way = std::make_unique<one_way>(made.memory, 0);
+    auto way = std::make_unique<one_way>(made.memory.at(0), 0);
     std::atomic<bool> stop{false};
     std::thread producer([&] {
         pin_to(1);
@@ -155,8 +156,8 @@ double median_us(double seconds, Ask&& ask) {
 
 double ring_round_trip(uint32_t capacity, double seconds) {
     auto made = make(capacity);
-    auto there = std::make_unique<one_way>(made.memory, 0);
-    auto back = std::make_unique<one_way>(made.memory, 1);
+    auto there = std::make_unique<one_way>(made.memory.at(0), 0);
+    auto back = std::make_unique<one_way>(made.memory.at(0), 1);
     std::atomic<bool> stop{false}, never{false};
     std::thread echo([&] {
         pin_to(1);

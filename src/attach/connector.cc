@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "base/netns.hh"
+#include "base/sockets.hh"
 #include "base/source.hh"
 #include "conn/kernel_socket.hh"
 #include "trunks/trunks.hh"
@@ -30,25 +31,24 @@ int connector::find_way(vm_conn::parts& p, bool may_probe) {
 }
 
 std::optional<violation> connector::begin(connect_request r) {
-    if (const char* why = not_tcp(r.tcp.get())) {
+    if (const char* why = base::not_tcp(r.tcp.get())) {
         return violation{fault::bad_descriptor, std::string("connect: ") + why};
     }
-    if (const char* why = not_doorbell(r.bell.get(), SOCK_STREAM)) {
+    if (const char* why = base::not_unix(r.bell.get(), SOCK_STREAM)) {
         return violation{fault::bad_descriptor, std::string("connect: ") + why};
     }
-    if (_carrier.knows(r.key)) {
-        return violation{fault::bad_job, "connect: a key that is in use"};
+    if (_carrier.knows(r.id)) {
+        return violation{fault::bad_job, "connect: a number that is in use"};
     }
-    // The layout's limit, not ours: memory that is merely too large is refused through itself.
-    auto conduit = shm::open_conduit(r.memory.get(), shm::ring_bytes_max);
-    if (!conduit) {
-        return violation{fault::bad_memory, "connect: " + conduit.error().text};
-    }
-    if (r.refusal == 0 && conduit->capacity > _carrier.settings().ring_bytes) {
-        r.refusal = ENOBUFS;
+    auto memory = _carrier.memory().join(std::move(r.arena), r.slot);
+    if (!memory) {
+        return violation{fault::bad_memory, "connect: " + memory.error().text};
     }
     vm_conn::parts p;
-    p.key = r.key;
+    p.conduit = memory->conduit();
+    if (r.refusal == 0 && p.conduit.capacity > _carrier.settings().ring_bytes) {
+        r.refusal = ENOBUFS;
+    }
     p.role = conn_role::client;
     p.place = std::move(r.place);
     p.route = std::move(r.route);
@@ -56,13 +56,11 @@ std::optional<violation> connector::begin(connect_request r) {
     p.peer = r.peer;
     p.tcp = std::move(r.tcp);
     p.bell = std::move(r.bell);
-    p.memory = std::move(r.memory);
-    p.page = std::move(r.page);
-    p.conduit = std::move(*conduit);
+    p.memory = std::move(*memory);
     if (r.by_trunk && r.refusal == 0) {
         r.refusal = find_way(p, r.may_probe);
     }
-    _carrier.connect(std::move(p), r.refusal);
+    _carrier.connect(r.id, std::move(p), r.refusal);
     return std::nullopt;
 }
 

@@ -6,9 +6,11 @@
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
+#include <seastar/core/gate.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "attach/session.hh"
+#include "base/text.hh"
 
 namespace vmsgr::attach {
 
@@ -18,11 +20,12 @@ namespace {
 
 // Clients that have connected and not yet said who they are, each for 2 s at most.
 constexpr unsigned greeting_max = 256;
+constexpr auto inheritance_time = std::chrono::seconds(2);
 
 }  // namespace
 
 control_server::control_server(control_deps deps, control_socket& socket)
-    : _deps(std::move(deps)), _socket(socket) {}
+    : _deps(std::move(deps)), _socket(socket), _kept(_deps.budget.fds) {}
 
 control_server::~control_server() = default;
 
@@ -86,6 +89,82 @@ void control_server::begin_session(base::unique_fd fd) {
     (void)at->run()
         .handle_exception([](std::exception_ptr e) { log.warn("a session ended by an exception: {}", e); })
         .finally([this, at, h = std::move(*holder)] { _sessions.erase(at); });
+}
+
+void control_server::program_ended(net::program& p) {
+    p.end();
+    auto& seg = p.segment();
+    _bytes_local_past += seg.bytes_local.load(std::memory_order_relaxed);
+    _locals_past += seg.locals_opened.load(std::memory_order_relaxed);
+    (void)seastar::with_gate(_gate, [this, id = p.session_id] {
+        return seastar::sleep_abortable(inheritance_time, _abort)
+            .handle_exception([](std::exception_ptr) {})
+            .then([this, id] { _kept.forget_session(id); });
+    });
+}
+
+namespace {
+
+// Entries that were ever used, by the program's word.
+std::span<shm::local_entry> locals_of(net::program& p) {
+    auto& seg = p.segment();
+    return std::span(seg.locals).first(
+        std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots));
+}
+
+bool is_open(const shm::local_entry& e) { return e.state.load(std::memory_order_acquire) == shm::slot_posted; }
+
+}  // namespace
+
+std::vector<control_server::local_row> control_server::list_locals(local_cursor& from, size_t limit) const {
+    std::vector<local_row> out;
+    while (out.size() < limit) {
+        const net::program_ptr* next = nullptr;
+        for (auto& [at, s] : _sessions) {
+            const auto& p = s->program();
+            if (p && p->session_id >= from.session && (next == nullptr || p->session_id < (*next)->session_id)) {
+                next = &p;
+            }
+        }
+        if (next == nullptr) {
+            from.session = ~uint64_t{0};
+            break;
+        }
+        auto& p = **next;
+        if (p.session_id != from.session) {
+            from = {p.session_id, 0};
+        }
+        auto all = locals_of(p);
+        for (; from.entry < all.size() && out.size() < limit; ++from.entry) {
+            // Written by the program: copied once, shown only.
+            const auto& e = all[from.entry];
+            if (is_open(e)) {
+                out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer, base::printable(e.route, sizeof e.route),
+                               e.bytes_in.load(std::memory_order_relaxed),
+                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s});
+            }
+        }
+        if (from.entry >= all.size()) {
+            from = {p.session_id + 1, 0};
+        }
+    }
+    return out;
+}
+
+control_server::local_totals control_server::count_locals() const {
+    local_totals t{_bytes_local_past, _locals_past, 0};
+    for (auto& [at, s] : _sessions) {
+        if (const auto& p = s->program()) {
+            auto& seg = p->segment();
+            t.bytes += seg.bytes_local.load(std::memory_order_relaxed);
+            t.opened += seg.locals_opened.load(std::memory_order_relaxed);
+            t.turned_away += seg.turned_away.load(std::memory_order_relaxed);
+            for (const auto& e : locals_of(*p)) {
+                t.bytes += is_open(e) ? e.bytes_out.load(std::memory_order_relaxed) : 0;
+            }
+        }
+    }
+    return t;
 }
 
 std::vector<session_info> control_server::list() const {

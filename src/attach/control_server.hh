@@ -14,7 +14,8 @@
 
 #include "attach/control_socket.hh"
 #include "attach/connector.hh"
-#include "local/listener.hh"
+#include "attach/deposits.hh"
+#include "local/listeners.hh"
 
 namespace vmsgr::attach {
 
@@ -29,7 +30,7 @@ struct control_deps {
     net::budget& budget;
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::connector>& connectors;
-    seastar::sharded<net::listener>& listeners;
+    seastar::sharded<net::listeners>& listeners;
     net::registry& registry;
     std::function<seastar::future<std::string>()> status;  // the JSON document
 };
@@ -49,6 +50,9 @@ class control_server final : ssx::event_sink {
     ssx::event_set::registration _events;
     ssx::wake_point _point;
     std::unordered_map<session*, std::unique_ptr<session>> _sessions;
+    deposits _kept;
+    uint64_t _bytes_local_past = 0;  // of sessions that have ended
+    uint64_t _locals_past = 0;
     seastar::gate _gate;
     seastar::abort_source _abort;
     uint64_t _ids = 0;
@@ -63,6 +67,9 @@ public:
     seastar::future<> stop();
 
     control_deps& deps() noexcept { return _deps; }
+    deposits& kept() noexcept { return _kept; }
+    // What it left for others stays for a moment: who inherited from it has yet to ask.
+    void program_ended(net::program& p);
     net::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return ++_ids; }
     unsigned next_shard() noexcept;
@@ -72,6 +79,26 @@ public:
         _point.wake();
     }
     std::vector<session_info> list() const;
+    // Local connections as their programs show them, an end each, up to `limit` from `after` on.
+    struct local_row {
+        uint64_t session;
+        pid_t pid;
+        int fd;
+        bool server;
+        base::address local, peer;
+        std::string route;
+        uint64_t bytes_in, bytes_out;
+        double opened_s;
+    };
+    struct local_cursor {
+        uint64_t session = 0;
+        uint32_t entry = 0;
+    };
+    std::vector<local_row> list_locals(local_cursor& from, size_t limit) const;
+    struct local_totals {
+        uint64_t bytes = 0, opened = 0, turned_away = 0;
+    };
+    local_totals count_locals() const;
 
 private:
     void on_events(uint32_t) noexcept override { _point.wake(); }

@@ -14,7 +14,9 @@
 #include <thread>
 
 #include "attach/access.hh"
+#include "local/doors.hh"
 #include "proto/control.hh"
+#include "proto/dial.hh"
 
 namespace vmsgr::attach {
 
@@ -70,7 +72,7 @@ base::result<void> clear_stale(const std::string& path, const sockaddr_un& un, s
     return {};
 }
 
-base::result<void> set_access(const std::string& path, const conf::access_config& a) {
+base::result<void> set_access(const std::string& path, const conf::access_config& a, mode_t mode) {
     if (!a.group.empty()) {
         group* g = ::getgrnam(a.group.c_str());
         if (g == nullptr) {
@@ -80,10 +82,31 @@ base::result<void> set_access(const std::string& path, const conf::access_config
             return failed("cannot give " + path + " to group " + a.group, "run vmsgrd as a member of it");
         }
     }
-    if (::chmod(path.c_str(), a.mode) != 0) {
+    if (::chmod(path.c_str(), mode) != 0) {
         return failed("cannot set the mode of " + path, "check the file system it lies on");
     }
     return {};
+}
+
+// Who may connect to the control socket may search the folder; nobody may list it, or write to it.
+base::result<void> make_doors(const std::string& folder, const conf::access_config& a) {
+    if (folder.size() + 1 + shm::door_bytes > sizeof(sockaddr_un::sun_path)) {
+        return base::fail(ENAMETOOLONG, "the socket path is too long: with the doors beside it, " + folder +
+                                            "/, at most " +
+                                            std::to_string(sizeof(sockaddr_un::sun_path) - 1 - shm::door_bytes) +
+                                            " bytes fit; set a shorter `socket`");
+    }
+    struct stat st;
+    if (::mkdir(folder.c_str(), 0700) != 0 &&
+        (errno != EEXIST || ::lstat(folder.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != ::geteuid())) {
+        return failed("cannot make the folder of doors " + folder, "move away what is there, or set another `socket`");
+    }
+    const mode_t mode = 0700 | ((a.mode & 0020) != 0 ? 0010 : 0) | ((a.mode & 0002) != 0 ? 0001 : 0);
+    auto r = set_access(folder, a, mode);
+    if (r) {
+        net::knock_at_all(folder.c_str(), true);  // of a daemon that was killed
+    }
+    return r;
 }
 
 }  // namespace
@@ -127,7 +150,11 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
         s._dev = st.st_dev;
         s._ino = st.st_ino;
     }
-    if (auto r = set_access(c.socket, c.access); !r) {
+    if (auto r = set_access(c.socket, c.access, c.access.mode); !r) {
+        return std::unexpected(r.error());
+    }
+    s._doors = c.socket + proto::doors_suffix;
+    if (auto r = make_doors(s._doors, c.access); !r) {
         return std::unexpected(r.error());
     }
     if (::listen(s._fd.get(), backlog) != 0) {
@@ -143,6 +170,7 @@ void control_socket::close() noexcept {
     struct stat st;
     if (::lstat(_path.c_str(), &st) == 0 && st.st_dev == _dev && st.st_ino == _ino) {
         ::unlink(_path.c_str());
+        ::rmdir(_doors.c_str());
     }
     _fd.reset();
 }

@@ -13,7 +13,7 @@
 namespace vmsgr::attach {
 
 class control_socket {
-    std::string _path;
+    std::string _path, _doors;
     base::unique_fd _fd;
     dev_t _dev = 0;
     ino_t _ino = 0;
@@ -29,7 +29,9 @@ public:
 
     int fd() const noexcept { return _fd.get(); }
     const std::string& path() const noexcept { return _path; }
-    // Removes the file, if it is still ours.
+    // The folder of doors (local/doors.hh), made with it and for the same users.
+    const std::string& doors() const noexcept { return _doors; }
+    // Removes the file and the folder of doors, if they are still ours.
     void close() noexcept;
 };
 

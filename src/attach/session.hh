@@ -46,8 +46,11 @@ private:
     seastar::future<> handle(proto::request_msg m, proto::received got);
     seastar::future<> on_connect(proto::request_msg m, proto::received got);
     seastar::future<> on_listen(proto::request_msg m, proto::received got);
-    seastar::future<> on_borrow(proto::request_msg m, net::carrier::part what);
-    void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, uint64_t bytes = 0);
+    seastar::future<> on_unlist(proto::received got);
+    seastar::future<> on_borrow(proto::request_msg m, proto::received got);
+    void on_deposit(const proto::request_msg& m, proto::received got);
+    void on_adopt(const proto::request_msg& m, proto::received got);
+    void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
     void reply_document(const proto::request_msg& m, const std::string& text);
     int admit(net::connect_request& r);
     proto::via way_of(proto::role who, const base::address& a) const;

@@ -1,26 +1,18 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <seastar/core/coroutine.hh>
 
 #include "attach/session.hh"
+#include "base/sockets.hh"
+#include "base/text.hh"
 
 namespace vmsgr::attach {
 
 namespace {
-
-// A route's name from shared memory: it goes into documents, so nothing but printable text.
-std::string route_name(const char* text) {
-    std::string out(text, strnlen(text, shm::name_bytes));
-    for (char& c : out) {
-        if (c <= ' ' || c == 127) {
-            c = '?';
-        }
-    }
-    return out;
-}
 
 bool is_posted(const std::atomic<uint32_t>& state) {
     return state.load(std::memory_order_acquire) == shm::slot_posted;
@@ -47,16 +39,20 @@ base::result<base::unique_fd> document(const std::string& text) {
 
 seastar::future<> session::handle(proto::request_msg m, proto::received got) {
     using proto::kind;
-    bool job = m.what == kind::listen || m.what == kind::connect;
-    if ((job && !_program) || (!job && got.fd_count != 0)) {
-        break_rules(net::fault::bad_message, job ? "a job from a session that only asks" : "descriptors not asked for");
+    const bool asks_only = m.what == kind::status || m.what == kind::routes;
+    if ((!asks_only && !_program) || (asks_only && got.fd_count != 0)) {
+        break_rules(net::fault::bad_message, asks_only ? "descriptors not asked for"
+                                                       : "a program's message from a session that only asks");
         co_return;
     }
     switch (m.what) {
     case kind::connect: co_await on_connect(m, std::move(got)); break;
     case kind::listen: co_await on_listen(m, std::move(got)); break;
-    case kind::borrow: co_await on_borrow(m, net::carrier::part::socket); break;
-    case kind::adopt: co_await on_borrow(m, net::carrier::part::memory); break;
+    case kind::unlist: co_await on_unlist(std::move(got)); break;
+    case kind::borrow: co_await on_borrow(m, std::move(got)); break;
+    case kind::deposit: on_deposit(m, std::move(got)); break;
+    case kind::adopt: on_adopt(m, std::move(got)); break;
+    case kind::settled: reply(m, 0); break;
     case kind::status: reply_document(m, co_await _server.deps().status()); break;
     case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
     default: break_rules(net::fault::bad_message, "a message of an unknown kind");
@@ -82,8 +78,7 @@ int session::admit(net::connect_request& r) {
     if (!total || !mine) {
         return EAGAIN;
     }
-    const bool again = !r.memory;  // what is open for it stays open
-    auto fds = net::lease::take(b.fds, again ? 0 : r.listener != 0 ? net::fds_per_local : net::fds_per_connection);
+    auto fds = net::lease::take(b.fds, net::fds_per_connection);
     if (!fds) {
         return ENOBUFS;
     }
@@ -94,9 +89,8 @@ int session::admit(net::connect_request& r) {
 }
 
 seastar::future<> session::on_connect(proto::request_msg m, proto::received got) {
-    const bool again = got.fd_count == 2;
-    if (m.slot >= shm::connect_slots || (got.fd_count != 4 && !again)) {
-        break_rules(net::fault::bad_job, "connect: a slot out of range, or neither 4 nor 2 descriptors");
+    if (m.slot >= shm::connect_slots || got.fd_count != 3) {
+        break_rules(net::fault::bad_job, "connect: a slot out of range, or not 3 descriptors");
         co_return;
     }
     auto& job = _program->segment().connect[m.slot];
@@ -105,106 +99,123 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
         co_return;
     }
     net::connect_request r;
-    r.key = job.key;
+    r.id = job.id;
     r.program_fd = job.fd;
     r.peer = job.peer;
-    r.route = route_name(job.route);
-    r.listener = job.listener;
+    r.route = base::printable(job.route, sizeof job.route);
+    r.slot = job.slot;
     r.by_trunk = (job.flags & shm::connect_by_trunk) != 0;
     job.state.store(shm::slot_free, std::memory_order_release);
-    if (r.key != m.key || r.key == 0 || (r.peer.family != AF_INET && r.peer.family != AF_INET6) ||
-        (again && r.listener == 0)) {
-        break_rules(net::fault::bad_job, "connect: another key than the message's, or no address, or no memory");
+    if (r.id != m.id || r.id >> 32 != _program->session_id || (r.peer.family != AF_INET && r.peer.family != AF_INET6)) {
+        break_rules(net::fault::bad_job, "connect: a number that is not the message's or not this session's, or no "
+                                         "address");
         co_return;
     }
-    if (again) {
-        r.bell = std::move(got.fds[0]);
-        r.tcp = std::move(got.fds[1]);
-    } else {
-        r.memory = std::move(got.fds[0]);
-        r.bell = std::move(got.fds[1]);
-        r.tcp = std::move(got.fds[2]);
-        r.page = std::move(got.fds[3]);
-    }
+    r.bell = std::move(got.fds[0]);
+    r.tcp = std::move(got.fds[1]);
+    r.arena = std::move(got.fds[2]);
     r.place.owner = _program;
     r.refusal = admit(r);
-    std::optional<net::violation> broken;
-    if (r.listener == 0) {
-        auto task = [r = std::move(r)](net::connector& c) mutable { return c.begin(std::move(r)); };
-        broken = co_await _server.deps().connectors.invoke_on(_server.next_shard(), std::move(task));
-    } else if (auto shard = _server.deps().registry.shard_of(r.listener)) {
-        auto task = [r = std::move(r)](net::listener& l) mutable { return l.offer(std::move(r)); };
-        broken = co_await _server.deps().listeners.invoke_on(*shard, std::move(task));
-    }  // else the listener has closed: the doorbell closes here, and shows a reset
-    if (broken) {
+    const unsigned shard = unsigned(r.id % seastar::smp::count);
+    auto task = [r = std::move(r)](net::connector& c) mutable { return c.begin(std::move(r)); };
+    if (auto broken = co_await _server.deps().connectors.invoke_on(shard, std::move(task))) {
         break_rules(broken->why, broken->text);
     }
 }
 
-// A refused listener's doorbell closes, and the program falls back.
 seastar::future<> session::on_listen(proto::request_msg m, proto::received got) {
-    if (m.slot >= shm::listen_slots || got.fd_count != 2) {
-        break_rules(net::fault::bad_job, "listen: a slot out of range, or not 2 descriptors");
-        co_return;
-    }
-    auto& job = _program->segment().listen[m.slot];
-    if (!is_posted(job.state)) {
-        break_rules(net::fault::bad_job, "listen: a job that is not posted");
+    if (got.fd_count != 1) {
+        break_rules(net::fault::bad_job, "listen: not one descriptor");
         co_return;
     }
     net::listen_request r;
-    r.key = job.key;
-    r.route = route_name(job.route);
-    base::address local = job.local;
-    r.local = (job.flags & shm::listen_no_local) == 0;
-    r.backlog = job.backlog;
-    job.state.store(shm::slot_free, std::memory_order_release);
-    if (r.key != m.key || r.key == 0) {
-        break_rules(net::fault::bad_job, "listen: another key than the message's");
-        co_return;
-    }
+    r.route = base::printable(m.route, sizeof m.route);
+    r.local = (m.flags & proto::listen_no_local) == 0;
+    r.backlog = m.backlog;
     auto& b = _server.deps().budget;
     auto total = net::lease::take(b.listeners);
     auto fds = net::lease::take(b.fds, net::fds_per_listener);
-    if (!total || !fds || way_of(proto::role::server, local) == proto::via::deny) {
+    const bool denied = way_of(proto::role::server, base::local_name(got.fds[0].get())) == proto::via::deny;
+    if (!total || !fds || denied) {
         ++_server.count().refused;
+        reply(m, denied ? EACCES : EAGAIN);
         co_return;
     }
     r.owner = _program;
     r.total = std::move(*total);
     r.fds = std::move(*fds);
     r.tcp = std::move(got.fds[0]);
-    r.bell = std::move(got.fds[1]);
-    auto task = [r = std::move(r)](net::listener& l) mutable { return l.begin(std::move(r)); };
-    auto broken = co_await _server.deps().listeners.invoke_on(_server.next_shard(), std::move(task));
-    if (broken) {
-        break_rules(broken->why, broken->text);
+    auto task = [r = std::move(r)](net::listeners& l) mutable { return l.begin(std::move(r)); };
+    auto answer = co_await _server.deps().listeners.invoke_on(_server.next_shard(), std::move(task));
+    if (answer.broken) {
+        break_rules(answer.broken->why, answer.broken->text);
+        co_return;
+    }
+    const int out[] = {answer.door.get(), answer.lifeline.get()};
+    proto::reply_msg r2;
+    r2.id = answer.id;
+    memcpy(r2.data, answer.word.data(), answer.word.size());
+    reply(m, answer.status, answer.status == 0 ? std::span(out) : std::span<const int>{}, r2);
+}
+
+// A door is known by its name: the daemon alone makes sockets in its folder.
+seastar::future<> session::on_unlist(proto::received got) {
+    sockaddr_un un{};
+    socklen_t len = sizeof un;
+    if (got.fd_count != 1 || base::socket_option(got.fds[0].get(), SO_ACCEPTCONN) != 1 ||
+        ::getsockname(got.fds[0].get(), reinterpret_cast<sockaddr*>(&un), &len) != 0 || un.sun_family != AF_UNIX) {
+        break_rules(net::fault::bad_descriptor, "unlist: not a door");
+        co_return;
+    }
+    un.sun_path[sizeof un.sun_path - 1] = 0;
+    const std::string_view path = un.sun_path;
+    const auto id = _server.deps().registry.owner_of_door(path.substr(path.rfind('/') + 1));
+    if (id && path.starts_with(_server.deps().config.socket)) {
+        _server.deps().registry.unlist(*id);
     }
 }
 
-// Keys of accepted connections tell their shard; those of connects are the program's own choice.
-seastar::future<> session::on_borrow(proto::request_msg m, net::carrier::part what) {
-    unsigned first = unsigned(m.key % seastar::smp::count);
-    net::carrier::lent lent;
-    for (unsigned i = 0; i < seastar::smp::count && !lent[0]; ++i) {
-        lent = co_await _server.deps().carriers.invoke_on(
-            (first + i) % seastar::smp::count,
-            [key = m.key, what](net::carrier& c) { return c.borrow(key, what); });
+// The number only says where to look; the doorbell that is shown is the right.
+seastar::future<> session::on_borrow(proto::request_msg m, proto::received got) {
+    if (got.fd_count != 1) {
+        break_rules(net::fault::bad_message, "borrow: not one descriptor");
+        co_return;
     }
-    // A listener's key: a program that inherited its doorbell asks for the listening socket.
-    for (unsigned i = 0; i < seastar::smp::count && !lent[0] && what == net::carrier::part::socket; ++i) {
-        lent[0] = co_await _server.deps().listeners.invoke_on(
-            i, [key = m.key](net::listener& l) { return l.borrow(key); });
-    }
-    const int fds[] = {lent[0].get(), lent[1].get()};
-    reply(m, lent[0] ? 0 : ENOENT, std::span(fds).first(!lent[0] ? 0 : lent[1] ? 2 : 1));
+    auto task = [id = m.id, shown = got.fds[0].get()](net::carrier& c) { return c.borrow(id, shown); };
+    auto lent = co_await _server.deps().carriers.invoke_on(unsigned(m.id % seastar::smp::count), std::move(task));
+    const int fds[] = {lent.get()};
+    reply(m, lent ? 0 : ENOENT, std::span(fds).first(lent ? 1 : 0));
 }
 
-void session::reply(const proto::request_msg& m, int status, std::span<const int> fds, uint64_t bytes) {
+void session::on_deposit(const proto::request_msg& m, proto::received got) {
+    if (got.fd_count < 2) {
+        break_rules(net::fault::bad_message, "deposit: fewer than two descriptors");
+        return;
+    }
+    if (!_server.kept().leave(_program->session_id, _program->uid, got.fds[0].get(),
+                              std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data))) {
+        ++_server.count().refused;
+    }
+}
+
+void session::on_adopt(const proto::request_msg& m, proto::received got) {
+    if (got.fd_count != 1) {
+        break_rules(net::fault::bad_message, "adopt: not one descriptor");
+        return;
+    }
+    auto found = _server.kept().look(_program->uid, got.fds[0].get());
+    if (!found) {
+        reply(m, ENOENT);
+        return;
+    }
     proto::reply_msg r;
+    memcpy(r.data, found->data.data(), sizeof r.data);
+    reply(m, 0, found->fds, r);
+}
+
+void session::reply(const proto::request_msg& m, int status, std::span<const int> fds, proto::reply_msg r) {
     r.status = status;
-    r.bytes = bytes;
-    r.key = m.key;
+    r.serial = m.serial;
     int err = proto::send_with_fds(_sock.get(), &r, sizeof r, fds, MSG_DONTWAIT);
     if (err == EAGAIN) {
         break_rules(net::fault::answers_not_read, "asks and does not read the answers");
@@ -217,7 +228,9 @@ void session::reply_document(const proto::request_msg& m, const std::string& tex
     auto fd = document(text);
     if (fd) {
         const int fds[] = {fd->get()};
-        reply(m, 0, fds, text.size());
+        proto::reply_msg r;
+        r.bytes = text.size();
+        reply(m, 0, fds, r);
     } else {
         reply(m, fd.error().errnum);
     }

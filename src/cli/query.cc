@@ -182,7 +182,7 @@ base::result<query> query::attach(const std::string& path) {
 base::result<std::string> query::ask(proto::kind what) {
     proto::request_msg request;
     request.what = what;
-    request.key = 1;
+    request.serial = 1;
     if (int e = proto::send_with_fds(_socket.get(), &request, sizeof request, {}, MSG_DONTWAIT); e != 0) {
         return std::unexpected(e == EAGAIN ? silent(_path) : gone(_path));
     }
@@ -192,7 +192,7 @@ base::result<std::string> query::ask(proto::kind what) {
         return std::unexpected(in.error());
     }
     if (in->bytes != sizeof reply || reply.magic != proto::control_magic || reply.what != proto::kind::reply ||
-        reply.key != request.key) {
+        reply.serial != request.serial) {
         return std::unexpected(odd(_path, "no reply to a question"));
     }
     if (reply.status != 0) {

@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
+#include <time.h>
 #include <sys/un.h>
 
 #include <algorithm>
 
 #include "base/sys.hh"
+#include "base/sockets.hh"
+#include "client/kept_fds.hh"
 #include "client/spin.hh"
 #include "shm/segment.hh"
 
@@ -19,13 +21,7 @@ namespace {
 
 constexpr size_t routes_text_max = 1 << 20;
 
-class locked {
-    pthread_mutex_t& _m;
-
-public:
-    explicit locked(pthread_mutex_t& m) noexcept : _m(m) { pthread_mutex_lock(&_m); }
-    ~locked() { pthread_mutex_unlock(&_m); }
-};
+using locked = base::signal_lock;
 
 // Waits for an answer on the control socket; 0 or an errno.
 int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::received& out) noexcept {
@@ -53,41 +49,15 @@ void copy_name(char (&to)[N], std::string_view from) noexcept {
     memcpy(to, from.data(), std::min(from.size(), N - 1));
 }
 
-void fill(shm::connect_job& slot, const job& j) noexcept {
-    slot.peer = j.address;
-    slot.ring_bytes = j.ring_bytes;
-    slot.flags = j.by_trunk ? uint32_t(shm::connect_by_trunk) : 0;
-    slot.listener = j.listener;
-}
-void fill(shm::listen_job& slot, const job& j) noexcept {
-    slot.local = j.address;
-    slot.flags = j.listen_flags;
-    slot.backlog = j.backlog;
-}
-
 }  // namespace
-
-uint64_t random_key() noexcept {
-    uint64_t key = 0;
-    while (key == 0) {
-        // Without the kernel's generator (it cannot fail for 8 bytes once booted) there is no safe key.
-        if (::getrandom(&key, sizeof key, 0) != sizeof key) {
-            key = 0;
-        }
-    }
-    return key;
-}
 
 int64_t now_ms() noexcept {
     return now_ns() / 1'000'000;
 }
 
-void session::configure(const char* path, std::string_view program, void (*guard)(int& fd),
-                        void (*close)(int fd)) noexcept {
+void session::configure(const char* path, std::string_view program) noexcept {
     copy_name(_path, path);
     copy_name(_program, program);
-    _guard = guard;
-    _close = close;
 }
 
 bool session::failed(attach_failure::step at, int errnum) noexcept {
@@ -161,24 +131,21 @@ bool session::attach() noexcept {
     if (registry->magic != shm::registry_magic || registry->version != shm::layout_version) {
         return failed(step::version, EPROTO);
     }
-    // What an earlier daemon gave stays mapped: another thread may still look at it. One a daemon's life.
     map->release();
     listeners->release();
-    _segment = segment;
-    _registry = registry;
+    _segment.store(segment, std::memory_order_release);
+    _registry.store(registry, std::memory_order_release);
     _ring_bytes = welcome.ring_bytes;
     _features = welcome.features;
+    _session_id = welcome.session_id;
     _control = sock.release();
     ++_attached;
-    _guard(_control);
+    keep_fd(&_control);
     return true;
 }
 
 void session::detach() noexcept {
-    int fd = std::exchange(_control, -1);
-    if (fd >= 0) {
-        _close(fd);
-    }
+    drop_fd(&_control);
     _not_before_ms = 0;
 }
 
@@ -206,24 +173,58 @@ int session::send(const proto::request_msg& m, std::span<const int> fds) noexcep
     return e;
 }
 
-template <typename Slot>
-bool session::post(Slot* slots, uint32_t count, proto::kind what, const job& j, std::span<const int> fds) noexcept {
-    for (uint32_t i = 0; i < count; ++i) {
-        Slot& slot = slots[i];
+uint64_t session::id() noexcept {
+    locked l(_lock);
+    return _session_id;
+}
+
+uint64_t session::next_id() noexcept {
+    locked l(_lock);
+    return _session_id << 32 | ++_ids;
+}
+
+// Jobs that the daemon has not taken yet are not in its counts.
+bool session::has_room() const noexcept {
+    const auto* segment = _segment.load();
+    const auto* registry = _registry.load();
+    auto room = [segment](const shm::load& l) {
+        const uint64_t used = l.used.load(std::memory_order_relaxed), enough = l.enough;
+        if (enough == 0 || used + shm::connect_slots < enough) {
+            return true;
+        }
+        auto under_way = std::ranges::count_if(segment->connect, [](const shm::connect_job& j) {
+            return j.state.load(std::memory_order_relaxed) != shm::slot_free;
+        });
+        return used + uint64_t(under_way) < enough;
+    };
+    return room(segment->connections) && room(registry->connections) && room(registry->descriptors);
+}
+
+bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
+    locked l(_lock);
+    if (!attach() || !has_room()) {
+        return false;
+    }
+    auto* segment = _segment.load();
+    for (uint32_t i = 0; i < shm::connect_slots; ++i) {
+        auto& slot = segment->connect[i];
         uint32_t expected = shm::slot_free;
         if (!slot.state.compare_exchange_strong(expected, shm::slot_filling, std::memory_order_acquire)) {
             continue;
         }
         slot.fd = j.fd;
-        slot.key = j.key;
+        slot.id = j.id;
+        slot.peer = j.peer;
+        slot.slot = j.slot;
+        slot.flags = j.by_trunk ? uint32_t(shm::connect_by_trunk) : 0;
         copy_name(slot.route, j.route);
-        fill(slot, j);
         slot.state.store(shm::slot_posted, std::memory_order_release);  // pairs with the daemon's copy
         proto::request_msg m;
-        m.what = what;
+        m.what = proto::kind::connect;
         m.slot = i;
-        m.key = j.key;
+        m.id = j.id;
         if (send(m, fds) == 0) {
+            segment->connects_routed.fetch_add(1, std::memory_order_relaxed);
             return true;
         }
         slot.state.store(shm::slot_free, std::memory_order_release);
@@ -232,104 +233,158 @@ bool session::post(Slot* slots, uint32_t count, proto::kind what, const job& j, 
     return false;
 }
 
-// Jobs that the daemon has not taken yet are not in its counts.
-bool session::has_room() const noexcept {
-    auto room = [this](const shm::load& l) {
-        const uint64_t used = l.used.load(std::memory_order_relaxed), enough = l.enough;
-        if (enough == 0 || used + shm::connect_slots < enough) {
-            return true;
-        }
-        auto under_way = std::ranges::count_if(_segment->connect, [](const shm::connect_job& j) {
-            return j.state.load(std::memory_order_relaxed) != shm::slot_free;
-        });
-        return used + uint64_t(under_way) < enough;
-    };
-    return room(_segment->connections) && room(_registry->connections) && room(_registry->descriptors);
-}
-
+// Among those that fit best, the one that `hash` falls on.
 template <typename Score>
-uint64_t session::best_listener(uint16_t port, Score&& score_of) const noexcept {
-    uint64_t best = 0;
-    int best_score = 0;
-    uint32_t used = std::min(_registry->used.load(std::memory_order_acquire), shm::registry_slots);
-    for (uint32_t i = 0; i < used; ++i) {
-        const shm::listening_entry& e = _registry->entry[i];
-        uint64_t key = e.key.load(std::memory_order_acquire);
-        if (key == 0 || e.address.port != port) {
-            continue;
+found_listener session::best_listener(uint16_t port, uint32_t hash, Score&& score_of) const noexcept {
+    const auto* registry = _registry.load(std::memory_order_acquire);
+    if (registry == nullptr) {
+        return {};
+    }
+    const uint32_t used = std::min(registry->used.load(std::memory_order_acquire), shm::registry_slots);
+    auto each = [&](auto&& see) {
+        for (uint32_t i = 0; i < used; ++i) {
+            const shm::listening_entry& e = registry->entry[i];
+            if (e.id.load(std::memory_order_acquire) == 0 || e.address.port != port) {
+                continue;
+            }
+            if (const int score = score_of(e); score != 0) {
+                see(e, score);
+            }
         }
-        int score = score_of(e);
-        bool full = e.waiting.load(std::memory_order_relaxed) > e.backlog;
+    };
+    int best = 0;
+    uint32_t many = 0;
+    each([&](const shm::listening_entry&, int score) {
+        many = score > best ? 1 : many + (score == best ? 1 : 0);
+        best = std::max(best, score);
+    });
+    found_listener found;
+    uint32_t left = many != 0 ? uint32_t(uint64_t(hash) * many >> 32) : 0;
+    each([&](const shm::listening_entry& e, int score) {
+        if (score != best || found.id != 0 || left-- != 0) {
+            return;
+        }
+        const uint64_t id = e.id.load(std::memory_order_acquire);
+        found.flags = e.flags;
+        memcpy(found.door, e.door, sizeof found.door);
+        found.door[sizeof found.door - 1] = 0;
         std::atomic_thread_fence(std::memory_order_acquire);
-        if (score > best_score && e.key.load(std::memory_order_relaxed) == key) {
-            best = full ? 0 : key;
-            best_score = score;
+        if (e.id.load(std::memory_order_relaxed) == id) {
+            found.id = id;
+        }
+    });
+    return found;
+}
+
+bool session::one_address_plan() noexcept {
+    const auto* registry = _registry.load(std::memory_order_acquire);
+    return registry != nullptr && (registry->flags & shm::registry_one_address_plan) != 0;
+}
+
+found_listener session::find_listener(uint64_t netns, const base::address& peer, uint32_t hash) noexcept {
+    if (netns == 0) {
+        return {};
+    }
+    const base::address to = peer.unmapped();
+    return best_listener(to.port, hash, [&](const shm::listening_entry& e) {
+        return e.netns == netns ? e.score_for(to) : 0;
+    });
+}
+
+found_listener session::find_listener_elsewhere(uint64_t netns, const base::address& peer, uint32_t hash) noexcept {
+    const base::address to = peer.unmapped();
+    if (netns == 0 || to.is_any() || to.is_loopback() || !one_address_plan()) {
+        return {};
+    }
+    return best_listener(to.port, hash, [&](const shm::listening_entry& e) {
+        return e.netns != netns && e.address.unmapped() == to ? 1 : 0;
+    });
+}
+
+int session::listen(int socket, int shown, std::string_view route, uint32_t flags, int backlog,
+                    listening& out) noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::listen;
+    m.fd = shown;
+    m.flags = flags;
+    m.backlog = uint32_t(std::max(backlog, 0));
+    copy_name(m.route, route);
+    proto::reply_msg reply;
+    proto::received got;
+    if (int e = ask(m, {&socket, 1}, reply, got); e != 0) {
+        return e;
+    }
+    if (got.fd_count != 2 || base::not_unix(got.fds[0].get(), SOCK_STREAM) != nullptr ||
+        base::socket_option(got.fds[0].get(), SO_ACCEPTCONN) != 1 ||
+        base::not_unix(got.fds[1].get(), SOCK_STREAM) != nullptr) {
+        return EPROTO;
+    }
+    out.door = std::move(got.fds[0]);
+    out.lifeline = std::move(got.fds[1]);
+    memcpy(out.word.data(), reply.data, out.word.size());
+    out.id = reply.id;
+    _segment.load()->listens_routed.fetch_add(1, std::memory_order_relaxed);
+    return 0;
+}
+
+void session::unlist(int door) noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::unlist;
+    locked l(_lock);
+    if (_control >= 0) {
+        send(m, {&door, 1});
+    }
+}
+
+int session::borrow(int shown, uint64_t id) noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::borrow;
+    m.id = id;
+    proto::reply_msg reply;
+    proto::received got;
+    if (int e = ask(m, {&shown, 1}, reply, got); e != 0) {
+        return -e;
+    }
+    return got.fd_count == 1 && base::not_tcp(got.fds[0].get()) == nullptr ? got.fds[0].release() : -EPROTO;
+}
+
+void session::deposit(int shown, std::span<const int> left, std::span<const uint8_t> data) noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::deposit;
+    memcpy(m.data, data.data(), std::min(data.size(), sizeof m.data));
+    int fds[proto::fds_max] = {shown};
+    const size_t n = std::min(left.size(), std::size(fds) - 1);
+    std::copy_n(left.begin(), n, fds + 1);
+    locked l(_lock);
+    if (attach()) {
+        // A daemon that lags is waited for: what is not deposited is lost for the heir.
+        for (int tries = 0; send(m, std::span(fds).first(n + 1)) == EAGAIN && tries < request_timeout_ms; ++tries) {
+            pollfd p{_control, POLLOUT, 0};
+            sys::poll(&p, 1, 1);
         }
     }
-    return best;
 }
 
-uint64_t session::find_listener(uint64_t netns, const base::address& peer) noexcept {
-    locked l(_lock);
-    if (_control < 0 || netns == 0 || !has_room()) {
-        return 0;
+void session::await_deposits() noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::settled;
+    proto::reply_msg reply;
+    proto::received got;
+    ask(m, {}, reply, got);
+}
+
+int session::adopt(int shown, inherited& out) noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::adopt;
+    proto::reply_msg reply;
+    proto::received got;
+    if (int e = ask(m, {&shown, 1}, reply, got); e != 0) {
+        return e;
     }
-    const base::address to = peer.unmapped();
-    return best_listener(to.port, [&](auto& e) { return e.netns == netns ? e.score_for(to) : 0; });
-}
-
-uint64_t session::find_listener_elsewhere(uint64_t netns, const base::address& peer) noexcept {
-    locked l(_lock);
-    const base::address to = peer.unmapped();
-    if (_control < 0 || netns == 0 || (_registry->flags & shm::registry_one_address_plan) == 0 || to.is_any() ||
-        to.is_loopback() || !has_room()) {
-        return 0;
-    }
-    return best_listener(to.port, [&](auto& e) { return e.netns != netns && e.address.unmapped() == to ? 1 : 0; });
-}
-
-uint64_t session::current() noexcept {
-    locked l(_lock);
-    return _attached;
-}
-
-bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
-    locked l(_lock);
-    if (_control < 0 || (j.session != 0 && j.session != _attached) || !has_room() ||
-        !post(_segment->connect, shm::connect_slots, proto::kind::connect, j, fds)) {
-        return false;
-    }
-    _segment->connects_routed.fetch_add(1, std::memory_order_relaxed);
-    return true;
-}
-
-bool session::post_listen(const job& j, int socket, int bell) noexcept {
-    locked l(_lock);
-    const int fds[] = {socket, bell};
-    if (_control < 0 || !post(_segment->listen, shm::listen_slots, proto::kind::listen, j, fds)) {
-        return false;
-    }
-    _segment->listens_routed.fetch_add(1, std::memory_order_relaxed);
-    return true;
-}
-
-int session::borrow(uint64_t key) noexcept {
-    base::unique_fd socket;
-    int e = request(proto::kind::borrow, key, {&socket, 1});
-    return e == 0 ? socket.release() : -e;
-}
-
-int session::adopt(uint64_t key, base::unique_fd& memory, base::unique_fd& page) noexcept {
-    base::unique_fd both[2];
-    int e = request(proto::kind::adopt, key, both);
-    memory = std::move(both[0]);
-    page = std::move(both[1]);
-    return e;
-}
-
-int session::request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept {
-    locked l(_lock);
-    return attach() ? ask(what, key, answer) : ENOTCONN;
+    out.fds = std::move(got.fds);
+    out.fd_count = got.fd_count;
+    memcpy(out.data.data(), reply.data, out.data.size());
+    return 0;
 }
 
 // A daemon's routes stay as long as it lives.
@@ -337,12 +392,16 @@ int session::learn_routes() noexcept {
     if (_routes_of == _attached) {
         return 0;
     }
-    base::unique_fd document;
-    if (int e = ask(proto::kind::routes, random_key(), {&document, 1}); e != 0) {
+    proto::request_msg m;
+    m.what = proto::kind::routes;
+    proto::reply_msg reply;
+    proto::received got;
+    if (int e = ask_attached(m, {}, reply, got); e != 0) {
         return e;
     }
-    auto bytes = shm::sealed_size(document.get(), 0, routes_text_max);
-    auto text = bytes && *bytes != 0 ? shm::map_sealed(document.get(), *bytes) : base::result<shm::mapping>{};
+    const int document = got.fd_count == 1 ? got.fds[0].get() : -1;
+    auto bytes = shm::sealed_size(document, 0, routes_text_max);
+    auto text = bytes && *bytes != 0 ? shm::map_sealed(document, *bytes) : base::result<shm::mapping>{};
     if (!bytes || !text ||
         !proto::parse_routes({reinterpret_cast<const char*>(text->data()), text->size()}, _routes)) {
         return EPROTO;
@@ -364,21 +423,24 @@ int session::way(proto::role who, const base::address& a, proto::via& out) noexc
     return 0;
 }
 
+int session::ask(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
+                 proto::received& got) noexcept {
+    locked l(_lock);
+    return attach() ? ask_attached(m, fds, reply, got) : ENOTCONN;
+}
+
 // The lock is held, and the session attached.
-int session::ask(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept {
-    proto::request_msg m;
-    m.what = what;
-    m.key = key;
-    if (int e = send(m, {}); e != 0) {
+int session::ask_attached(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
+                          proto::received& got) noexcept {
+    m.serial = ++_serial;
+    if (int e = send(m, fds); e != 0) {
         return e;
     }
-    int64_t end = now_ms() + request_timeout_ms;
+    const int64_t end = now_ms() + request_timeout_ms;
     for (;;) {
-        proto::reply_msg reply;
-        proto::received got;
-        int e = receive_within(_control, &reply, sizeof reply, int(std::max<int64_t>(end - now_ms(), 0)), got);
-        if (e != 0) {
-            // The late answer would be taken for the next one's: its key tells them apart.
+        const int left = int(std::max<int64_t>(end - now_ms(), 0));
+        if (int e = receive_within(_control, &reply, sizeof reply, left, got); e != 0) {
+            // A late answer would be taken for the next one's: the serial tells them apart.
             if (e != ETIMEDOUT) {
                 detach();
             }
@@ -388,62 +450,83 @@ int session::ask(proto::kind what, uint64_t key, std::span<base::unique_fd> answ
             detach();
             return EPROTO;
         }
-        if (reply.key != key) {
-            continue;
-        }
-        if (reply.status != 0) {
+        if (reply.serial == m.serial) {
             return reply.status;
         }
-        if (got.fd_count != answer.size()) {
-            return EPROTO;
-        }
-        std::move(got.fds.begin(), got.fds.begin() + answer.size(), answer.begin());
-        return 0;
     }
 }
 
-void session::show_fd(uint32_t slot, uint64_t key, int fd) noexcept {
-    locked l(_lock);
-    if (_segment != nullptr && slot < shm::connected_slots && _segment->connected[slot].key == key) {
-        _segment->connected[slot].fd.store(fd, std::memory_order_relaxed);
+shm::local_entry* session::show_local(const local_facts& f) noexcept {
+    auto* segment = _segment.load(std::memory_order_acquire);
+    if (segment == nullptr) {
+        return nullptr;
+    }
+    const uint32_t start = _entry_hint.load(std::memory_order_relaxed);
+    for (uint32_t i = 0; i < shm::local_slots; ++i) {
+        const uint32_t at = (start + i) % shm::local_slots;
+        auto& e = segment->locals[at];
+        uint32_t expected = shm::slot_free;
+        if (e.state.load(std::memory_order_relaxed) != shm::slot_free ||
+            !e.state.compare_exchange_strong(expected, shm::slot_filling, std::memory_order_acquire)) {
+            continue;
+        }
+        timespec now{};
+        ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
+        e.fd = f.fd;
+        e.local = f.local;
+        e.peer = f.peer;
+        e.role = f.server ? 1 : 0;
+        e.opened_s = double(now.tv_sec) + double(now.tv_nsec) / 1e9;
+        copy_name(e.route, f.route);
+        e.bytes_in.store(0, std::memory_order_relaxed);
+        e.bytes_out.store(0, std::memory_order_relaxed);
+        e.state.store(shm::slot_posted, std::memory_order_release);
+        segment->locals_opened.fetch_add(1, std::memory_order_relaxed);
+        uint32_t used = segment->locals_used.load(std::memory_order_relaxed);
+        while (used <= at && !segment->locals_used.compare_exchange_weak(used, at + 1, std::memory_order_release)) {
+        }
+        _entry_hint.store(at + 1, std::memory_order_relaxed);
+        return &e;
+    }
+    return nullptr;
+}
+
+void session::hide_local(shm::local_entry* e) noexcept {
+    auto* segment = _segment.load(std::memory_order_acquire);
+    if (e == nullptr) {
+        return;
+    }
+    // An entry of an earlier daemon's segment is of no interest any more.
+    if (segment != nullptr && e >= segment->locals && e < segment->locals + shm::local_slots) {
+        segment->bytes_local.fetch_add(e->bytes_out.load(std::memory_order_relaxed), std::memory_order_relaxed);
+        _entry_hint.store(uint32_t(e - segment->locals), std::memory_order_relaxed);
+    }
+    e->state.store(shm::slot_free, std::memory_order_release);
+}
+
+void session::show_fd(uint32_t slot, uint64_t id, int fd) noexcept {
+    auto* segment = _segment.load(std::memory_order_acquire);
+    if (segment != nullptr && slot < shm::connected_slots && segment->connected[slot].id == id) {
+        segment->connected[slot].fd.store(fd, std::memory_order_relaxed);
     }
 }
 
 void session::count_fall_back() noexcept {
-    locked l(_lock);
-    if (_segment != nullptr) {
-        _segment->fell_back.fetch_add(1, std::memory_order_relaxed);
+    if (auto* segment = _segment.load(std::memory_order_acquire)) {
+        segment->fell_back.fetch_add(1, std::memory_order_relaxed);
     }
 }
 
-void session::count_local_left() noexcept {
-    locked l(_lock);
-    if (_segment != nullptr) {
-        _segment->locals_left.fetch_add(1, std::memory_order_relaxed);
+void session::count_turned_away() noexcept {
+    if (auto* segment = _segment.load(std::memory_order_acquire)) {
+        segment->turned_away.fetch_add(1, std::memory_order_relaxed);
     }
-}
-
-bool session::move_away(int fd) noexcept {
-    locked l(_lock);
-    if (_control != fd) {
-        return false;
-    }
-    int moved = sys::fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (moved < 0) {
-        detach();
-        return true;
-    }
-    _guard(moved);
-    _close(std::exchange(_control, moved));
-    return true;
 }
 
 void session::forget() noexcept {
-    pthread_mutex_init(&_lock, nullptr);
     detach();
-    if (_segment != nullptr) {
-        ::munmap(_segment, sizeof *_segment);
-        _segment = nullptr;
+    if (auto* segment = _segment.exchange(nullptr)) {
+        ::munmap(segment, sizeof *segment);
     }
 }
 

@@ -6,15 +6,17 @@
 // attach_timeout_ms once and is then left alone for retry_ms.
 #pragma once
 
-#include <pthread.h>
-
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "base/address.hh"
+#include "base/signal_lock.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
+#include "proto/dial.hh"
 #include "proto/routes.hh"
 #include "shm/layout.hh"
 
@@ -24,17 +26,36 @@ inline constexpr int attach_timeout_ms = 500;
 inline constexpr int request_timeout_ms = 1000;
 inline constexpr int64_t retry_ms = 100;
 
+// A connection that the daemon shall carry.
 struct job {
-    uint64_t key = 0;
-    int fd = -1;                 // the program's number, for people
-    base::address address;       // peer of a connect, local of a listen
+    uint64_t id = 0;             // session::next_id()
+    int fd = -1;                 // the program's number, to be shown
+    base::address peer;
     std::string_view route;
-    uint32_t ring_bytes = 0;     // connect only
-    uint32_t listen_flags = 0;   // listen only: shm::listen_flag
-    uint32_t backlog = 0;        // listen only
-    bool by_trunk = false;       // connect only: the socket is only bound, the daemon finds a way
-    uint64_t listener = 0;       // connect only: who gets it, where both ends are programs of this daemon
-    uint64_t session = 0;        // connect only, 0: any; the one by which the daemon knows the memory already
+    uint32_t slot = 0;           // of the arena that goes with it
+    bool by_trunk = false;       // the socket is only bound, the daemon finds a way
+};
+
+// A listener of this daemon, as the registry shows it.
+struct found_listener {
+    uint64_t id = 0;  // 0: none
+    uint32_t flags = 0;  // shm::listening_flag
+    char door[shm::door_bytes] = {};
+};
+
+// What the daemon gives for a listening socket.
+struct listening {
+    base::unique_fd door;      // takes the number of the socket
+    base::unique_fd lifeline;  // hangs up with the daemon; our end tells it that the listener is closed
+    proto::secret word{};
+    uint64_t id = 0;
+};
+
+// What a relative left with the daemon for a descriptor.
+struct inherited {
+    std::array<base::unique_fd, proto::fds_max> fds;
+    size_t fd_count = 0;
+    std::array<uint8_t, proto::data_bytes> data{};
 };
 
 // Why there is no session, for whoever can tell people. errnum 0: it has not failed.
@@ -46,12 +67,18 @@ struct attach_failure {
 };
 
 class session {
-    pthread_mutex_t _lock = PTHREAD_MUTEX_INITIALIZER;
+    base::signal_mutex _lock;
+    uint64_t _fork_mask = 0;
     int _control = -1;
-    shm::session_segment* _segment = nullptr;
-    const shm::listening_registry* _registry = nullptr;
+    // What an earlier daemon gave stays mapped, as another thread may still look at it.
+    std::atomic<shm::session_segment*> _segment{nullptr};
+    std::atomic<const shm::listening_registry*> _registry{nullptr};
     uint32_t _ring_bytes = shm::ring_bytes_default;
     uint64_t _features = 0;
+    uint64_t _session_id = 0;
+    std::atomic<uint32_t> _ids{0};
+    uint32_t _serial = 0;
+    std::atomic<uint32_t> _entry_hint{0};
     int64_t _not_before_ms = 0;
     uint64_t _attached = 0;  // how often
     attach_failure _failure;
@@ -59,20 +86,20 @@ class session {
     uint64_t _routes_of = 0;
     char _path[108] = {};
     char _program[shm::name_bytes] = {};
-    void (*_guard)(int& fd) = nullptr;
-    void (*_close)(int fd) = nullptr;
 
 public:
-    // Before anything else, once. `guard` may move a new control socket to another number and protect it;
-    // `close` ends what it did. Both are called under the session's lock.
-    void configure(const char* path, std::string_view program, void (*guard)(int& fd), void (*close)(int fd)) noexcept;
+    // Before anything else, once.
+    void configure(const char* path, std::string_view program) noexcept;
+    const char* path() const noexcept { return _path; }
 
     // Attached now, or could be attached now.
     bool ensure() noexcept;
     attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
-    // Which session of this process it is, counted from 1.
-    uint64_t current() noexcept;
+    // The daemon's number for this session.
+    uint64_t id() noexcept;
+    // A new number for a connection: public, it gives nobody anything.
+    uint64_t next_id() noexcept;
     // The daemon finds ways by itself (job::by_trunk).
     bool knows_trunks() const noexcept { return (_features & proto::feature_trunk) != 0; }
 
@@ -81,53 +108,62 @@ public:
     int way(proto::role who, const base::address& a, proto::via& out) noexcept;
 
     // The listener of this daemon to which the kernel would connect a socket of this network namespace
-    // (SO_NETNS_COOKIE) for this peer; 0: none, or its queue is full.
-    uint64_t find_listener(uint64_t netns, const base::address& peer) noexcept;
+    // (SO_NETNS_COOKIE) for this peer. `hash` chooses among those that share an address (SO_REUSEPORT).
+    found_listener find_listener(uint64_t netns, const base::address& peer, uint32_t hash) noexcept;
     // The one that listens on exactly this address in another namespace, where the daemon says that an address means
-    // the same in all of them; 0: none. The caller has no such address itself, and has a way there.
-    uint64_t find_listener_elsewhere(uint64_t netns, const base::address& peer) noexcept;
+    // the same in all of them. The caller has no such address itself, and has a way there.
+    found_listener find_listener_elsewhere(uint64_t netns, const base::address& peer, uint32_t hash) noexcept;
+    bool one_address_plan() noexcept;
 
-    // Posts a job and sends its descriptors. False: no daemon, or its lists are full: fall back.
-    // Nor where a limit of the daemon's is nearly used up: what it cannot take is not given to it. fds: as
-    // proto::kind::connect has them.
+    // Posts a job and sends its descriptors (proto::kind::connect). False: no daemon, or its lists are full, or a limit of
+    // the daemon's is nearly used up: fall back.
     bool post_connect(const job& j, std::span<const int> fds) noexcept;
-    bool post_listen(const job& j, int socket, int bell) noexcept;
+    // 0, or an errno: the socket stays the kernel's.
+    int listen(int socket, int shown, std::string_view route, uint32_t flags, int backlog, listening& out) noexcept;
+    // Programs do not find this listener any more.
+    void unlist(int door) noexcept;
 
-    // The daemon's answer to a request about connection `key`: a descriptor, or -errno.
-    int borrow(uint64_t key) noexcept;
-    // 0 or an errno: the memory and the end page.
-    int adopt(uint64_t key, base::unique_fd& memory, base::unique_fd& page) noexcept;
+    // The kernel socket of connection `id`, whose doorbell is shown; or -errno.
+    int borrow(int shown, uint64_t id) noexcept;
+    // Leaves with the daemon what an heir of this descriptor needs. The last one of several waits until all are there.
+    void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data) noexcept;
+    void await_deposits() noexcept;
+    // 0, or an errno.
+    int adopt(int shown, inherited& out) noexcept;
 
-    // Tells people which number an accepted connection got here.
-    void show_fd(uint32_t slot, uint64_t key, int fd) noexcept;
+    // Shows a local connection to whoever asks the daemon; null: no room, or no session.
+    struct local_facts {
+        int fd = -1;
+        base::address local, peer;
+        bool server = false;
+        std::string_view route;
+    };
+    shm::local_entry* show_local(const local_facts& f) noexcept;
+    void hide_local(shm::local_entry* e) noexcept;
+    // Shows which number a carried connection got here.
+    void show_fd(uint32_t slot, uint64_t id, int fd) noexcept;
     void count_fall_back() noexcept;
-    void count_local_left() noexcept;
-
-    // The program wants number fd for itself: if it is the control socket's, that moves. True: it was.
-    bool move_away(int fd) noexcept;
+    void count_turned_away() noexcept;
 
     // In the child of a fork: the session is the parent's.
     void forget() noexcept;
-    void lock_for_fork() noexcept { pthread_mutex_lock(&_lock); }
-    void unlock_after_fork() noexcept { pthread_mutex_unlock(&_lock); }
+    void lock_for_fork() noexcept { _lock.lock(_fork_mask); }
+    void unlock_after_fork() noexcept { _lock.unlock(_fork_mask); }
 
 private:
     bool attach() noexcept;
     bool has_room() const noexcept;
     template <typename Score>
-    uint64_t best_listener(uint16_t port, Score&& score_of) const noexcept;
+    found_listener best_listener(uint16_t port, uint32_t hash, Score&& score_of) const noexcept;
     bool failed(attach_failure::step at, int errnum) noexcept;
     void detach() noexcept;
-    int request(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;
-    int ask(proto::kind what, uint64_t key, std::span<base::unique_fd> answer) noexcept;
+    int ask(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply, proto::received& got) noexcept;
+    int ask_attached(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
+                     proto::received& got) noexcept;
     int learn_routes() noexcept;
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
-    template <typename Slot>
-    bool post(Slot* slots, uint32_t count, proto::kind what, const job& j, std::span<const int> fds) noexcept;
 };
 
-// 64 random bits, never 0.
-uint64_t random_key() noexcept;
 int64_t now_ms() noexcept;
 
 }  // namespace vmsgr::client

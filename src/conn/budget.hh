@@ -73,14 +73,12 @@ public:
 };
 
 // Descriptors that each thing keeps open.
-inline constexpr unsigned fds_per_connection = 4;  // the socket, our end of the doorbell, the memory, the end page
-// Of both ends of a local connection: the socket, the memory, two end pages. Its doorbell passes through.
-inline constexpr unsigned fds_per_local = 4;
-inline constexpr unsigned fds_per_listener = 2;
+inline constexpr unsigned fds_per_connection = 2;  // the socket, our end of the doorbell
+inline constexpr unsigned fds_per_listener = 2;    // the socket, our end of the lifeline
 inline constexpr unsigned fds_per_session = 1;
 inline constexpr unsigned fds_reserve = 128;       // Seastar's own, messages under way, documents
 
-// One for the daemon; outlives all shards' services.
+// One for the daemon. What it shows counts in outlives it.
 struct budget {
     usage sessions;
     usage connections;

@@ -1,7 +1,6 @@
 #include "conn/carrier.hh"
 
 #include <errno.h>
-#include <sys/random.h>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
@@ -27,14 +26,14 @@ seastar::future<> carrier::stop() {
         c->stop();
     }
     co_await _gate.close();
-    _locals.clear();
+    _arenas.clear();
     _rings.stop();
     co_await _events.stop();
     _alarm.stop();
 }
 
-void carrier::connect(vm_conn::parts p, int refusal) {
-    auto c = seastar::make_lw_shared<vm_conn>(*this, next_id(), conn_state::connecting, std::move(p));
+void carrier::connect(uint64_t id, vm_conn::parts p, int refusal) {
+    auto c = seastar::make_lw_shared<vm_conn>(*this, id, conn_state::connecting, std::move(p));
     if (refusal != 0) {
         c->refuse(refusal);
         return;
@@ -42,46 +41,69 @@ void carrier::connect(vm_conn::parts p, int refusal) {
     run(std::move(c));
 }
 
-std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::string route,
-                                        std::unique_ptr<wire> far) {
+namespace {
+
+// An acceptor that was faster than our hello turns us away: it is dialled anew, at once.
+constexpr int dials_max = 8;
+
+int dial(const door_target& door, const proto::dial_hello& hello, std::span<const int> fds, base::unique_fd& bell) {
+    int err = EPIPE;
+    for (int i = 0; i < dials_max && err == EPIPE; ++i) {
+        err = proto::dial(door.path.c_str(), hello, fds, bell);
+    }
+    return err;
+}
+
+}  // namespace
+
+brought carrier::bring(bring_request& r, usage& fds) {
+    auto failed = [&](const std::string& why) {
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        log.log(seastar::log_level::warn, rate, "an accepted connection is reset: {}", why);
+        ++_count.refused;
+        reset_tcp(r.tcp);
+        return brought::refused;
+    };
     if (_gate.is_closed()) {
-        return std::nullopt;
+        return failed("vmsgrd stops");
+    }
+    auto slot = _arenas.make(r.door.listener, _settings.ring_bytes, fds);
+    if (!slot) {
+        return failed(slot.error().text);
+    }
+    const uint64_t id = next_id();
+    auto& owner = *r.place.owner;
+    proto::dial_hello hello;
+    hello.flags = uint16_t(proto::dial_by_daemon | (r.far ? proto::dial_trunk : 0));
+    hello.slot = slot->index();
+    hello.id = id;
+    hello.local = r.far ? r.far->local() : local_address(r.tcp.get());
+    hello.peer = r.far ? r.far->peer() : peer_address(r.tcp.get());
+    hello.word = r.door.word;
+    hello.shown = owner.show(id, conn_role::server, seastar::this_shard_id(), -1);
+    const int sent[] = {slot->fd()};
+    base::unique_fd bell;
+    if (const int err = dial(r.door, hello, sent, bell); err != 0) {
+        owner.hide(hello.shown);
+        // Nobody has seen the slot: the other end is done with it as well.
+        slot->conduit().header().end[0].flags.store(shm::end_left | shm::end_done, std::memory_order_release);
+        if (err == EAGAIN) {
+            return brought::queue_full;
+        }
+        return failed(err == EPIPE ? "its program turns connections away" : "its program has closed the listener");
     }
     vm_conn::parts p;
-    p.key = new_key();
     p.role = conn_role::server;
-    p.place = std::move(place);
-    p.route = std::move(route);
-    p.tcp = std::move(tcp);
-    p.far = std::move(far);
-    auto conduit = shm::create_conduit(_settings.ring_bytes, p.key);
-    auto page = shm::create_end_page();
-    auto bell = shm::make_bell();
-    if (!conduit || !bell || !page) {
-        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
-        log.log(seastar::log_level::warn, rate, "an accepted connection is reset: {}",
-                (!conduit ? conduit.error() : !page ? page.error() : bell.error()).text);
-        ++_count.refused;
-        reset_tcp(p.tcp);
-        return std::nullopt;
-    }
-    shm::prepare_bell(*bell, p.key);
-    p.memory = std::move(conduit->fd);
-    p.page = std::move(page->fd);
-    p.conduit = std::move(conduit->memory);
-    p.bell = std::move(bell->other);
-    delivery d;
-    d.key = p.key;
-    d.flags = p.far ? proto::accepted_trunk : 0;
-    d.memory = duplicate(p.memory.get());
-    d.page = duplicate(p.page.get());
-    d.bell = std::move(bell->program);
-    auto c = seastar::make_lw_shared<vm_conn>(*this, next_id(), conn_state::established, std::move(p));
-    d.slot = c->slot();
-    d.local = c->local();
-    d.peer = c->peer();
-    run(std::move(c));
-    return d;
+    p.place = std::move(r.place);
+    p.route = std::move(r.route);
+    p.tcp = std::move(r.tcp);
+    p.bell = std::move(bell);
+    p.conduit = slot->conduit();
+    p.memory = std::move(*slot);
+    p.shown = hello.shown;
+    p.far = std::move(r.far);
+    run(seastar::make_lw_shared<vm_conn>(*this, id, conn_state::established, std::move(p)));
+    return brought::yes;
 }
 
 void carrier::run(conn_ptr c) {
@@ -91,65 +113,17 @@ void carrier::run(conn_ptr c) {
     }
     ++_count.connections_total;
     _conns.emplace(c->id(), c);
-    _by_key.emplace(c->key(), c.get());
     // The fiber holds the connection, and the gate holds the fiber.
     (void)c->run()
         .handle_exception([](std::exception_ptr e) { log.error("a connection ended by an exception: {}", e); })
         .finally([this, c, h = std::move(*holder)] {
-            _by_key.erase(c->key());
             _conns.erase(c->id());
         });
 }
 
-std::optional<delivery> carrier::join(local_conn c, base::unique_fd bell, bool keep) {
-    if (_gate.is_closed()) {
-        return std::nullopt;
-    }
-    c.id = next_id();
-    auto& end = c.ends[1];
-    if (!end.page) {
-        auto page = shm::create_end_page();
-        if (!page) {
-            return std::nullopt;
-        }
-        end.key = new_key();
-        end.page = std::move(page->fd);
-    }
-    shm::mark_bell(bell.get(), end.key);
-    delivery d;
-    d.key = end.key;
-    d.local = end.local;
-    d.peer = end.peer;
-    d.bell = std::move(bell);
-    d.flags = proto::accepted_local;
-    ++_count.connections_total;
-    if (!keep) {
-        ++_count.locals_not_kept;
-        d.memory = std::move(c.memory);
-        d.page = std::move(end.page);
-        return d;
-    }
-    d.memory = duplicate(c.memory.get());
-    d.page = duplicate(end.page.get());
-    d.slot = _locals.add(std::move(c)).ends[1].slot;
-    return d;
-}
-
-carrier::lent carrier::borrow(uint64_t key, part what) noexcept {
-    std::array<int, 2> fds{-1, -1};
-    unsigned end = 0;
-    if (auto at = _by_key.find(key); at != _by_key.end()) {
-        auto& c = *at->second;
-        fds = what == part::socket ? std::array{c.tcp_fd(), -1} : std::array{c.memory_fd(), c.page_fd()};
-    } else if (auto* l = _locals.find(key, end); l != nullptr) {
-        fds = what == part::memory ? std::array{l->memory.get(), l->ends[end].page.get()}
-                                   : std::array{end == 0 ? l->tcp.get() : -1, -1};
-    }
-    lent out;
-    for (size_t i = 0; i < out.size(); ++i) {
-        out[i] = duplicate(fds[i]);
-    }
-    return out;
+base::unique_fd carrier::borrow(uint64_t id, int shown) noexcept {
+    auto at = _conns.find(id);
+    return at != _conns.end() && at->second->is_shown_by(shown) ? duplicate(at->second->tcp_fd()) : base::unique_fd();
 }
 
 std::vector<conn_info> carrier::list(uint64_t after, size_t limit) const {
@@ -160,20 +134,11 @@ std::vector<conn_info> carrier::list(uint64_t after, size_t limit) const {
     return out;
 }
 
+// The upper half says that no program chose it; the rest tells the shard, so that a borrower's question goes there.
 uint64_t carrier::next_id() noexcept {
-    return ++_ids * seastar::smp::count + seastar::this_shard_id();
-}
-
-// Random, as it is a capability; tells the shard, so that a borrower's question goes there first.
-uint64_t carrier::new_key() {
-    uint64_t key = 0;
-    do {
-        if (::getrandom(&key, sizeof key, 0) != ssize_t(sizeof key)) {
-            throw std::system_error(errno, std::generic_category(), "getrandom");
-        }
-        key = key / seastar::smp::count * seastar::smp::count + seastar::this_shard_id();
-    } while (key < seastar::smp::count || knows(key));
-    return key;
+    constexpr uint64_t ours = uint64_t(1) << 63;
+    const uint64_t n = ++_ids * seastar::smp::count + seastar::this_shard_id();
+    return ours - ours % seastar::smp::count + n;
 }
 
 }  // namespace vmsgr::net

@@ -4,14 +4,13 @@
 
 #include <chrono>
 #include <map>
-#include <unordered_map>
 #include <vector>
 
 #include <seastar/core/future.hh>
 #include <seastar/core/gate.hh>
 #include <seastar/core/sharded.hh>
 
-#include "conn/local_conns.hh"
+#include "conn/requests.hh"
 #include "conn/vm_conn.hh"
 #include "ssx/syscall_alarm.hh"
 
@@ -24,14 +23,18 @@ struct carrier_settings {
     std::chrono::microseconds poll_window{100};
 };
 
-// An accepted connection, ready to be told to the program.
-struct delivery {
-    uint64_t key = 0;
-    uint32_t slot = shm::no_slot;
-    base::address local, peer;
-    base::unique_fd memory, bell, page;  // the program's
-    uint32_t flags = 0;                  // proto::accepted_flag
-    lease fds;                           // of a local one, on its way
+// A connection to be brought to a listener's door.
+struct bring_request {
+    base::unique_fd tcp;  // accepted; over a trunk a socket of its family, for the program's options
+    places place;
+    std::string route;
+    door_target door;
+    std::unique_ptr<wire> far;  // none: tcp itself
+};
+enum class brought : uint8_t {
+    yes,
+    queue_full,  // the request is as it was: bring it again
+    refused,     // the door is closed, or there was no memory or descriptor: the socket was reset
 };
 
 class carrier : public seastar::peering_sharded_service<carrier> {
@@ -41,8 +44,7 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     ssx::syscall_alarm _alarm;
     counters _count;
     std::map<uint64_t, conn_ptr> _conns;  // by id, so that they can be listed piece by piece
-    std::unordered_map<uint64_t, vm_conn*> _by_key;
-    local_conns _locals;
+    arenas _arenas;
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -57,32 +59,22 @@ public:
     ssx::ring_poller& rings() noexcept { return _rings; }
     ssx::syscall_alarm& alarm() noexcept { return _alarm; }
     counters& count() noexcept { return _count; }
-    local_conns& locals() noexcept { return _locals; }
-    bool knows(uint64_t key) const noexcept { return _by_key.contains(key) || _locals.knows(key); }
+    arenas& memory() noexcept { return _arenas; }
+    bool knows(uint64_t id) const noexcept { return _conns.contains(id); }
 
     // Carries p.tcp, which is connecting or connected; refusal: an errno that the program gets at once instead.
-    void connect(vm_conn::parts p, int refusal);
-    // Makes a conduit for an accepted socket and begins to carry it. Nothing, and the socket reset, when there is
-    // no memory or descriptor for it. far: over a trunk, and tcp is a socket of its family for the program's options.
-    std::optional<delivery> accept(base::unique_fd tcp, places place, std::string route,
-                                   std::unique_ptr<wire> far = nullptr);
+    void connect(uint64_t id, vm_conn::parts p, int refusal);
+    // Dials the listener's door, as a program would, and begins to carry the connection.
+    brought bring(bring_request& r, usage& fds);
 
-    // Keeps what belongs to a connection between two programs; what the accepting one is to be told. `c` lacks its id
-    // and, where it is not one again, end 1's key and page. Nothing: no memory or descriptor. keep false: there is no
-    // room for it, and the two programs have it alone: nobody holds its port, or knows its memory for an heir.
-    std::optional<delivery> join(local_conn c, base::unique_fd bell, bool keep);
-
-    // Copies of a connection's socket, or of its memory and end page; none if no such connection is here.
-    enum class part { socket, memory };
-    using lent = std::array<base::unique_fd, 2>;
-    lent borrow(uint64_t key, part what) noexcept;
+    // A copy of the socket of connection `id`, if `shown` is the program's end of it.
+    base::unique_fd borrow(uint64_t id, int shown) noexcept;
     // Up to `limit` connections with ids beyond `after`, in their order.
     std::vector<conn_info> list(uint64_t after, size_t limit) const;
 
 private:
     void run(conn_ptr c);
     uint64_t next_id() noexcept;
-    uint64_t new_key();
 };
 
 }  // namespace vmsgr::net

@@ -28,7 +28,6 @@ counters& counters::operator+=(const counters& o) noexcept {
     resets_sent += o.resets_sent;
     accept_pauses += o.accept_pauses;
     accepts_passed_on += o.accepts_passed_on;
-    locals_not_kept += o.locals_not_kept;
     probes += o.probes;
     probes_absent += o.probes_absent;
     probes_skipped += o.probes_skipped;

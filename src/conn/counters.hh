@@ -33,7 +33,6 @@ struct counters {
     uint64_t resets_sent = 0;       // connections that we ended with RST
     uint64_t accept_pauses = 0;     // out of descriptors or memory: accepting waited
     uint64_t accepts_passed_on = 0; // no room to carry them: the program got the kernel's socket
-    uint64_t locals_not_kept = 0;   // no room to keep them: the two programs have them alone
     uint64_t probes = 0;            // hosts that were asked for a daemon
     uint64_t probes_absent = 0;     // of these: none answered, or it refused
     uint64_t probes_skipped = 0;    // not asked: as many as the limit are known

@@ -7,37 +7,11 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "base/sockets.hh"
+
 namespace vmsgr::net {
 
-namespace {
-
-int int_option(int fd, int name) noexcept {
-    int value = -1;
-    socklen_t len = sizeof value;
-    return ::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
-}
-
-}  // namespace
-
-const char* not_tcp(int fd) noexcept {
-    int domain = int_option(fd, SO_DOMAIN);
-    if (domain != AF_INET && domain != AF_INET6) {
-        return "not an IPv4 or IPv6 socket";
-    }
-    if (int_option(fd, SO_TYPE) != SOCK_STREAM || int_option(fd, SO_PROTOCOL) != IPPROTO_TCP) {
-        return "not a TCP socket";
-    }
-    return nullptr;
-}
-
-bool is_listening(int fd) noexcept { return int_option(fd, SO_ACCEPTCONN) == 1; }
-
-const char* not_doorbell(int fd, int type) noexcept {
-    if (int_option(fd, SO_DOMAIN) != AF_UNIX || int_option(fd, SO_TYPE) != type) {
-        return "not a doorbell";
-    }
-    return nullptr;
-}
+bool is_listening(int fd) noexcept { return base::socket_option(fd, SO_ACCEPTCONN) == 1; }
 
 int make_nonblocking(int fd) noexcept {
     int flags = ::fcntl(fd, F_GETFL);
@@ -51,21 +25,8 @@ base::unique_fd duplicate(int fd) noexcept {
     return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
-base::address local_address(int fd) noexcept {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    auto* sa = reinterpret_cast<sockaddr*>(&ss);
-    return ::getsockname(fd, sa, &len) == 0 ? base::from_sockaddr(sa, len).value_or(base::address{})
-                                            : base::address{};
-}
-
-base::address peer_address(int fd) noexcept {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    auto* sa = reinterpret_cast<sockaddr*>(&ss);
-    return ::getpeername(fd, sa, &len) == 0 ? base::from_sockaddr(sa, len).value_or(base::address{})
-                                            : base::address{};
-}
+base::address local_address(int fd) noexcept { return base::local_name(fd); }
+base::address peer_address(int fd) noexcept { return base::peer_name(fd); }
 
 int take_socket_error(int fd) noexcept {
     int err = 0;

@@ -8,10 +8,7 @@
 
 namespace vmsgr::net {
 
-// Is fd what a job promises? An empty string, or what it is not.
-const char* not_tcp(int fd) noexcept;
 bool is_listening(int fd) noexcept;
-const char* not_doorbell(int fd, int type) noexcept;  // type: SOCK_STREAM or SOCK_SEQPACKET
 
 // The status flags before, or -1 with errno.
 int make_nonblocking(int fd) noexcept;

@@ -55,17 +55,17 @@ uint32_t program::take_slot() noexcept {
     return shm::no_slot;
 }
 
-uint32_t program::show(uint64_t key, conn_role role, unsigned shard, int fd) noexcept {
+uint32_t program::show(uint64_t id, conn_role role, unsigned shard, int fd) noexcept {
     uint32_t slot = take_slot();
     if (slot != shm::no_slot) {
         auto& e = segment().connected[slot];
-        e.key = key;
+        e.id = id;
         e.role = uint32_t(role);
         e.shard = shard;
         e.local = {};
         e.peer = {};
         e.fd.store(fd, std::memory_order_relaxed);
-        e.state.store(shm::connected_open, std::memory_order_release);
+        e.state.store(shm::slot_posted, std::memory_order_release);
     }
     return slot;
 }
@@ -83,7 +83,7 @@ int program::shown_fd(uint32_t slot) const noexcept {
 
 void program::hide(uint32_t slot) noexcept {
     if (slot != shm::no_slot) {
-        segment().connected[slot].state.store(shm::connected_free, std::memory_order_release);
+        segment().connected[slot].state.store(shm::slot_free, std::memory_order_release);
         _taken[slot / 64].fetch_and(~(uint64_t(1) << slot % 64), std::memory_order_release);
     }
 }

@@ -32,7 +32,6 @@ public:
     const std::string name;
     const uint64_t features;  // proto::feature, that both sides have
     usage connections;
-    usage kept{shm::kept_conduits_max};  // local connections that are over, and whose memory it may use again
 
     program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint64_t features_, uint32_t connections_max,
             shm::mapping segment);
@@ -47,7 +46,7 @@ public:
     }
 
     // shm::no_slot when all are taken.
-    uint32_t show(uint64_t key, conn_role role, unsigned shard, int fd) noexcept;
+    uint32_t show(uint64_t id, conn_role role, unsigned shard, int fd) noexcept;
     void show_addresses(uint32_t slot, const base::address& local, const base::address& peer) noexcept;
     // The number that the program wrote for people; -1 for none.
     int shown_fd(uint32_t slot) const noexcept;

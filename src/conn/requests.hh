@@ -7,20 +7,28 @@
 #include "base/address.hh"
 #include "base/unique_fd.hh"
 #include "conn/vm_conn.hh"
+#include "proto/dial.hh"
 
 namespace vmsgr::net {
 
 struct connect_request {
-    uint64_t key = 0;
+    uint64_t id = 0;
     places place;
     std::string route;
     int program_fd = -1;
     base::address peer;
-    base::unique_fd memory, bell, tcp, page;
-    bool by_trunk = false;  // tcp is only bound: over a trunk, or else we connect it
+    base::unique_fd bell, tcp, arena;
+    uint32_t slot = 0;       // of the arena
+    bool by_trunk = false;   // tcp is only bound: over a trunk, or else we connect it
     bool may_probe = false;  // our own routes say trunk too: the peer's daemon may be asked
-    uint64_t listener = 0;  // for a local connection: who gets the other end
-    int refusal = 0;  // an errno: a limit or a rule says no
+    int refusal = 0;         // an errno: a limit or a rule says no
+};
+
+// Where connections for a listener are brought: its door, and the word by which it knows us.
+struct door_target {
+    uint64_t listener = 0;
+    std::string path;
+    proto::secret word{};
 };
 
 // A program that broke the contract, and how; its session is closed.

@@ -3,9 +3,12 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <seastar/core/coroutine.hh>
 
+#include "base/netns.hh"
+#include "base/sockets.hh"
 #include "conn/carrier.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
@@ -25,7 +28,8 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
       _opened_s(unix_time_s()),
       _wire(_p.far ? std::move(_p.far) : make_tcp_wire(_p.tcp)) {
     _progress_timer.set_callback([this] { on_progress_timer(); });
-    _slot = _p.place.owner->show(_p.key, _p.role, seastar::this_shard_id(), _p.program_fd);
+    _slot = _p.shown != shm::no_slot ? _p.shown
+                                     : _p.place.owner->show(_id, _p.role, seastar::this_shard_id(), _p.program_fd);
     if (state == conn_state::established) {
         established();
     }
@@ -39,6 +43,30 @@ conn_info vm_conn::info() const {
     return {_id,    owner.session_id, owner.pid, fd,     _p.role,    _local,     _peer,
             _p.route, seastar::this_shard_id(), _state, _bytes_in, _bytes_out, _opened_s,
             _wire->brings() ? conn_path::trunk : conn_path::direct};
+}
+
+// A doorbell has no name, so ours gets one that nobody else has, once it is asked for: the kernel tells it to whoever
+// holds the other end, and to nobody else. Abstract names are unique within a network namespace.
+bool vm_conn::is_shown_by(int descriptor) noexcept {
+    sockaddr_un ours{}, theirs{};
+    socklen_t ours_len = sizeof ours, theirs_len = sizeof theirs;
+    auto* sa = reinterpret_cast<sockaddr*>(&ours);
+    if (!_p.bell || base::not_unix(descriptor, SOCK_STREAM) != nullptr ||
+        ::getsockname(_bell.fd(), sa, &ours_len) != 0) {
+        return false;
+    }
+    if (ours_len <= offsetof(sockaddr_un, sun_path)) {
+        ours.sun_family = AF_UNIX;
+        const std::string name = "vmsgr-" + std::to_string(::getpid()) + "-" + std::to_string(_id);
+        memcpy(ours.sun_path + 1, name.data(), name.size());
+        ours_len = socklen_t(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+        if (::bind(_bell.fd(), sa, ours_len) != 0) {
+            return false;
+        }
+    }
+    return ::getpeername(descriptor, reinterpret_cast<sockaddr*>(&theirs), &theirs_len) == 0 &&
+           theirs_len == ours_len && memcmp(&ours, &theirs, ours_len) == 0 &&
+           base::netns_cookie(descriptor) == base::netns_cookie(_bell.fd());
 }
 
 bool vm_conn::watch_bell() noexcept {

@@ -15,13 +15,13 @@
 #include <seastar/core/shared_ptr.hh>
 #include <seastar/core/timer.hh>
 
+#include "conn/arenas.hh"
 #include "conn/budget.hh"
 #include "conn/counters.hh"
 #include "conn/program.hh"
 #include "conn/wire.hh"
 #include "shm/bell.hh"
 #include "shm/ring.hh"
-#include "shm/segment.hh"
 #include "ssx/event_set.hh"
 #include "ssx/ring_poller.hh"
 #include "ssx/wake_point.hh"
@@ -57,14 +57,15 @@ struct conn_info {
 class vm_conn final : public ssx::ring_waiter {
 public:
     struct parts {
-        uint64_t key = 0;
         conn_role role = conn_role::client;
         places place;
         std::string route;
         int program_fd = -1;
         base::address peer;  // as the job says, for a client
-        base::unique_fd tcp, bell, memory, page;  // over a trunk, tcp keeps the program's port and options
-        shm::conduit conduit;
+        base::unique_fd tcp, bell;  // over a trunk, tcp keeps the program's port and options
+        memory_slot memory;
+        shm::conduit conduit;            // a view of it
+        uint32_t shown = shm::no_slot;   // in the owner's connected list; none: it is shown by the constructor
         std::unique_ptr<wire> far;  // none: tcp itself
     };
 
@@ -135,13 +136,12 @@ public:
     ~vm_conn();
 
     uint64_t id() const noexcept { return _id; }
-    uint64_t key() const noexcept { return _p.key; }
     uint32_t slot() const noexcept { return _slot; }
     const base::address& local() const noexcept { return _local; }
     const base::address& peer() const noexcept { return _peer; }
     int tcp_fd() const noexcept { return _p.tcp.get(); }
-    int memory_fd() const noexcept { return _p.memory.get(); }
-    int page_fd() const noexcept { return _p.page.get(); }
+    // The program's end of this connection's doorbell, by the kernel's word: who shows it holds the connection.
+    bool is_shown_by(int descriptor) noexcept;
     conn_info info() const;
 
     // Done when nothing of the connection is left but this object.

@@ -4,6 +4,7 @@
 
 #include <seastar/core/thread.hh>
 
+#include "daemon/door_keeper.hh"
 #include "daemon/limits.hh"
 #include "daemon/options.hh"
 #include "daemon/reactor_options.hh"
@@ -72,6 +73,10 @@ int main(int argc, char** argv) {
     auto socket = attach::control_socket::open(config);
     if (!socket) {
         return complain(socket.error().text, start_error);
+    }
+    auto keeper = daemon::start_door_keeper(socket->doors());
+    if (!keeper) {
+        return complain(keeper.error().text, start_error);
     }
     return serve(config, *socket, *descriptors);
 }

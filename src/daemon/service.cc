@@ -83,7 +83,7 @@ void service::run() {
     _connectors.start(std::ref(_carriers), std::ref(_trunks)).get();
 
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
-    _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry)).get();
+    _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry), _socket.doors()).get();
 
     auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&net::trunks::quiesce).get(); });
     _trunks.invoke_on_all(&net::trunks::start).get();

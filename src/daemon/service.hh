@@ -19,7 +19,7 @@ class service {
     seastar::sharded<net::carrier> _carriers;
     seastar::sharded<net::trunks> _trunks;
     seastar::sharded<net::connector> _connectors;
-    seastar::sharded<net::listener> _listeners;
+    seastar::sharded<net::listeners> _listeners;
     std::unique_ptr<attach::control_server> _control;
 
 public:

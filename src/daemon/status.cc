@@ -92,8 +92,26 @@ json row(const net::conn_info& c) {
             {"opened_s", round_ms(c.opened_s)}};
 }
 
+json row(const attach::control_server::local_row& c) {
+    return {{"id", nullptr},
+            {"session", c.session},
+            {"pid", c.pid},
+            {"fd", c.fd},
+            {"role", c.server ? "server" : "client"},
+            {"local", base::to_string(c.local)},
+            {"peer", base::to_string(c.peer)},
+            {"path", to_text(net::conn_path::local)},
+            {"route", c.route},
+            {"shard", nullptr},
+            {"state", to_text(net::conn_state::established)},
+            {"bytes_in", c.bytes_in},
+            {"bytes_out", c.bytes_out},
+            {"opened_s", round_ms(c.opened_s)}};
+}
+
 json row(const net::listener_info& l) {
-    return {{"session", l.session},
+    return {{"id", l.id},
+            {"session", l.session},
             {"pid", l.pid},
             {"address", base::to_string(l.address)},
             {"shards", l.shards},
@@ -142,12 +160,15 @@ json row(const attach::session_info& s) {
             {"faults", s.faults}};
 }
 
-json totals(const status_sources& s, const net::counters& c, uint64_t local_bytes, size_t sessions) {
+json totals(const status_sources& s, const net::counters& c, const attach::control_server::local_totals& local,
+            size_t sessions) {
     return {{"sessions_open", sessions},
             {"connections_open", s.budget.connections.used()},
             {"connections_total", c.connections_total},
             {"bytes_direct", c.bytes_in + c.bytes_out - c.bytes_trunk},
-            {"bytes_local", local_bytes},
+            {"bytes_local", local.bytes},
+            {"locals_opened", local.opened},
+            {"diallers_turned_away", local.turned_away},
             {"bytes_trunk", c.bytes_trunk},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
@@ -156,7 +177,6 @@ json totals(const status_sources& s, const net::counters& c, uint64_t local_byte
             {"resets_sent", c.resets_sent},
             {"accept_pauses", c.accept_pauses},
             {"accepts_passed_on", c.accepts_passed_on},
-            {"locals_not_kept", c.locals_not_kept},
             {"trunk_probes", c.probes},
             {"trunk_probes_absent", c.probes_absent},
             {"trunk_probes_skipped", c.probes_skipped},
@@ -212,22 +232,23 @@ seastar::future<> add_rows(text& out, seastar::sharded<net::carrier>& carriers, 
 seastar::future<std::string> status_document(status_sources s) {
     text out;
     net::counters sum;
-    uint64_t local_bytes = 0;
     out.open("connections");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
         sum += co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); });
         co_await add_rows(out, s.carriers, shard, [](net::carrier& c, uint64_t after) {
             return c.list(after, rows_at_once);
         });
-        co_await add_rows(out, s.carriers, shard, [](net::carrier& c, uint64_t after) {
-            return c.locals().list(after, rows_at_once);
-        });
-        local_bytes += co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.locals().bytes(); });
+    }
+    for (attach::control_server::local_cursor at; at.session != ~uint64_t{0};) {
+        for (auto& c : s.control.list_locals(at, rows_at_once)) {
+            out.add(row(c));
+        }
+        co_await seastar::coroutine::maybe_yield();
     }
     out.close();
     out.open("listeners");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
-        for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listener& x) { return x.list(); })) {
+        for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listeners& x) { return x.list(); })) {
             out.add(row(l));
             co_await seastar::coroutine::maybe_yield();
         }
@@ -253,7 +274,7 @@ seastar::future<std::string> status_document(status_sources s) {
                        {"uptime_s", round_ms(net::unix_time_s() - s.started_s)},
                        {"shards", seastar::smp::count},
                        {"poll_mode", conf::to_text(s.config.polling)}});
-    out.add("totals", totals(s, sum, local_bytes, sessions.size()));
+    out.add("totals", totals(s, sum, s.control.count_locals(), sessions.size()));
     out.add("faults_by_reason", faults(sum));
     out.add("limits", limits(s));
     co_return out.finish();

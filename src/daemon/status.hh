@@ -15,7 +15,7 @@ struct status_sources {
     const conf::daemon_config& config;
     const net::budget& budget;
     seastar::sharded<net::carrier>& carriers;
-    seastar::sharded<net::listener>& listeners;
+    seastar::sharded<net::listeners>& listeners;
     seastar::sharded<net::trunks>& trunks;
     const attach::control_server& control;
     double started_s;

@@ -1,76 +1,60 @@
-// Accepts on listening sockets that programs bound themselves, and gives each connection to a shard in turn.
-// sharded<listener>; each listening socket lives on one shard. A program that does not take its connections stops
-// its own accepting only: the kernel's backlog fills then, as without us.
+// One listening socket that a program bound itself. Accepts, and brings each connection to the listener's door, on a shard
+// in turn. A program that does not take its connections stops its own accepting only: the kernel's backlog fills then, as
+// without us. Owner: the shard's listeners.
 #pragma once
 
-#include <memory>
-#include <optional>
-#include <unordered_map>
-
-#include <seastar/core/abort_source.hh>
-#include <seastar/core/gate.hh>
-#include <seastar/core/sharded.hh>
-
-#include "conn/carrier.hh"
-#include "conn/requests.hh"
-#include "local/registry.hh"
+#include "local/doors.hh"
+#include "local/listeners.hh"
+#include "ssx/wake_point.hh"
 
 namespace vmsgr::net {
 
-struct listen_request {
-    uint64_t key = 0;
-    program_ptr owner;
-    lease total, fds;
-    std::string route;
-    base::unique_fd tcp, bell;
-    bool local = true;  // programs of this daemon may come without TCP
-    uint32_t backlog = 0;
-};
-
-struct listener_info {
-    uint64_t session;
-    pid_t pid;
-    base::address address;
-    unsigned shards;  // over which its connections spread
-    uint64_t accepted;
-};
-
-class listener {
-    class listening;
-    seastar::sharded<carrier>& _carriers;
-    budget& _budget;
-    registry& _registry;
-    std::unordered_map<listening*, std::unique_ptr<listening>> _all;
-    seastar::gate _gate;
-    seastar::abort_source _abort;
-    unsigned _next_shard;
+class listener final : ssx::event_sink {
+    listeners& _owner;
+    listen_request _r;
+    const uint64_t _id;
+    door_place _door;
+    base::unique_fd _lifeline;
+    proto::secret _word{};
+    ssx::wake_point _point;
+    bool _closed = false;
+    uint64_t _accepted = 0;
+    base::address _address;
+    struct lifeline_sink final : ssx::event_sink {
+        listener& l;
+        explicit lifeline_sink(listener& x) noexcept : l(x) {}
+        void on_events(uint32_t events) noexcept override { l.on_lifeline(events); }
+    } _lifeline_sink{*this};
+    ssx::event_set::registration _tcp_events, _lifeline_events;
 
 public:
-    listener(seastar::sharded<carrier>& carriers, budget& b, registry& r);
+    listener(listeners& owner, listen_request r, uint64_t id);
     ~listener();
-    // Closes our copies of the sockets; the programs keep theirs.
-    seastar::future<> stop();
 
-    std::optional<violation> begin(listen_request r);
-    // A program of this daemon connects to the listener r.listener of this shard. r.place is its share.
-    std::optional<violation> offer(connect_request r);
-    // For a connection that comes over a trunk: its share of the limits and the route, then the connection itself.
-    // None: the listener has closed, or its queue is full, or there is no room to carry it.
-    struct reserved {
-        std::optional<places> place;
-        std::string route;
-        bool queue_full = false, no_room = false;
-    };
-    reserved reserve(uint64_t key) noexcept;
-    void deliver(uint64_t key, delivery d);
-    // A duplicate of the listening socket; none where the key is not known here.
-    base::unique_fd borrow(uint64_t key) const noexcept;
-    std::vector<listener_info> list() const;
+    // Makes door and lifeline, and watches. 0, or an errno.
+    int prepare(listen_answer& out) noexcept;
+    seastar::future<> run();
+    // The port refuses from now on, if nobody else holds the socket. The lifeline goes last, so that a program which shut
+    // its end down can wait for our hang-up.
+    void close(bool stop_listening) noexcept;
+
+    listeners::reserved reserve() noexcept;
+    door_target target() const;
+    int tcp_fd() const noexcept { return _r.tcp.get(); }
+    bool takes_local() const noexcept { return _r.local; }
+    const std::string& door_name() const noexcept { return _door.name; }
+    listener_info info() const;
 
 private:
-    listening* find(uint64_t key) noexcept;
-    carrier& local() noexcept { return _carriers.local(); }
-    unsigned next_shard() noexcept;
+    void on_events(uint32_t) noexcept override { _point.wake(); }
+    void on_lifeline(uint32_t events) noexcept;
+    std::optional<places> take_places() noexcept;
+    seastar::future<> pause();
+    seastar::future<> pass_on(base::unique_fd tcp);
+    seastar::future<> bring(base::unique_fd tcp, places place);
+    seastar::future<> after_error(int err);
+    template <typename Once>
+    seastar::future<brought> until_there_is_room(Once once);
 };
 
 }  // namespace vmsgr::net

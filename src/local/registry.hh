@@ -4,6 +4,7 @@
 
 #include <mutex>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -21,8 +22,9 @@ class registry {
         uint64_t netns;
         base::address address;
         uint32_t flags;  // shm::listening_flag
+        std::string door;
     };
-    std::unordered_map<uint64_t, place> _by_key;
+    std::unordered_map<uint64_t, place> _by_id;
     std::vector<uint32_t> _free;
 
 public:
@@ -35,15 +37,16 @@ public:
     shm::load& descriptors() const noexcept { return memory().descriptors; }
     shm::load& connections() const noexcept { return memory().connections; }
 
-    // `socket` listens. shown: programs of this daemon may find it; where no slot is left they reach it by TCP.
-    void publish(uint64_t key, unsigned shard, int socket, uint32_t backlog, bool shown);
-    void retract(uint64_t key) noexcept;
-    // Connections that wait to be told to the program of this listener.
-    void show_waiting(uint64_t key, uint32_t n) noexcept;
-    std::optional<unsigned> shard_of(uint64_t key);
-    // The listener to which the kernel of this namespace would connect; key 0: none.
+    // `socket` listens. door: programs of this host may find and dial it; empty, or where no slot is left: they reach it
+    // by TCP.
+    void publish(uint64_t id, unsigned shard, int socket, const std::string& door);
+    void unlist(uint64_t id) noexcept;
+    void retract(uint64_t id) noexcept;
+    // The listener that has this door. Nobody else can have a socket of that name.
+    std::optional<uint64_t> owner_of_door(std::string_view name);
+    // The listener to which the kernel of this namespace would connect; id 0: none.
     struct found {
-        uint64_t key = 0;
+        uint64_t id = 0;
         unsigned shard = 0;
         bool v6 = false;  // it sees IPv4 addresses as mapped ones
     };

@@ -3,10 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #include "base/sys.hh"
-#include "client/carry.hh"
-#include "client/local_peer.hh"
+#include "base/sockets.hh"
+#include "client/dialled.hh"
+#include "client/hand_over.hh"
+#include "client/local_routing.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -17,49 +21,54 @@ namespace vmsgr::preload {
 
 namespace {
 
-// The kernel has connected the socket, or is about to: from here on the daemon carries it. Or the socket is only bound,
-// and a listener of the daemon gets the other end of the conduit. The descriptor goes to the daemon, the number becomes
-// a doorbell. False: nothing was changed, the socket stays the kernel's.
-bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state,
-               uint64_t listener = 0, bool by_trunk = false) noexcept {
-    auto& rt = runtime();
-    client::conduit_end end;
-    bool made = listener != 0 ? client::make_local_end(rt.session, fd, peer, state, listener, end)
-                              : client::make_conduit_end(rt.session.ring_bytes(), fd, peer, state, end);
-    if (!made) {
-        return false;
-    }
+// Puts the end of a connection behind the number. `keep_port`: the socket that was there is kept, as it holds the port.
+bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_view route) noexcept {
+    int port = keep_port ? sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1) : -1;
+    object* old = nullptr;
     object* o = nullptr;
     {
         table_lock l;
         o = new_object(kind::stream);
-    }
-    if (o == nullptr) {
-        return false;
-    }
-    // The message carries a duplicate of the socket, so the number may change after it.
-    if (!client::post(rt.session, end, fd, fd, peer, route.name_text(), listener, by_trunk)) {
-        o->dead = true;
-        finish(o);
-        if (listener != 0) {
-            end.stream.give_up();
+        if (o == nullptr) {
+            sys::close(port);
+            return false;
         }
-        return false;
-    }
-    object* old = nullptr;
-    {
-        table_lock l;
         o->stream = std::move(end.stream);
-        if (object* before = at_number(fd); before != nullptr && listener != 0) {
+        object* before = at_number(fd);
+        if (before != nullptr && o->stream.is_local()) {
             o->stream.page().options = before->options;
         }
-        old = swap_behind(fd, at_number(fd), o, end.bell.get());
+        o->port_fd = port;
+        old = swap_behind(fd, before, o, end.bell.get());
+    }
+    if (port >= 0) {
+        make_internal(&o->port_fd);
+    }
+    if (o->stream.is_local()) {
+        auto& page = o->stream.page();
+        o->stream.show_in(runtime().session.show_local({fd, page.local, page.peer, false, route}));
     }
     if (old != nullptr) {
         finish(old);
     }
-    log("connect of %d goes %s by route '%s'", fd, listener != 0 ? "to another program" : "through vmsgrd",
-        route.name.data());
+    return true;
+}
+
+// The kernel has connected the socket, or is about to: from here on the daemon carries it. Or the socket is only bound,
+// and the daemon finds a way. False: nothing was changed, the socket stays the kernel's.
+bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state,
+               bool by_trunk = false) noexcept {
+    auto& rt = runtime();
+    client::conduit_end end;
+    if (!client::make_conduit_end(rt.session, fd, peer, state, end)) {
+        return false;
+    }
+    // The message carries a duplicate of the socket, so the number may change after it.
+    if (!client::hand_over(rt.session, end, fd, fd, peer, route.name_text(), by_trunk) ||
+        !put_behind(fd, end, false, route.name_text())) {
+        return false;
+    }
+    log("connect of %d goes through vmsgrd by route '%s'", fd, route.name.data());
     return true;
 }
 
@@ -74,23 +83,40 @@ attempt look_at_attempt(int fd) noexcept {
     return (p.revents & (POLLERR | POLLHUP)) != 0 ? attempt::failed : attempt::up;
 }
 
-// A peer that listens in a program of the same daemon: the two share one conduit, and TCP has no part in it but the
-// port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
+// So many of the numbers below the limit may go to ports; beyond that the other end keeps them.
+bool port_fits(int fd) noexcept {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    return rlim_t(fd) < limit.rlim_cur / 2;
+}
+
+// A peer that listens in a program of the same daemon is dialled: the two share one conduit, and TCP has no part in it but
+// the port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
 bool connect_locally(int fd, const base::address& asked, const proto::route& route) noexcept {
     auto& rt = runtime();
-    const auto [listener, peer, source] = route.local ? client::find_local_peer(rt.session, fd, asked)
-                                                      : client::local_peer{};
-    if (listener == 0) {
+    if (!route.local) {
         return false;
     }
-    bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
-    if (!hand_over(fd, peer, route, waits ? client::phase::up : client::phase::up_untold, listener)) {
+    const auto to = client::find_local_peer(rt.session, fd, asked);
+    if (to.listener.id == 0) {
         return false;
     }
-    use o(fd, kind::stream);
-    if (o && o->stream.page().local.is_any()) {
-        o->stream.page().local.ip = source.ip;
+    const bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+    const bool keep_port = port_fits(fd);
+    client::conduit_end end;
+    const int e = client::dial_local(rt.session, fd, to, waits ? client::phase::up : client::phase::up_untold,
+                                     !keep_port, end);
+    if (e != 0) {
+        log("the listener of '%s' was not dialled (%s): TCP brings it there", route.name.data(), strerror(e));
+        return false;
     }
+    if (end.stream.page().local.is_any()) {
+        end.stream.page().local.ip = to.source.ip;
+    }
+    if (!put_behind(fd, end, keep_port, route.name_text())) {
+        return false;  // the dialled end closes: the acceptor sees a connection that ended
+    }
+    log("connect of %d goes to another program by route '%s'", fd, route.name.data());
     errno = EINPROGRESS;
     return true;
 }
@@ -100,7 +126,7 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
 bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
     auto& rt = runtime();
     return client::bind_for_trunk(rt.session, fd, peer) &&
-           hand_over(fd, peer, route, client::phase::connecting, 0, true);
+           hand_over(fd, peer, route, client::phase::connecting, true);
 }
 
 // The kernel's socket stands behind the number again.
@@ -145,7 +171,11 @@ bool become_socket(int fd, object* o) noexcept {
     } else {
         socket.reset(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     }
-    return socket && give_back(fd, std::move(socket));
+    if (!socket) {
+        return false;
+    }
+    o->stream.give_up_hold();
+    return give_back(fd, std::move(socket));
 }
 
 // connect() on a number that is a conduit already. `again`: it is the kernel's socket now, for another attempt.
@@ -172,7 +202,8 @@ int wait_connected(int fd, object* o) noexcept {
 }  // namespace
 
 bool recall(int fd, object* o) noexcept {
-    int socket = runtime().session.borrow(o->stream.page().key);
+    int socket = o->stream.is_local() ? sys::fcntl(o->port_fd, F_DUPFD_CLOEXEC, 0)
+                                      : runtime().session.borrow(fd, o->stream.page().id);
     if (socket < 0 && o->stream.is_local()) {
         socket = sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0);  // the end that accepted has none
     }
@@ -181,8 +212,9 @@ bool recall(int fd, object* o) noexcept {
     }
     o->stream.flags().fetch_or(shm::end_recalled, std::memory_order_release);
     if (o->stream.is_local()) {
-        o->stream.abandon();
+        o->stream.reset_peer();
     }
+    o->stream.give_up_hold();
     return give_back(fd, base::unique_fd(socket));
 }
 
@@ -211,15 +243,21 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
     auto peer = base::from_sockaddr(sa, len);
     auto& rt = runtime();
     const proto::route* route = peer ? rt.routes.match(rt.program, proto::role::client, *peer) : nullptr;
-    if (route == nullptr || route->way == proto::via::posix || client::socket_option(fd, SO_TYPE) != SOCK_STREAM ||
-        client::socket_option(fd, SO_PROTOCOL) != IPPROTO_TCP || client::peer_name(fd).family != 0) {
+    if (route == nullptr || route->way == proto::via::posix || base::socket_option(fd, SO_TYPE) != SOCK_STREAM ||
+        base::socket_option(fd, SO_PROTOCOL) != IPPROTO_TCP || base::peer_name(fd).family != 0) {
         return real.connect(fd, sa, len);
     }
     if (route->way == proto::via::deny) {
         errno = EACCES;
         return -1;
     }
-    if (!rt.session.ensure()) {
+    const bool attached = rt.session.ensure();
+    // A listener that was known before the daemon went away is dialled without it.
+    if (connect_locally(fd, *peer, *route)) {
+        use o(fd, kind::stream);
+        return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
+    }
+    if (!attached) {
         rt.session.count_fall_back();
         if (route->without_daemon == proto::fallback::fail) {
             log("no vmsgrd, and route '%s' has fallback: fail", route->name.data());
@@ -227,10 +265,6 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
             return -1;
         }
         return real.connect(fd, sa, len);
-    }
-    if (connect_locally(fd, *peer, *route)) {
-        use o(fd, kind::stream);
-        return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
     }
     if (route->way == proto::via::trunk && connect_by_trunk(fd, *peer, *route)) {
         use o(fd, kind::stream);

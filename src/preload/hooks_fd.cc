@@ -29,12 +29,13 @@ object* leave_number(int fd) noexcept {
         gone = clear_number(fd);
     }
     if (gone != nullptr && gone->what == kind::listener) {
-        stop_listening(gone, fd);
+        stop_listening(gone);
     } else if (gone != nullptr && gone->what == kind::stream) {
-        const bool local = gone->stream.is_local();
-        gone->stream.leave(fd, unwatched);
-        if (local) {
-            runtime().session.count_local_left();
+        gone->stream.close_last(fd, unwatched);
+        // With the number the port is free.
+        const int port = std::exchange(gone->port_fd, -1);
+        if (port >= 0) {
+            close_internal(port);
         }
     }
     return gone;
@@ -195,8 +196,8 @@ VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
 namespace {
 
 void make_way(int fd) noexcept {
-    if (is_internal(fd) && !runtime().session.move_away(fd)) {
-        move_listener_socket(fd);
+    if (is_internal(fd)) {
+        move_internal(fd);
     }
 }
 

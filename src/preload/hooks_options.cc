@@ -13,6 +13,7 @@
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
 #include "preload/hook.hh"
+#include "preload/listening.hh"
 #include "preload/runtime.hh"
 
 using namespace vmsgr;
@@ -39,8 +40,8 @@ bool is_timeout(int level, int name) noexcept {
 }
 
 // The kernel's socket of a stream, or none when the connection has ended on the daemon's side.
-base::unique_fd lend(object* o) noexcept {
-    int fd = runtime().session.borrow(o->stream.page().key);
+base::unique_fd lend(object* o, int shown) noexcept {
+    int fd = runtime().session.borrow(shown, o->stream.page().id);
     if (fd >= 0) {
         o->stream.page().options.move_to(fd);
     }
@@ -71,10 +72,10 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
     }
     int saved = errno;
-    base::unique_fd socket = lend(o);
+    base::unique_fd socket = lend(o, fd);
     errno = saved;
     if (!socket) {
-        log("option %d/%d of %d is not to be had: the connection has ended", level, name, fd);
+        log("option %d/%d of %d cannot be read: the connection has ended", level, name, fd);
         return give_int(0, value, len);
     }
     return real.getsockopt(socket.get(), level, name, value, len);
@@ -95,7 +96,7 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         return o->stream.page().options.set(o->stream.page().family, level, name, value, len);
     }
     int saved = errno;
-    base::unique_fd socket = lend(o);
+    base::unique_fd socket = lend(o, fd);
     errno = saved;
     return socket ? real.setsockopt(socket.get(), level, name, value, len) : 0;
 }
@@ -159,8 +160,13 @@ VMSGR_HOOK int setsockopt(int fd, int level, int name, const void* value, sockle
                 o->listener.timeouts = true;
                 real.setsockopt(fd, level, name, value, len);
             }
-            return note_option(o.get(), real.setsockopt(o->listener.kernel_fd, level, name, value, len), level, name,
-                               value, len);
+            const int r = note_option(o.get(), real.setsockopt(o->listener.kernel_fd, level, name, value, len), level,
+                                      name, value, len);
+            if (r == 0 && level == IPPROTO_TCP && name == TCP_DEFER_ACCEPT && o->listener.by_daemon.load() &&
+                defers_accept(o->listener.kernel_fd)) {
+                runtime().session.unlist(fd);
+            }
+            return r;
         }
         if (o && o->what == kind::socket) {
             return note_option(o.get(), real.setsockopt(fd, level, name, value, len), level, name, value, len);

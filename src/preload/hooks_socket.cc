@@ -106,7 +106,8 @@ VMSGR_HOOK int shutdown(int fd, int how) {
             if (r == 0 && how != SHUT_WR) {
                 o->listener.shut.store(true);
                 if (o->listener.by_daemon.load()) {
-                    real.shutdown(fd, SHUT_RDWR);  // wakes who waits in accept
+                    real.shutdown(fd, SHUT_RDWR);  // refuses who dials, and wakes who waits in accept
+                    reset_waiting(fd);
                 }
             }
             return r;

@@ -3,14 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <new>
 
+#include "base/netns.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
-#include "client/kept.hh"
+#include "client/dialled.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -21,44 +26,32 @@ namespace vmsgr::preload {
 
 namespace {
 
-base::address local_address(int fd) noexcept {
-    sockaddr_storage ss{};
-    socklen_t len = sizeof ss;
-    if (real.getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len) != 0) {
-        return {};
-    }
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
-}
+constexpr uint32_t listen_flags(const proto::route& r) { return r.local ? 0u : uint32_t(proto::listen_no_local); }
 
-// Gives the listening socket to the daemon and puts a doorbell behind the number. False: it stays the kernel's.
+// Gives the listening socket to the daemon and puts a door behind the number. False: it stays the kernel's.
 bool listen_by_daemon(int fd, object* o) noexcept {
     auto& rt = runtime();
     auto& part = o->listener;
-    if (!rt.session.ensure()) {
+    base::unique_fd door;
+    const int nonblocking_flag = sys::fcntl(part.kernel_fd, F_GETFL) & O_NONBLOCK;  // the daemon will change it, for all who share it
+    const int e = rt.session.ensure() ? client::listen_through_daemon(
+                                            rt.session, part.kernel_fd, fd, part.route->name_text(),
+                                            listen_flags(*part.route), int(part.backlog.load()), part.door, door)
+                                      : ENOTCONN;
+    if (e != 0) {
         return false;
     }
-    auto bell = shm::make_listener_bell();
-    if (!bell) {
-        return false;
-    }
-    copy_description(part.kernel_fd, bell->program.get());
-    shm::never_writable(bell->program.get());
-    client::job job{.key = client::random_key(),
-                    .fd = fd,
-                    .address = local_address(part.kernel_fd),
-                    .route = part.route->name_text(),
-                    .listen_flags = part.route->local ? 0u : shm::listen_no_local,
-                    .backlog = part.backlog.load(std::memory_order_relaxed)};
-    shm::mark_bell(bell->program.get(), job.key);
-    if (!rt.session.post_listen(job, part.kernel_fd, bell->other.get())) {
-        return false;
+    copy_description(part.kernel_fd, door.get());
+    sys::fcntl(door.get(), F_SETFL, O_RDWR | nonblocking_flag);
+    if (defers_accept(part.kernel_fd)) {
+        rt.session.unlist(door.get());
     }
     table_lock l;
     if (o->dead) {
         return false;
     }
     part.by_daemon.store(true);
-    swap_behind(fd, o, o, bell->program.get());
+    swap_behind(fd, o, o, door.get());
     log("listener %d goes through vmsgrd by route '%s'", fd, part.route->name.data());
     return true;
 }
@@ -80,8 +73,17 @@ void listen_by_kernel(int fd, object* o) noexcept {
     watch_for_daemon();
 }
 
-// Room for the descriptors of a connection: with none, the message would be taken and they would be lost.
+// Room for the descriptors of a connection: with none, the message would be taken and they would be lost. Asked only near
+// the limit, by the last number that accept() gave.
+std::atomic<int> last_number{0};
+constexpr int far_from_limit = 256;
+
 bool room_for_three() noexcept {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        rlim_t(last_number.load(std::memory_order_relaxed)) + far_from_limit < limit.rlim_cur / 2) {
+        return true;
+    }
     int fds[3];
     int n = 0;
     fds[0] = sys::fcntl(0, F_DUPFD_CLOEXEC, 0);
@@ -111,79 +113,77 @@ void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept
     *len = whole;
 }
 
-// Turns a message into a stream on the lowest free number. The number, or -1 with errno.
-int take_connection(const proto::accepted_msg& m, proto::received& got, object* listener, int listener_fd,
-                    int flags) noexcept {
-    // The doorbell came first, so that it got the lowest number, as accept() gives.
-    base::unique_fd bell = std::move(got.fds[0]);
-    const bool local = (m.flags & proto::accepted_local) != 0;
-    // A connection before this one had the same memory, and this process has it mapped still.
-    auto kept = local ? client::kept().take(m.key) : std::nullopt;
-    auto conduit = kept ? base::result<shm::conduit>(std::move(kept->memory))
-                        : shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max);
-    auto page = kept ? base::result<shm::mapping>(std::move(kept->page)) : shm::open_end_page(got.fds[2].get());
-    if (!conduit || !page) {
-        log("a connection came with unusable memory: %s", (conduit ? page.error() : conduit.error()).text.c_str());
-        errno = ECONNABORTED;
+void forget_stale(object* stale) noexcept {
+    if (stale != nullptr) {
+        finish(stale);
+    }
+}
+
+// Makes a stream of what arrived, on the number that accept() gave it. The number, or -1 with errno.
+int take_connection(client::arrived& a, object* listener, int listener_fd, int flags) noexcept {
+    auto& rt = runtime();
+    auto page = client::take_page();
+    if (!page) {
+        errno = page.error().errnum;
         return -1;
     }
-    auto stream = client::stream::create(std::move(*conduit), std::move(*page), client::phase::up, m.key, local ? 1 : 0,
-                                         local ? client::far_end::program : client::far_end::daemon);
-    stream.flags().fetch_or(shm::end_accepted, std::memory_order_release);
-    if ((m.flags & (proto::accepted_local | proto::accepted_trunk)) != 0) {
+    const uint64_t id = a.by_daemon ? a.hello.id : rt.session.next_id();
+    const uint32_t shown = a.hello.shown;
+    auto stream = client::make_accepted(a, std::move(*page), id);
+    // A connection whose options do not lie on a socket that the listener's were inherited by.
+    if (!a.by_daemon || (a.hello.flags & proto::dial_trunk) != 0) {
         stream.page().options = listener->options;
     }
-    if (local) {
-        // With a relative that accepts from the same queue, the next one may be that one's, and its memory with it.
-        stream.page().listener = listener->listener.page->holders.load(std::memory_order_relaxed) == 1;
-    }
-    stream.page().local = m.local;
-    stream.page().peer = m.peer;
-    stream.page().family = m.local.family;
     if (listener->listener.timeouts) {
-        copy_description(listener_fd, bell.get());
+        copy_description(listener_fd, a.bell.get());
+        sys::fcntl(a.bell.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
     }
-    sys::fcntl(bell.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
     stream.page().nonblocking.store((flags & SOCK_NONBLOCK) != 0, std::memory_order_relaxed);
     if ((flags & SOCK_CLOEXEC) == 0) {
-        sys::fcntl(bell.get(), F_SETFD, 0);
+        sys::fcntl(a.bell.get(), F_SETFD, 0);
     }
-    int fd = bell.get();
+    const int fd = a.bell.get();
+    if (stream.is_local()) {
+        stream.show_in(rt.session.show_local({fd, a.local, a.peer, true, listener->listener.route->name_text()}));
+    }
     object* stale = nullptr;
+    object* o = nullptr;
     {
         table_lock l;
-        object* o = new_object(kind::stream);
+        o = new_object(kind::stream);
         if (o == nullptr) {
             errno = ENOMEM;
             return -1;
         }
         o->stream = std::move(stream);
+        o->port_fd = a.port.release();
         stale = set_number(fd, o);
     }
-    if (stale != nullptr) {
-        finish(stale);
+    if (o->port_fd >= 0) {
+        make_internal(&o->port_fd);
     }
-    bell.release();
-    runtime().session.show_fd(m.slot, m.key, fd);
+    forget_stale(stale);
+    a.bell.release();
+    rt.session.show_fd(shown, id, fd);
     return fd;
 }
 
-// vmsgrd has no room for this one: it is what the kernel's accept would have given.
-int take_kernel_socket(base::unique_fd socket, int flags) noexcept {
-    sys::fcntl(socket.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
-    if ((flags & SOCK_CLOEXEC) == 0) {
-        sys::fcntl(socket.get(), F_SETFD, 0);
+// vmsgrd has no room for this one: it is what the kernel's accept would have given, on the number of the door's.
+int take_kernel_socket(client::arrived& a, int flags) noexcept {
+    const int fd = sys::dup3(a.port.get(), a.bell.get(), (flags & SOCK_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    if (fd < 0) {
+        return -1;
     }
+    a.bell.release();
+    sys::fcntl(fd, F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
     object* stale = nullptr;
     {
         table_lock l;
-        stale = clear_number(socket.get());
+        stale = clear_number(fd);
     }
-    if (stale != nullptr) {
-        finish(stale);
-    }
+    forget_stale(stale);
     runtime().session.count_fall_back();
-    return socket.release();
+    return fd;
 }
 
 bool nonblocking(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
@@ -212,7 +212,7 @@ int routed_listen(int fd, int backlog) {
         return r;
     }
     auto& rt = runtime();
-    base::address local = local_address(fd);
+    base::address local = base::local_name(fd);
     const proto::route* route = local.family != 0 ? rt.routes.match(rt.program, proto::role::server, local) : nullptr;
     int type = 0, protocol = 0;
     socklen_t len = sizeof type;
@@ -232,7 +232,6 @@ int routed_listen(int fd, int backlog) {
         sys::close(kernel_fd);
         return r;  // no room for ours: the kernel's listener does the job
     }
-    make_internal(kernel_fd);
     object* o = nullptr;
     object* old = nullptr;
     {
@@ -251,12 +250,11 @@ int routed_listen(int fd, int backlog) {
         }
     }
     if (o == nullptr) {
-        close_internal(kernel_fd);
+        sys::close(kernel_fd);
         return r;
     }
-    if (old != nullptr) {
-        finish(old);
-    }
+    make_internal(&o->listener.kernel_fd);
+    forget_stale(old);
     if (!listen_by_daemon(fd, o)) {
         rt.session.count_fall_back();
         log("no vmsgrd: listener %d is served by the kernel until it is there", fd);
@@ -293,32 +291,23 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             }
             return -1;
         }
-        proto::accepted_msg m;
-        proto::received got;
-        int err = proto::receive_with_fds(fd, &m, sizeof m, 0, got);
-        if (err != 0 && err != ECONNRESET) {
-            errno = err;
-            return -1;
-        }
-        if (err != 0 || got.bytes == 0) {
-            if (o->listener.shut.load()) {
-                errno = EINVAL;
-                return -1;
-            }
+        client::arrived a;
+        const int err = client::accept_dialled(runtime().session, fd, o->listener.door, flags, a);
+        if (err == ESTALE) {
             listen_by_kernel(fd, o.get());
             continue;
         }
-        const bool plain = got.bytes == sizeof m && (m.flags & proto::accepted_plain) != 0;
-        if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != (plain ? 1 : 3)) {
-            log("a connection was lost on listener %d: no descriptors came with it", fd);
-            continue;
+        if (err != 0) {
+            errno = err;
+            return -1;
         }
-        int r = plain ? take_kernel_socket(std::move(got.fds[0]), flags)
-                      : take_connection(m, got, o.get(), fd, flags);
+        const base::address peer = a.peer;
+        const int r = a.plain ? take_kernel_socket(a, flags) : take_connection(a, o.get(), fd, flags);
         if (r < 0) {
             continue;
         }
-        give_address(m.peer, sa, len);
+        last_number.store(r, std::memory_order_relaxed);
+        give_address(peer, sa, len);
         return r;
     }
 }
@@ -344,59 +333,76 @@ void listen_again() noexcept {
     }
 }
 
-object* inherited_listener(uint64_t key) noexcept {
+void deposit_listener(int fd, const object& o) noexcept {
+    const auto& door = o.listener.door;
+    std::array<uint8_t, proto::data_bytes> data{};
+    memcpy(data.data(), door.word.data(), door.word.size());
+    memcpy(data.data() + door.word.size(), &door.id, sizeof door.id);
+    const int left[] = {o.listener.kernel_fd, door.lifeline};
+    runtime().session.deposit(fd, left, data);
+}
+
+object* inherited_listener(client::inherited& from) noexcept {
     static constexpr proto::route inherited{.name = {"inherited"}};
-    int kernel_fd = runtime().session.borrow(key);
     void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (kernel_fd < 0 || page == MAP_FAILED) {
-        sys::close(kernel_fd);
+    if (from.fd_count != 2 || base::not_tcp(from.fds[0].get()) != nullptr || page == MAP_FAILED) {
         return nullptr;
     }
-    make_internal(kernel_fd);
-    table_lock l;
-    object* o = new_object(kind::listener);
-    if (o != nullptr) {
+    object* o = nullptr;
+    {
+        table_lock l;
+        o = new_object(kind::listener);
+        if (o == nullptr) {
+            return nullptr;
+        }
         auto& rt = runtime();
-        const proto::route* route = rt.routes.match(rt.program, proto::role::server, local_address(kernel_fd));
-        o->listener.kernel_fd = kernel_fd;
-        o->listener.page = new (page) listener_page;
-        o->listener.page->holders.store(2);  // its relative may hold it still: the last one is never known
-        o->listener.route = route != nullptr ? route : &inherited;
-        o->listener.by_daemon.store(true);
+        auto& part = o->listener;
+        part.kernel_fd = from.fds[0].release();
+        part.door.lifeline = from.fds[1].release();
+        part.door.own = base::local_name(part.kernel_fd);
+        part.door.netns = base::netns_cookie(part.kernel_fd);
+        memcpy(part.door.word.data(), from.data.data(), part.door.word.size());
+        memcpy(&part.door.id, from.data.data() + part.door.word.size(), sizeof part.door.id);
+        part.page = new (page) listener_page;
+        part.page->holders.store(2);  // its relative may hold it still: the last one is never known
+        const proto::route* route = rt.routes.match(rt.program, proto::role::server, part.door.own);
+        part.route = route != nullptr ? route : &inherited;
+        part.by_daemon.store(true);
     }
+    make_internal(&o->listener.kernel_fd);
+    make_internal(&o->listener.door.lifeline);
     return o;
 }
 
-void stop_listening(object* o, int fd) noexcept {
+void stop_listening(object* o) noexcept {
     auto& part = o->listener;
     if (part.page->holders.fetch_sub(1) != 1 || !part.by_daemon.load()) {
         return;
     }
     part.shut.store(true);
-    real.shutdown(fd, SHUT_WR);
-    pollfd p{fd, 0, 0};
+    real.shutdown(part.door.lifeline, SHUT_WR);
+    pollfd p{part.door.lifeline, 0, 0};
     int64_t end = client::now_ms() + client::request_timeout_ms;
     while ((p.revents & POLLHUP) == 0 && client::now_ms() < end) {
         sys::poll(&p, 1, client::request_timeout_ms);
     }
 }
 
-void move_listener_socket(int fd) noexcept {
-    int moved = sys::fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (moved < 0) {
-        return;
-    }
-    make_internal(moved);
-    {
-        table_lock l;
-        for (int n = 0; n <= highest_number(); ++n) {
-            object* o = at_number(n);
-            if (o != nullptr && o->what == kind::listener && o->listener.kernel_fd == fd) {
-                o->listener.kernel_fd = moved;
-            }
+void reset_waiting(int door) noexcept {
+    for (;;) {
+        pollfd p{door, POLLIN, 0};
+        const int fd = sys::poll(&p, 1, 0) == 1 ? int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC)) : -1;
+        if (fd < 0) {
+            return;
         }
+        sys::close(fd);
     }
-    close_internal(fd);
+}
+
+bool defers_accept(int socket) noexcept {
+    int seconds = 0;
+    socklen_t len = sizeof seconds;
+    return sys::getsockopt(socket, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, &len) == 0 && seconds != 0;
 }
 
 }  // namespace vmsgr::preload

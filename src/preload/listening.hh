@@ -1,7 +1,7 @@
-// listen() and accept(). A routed listener's number is a doorbell on which each connection arrives as one message
-// with its descriptors, so accept() is one recvmsg and the kernel decides who is woken. The listening socket itself
-// is the program's own; the daemon has a copy of it, and we keep one: when the daemon goes away, the number becomes
-// that socket again (the port never closes), and when it is back, the doorbell.
+// listen() and accept(). A routed listener's number is a door (proto/dial.hh): a listening unix socket, from which the
+// kernel gives each connection, whoever dialled it. The listening TCP socket is the program's own; the daemon has a copy
+// of it, and we keep one: when the daemon goes away, the number becomes that socket again (the port never closes), and
+// when it is back, a door.
 #pragma once
 
 #include <sys/socket.h>
@@ -18,14 +18,20 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags);
 bool listeners_wait() noexcept;
 void listen_again() noexcept;
 
-// The object for a listener's doorbell that came from a relative. Null: the daemon does not know it any more.
-object* inherited_listener(uint64_t key) noexcept;
+// Leaves with the daemon what an heir of the listener behind fd needs; and the heir's object from that. Null: no memory, or
+// not a listener's.
+void deposit_listener(int fd, const object& o) noexcept;
+object* inherited_listener(client::inherited& from) noexcept;
 
-// The listener `o` loses its last number here, fd, which is still open. When no relative holds it either, its port
-// is free when this returns (a bind may follow at once): the daemon closes its copy, then its end of the doorbell.
-void stop_listening(object* o, int fd) noexcept;
+// The listener `o` loses its last number here, which is still open. When no relative holds it either, its port is free
+// when this returns (a bind may follow at once): the daemon closes its copy, then its end of the lifeline.
+void stop_listening(object* o) noexcept;
 
-// The program wants number fd for itself: if it is our copy of a listening socket, that moves.
-void move_listener_socket(int fd) noexcept;
+// The door was shut: what waits in it is reset, as the kernel does.
+void reset_waiting(int door) noexcept;
+
+// The listening socket shows a connection only with its first bytes (TCP_DEFER_ACCEPT): that is TCP's to keep, so programs
+// of this host come by TCP too.
+bool defers_accept(int socket) noexcept;
 
 }  // namespace vmsgr::preload

@@ -121,6 +121,7 @@ object* new_object(kind what) noexcept {
     o->unfollowed = false;
     o->watches_streams.store(false, std::memory_order_relaxed);
     o->options = {};
+    o->kept_at = nullptr;
     return o;
 }
 
@@ -189,18 +190,19 @@ void forget_epoll(int epfd) noexcept {
 int highest_number() noexcept { return highest; }
 
 void finish(object* o) noexcept {
-    kind was = kind::none;
     client::stream stream;
-    int kernel_fd = -1;
+    int port_fd = -1, kernel_fd = -1, lifeline = -1;
     {
         table_lock l;
         if (!o->dead || o->users.load(std::memory_order_seq_cst) != 0 || o->what == kind::none) {
             return;  // somebody else did it, or will
         }
-        was = std::exchange(o->what, kind::none);
+        const kind was = std::exchange(o->what, kind::none);
         stream = std::move(o->stream);
+        port_fd = std::exchange(o->port_fd, -1);
         if (was == kind::listener) {
             kernel_fd = std::exchange(o->listener.kernel_fd, -1);
+            lifeline = std::exchange(o->listener.door.lifeline, -1);
             ::munmap(std::exchange(o->listener.page, nullptr), shm::page);
             o->listener.by_daemon.store(false);
             o->listener.shut.store(false);
@@ -210,9 +212,12 @@ void finish(object* o) noexcept {
         o->next_free = free_objects;
         free_objects = o;
     }
-    stream.retire();
-    if (kernel_fd >= 0) {
-        close_internal(kernel_fd);
+    runtime().session.hide_local(stream.shown());
+    stream.recycle();
+    for (int fd : {port_fd, kernel_fd, lifeline}) {
+        if (fd >= 0) {
+            close_internal(fd);
+        }
     }
 }
 
@@ -224,7 +229,7 @@ void lock_table_for_fork() noexcept {
         if (o != nullptr && o->what == kind::listener && is_first_number(o, fd)) {
             o->listener.page->holders.fetch_add(1);
         } else if (o != nullptr && o->what == kind::stream && is_first_number(o, fd)) {
-            o->stream.share();
+            o->stream.add_holder();
         }
     }
 }
@@ -235,6 +240,7 @@ void unlock_table_after_fork(bool in_child) noexcept {
         if (object* o = at_number(fd)) {
             o->users.store(0);
             o->listener.kernel_waiters.store(0);
+            o->stream.show_in(nullptr);  // the session is the parent's
         }
     }
     pthread_mutex_unlock(&lock);

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "client/dialled.hh"
 #include "client/streams/stream.hh"
 #include "proto/routes.hh"
 
@@ -42,10 +43,11 @@ struct listener_page {
 
 struct listener_part {
     int kernel_fd = -1;               // our copy of the listening socket, internal
+    client::daemon_listener door;     // what the number is while the daemon serves it
     listener_page* page = nullptr;
     const proto::route* route = nullptr;
     std::atomic<uint32_t> backlog{0};
-    std::atomic<bool> by_daemon{false};  // the number is a doorbell; false: it is the kernel socket
+    std::atomic<bool> by_daemon{false};  // the number is a door; false: it is the kernel socket
     std::atomic<bool> shut{false};
     std::atomic<uint32_t> kernel_waiters{0};  // threads inside the kernel's accept on it
     bool timeouts = false;            // SO_RCVTIMEO or SO_SNDTIMEO set: accepted ones inherit
@@ -62,7 +64,9 @@ struct object {
     registration registrations[registrations_max];
     client::option_list options;  // set while it was a socket or a listener
     client::stream stream;
+    int port_fd = -1;         // a stream's bound TCP socket, internal: it keeps the port of a local connection
     listener_part listener;
+    int* kept_at = nullptr;   // internal: the variable that holds the number
     object* next_free = nullptr;
 };
 

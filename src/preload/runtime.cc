@@ -12,7 +12,8 @@
 #include <algorithm>
 
 #include "base/sys.hh"
-#include "client/kept.hh"
+#include "client/kept_fds.hh"
+#include "client/memory.hh"
 #include "client/spin.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
@@ -35,19 +36,20 @@ constexpr int watch_longest_ms = 1000;
 constexpr size_t watch_stack_bytes = 128u << 10;
 
 void before_fork() noexcept {
-    // In the order in which attach() takes them.
+    // In the order in which calls take them.
     state.session.lock_for_fork();
+    client::lock_memory_for_fork();
     lock_table_for_fork();
-    client::kept().lock_for_fork();
 }
 void after_fork_parent() noexcept {
-    client::kept().unlock_after_fork(false);
     unlock_table_after_fork(false);
+    client::unlock_memory_after_fork();
     state.session.unlock_after_fork();
 }
 void after_fork_child() noexcept {
-    client::kept().unlock_after_fork(true);
     unlock_table_after_fork(true);
+    client::unlock_memory_after_fork();
+    state.session.unlock_after_fork();
     watching.store(false);
     state.session.forget();
 }
@@ -101,8 +103,8 @@ void take_part() noexcept {
         return;
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
-    state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program,
-                            &make_internal, &close_internal);
+    state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
+    client::set_fd_rules({&make_internal, &drop_internal});
     if (!make_table()) {
         return;
     }
@@ -139,25 +141,26 @@ void log(const char* format, ...) noexcept {
     errno = saved;
 }
 
-void make_internal(int& fd) noexcept {
+void make_internal(int* where) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
     long top = std::min<long>(long(limit.rlim_cur), fds_max);
     // A few numbers below the limit, in steps: F_DUPFD takes the next free one.
     for (long from : {top - 64, top - 256, top / 2}) {
-        if (from <= fd) {
+        if (from <= *where) {
             continue;
         }
-        int moved = sys::fcntl(fd, F_DUPFD_CLOEXEC, from);
+        int moved = sys::fcntl(*where, F_DUPFD_CLOEXEC, from);
         if (moved >= 0) {
-            sys::close(fd);
-            fd = moved;
+            sys::close(*where);
+            *where = moved;
             break;
         }
     }
     table_lock l;
     if (object* o = new_object(kind::internal)) {
-        set_number(fd, o);
+        o->kept_at = where;
+        set_number(*where, o);
     }
 }
 
@@ -170,6 +173,32 @@ void close_internal(int fd) noexcept {
     sys::close(fd);
     if (last != nullptr) {
         finish(last);
+    }
+}
+
+void drop_internal(int* where) noexcept { close_internal(std::exchange(*where, -1)); }
+
+void move_internal(int fd) noexcept {
+    object* old = nullptr;
+    {
+        table_lock l;
+        object* o = at_number(fd);
+        const int moved = o != nullptr && o->what == kind::internal ? sys::fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+        if (moved < 0) {
+            return;
+        }
+        if (o->kept_at != nullptr && *o->kept_at == fd) {
+            *o->kept_at = moved;
+        }
+        if (object* fresh = new_object(kind::internal)) {
+            fresh->kept_at = o->kept_at;
+            set_number(moved, fresh);
+        }
+        old = clear_number(fd);
+        sys::close(fd);
+    }
+    if (old != nullptr) {
+        finish(old);
     }
 }
 

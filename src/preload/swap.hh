@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/unique_fd.hh"
-#include "client/carry.hh"
+#include "client/hand_over.hh"
 #include "preload/objects.hh"
 
 namespace vmsgr::preload {

@@ -1,10 +1,12 @@
-// What travels over the control socket (SOCK_SEQPACKET, one message a packet, descriptors beside it) and over a
-// listener's doorbell. Fixed-size structs in the machine's byte order: both ends are on one host. Every message
-// begins with its magic and its kind; a receiver checks length, magic and kind before anything else.
+// What travels over the control socket (SOCK_SEQPACKET, one message a packet, descriptors beside it). Fixed-size structs in
+// the machine's byte order: both ends are on one host. Every message begins with its magic and its kind; a receiver checks
+// length, magic and kind before anything else.
 //
 // Attach: hello -> welcome (with the session segment and the registry of listeners, or a refusal that says why).
-// Program -> daemon, no answer: listen, connect (the job itself lies in the session segment).
-// Program -> daemon, one answer each: borrow, adopt. Query sessions: status, routes.
+// No answer: connect (the job itself lies in the session segment), deposit, unlist. One answer each: the others.
+//
+// Rights follow from descriptors. An id names a connection or a listener, in status and logs too; it gives nobody
+// anything. Who wants something of a connection sends its descriptor along ("shows" it).
 #pragma once
 
 #include <array>
@@ -19,32 +21,36 @@
 namespace vmsgr::proto {
 
 inline constexpr uint32_t control_magic = 0x52474d56;  // "VMGR"
-inline constexpr uint16_t control_version = 2;
+inline constexpr uint16_t control_version = 3;
 inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
 inline constexpr const char* version_text = "0.1.0";
 
 // Feature bits: what a side understands beyond its version. Both use the intersection.
 enum feature : uint64_t {
-    feature_borrow = 1,
-    feature_adopt = 2,
-    feature_plain = 4,  // the program takes kernel sockets from a listener's doorbell
     feature_trunk = 8,  // connect jobs may leave the way to the daemon
 };
-inline constexpr uint64_t features_ours = feature_borrow | feature_adopt | feature_plain | feature_trunk;
+inline constexpr uint64_t features_ours = feature_trunk;
 
 enum class kind : uint16_t {
     hello = 1,
     welcome = 2,
-    // jobs; no answer
-    listen = 10,   // fds: the kernel socket (bound, listening), the listener doorbell's other end
-    // fds: the conduit's memory, its doorbell's other end, the socket, the program's end page. The socket is connecting
-    // or connected; or, where the job names a listener, bound to the address that this end has: it keeps the port.
+    // fds: the kernel socket, bound and listening. Answer: the door (a listening unix socket, for programs of this host
+    // and for what the daemon accepts), the lifeline (its end is the listener's end); data: the secret by which the
+    // daemon is known when it dials; id.
+    listen = 10,
+    // fds: the daemon's end of the doorbell; the socket, connecting or connected (or bound: connect_by_trunk); the arena.
     connect = 11,
-    // requests; answered by `reply`
-    borrow = 20,  // the kernel socket of connection `key`, to read and set its options; fd beside the reply
-    adopt = 21,   // the conduit memory and the end page of connection `key`, for a program that inherited it
-    status = 30,  // a JSON document in a memfd
-    routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in a memfd
+    // fds: a listener's door. Programs of this host do not find it any more: TCP brings them.
+    unlist = 12,
+    // fds: a doorbell; id of its connection. Answer: the kernel socket, to read and set its options.
+    borrow = 20,
+    // fds: a doorbell or door. Answer: what was deposited for it, by a process of the same user.
+    adopt = 21,
+    // fds: a doorbell or door, then up to three descriptors that somebody who inherits it may ask for; data.
+    deposit = 22,
+    settled = 23,  // answered when all before it is done
+    status = 30,   // a JSON document in a memfd
+    routes = 31,   // the daemon's routes in compact text (proto/routes.hh), in a memfd
     reply = 40,
 };
 
@@ -72,13 +78,25 @@ struct welcome_msg {
     char text[168] = {};
 };
 
+inline constexpr size_t data_bytes = 64;
+
 struct request_msg {
     uint32_t magic = control_magic;
     kind what = kind::listen;
     uint16_t spare = 0;
-    uint32_t slot = 0;  // of the job, for listen and connect
+    uint32_t slot = 0;    // connect: of the job
+    uint32_t serial = 0;  // the reply repeats it
+    uint64_t id = 0;      // connect, borrow
+    int32_t fd = -1;      // listen: the program's number for it, to be shown
+    uint32_t flags = 0;   // listen: listen_flag
+    uint32_t backlog = 0; // listen
     uint32_t spare2 = 0;
-    uint64_t key = 0;   // of the connection; for jobs the same as in the slot
+    char route[shm::name_bytes] = {};  // listen
+    uint8_t data[data_bytes] = {};     // deposit
+};
+
+enum listen_flag : uint32_t {
+    listen_no_local = 1,  // its route takes no local connections
 };
 
 struct reply_msg {
@@ -86,31 +104,14 @@ struct reply_msg {
     kind what = kind::reply;
     uint16_t spare = 0;
     int32_t status = 0;  // an errno
-    uint32_t spare2 = 0;
+    uint32_t serial = 0;
     uint64_t bytes = 0;  // of the document in the memfd
-    uint64_t key = 0;    // of the request
+    uint64_t id = 0;     // listen: the listener's
+    uint8_t data[data_bytes] = {};
 };
 
-// On a listener's doorbell, daemon -> program: one accepted connection.
-enum accepted_flag : uint32_t {
-    accepted_local = 1,  // the other end is a program; this one is end 1
-    accepted_plain = 2,  // the daemon has no room for it: its kernel socket itself, and no other descriptor
-    accepted_trunk = 4,  // its socket stands for it alone, and has none of the options that the listener has
-};
-struct accepted_msg {
-    uint32_t magic = control_magic;
-    uint32_t slot = shm::no_slot;  // in the session's connected list
-    uint64_t key = 0;
-    base::address local;
-    base::address peer;
-    uint32_t flags = 0;  // accepted_flag
-    uint32_t spare = 0;
-    // fds: the program's end of the doorbell (first: accept() gives the lowest number), the conduit's memory, the end
-    // page
-};
-
-static_assert(sizeof(hello_msg) == 56 && sizeof(welcome_msg) == 208 && sizeof(request_msg) == 24 &&
-              sizeof(reply_msg) == 32 && sizeof(accepted_msg) == 72);
+static_assert(sizeof(hello_msg) == 56 && sizeof(welcome_msg) == 208 && sizeof(request_msg) == 136 &&
+              sizeof(reply_msg) == 96);
 
 inline constexpr size_t fds_max = 4;
 

@@ -64,41 +64,39 @@ bell_look look_at_bell(int fd, bool wait, int& errnum) noexcept {
 
 namespace {
 
-base::result<bell_pair> make_pair(int type) {
-    int fds[2];
-    if (sys::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) != 0) {
-        int e = errno;
-        return base::fail(e, std::string("socketpair: ") + strerror(e));
-    }
-    return bell_pair{base::unique_fd(fds[0]), base::unique_fd(fds[1])};
-}
+// The kernel doubles it; an end is writable up to a quarter of that, and a token counts as 768 bytes.
+constexpr int send_buffer_bytes = 6144;
 
 }  // namespace
 
+void tune_bell(int fd) noexcept {
+    sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof send_buffer_bytes);
+}
+
 base::result<bell_pair> make_bell() {
-    auto p = make_pair(SOCK_STREAM);
-    if (p) {
-        // The kernel doubles it; an end is writable up to a quarter of that, and a token counts as 768 bytes.
-        int small = 6144;
-        for (int fd : {p->program.get(), p->other.get()}) {
-            sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
-        }
+    int fds[2];
+    if (sys::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
+        int e = errno;
+        return base::fail(e, std::string("socketpair: ") + strerror(e));
     }
+    bell_pair p{base::unique_fd(fds[0]), base::unique_fd(fds[1])};
+    tune_bell(fds[0]);
+    tune_bell(fds[1]);
     return p;
 }
 
-void prepare_bell(const bell_pair& pair, uint64_t key) noexcept {
-    bell(pair.program.get()).send_token();
-    mark_bell(pair.program.get(), key);
+void prepare_bell(int program_end, uint64_t id) noexcept {
+    bell(program_end).send_token();
+    mark_bell(program_end, id);
 }
 
-void mark_bell(int fd, uint64_t key) noexcept {
+void mark_bell(int fd, uint64_t id) noexcept {
     // The kernel keeps these 64 bits for any socket; a unix socket has no use for them (socket(7) knows the option for
     // TCP and UDP only).
-    sys::setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &key, sizeof key);
+    sys::setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &id, sizeof id);
 }
 
-uint64_t key_of_bell(int fd) noexcept {
+uint64_t mark_of_bell(int fd) noexcept {
     int domain = 0;
     uint64_t key = 0;
     socklen_t len = sizeof domain;
@@ -108,16 +106,6 @@ uint64_t key_of_bell(int fd) noexcept {
     len = sizeof key;
     bool carries = sys::getsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &key, &len) == 0 && len == sizeof key;
     return carries && key != ~uint64_t{0} ? key : 0;
-}
-
-base::result<bell_pair> make_listener_bell() { return make_pair(SOCK_SEQPACKET); }
-
-void never_writable(int fd) noexcept {
-    bell b(fd);
-    int small = 0;  // the kernel's minimum
-    sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
-    while (b.writable() && b.send_token()) {
-    }
 }
 
 base::result<bell_limits> measure_bell() {

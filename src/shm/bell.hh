@@ -57,21 +57,18 @@ struct bell_pair {
 };
 // CLOEXEC both. errno as the kernel says.
 base::result<bell_pair> make_bell();
+// What makes a unix stream socket an end of a doorbell: a small send buffer. For an end that was dialled or accepted.
+void tune_bell(int fd) noexcept;
 // Before the ends part. One token that nobody takes lies at the other end from now on: when that end closes
 // without having read it, the program's end shows ERR as well as HUP, as a reset TCP connection does (an orderly end
-// reads it first). And the program's end carries the connection's key in the kernel itself, so that it is known
+// reads it first). And the program's end carries the connection's id in the kernel itself, so that it is known
 // again after exec, or after it was sent to another process.
-void prepare_bell(const bell_pair& pair, uint64_t key) noexcept;
+void prepare_bell(int program_end, uint64_t id) noexcept;
 inline constexpr uint32_t resident_tokens = 1;
-void mark_bell(int fd, uint64_t key) noexcept;  // the second half of it, for a listener's doorbell
-// The key of a doorbell's program end; 0 for any other descriptor.
-uint64_t key_of_bell(int fd) noexcept;
-// The listener's: SOCK_SEQPACKET, one message a connection, with its descriptors. Ordinary buffers.
-base::result<bell_pair> make_listener_bell();
-
-// A listening socket never shows OUT: fills a listener's doorbell with bytes that nobody will read.
-void never_writable(int fd) noexcept;
-
+// The second half of it alone. The mark is a hint that it is worth while to ask the daemon; it gives no right.
+void mark_bell(int fd, uint64_t id) noexcept;
+// The mark of a doorbell or door; 0 for any other descriptor.
+uint64_t mark_of_bell(int fd) noexcept;
 // How this kernel counts: tokens until the end is not writable, and until it refuses.
 struct bell_limits {
     unsigned until_unwritable = 0;

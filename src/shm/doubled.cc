@@ -6,7 +6,7 @@
 
 namespace vmsgr::shm {
 
-base::result<doubled_rings> map_doubled(int memory, uint64_t capacity) {
+base::result<doubled_rings> map_doubled(int memory, size_t at, uint64_t capacity) {
     auto failed = [] {
         int e = errno;
         return base::fail(e, std::string("mapping the rings of a conduit twice: ") + strerror(e));
@@ -18,7 +18,7 @@ base::result<doubled_rings> map_doubled(int memory, uint64_t capacity) {
     }
     mapping all(static_cast<std::byte*>(room), 4 * capacity);
     for (unsigned i = 0; i < 4; ++i) {
-        off_t from = off_t(conduit_header_bytes + (i / 2) * capacity);
+        off_t from = off_t(at + (i / 2) * capacity);
         if (::mmap(all.data() + i * capacity, capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory, from) ==
             MAP_FAILED) {
             return failed();

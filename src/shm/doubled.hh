@@ -29,7 +29,7 @@ public:
     std::byte* ring(unsigned which) const noexcept { return _all.data() + (which != 0 ? 2 * _capacity : 0); }
 };
 
-// `memory` is a conduit's memfd that was checked (open_conduit) or made here; `capacity` of each ring.
-base::result<doubled_rings> map_doubled(int memory, uint64_t capacity);
+// `memory` is an arena's memfd that was checked (open_arena) or made here; `at`: where the slot's rings begin in it.
+base::result<doubled_rings> map_doubled(int memory, size_t at, uint64_t capacity);
 
 }  // namespace vmsgr::shm

@@ -13,13 +13,35 @@ namespace vmsgr::shm {
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 
-inline constexpr uint16_t layout_version = 3;
+inline constexpr uint16_t layout_version = 4;
 inline constexpr size_t cache_line = 64;
 inline constexpr size_t page = 4096;
 
-// --- conduit: one connection between a program and its other end -------------------------------------------
+// --- arena: the memory that two parties share ------------------------------------------------------------------
 
-inline constexpr uint64_t conduit_magic = 0x74696475'6e6f6356;  // "Vconduit"
+// Two parties are a program and its daemon, or a program and the programs that accept from one listener. Either side may
+// have made the arena; its maker gives out the slots. A slot holds one connection at a time, a conduit: a header and two
+// rings. The file: this header, the headers of all slots, and from the next page on the rings, two a slot.
+inline constexpr uint64_t arena_magic = 0x616e6572'615600;  // "\0Varena"
+inline constexpr uint32_t arena_slots_max = 64;
+
+struct arena_header {
+    // Written once, before the memory is shared.
+    uint64_t magic;
+    uint16_t version;
+    uint16_t spare0;
+    uint32_t slots;
+    uint32_t ring_bytes;  // capacity of each ring, a power of two
+    uint32_t spare1;
+    uint64_t bytes;       // of the file
+
+    // Either party, once: no new connection begins here. Whoever has forked says so, as the child has the memory too.
+    alignas(cache_line) std::atomic<uint32_t> closed;
+};
+static_assert(sizeof(arena_header) == 2 * cache_line && offsetof(arena_header, closed) == cache_line);
+
+// --- conduit: one connection between two ends ------------------------------------------------------------------
+
 inline constexpr uint32_t ring_bytes_min = page;
 inline constexpr uint32_t ring_bytes_max = 64u << 20;
 // A sleeper is woken once half a ring has moved: smaller rings cost iperf3 throughput, larger ones only memory.
@@ -73,26 +95,16 @@ enum end_flag : uint32_t {
     end_read_shut = 2,      // shutdown(SHUT_RD)
     end_recalled = 4,       // the program took the kernel socket back: the daemon lets go of it without a word
     end_left = 8,           // its last holder has closed it, and said so in its ring before (fin or reset)
-    end_shared = 16,        // more than one process may hold it: it can outlive the one that made it
-    end_done = 32,          // local: left in order, and nothing there will touch the memory again
-    end_kept = 64,          // end 0, local: it keeps the memory for its next connection to the same listener
+    end_shared = 16,        // more than one process may hold it: its slot serves no second connection
+    end_done = 32,          // nothing on that side touches the slot again
 };
 
 struct conduit_header {
-    // Written once, before the memory is shared.
-    uint64_t magic;
-    uint16_t version;
-    uint16_t header_bytes;  // where ring 0's bytes begin; ring 1's follow them
-    uint32_t ring_bytes;    // capacity of each ring, a power of two
-    uint64_t key;           // random; who knows it may ask the daemon for this connection
-    std::atomic<uint64_t> carried;  // local: bytes of the connections that used this memory before, for people
-
     // End 1 writes: the outcome of a connect. Addresses first, then error, then status (release).
     alignas(cache_line) std::atomic<uint32_t> status;
     std::atomic<int32_t> error;
     base::address local;
     base::address peer;
-    std::atomic<uint32_t> forgotten;  // local: the daemon does not know this memory any more
 
     // Each end writes its own (end_flag).
     struct alignas(cache_line) end_word {
@@ -101,19 +113,16 @@ struct conduit_header {
 
     ring_words ring[2];
 };
-static_assert(sizeof(conduit_header) == 4 * cache_line + 2 * sizeof(ring_words));
-static_assert(sizeof(conduit_header) <= page);
-static_assert(offsetof(conduit_header, carried) == 24 && offsetof(conduit_header, forgotten) == 120);
-// Of ended local connections a program keeps at most so many for the next ones.
-inline constexpr uint32_t kept_conduits_max = 8;
+static_assert(sizeof(conduit_header) == 3 * cache_line + 2 * sizeof(ring_words));
+static_assert(offsetof(conduit_header, end) == 64 && offsetof(conduit_header, ring) == 192);
 
-inline constexpr uint16_t conduit_header_bytes = page;
-constexpr size_t conduit_bytes(uint32_t ring_bytes) { return conduit_header_bytes + 2 * size_t(ring_bytes); }
-// Each program's end has a page in a memfd of its own, shared among the program and its own forks and execs: the
-// private indices and locks of descriptors that more than one process may hold. The other end never has it.
-inline constexpr size_t end_page_bytes = page;
-// The first word of an end page belongs to the daemon as well: this end is over, and the page may begin another.
-inline constexpr uint64_t end_page_done = 0x656e6f64'646e6556;  // "Venddone"
+// Where a slot's header and its first ring begin, and how large the file is.
+constexpr size_t slot_header_at(uint32_t slot) { return sizeof(arena_header) + slot * sizeof(conduit_header); }
+constexpr size_t arena_rings_at(uint32_t slots) { return (slot_header_at(slots) + page - 1) / page * page; }
+constexpr size_t slot_rings_at(uint32_t slots, uint32_t ring_bytes, uint32_t slot) {
+    return arena_rings_at(slots) + slot * 2 * size_t(ring_bytes);
+}
+constexpr size_t arena_bytes(uint32_t slots, uint32_t ring_bytes) { return slot_rings_at(slots, ring_bytes, slots); }
 
 // How much of a limit is in use, published so that a program asks for nothing that would be refused. The daemon keeps
 // the true count in private memory and writes this one; a program only reads it.
@@ -128,25 +137,9 @@ static_assert(sizeof(load) == 16);
 inline constexpr uint64_t session_magic = 0x6e6f6973'73657356;  // "Vsession"
 inline constexpr size_t name_bytes = 32;
 
-// A job slot is free, being filled by the program, or posted; the daemon copies a posted one and frees it.
-// The program's threads race for slots with compare-exchange on `state`.
+// A slot of a list is free, being filled, or posted. The daemon copies a posted job and frees its slot. Threads race for
+// slots with compare-exchange on `state`.
 enum slot_state : uint32_t { slot_free = 0, slot_filling = 1, slot_posted = 2 };
-
-enum listen_flag : uint32_t {
-    listen_no_local = 1,  // its route takes no local connections
-};
-
-struct listen_job {
-    std::atomic<uint32_t> state;
-    int32_t fd;  // the program's number for it, for people
-    uint64_t key;
-    base::address local;
-    char route[name_bytes];
-    uint32_t flags;  // listen_flag
-    uint32_t backlog;
-    uint8_t spare[16];
-};
-static_assert(sizeof(listen_job) == 96 && offsetof(listen_job, route) == 40);
 
 enum connect_flag : uint32_t {
     connect_by_trunk = 1,  // the socket is only bound: the daemon finds a way, a trunk or else TCP
@@ -154,24 +147,21 @@ enum connect_flag : uint32_t {
 
 struct connect_job {
     std::atomic<uint32_t> state;
-    int32_t fd;
-    uint64_t key;
+    int32_t fd;   // the program's number for it, to be shown
+    uint64_t id;  // the session's id in the upper half, the program's own count below: public, gives no right
     base::address peer;
     char route[name_bytes];
-    uint32_t ring_bytes;
-    uint32_t flags;     // connect_flag
-    uint64_t listener;  // key of the listener that gets it directly (local); 0: the daemon carries the socket
-    uint8_t spare[8];
+    uint32_t slot;   // of the arena that comes with the job
+    uint32_t flags;  // connect_flag
+    uint8_t spare[16];
 };
 static_assert(sizeof(connect_job) == 96 && offsetof(connect_job, route) == 40);
 
-enum connected_state : uint32_t { connected_free = 0, connected_open = 1 };
-
-// What stands. The daemon writes it all but `fd`, which is the program's.
+// A connection that the daemon carries, as it shows it to the program. The daemon writes all but `fd`.
 struct connected_entry {
     std::atomic<uint32_t> state;
     std::atomic<int32_t> fd;
-    uint64_t key;
+    uint64_t id;
     base::address local;
     base::address peer;
     uint32_t role;   // 0 client, 1 server
@@ -180,9 +170,24 @@ struct connected_entry {
 };
 static_assert(sizeof(connected_entry) == 96);
 
-inline constexpr uint32_t listen_slots = 64;
+// An end of a local connection, as the program shows it to the daemon, which is not in its path. Nothing depends on it.
+struct local_entry {
+    std::atomic<uint32_t> state;
+    int32_t fd;
+    base::address local;
+    base::address peer;
+    uint32_t role;
+    uint32_t spare0;
+    double opened_s;  // Unix time
+    char route[name_bytes];
+    std::atomic<uint64_t> bytes_in, bytes_out;
+    uint8_t spare[8];
+};
+static_assert(sizeof(local_entry) == 128 && offsetof(local_entry, opened_s) == 64);
+
 inline constexpr uint32_t connect_slots = 256;
 inline constexpr uint32_t connected_slots = 16384;
+inline constexpr uint32_t local_slots = 16384;
 inline constexpr uint32_t no_slot = 0xffffffff;
 
 struct session_segment {
@@ -198,13 +203,16 @@ struct session_segment {
     std::atomic<uint64_t> listens_routed;
     std::atomic<uint64_t> fell_back;  // routed, but the daemon was not there or refused
     std::atomic<uint64_t> faults;     // believed impossible
-    std::atomic<uint64_t> locals_left;  // ends of local connections that it has closed for good
+    std::atomic<uint64_t> locals_opened;   // ends of local connections
+    std::atomic<uint64_t> bytes_local;     // that its ends of local connections have sent, those that are closed
+    std::atomic<uint64_t> turned_away;     // diallers that said nothing in time, or what is not true
+    std::atomic<uint32_t> locals_used;     // entries of `locals` from here on were never used
 
-    alignas(cache_line) listen_job listen[listen_slots];
-    connect_job connect[connect_slots];
+    alignas(cache_line) connect_job connect[connect_slots];
     connected_entry connected[connected_slots];
+    local_entry locals[local_slots];
 };
-static_assert(offsetof(session_segment, connections) == 24 && offsetof(session_segment, listen) == 128);
+static_assert(offsetof(session_segment, connections) == 24 && offsetof(session_segment, connect) == 128);
 
 // --- the listeners of a daemon, which every attached program may read -----------------------------------------
 
@@ -212,7 +220,8 @@ inline constexpr uint64_t registry_magic = 0x74736967'65725673;  // "sVregist"
 inline constexpr uint32_t registry_slots = 4096;
 
 enum listening_flag : uint32_t {
-    listening_v4_too = 1,  // an IPv6 wildcard that takes IPv4 as well
+    listening_v4_too = 1,    // an IPv6 wildcard that takes IPv4 as well
+    listening_one_of_many = 2,  // SO_REUSEPORT: connections are shared among those with the same address
 };
 
 // How well a listener takes a connection to this address (unmapped), as the kernel ranks listeners; 0: not at all.
@@ -225,18 +234,21 @@ inline int listening_score(const base::address& listens_on, uint32_t flags, cons
     return own.is_any() && takes ? (own.family == to.family ? 2 : 1) : 0;
 }
 
-// The daemon alone writes. key == 0: free. A reader copies the rest and then looks whether the key is still the same.
+// The daemon alone writes. id == 0: free. A reader copies the rest and then looks whether the id is still the same.
+// Whoever dials connects to the socket `door` in the daemon's folder of doors.
+inline constexpr size_t door_bytes = 24;  // letters and digits, ends in NUL
 struct alignas(cache_line) listening_entry {
-    std::atomic<uint64_t> key;
+    std::atomic<uint64_t> id;
     uint64_t netns;  // SO_NETNS_COOKIE of the listening socket
     base::address address;
     uint32_t flags;
-    uint32_t backlog;
-    std::atomic<uint32_t> waiting;  // connections not told to the program yet
+    uint32_t spare0;
+    char door[door_bytes];
+    uint8_t spare[56];
 
     int score_for(const base::address& to) const noexcept { return listening_score(address, flags, to); }
 };
-static_assert(sizeof(listening_entry) == cache_line);
+static_assert(sizeof(listening_entry) == 2 * cache_line && offsetof(listening_entry, door) == 48);
 
 enum registry_flag : uint32_t {
     registry_one_address_plan = 1,  // an address means the same in every attached network namespace

@@ -134,89 +134,16 @@ bool valid_ring_bytes(uint64_t n) noexcept {
     return n >= ring_bytes_min && n <= ring_bytes_max && std::has_single_bit(n);
 }
 
-base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
-    new_conduit c;
-    auto fd = create_sealed("vmsgr-conduit", conduit_bytes(ring_bytes));
+base::result<new_page> create_mapped(const char* name, size_t bytes) {
+    auto fd = create_sealed(name, bytes);
     if (!fd) {
         return std::unexpected(fd.error());
     }
-    c.fd = std::move(*fd);
-    auto mapped = map(c.fd.get(), conduit_bytes(ring_bytes), PROT_READ | PROT_WRITE);
-    if (!mapped) {
-        return std::unexpected(mapped.error());
-    }
-    c.memory.map = std::move(*mapped);
-    c.memory.capacity = ring_bytes;
-    // New shared memory is zero: every other word starts right.
-    conduit_header& h = c.memory.header();
-    h.magic = conduit_magic;
-    h.version = layout_version;
-    h.header_bytes = conduit_header_bytes;
-    h.ring_bytes = ring_bytes;
-    h.key = key;
-    for (auto& r : h.ring) {
-        r.consumer_waits.store(1, std::memory_order_relaxed);
-    }
-    return c;
-}
-
-void renew_conduit(conduit_header& h) noexcept {
-    constexpr auto relaxed = std::memory_order_relaxed;  // what announces it (a message) orders it
-    h.carried.fetch_add(h.ring[0].head.load(relaxed) + h.ring[1].head.load(relaxed), relaxed);
-    h.status.store(conduit_connecting, relaxed);
-    h.error.store(0, relaxed);
-    for (auto& e : h.end) {
-        e.flags.store(0, relaxed);
-    }
-    for (auto& r : h.ring) {
-        r.head.store(0, relaxed);
-        r.tokens_sent.store(0, relaxed);
-        r.flags.store(0, relaxed);
-        r.error.store(0, relaxed);
-        r.tail.store(0, relaxed);
-        r.consumer_waits.store(1, relaxed);
-    }
-}
-
-base::result<conduit> open_conduit(int fd, uint64_t ring_limit) {
-    auto size = sealed_size(fd, conduit_bytes(ring_bytes_min), conduit_bytes(ring_bytes_max));
-    if (!size) {
-        return std::unexpected(size.error());
-    }
-    uint64_t ring_bytes = (*size - conduit_header_bytes) / 2;
-    if (!valid_ring_bytes(ring_bytes) || conduit_bytes(uint32_t(ring_bytes)) != *size) {
-        return base::fail(EINVAL, "a conduit of " + std::to_string(*size) + " bytes has no two whole rings");
-    }
-    if (ring_bytes > ring_limit) {
-        return base::fail(ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " +
-                                       std::to_string(ring_limit));
-    }
-    auto mapped = map(fd, *size, PROT_READ | PROT_WRITE);
-    if (!mapped) {
-        return std::unexpected(mapped.error());
-    }
-    conduit c{std::move(*mapped), ring_bytes};
-    const conduit_header& h = c.header();
-    if (h.magic != conduit_magic || h.version != layout_version || h.header_bytes != conduit_header_bytes ||
-        h.ring_bytes != ring_bytes) {
-        return base::fail(EPROTO, "a conduit of another layout (version " + std::to_string(h.version) +
-                                      ", ours is " + std::to_string(layout_version) + ")");
-    }
-    return c;
-}
-
-base::result<new_page> create_end_page() {
-    auto fd = create_sealed("vmsgr-end", end_page_bytes);
-    if (!fd) {
-        return std::unexpected(fd.error());
-    }
-    auto mapped = map(fd->get(), end_page_bytes, PROT_READ | PROT_WRITE);
+    auto mapped = map(fd->get(), bytes, PROT_READ | PROT_WRITE);
     if (!mapped) {
         return std::unexpected(mapped.error());
     }
     return new_page{std::move(*fd), std::move(*mapped)};
 }
-
-base::result<mapping> open_end_page(int fd) { return map_sealed(fd, end_page_bytes); }
 
 }  // namespace vmsgr::shm

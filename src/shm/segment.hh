@@ -35,37 +35,14 @@ base::result<mapping> map_sealed(int fd, size_t bytes);
 // The size of a sealed memfd, if it has the seals and lies within [min, max].
 base::result<size_t> sealed_size(int fd, size_t min, size_t max);
 
-// A mapped conduit. header() and ring bytes stay valid while the mapping does.
-struct conduit {
-    mapping map;
-    uint64_t capacity = 0;  // of each ring; checked, private
-
-    conduit_header& header() const noexcept { return *reinterpret_cast<conduit_header*>(map.data()); }
-    std::byte* ring_data(int ring) const noexcept {
-        return map.data() + conduit_header_bytes + (ring != 0 ? capacity : 0);
-    }
-};
-
 bool valid_ring_bytes(uint64_t n) noexcept;
-// New memory with its header filled in. ring_bytes: a power of two within the layout's limits.
-struct new_conduit {
-    base::unique_fd fd;
-    conduit memory;
-};
-base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key);
-// Memory that both ends have left (end_done), for a new connection between the same two: as if new, but for old bytes
-// in its rings, which these two had before.
-void renew_conduit(conduit_header& h) noexcept;
-// Memory that somebody sent: seals, size, magic, version and geometry are checked, ring_limit is ours.
-base::result<conduit> open_conduit(int fd, uint64_t ring_limit);
 
-// A program's end page (end_page_bytes, zero): its memory and its mapping.
+// Memory and the descriptor by which somebody else gets it.
 struct new_page {
     base::unique_fd fd;
     mapping memory;
 };
-base::result<new_page> create_end_page();
-base::result<mapping> open_end_page(int fd);
+base::result<new_page> create_mapped(const char* name, size_t bytes);
 
 // Memory that only its maker writes: whoever gets the descriptor maps it for reading.
 base::result<new_page> create_published(const char* name, size_t bytes);

@@ -7,6 +7,7 @@
 #include <seastar/core/smp.hh>
 #include <seastar/coroutine/as_future.hh>
 
+#include "base/sockets.hh"
 #include "conn/log.hh"
 #include "trunks/trunks.hh"
 
@@ -49,7 +50,7 @@ trunk::channel_sink* trunks::on_open(trunk_session& s, uint64_t channel, const b
 void trunks::relay(std::unique_ptr<trunk_wire> w, const base::address& destination) {
     auto place = lease::take(_budget.connections);
     auto fds = lease::take(_budget.fds, 1);
-    if (!place || !fds || !is_own_address(destination)) {
+    if (!place || !fds || !base::is_own_address(destination)) {
         w->refuse(EHOSTUNREACH);
         return;
     }
@@ -67,52 +68,46 @@ void trunks::relay(std::unique_ptr<trunk_wire> w, const base::address& destinati
 
 seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address destination) {
     auto found = _registry.find(_netns, destination);
-    if (found.key == 0) {
+    if (found.id == 0) {
         relay(std::move(w), destination);
         co_return;
     }
-    listener::reserved place;
-    // A full queue makes a connect wait and try again, as TCP does.
-    const auto until = std::chrono::steady_clock::now() + full_queue_limit;
-    for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
-        place = co_await _listeners.invoke_on(found.shard, [key = found.key](listener& l) { return l.reserve(key); });
-        if (w->gone()) {
-            co_return;
-        }
-        if (!place.queue_full) {
-            break;
-        }
-        if (_openings.is_closed() || std::chrono::steady_clock::now() > until) {
-            w->refuse(ETIMEDOUT);
-            co_return;
-        }
-        co_await seastar::sleep(pause);
-    }
-    if (!place.place) {
-        w->refuse(place.no_room ? EHOSTUNREACH : ECONNREFUSED);
+    auto place = co_await _listeners.invoke_on(found.shard, [id = found.id](listeners& l) { return l.reserve(id); });
+    if (w->gone()) {
         co_return;
     }
     base::unique_fd options(::socket(found.v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!options) {
-        w->refuse(EHOSTUNREACH);
+    if (!place.place || !options) {
+        w->refuse(!options || place.no_room ? EHOSTUNREACH : ECONNREFUSED);
         co_return;
     }
     if (found.v6) {
         w->show_mapped();
     }
-    auto wire = w->weak_from_this();
-    auto d = _carriers.local().accept(std::move(options), std::move(*place.place), std::move(place.route),
-                                      std::move(w));
-    if (!d) {
+    const auto wire = w->weak_from_this();
+    bring_request r{std::move(options), std::move(*place.place), std::move(place.route), std::move(place.door),
+                    std::move(w)};
+    brought how = brought::queue_full;
+    // A full queue makes a connect wait and try again, as TCP does.
+    const auto until = std::chrono::steady_clock::now() + full_queue_limit;
+    for (auto pause = first_pause; how == brought::queue_full; pause = std::min(2 * pause, longest_pause)) {
+        how = _carriers.local().bring(r, _budget.fds);
+        if (how == brought::queue_full) {
+            if (!wire || wire->gone()) {
+                co_return;
+            }
+            if (_openings.is_closed() || std::chrono::steady_clock::now() > until) {
+                wire->refuse(ETIMEDOUT);
+                co_return;
+            }
+            co_await seastar::sleep(pause);
+        }
+    }
+    if (!wire) {
         co_return;
     }
-    co_await _listeners.invoke_on(found.shard, [key = found.key, d = std::move(*d)](listener& l) mutable {
-        l.deliver(key, std::move(d));
-    });
-    // Only now, so that who connects twice is accepted in that order, whatever lanes the two came by.
-    if (wire) {
-        wire->accept();
-    }
+    // Accepted only now, so that who connects twice is accepted in that order, whatever lanes the two came by.
+    how == brought::yes ? wire->accept() : wire->refuse(ECONNREFUSED);
 }
 
 }  // namespace vmsgr::net

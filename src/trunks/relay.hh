@@ -66,7 +66,5 @@ private:
     void end(bool with_reset) noexcept;
 };
 
-// One of this host's addresses?
-bool is_own_address(const base::address& a) noexcept;
 
 }  // namespace vmsgr::net

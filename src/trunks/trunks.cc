@@ -56,7 +56,7 @@ uint64_t random_cookie() {
 }  // namespace
 
 trunks::trunks(const conf::trunk_config& c, uint64_t node, budget& b, seastar::sharded<carrier>& carriers,
-               seastar::sharded<listener>& listeners, registry& r)
+               seastar::sharded<listeners>& listeners, registry& r)
     : _config(c), _budget(b), _carriers(carriers), _listeners(listeners), _registry(r), _node(node) {
     _memory.limit = c.memory_bytes;
     _timer.set_callback([this] { on_timer(); });

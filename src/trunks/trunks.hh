@@ -16,7 +16,7 @@
 #include <seastar/core/timer.hh>
 
 #include "conn/budget.hh"
-#include "local/listener.hh"
+#include "local/listeners.hh"
 #include "trunks/relay.hh"
 
 namespace vmsgr::net {
@@ -43,7 +43,7 @@ class trunks : public seastar::peering_sharded_service<trunks> {
     const conf::trunk_config& _config;
     budget& _budget;
     seastar::sharded<carrier>& _carriers;
-    seastar::sharded<listener>& _listeners;
+    seastar::sharded<listeners>& _listeners;
     registry& _registry;
     const uint64_t _node;  // of this daemon
     trunk_credentials _tls;
@@ -69,7 +69,7 @@ class trunks : public seastar::peering_sharded_service<trunks> {
 
 public:
     trunks(const conf::trunk_config& c, uint64_t node, budget& b, seastar::sharded<carrier>& carriers,
-           seastar::sharded<listener>& listeners, registry& r);
+           seastar::sharded<listeners>& listeners, registry& r);
     ~trunks();
     // Throws when the address is in use or a certificate cannot be read.
     seastar::future<> start();

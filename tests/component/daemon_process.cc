@@ -155,6 +155,11 @@ int daemon_process::stop() {
     return wait();
 }
 
+void daemon_process::kill() {
+    ::kill(_pid, SIGKILL);
+    wait();
+}
+
 int daemon_process::wait() {
     int code = wait_for(_pid, 15s);
     _pid = -1;

@@ -45,6 +45,7 @@ public:
 
     // SIGTERM; the exit code.
     int stop();
+    void kill();  // SIGKILL, of the daemon alone
     int wait();
 };
 

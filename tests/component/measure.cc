@@ -143,12 +143,12 @@ void accepting() {
     daemon_process d(config);
     client c(d.socket());
     auto l = tcp_listen();
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get());
     std::vector<double> v;
     for (int i = 0; i < 2000; ++i) {
         auto t = clock::now();
         auto peer = tcp_connect(l.address);
-        auto program = take_accepted(bell.get());
+        auto program = take_accepted(door);
         v.push_back(us_since(t));
     }
     printf("connect to accepted: %.0f us\n", median(v));

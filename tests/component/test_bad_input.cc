@@ -85,21 +85,21 @@ TEST_F(bad_input, uncounted_tokens) {
 }
 
 TEST_F(bad_input, memory_without_seals) {
-    shm::new_conduit m;
+    shm::new_arena m;
     m.fd.reset(::memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    ASSERT_EQ(::ftruncate(m.fd.get(), off_t(shm::conduit_bytes(4096))), 0);
+    ASSERT_EQ(::ftruncate(m.fd.get(), off_t(shm::arena_bytes(1, 4096))), 0);
     auto bell = std::move(shm::make_bell().value());
     auto tcp = tcp_connect(server.address());
-    bad.post_connect(0, 5, server.address(), {m.fd.get(), bell.other.get(), tcp.get()});
+    bad.post_connect(0, bad.next_id(), server.address(), {bell.other.get(), tcp.get(), m.fd.get()});
     EXPECT_TRUE(bad.closed());
     EXPECT_EQ(d.faults("bad_memory"), 1u);
 }
 
 TEST_F(bad_input, memory_with_rings_of_no_power_of_two) {
-    auto fd = std::move(shm::create_sealed("odd", shm::conduit_bytes(5000)).value());
+    auto fd = std::move(shm::create_sealed("odd", shm::arena_bytes(1, 5000)).value());
     auto bell = std::move(shm::make_bell().value());
     auto tcp = tcp_connect(server.address());
-    bad.post_connect(0, 5, server.address(), {fd.get(), bell.other.get(), tcp.get()});
+    bad.post_connect(0, bad.next_id(), server.address(), {bell.other.get(), tcp.get(), fd.get()});
     EXPECT_TRUE(bad.closed());
     EXPECT_EQ(d.faults("bad_memory"), 1u);
 }
@@ -112,21 +112,33 @@ TEST_F(bad_input, memory_of_huge_pages) {
     ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     auto bell = std::move(shm::make_bell().value());
     auto tcp = tcp_connect(server.address());
-    bad.post_connect(0, 5, server.address(), {fd.get(), bell.other.get(), tcp.get()});
+    bad.post_connect(0, bad.next_id(), server.address(), {bell.other.get(), tcp.get(), fd.get()});
     EXPECT_TRUE(bad.closed());
     EXPECT_EQ(d.faults("bad_memory"), 1u);
 }
 
+TEST_F(bad_input, slot_that_the_memory_does_not_have) {
+    auto m = new_memory(4096, 2);
+    auto bell = std::move(shm::make_bell().value());
+    auto tcp = tcp_connect(server.address());
+    for (uint32_t slot : {2u, 64u, 0xffffffffu}) {
+        client c(d.socket());
+        c.post_connect(0, c.next_id(), server.address(), {bell.other.get(), tcp.get(), m.fd.get()}, slot);
+        EXPECT_TRUE(c.closed()) << slot;
+    }
+    EXPECT_EQ(d.faults("bad_memory"), 3u);
+}
+
 TEST_F(bad_input, listening_socket_that_is_made_blocking_again) {
     auto l = tcp_listen();
-    auto bell = bad.listen(l.fd.get());
+    auto door = bad.listen(l.fd.get());
     ::poll(nullptr, 0, 50);
     int flags = ::fcntl(l.fd.get(), F_GETFL);
     ASSERT_NE(flags & O_NONBLOCK, 0) << "the daemon shares it";
     for (int i = 0; i < 5; ++i) {  // on either shard, accept waits after the last connection
         ASSERT_EQ(::fcntl(l.fd.get(), F_SETFL, flags & ~O_NONBLOCK), 0);
         auto peer = tcp_connect(l.address);
-        ASSERT_TRUE(take_accepted(bell.get()));
+        ASSERT_TRUE(take_accepted(door));
         conn other = good.connect(server.address());
         EXPECT_EQ(other.wait_connected(1000), 0) << "no shard is held up";
     }
@@ -134,29 +146,29 @@ TEST_F(bad_input, listening_socket_that_is_made_blocking_again) {
 
 TEST_F(bad_input, descriptors_of_another_kind) {
     int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    auto m = std::move(shm::create_conduit(4096, 5).value());
+    auto m = new_memory(4096);
     auto bell = std::move(shm::make_bell().value());
-    bad.post_connect(0, 5, server.address(), {m.fd.get(), bell.other.get(), null});
+    bad.post_connect(0, bad.next_id(), server.address(), {bell.other.get(), null, m.fd.get()});
     EXPECT_TRUE(bad.closed());
     client again(d.socket());
     auto tcp = tcp_connect(server.address());
-    again.post_connect(0, 5, server.address(), {m.fd.get(), null, tcp.get()});
+    again.post_connect(0, again.next_id(), server.address(), {null, tcp.get(), m.fd.get()});
     EXPECT_TRUE(again.closed());
     EXPECT_EQ(d.faults("bad_descriptor"), 2u);
     ::close(null);
 }
 
-TEST_F(bad_input, connect_without_memory_for_no_listener) {
+TEST_F(bad_input, connect_without_memory) {
     auto bell = std::move(shm::make_bell().value());
     auto tcp = tcp_connect(server.address());
-    bad.post_connect(0, 5, server.address(), {bell.other.get(), tcp.get()});
+    bad.post_connect(0, bad.next_id(), server.address(), {bell.other.get(), tcp.get()});
     EXPECT_TRUE(bad.closed());
     EXPECT_EQ(d.faults("bad_job"), 1u);
 }
 
 TEST_F(bad_input, too_few_descriptors) {
-    auto m = std::move(shm::create_conduit(4096, 5).value());
-    bad.post_connect(0, 5, server.address(), {m.fd.get()});
+    auto m = new_memory(4096);
+    bad.post_connect(0, bad.next_id(), server.address(), {m.fd.get()});
     EXPECT_TRUE(bad.closed());
     EXPECT_EQ(d.faults("bad_job"), 1u);
 }
@@ -164,14 +176,14 @@ TEST_F(bad_input, too_few_descriptors) {
 TEST_F(bad_input, job_slot_out_of_range_or_not_posted) {
     for (uint32_t slot : {shm::connect_slots, 0xffffffffu, 7u}) {
         client c(d.socket());
-        auto m = std::move(shm::create_conduit(4096, 5).value());
+        auto m = new_memory(4096);
         auto bell = std::move(shm::make_bell().value());
         auto tcp = tcp_connect(server.address());
         proto::request_msg r;
         r.what = proto::kind::connect;
         r.slot = slot;
-        r.key = 5;
-        int fds[] = {m.fd.get(), bell.other.get(), tcp.get()};
+        r.id = c.next_id();
+        int fds[] = {bell.other.get(), tcp.get(), m.fd.get()};
         proto::send_with_fds(c.control.get(), &r, sizeof r, fds, 0);
         EXPECT_TRUE(c.closed()) << slot;
     }

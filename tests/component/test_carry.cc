@@ -138,27 +138,4 @@ TEST(carry, connections_spread_over_the_shards) {
     EXPECT_EQ(doc["sessions"][0]["connections"], 16);
 }
 
-TEST(carry, borrowed_socket_is_the_connection_itself) {
-    daemon_process d;
-    echo_server server;
-    client c(d.socket());
-    auto conn = c.connect(server.address());
-    ASSERT_EQ(conn.wait_connected(), 0);
-    base::unique_fd tcp(c.ask_for(proto::kind::borrow, conn.key));
-    ASSERT_TRUE(tcp);
-    int on = 1;
-    EXPECT_EQ(::setsockopt(tcp.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);
-    base::unique_fd again(c.ask_for(proto::kind::borrow, conn.key));
-    int value = 0;
-    socklen_t len = sizeof value;
-    ::getsockopt(again.get(), IPPROTO_TCP, TCP_NODELAY, &value, &len);
-    EXPECT_EQ(value, 1);
-    EXPECT_EQ(c.ask_for(proto::kind::borrow, conn.key + 2), -ENOENT);
-
-    base::unique_fd memory(c.ask_for(proto::kind::adopt, conn.key));
-    auto same = shm::open_conduit(memory.get(), shm::ring_bytes_max);
-    ASSERT_TRUE(same);
-    EXPECT_EQ(same->header().key, conn.key);
-}
-
 }  // namespace vmsgr::test

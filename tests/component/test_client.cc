@@ -31,11 +31,6 @@ short poll_fd(int fd, short events, int limit_ms) {
     return ::poll(&p, 1, limit_ms) == 1 ? p.revents : short(0);
 }
 
-uint64_t random_key() {
-    static std::mt19937_64 random{std::random_device{}()};
-    return random() | 1;
-}
-
 base::address name_of(int fd) {
     sockaddr_storage ss;
     socklen_t len = sizeof ss;
@@ -220,58 +215,66 @@ std::string client::ask(proto::kind what) {
     return text;
 }
 
-int client::ask_for(proto::kind what, uint64_t key) {
-    proto::request_msg m;
-    m.what = what;
-    m.key = key;
-    proto::send_with_fds(control.get(), &m, sizeof m, {}, 0);
-    proto::reply_msg r;
-    proto::received got;
-    if (int e = proto::receive_with_fds(control.get(), &r, sizeof r, 0, got); e != 0) {
+client::answer client::request(proto::request_msg m, std::vector<int> fds) {
+    proto::send_with_fds(control.get(), &m, sizeof m, fds, 0);
+    answer a;
+    if (int e = proto::receive_with_fds(control.get(), &a.reply, sizeof a.reply, 0, a.got); e != 0) {
         fail("a reply", e);
     }
-    return got.fd_count != 0 ? got.fds[0].release() : -r.status;
+    return a;
+}
+
+int client::borrow(uint64_t id, int shown) {
+    proto::request_msg m;
+    m.what = proto::kind::borrow;
+    m.id = id;
+    auto a = request(m, {shown});
+    return a.got.fd_count != 0 ? a.got.fds[0].release() : -a.reply.status;
 }
 
 bool client::closed(int limit_ms) const { return (poll_fd(control.get(), 0, limit_ms) & POLLHUP) != 0; }
 
-void client::post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds,
-                          uint64_t listener) {
-    auto& job = jobs().connect[slot];
-    job.key = key;
-    job.peer = peer;
-    job.listener = listener;
-    job.fd = fds.empty() ? -1 : fds.back();
-    strcpy(job.route, "all");
-    job.state.store(shm::slot_posted, std::memory_order_release);
+void client::post_connect(uint32_t job, uint64_t id, const base::address& peer, std::vector<int> fds, uint32_t slot) {
+    auto& j = jobs().connect[job];
+    j.id = id;
+    j.peer = peer;
+    j.fd = fds.empty() ? -1 : fds.back();
+    j.slot = slot;
+    strcpy(j.route, "all");
+    j.state.store(shm::slot_posted, std::memory_order_release);
     proto::request_msg m;
     m.what = proto::kind::connect;
-    m.slot = slot;
-    m.key = key;
-    auto page = std::move(shm::create_end_page().value());
-    if (fds.size() == 3) {
-        fds.push_back(page.fd.get());
-    }
+    m.slot = job;
+    m.id = id;
     proto::send_with_fds(control.get(), &m, sizeof m, fds, 0);
 }
 
-conn client::hand_over(int tcp, const base::address& peer, shm::new_conduit memory) {
+shm::new_arena new_memory(uint32_t ring_bytes, uint32_t slots) {
+    auto made = std::move(shm::create_arena(slots, ring_bytes).value());
+    for (uint32_t i = 0; i < slots; ++i) {
+        shm::renew(made.memory.at(i).header());
+    }
+    return made;
+}
+
+conn client::hand_over(int tcp, const base::address& peer, shm::new_arena memory) {
     conn c;
-    c.key = memory.memory.header().key;
+    c.id = next_id();
     auto bell = std::move(shm::make_bell().value());
-    shm::prepare_bell(bell, c.key);
+    shm::prepare_bell(bell.program.get(), c.id);
     c.fd = std::move(bell.program);
-    c.memory = std::move(memory.memory);
+    c.arena = std::make_shared<shm::arena>(std::move(memory.memory));
+    c.memory = c.arena->at(0);
     shm::bell b = c.bell();
     while (b.writable()) {
         c.header().ring[0].tokens_sent.fetch_add(1);
         b.send_token();
     }
-    uint32_t slot = 0;
-    while (jobs().connect[slot].state.load() != shm::slot_free) {
-        slot = (slot + 1) % shm::connect_slots;
+    uint32_t job = 0;
+    while (jobs().connect[job].state.load() != shm::slot_free) {
+        job = (job + 1) % shm::connect_slots;
     }
-    post_connect(slot, c.key, peer, {memory.fd.get(), bell.other.get(), tcp});
+    post_connect(job, c.id, peer, {bell.other.get(), tcp, memory.fd.get()});
     return c;
 }
 
@@ -282,58 +285,48 @@ conn client::connect(const base::address& peer, uint32_t ring_bytes) {
     if (::connect(tcp.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0 && errno != EINPROGRESS) {
         fail("connect");
     }
-    return hand_over(tcp.get(), peer, std::move(shm::create_conduit(ring_bytes, random_key()).value()));
+    return hand_over(tcp.get(), peer, new_memory(ring_bytes));
 }
 
-conn client::connect_locally(const base::address& peer, uint64_t listener) {
-    base::unique_fd tcp = tcp_bound();
-    auto memory = std::move(shm::create_conduit(shm::ring_bytes_min, random_key()).value());
-    auto bell = std::move(shm::make_bell().value());
-    conn c;
-    c.key = memory.memory.header().key;
-    shm::mark_bell(bell.program.get(), c.key);
-    c.fd = std::move(bell.program);
-    c.memory = std::move(memory.memory);
-    post_connect(0, c.key, peer, {memory.fd.get(), bell.other.get(), tcp.get()}, listener);
-    while (jobs().connect[0].state.load() != shm::slot_free && !closed(1)) {
-    }
-    return c;
-}
-
-base::unique_fd client::listen(int tcp) {
-    auto bell = std::move(shm::make_listener_bell().value());
-    auto& job = jobs().listen[0];
-    job.key = random_key();
-    job.local = name_of(tcp);
-    job.fd = tcp;
-    strcpy(job.route, "all");
-    job.state.store(shm::slot_posted, std::memory_order_release);
+client::listener client::listen(int tcp, uint32_t backlog) {
     proto::request_msg m;
     m.what = proto::kind::listen;
-    m.key = job.key;
-    int fds[] = {tcp, bell.other.get()};
-    proto::send_with_fds(control.get(), &m, sizeof m, fds, 0);
-    while (job.state.load() != shm::slot_free && !closed(1)) {
+    m.fd = tcp;
+    m.backlog = backlog;
+    strcpy(m.route, "all");
+    auto a = request(m, {tcp});
+    listener l;
+    l.status = a.reply.status;
+    l.id = a.reply.id;
+    if (a.got.fd_count == 2) {
+        l.door = std::move(a.got.fds[0]);
+        l.lifeline = std::move(a.got.fds[1]);
+        memcpy(l.word.data(), a.reply.data, l.word.size());
     }
-    return std::move(bell.program);
+    return l;
 }
 
-std::optional<conn> take_accepted(int listener_bell, int limit_ms) {
-    if ((poll_fd(listener_bell, POLLIN, limit_ms) & POLLIN) == 0) {
-        return std::nullopt;
-    }
-    proto::accepted_msg m;
-    proto::received got;
-    if (proto::receive_with_fds(listener_bell, &m, sizeof m, MSG_DONTWAIT, got) != 0 || got.fd_count != 3) {
+std::optional<conn> take_accepted(const client::listener& l, int limit_ms) {
+    if ((poll_fd(l.get(), POLLIN, limit_ms) & POLLIN) == 0) {
         return std::nullopt;
     }
     conn c;
-    c.fd = std::move(got.fds[0]);
-    c.memory = std::move(shm::open_conduit(got.fds[1].get(), shm::ring_bytes_max).value());
-    c.key = m.key;
-    c.slot = m.slot;
-    c.local = m.local;
-    c.peer = m.peer;
+    c.fd.reset(::accept4(l.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    proto::dial_hello h;
+    proto::received got;
+    if (!c.fd || (poll_fd(c.fd.get(), POLLIN, limit_ms) & POLLIN) == 0 ||
+        proto::receive_with_fds(c.fd.get(), &h, sizeof h, MSG_DONTWAIT, got) != 0 || got.fd_count != 1 ||
+        h.flags != proto::dial_by_daemon || h.word != l.word) {
+        return std::nullopt;
+    }
+    shm::tune_bell(c.fd.get());
+    shm::prepare_bell(c.fd.get(), h.id);
+    c.arena = std::make_shared<shm::arena>(std::move(shm::open_arena(got.fds[0].get(), shm::ring_bytes_max).value()));
+    c.memory = c.arena->at(h.slot);
+    c.id = h.id;
+    c.slot = h.shown;
+    c.local = h.local;
+    c.peer = h.peer;
     c.mark_accepted();
     return c;
 }

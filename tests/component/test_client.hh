@@ -11,23 +11,25 @@
 #include <vector>
 
 #include "proto/control.hh"
+#include "proto/dial.hh"
 #include "shm/bell.hh"
 #include "shm/ring.hh"
-#include "shm/segment.hh"
+#include "shm/arena.hh"
 
 namespace vmsgr::test {
 
 using bytes = std::vector<unsigned char>;
 bytes random_bytes(size_t n, unsigned seed);
 
-// The program's end of a conduit.
+// The program's end of a conduit, end 0.
 class conn {
 public:
     base::unique_fd fd;  // the doorbell
+    std::shared_ptr<shm::arena> arena;
     shm::conduit memory;
     shm::tx_state tx_state;
     shm::rx_state rx_state;
-    uint64_t key = 0;
+    uint64_t id = 0;
     uint32_t slot = shm::no_slot;
     base::address local, peer;
 
@@ -67,27 +69,41 @@ public:
     shm::session_segment& jobs() const { return *reinterpret_cast<shm::session_segment*>(segment.data()); }
     // A document.
     std::string ask(proto::kind what);
-    // The descriptor that answers, or -errno.
-    int ask_for(proto::kind what, uint64_t key);
+    // A request and its reply; status in it.
+    struct answer {
+        proto::reply_msg reply;
+        proto::received got;
+    };
+    answer request(proto::request_msg m, std::vector<int> fds);
+    // The descriptor that answers, or -errno; `shown` is a doorbell.
+    int borrow(uint64_t id, int shown);
     // Has the daemon closed this session?
     bool closed(int limit_ms = 2000) const;
 
+    uint64_t next_id() { return welcome.session_id << 32 | ++_ids; }
     // As the library does: the kernel connects, then the socket is handed over.
     conn connect(const base::address& peer, uint32_t ring_bytes = shm::ring_bytes_default);
     // The same with a socket and memory of the caller's.
-    conn hand_over(int tcp, const base::address& peer, shm::new_conduit memory);
-    // An end page is added to three descriptors. listener: for a local connection.
-    void post_connect(uint32_t slot, uint64_t key, const base::address& peer, std::vector<int> fds,
-                      uint64_t listener = 0);
-    // To a listener of the same daemon, by its key.
-    conn connect_locally(const base::address& peer, uint64_t listener);
-    // The program's end of the listener's doorbell.
-    base::unique_fd listen(int tcp);
+    conn hand_over(int tcp, const base::address& peer, shm::new_arena memory);
+    void post_connect(uint32_t job, uint64_t id, const base::address& peer, std::vector<int> fds, uint32_t slot = 0);
+    // What the daemon gives for a listening socket.
+    struct listener {
+        base::unique_fd door, lifeline;
+        proto::secret word{};
+        uint64_t id = 0;
+        int status = 0;
+        int get() const { return door.get(); }
+    };
+    listener listen(int tcp, uint32_t backlog = 128);
+
+private:
+    uint32_t _ids = 0;
 };
 base::unique_fd connect_control(const std::string& socket);
 
-// From a listener's doorbell.
-std::optional<conn> take_accepted(int listener_bell, int limit_ms = 5000);
+// From a listener's door: what the daemon brings.
+std::optional<conn> take_accepted(const client::listener& l, int limit_ms = 5000);
+shm::new_arena new_memory(uint32_t ring_bytes, uint32_t slots = 1);
 
 // Plain kernel sockets.
 struct tcp_listener {

@@ -130,7 +130,7 @@ TEST(ends, close_with_zero_linger_resets_the_peer) {
     daemon_process d;
     client c(d.socket());
     auto [program, peer] = make_pair(c);
-    base::unique_fd tcp(c.ask_for(proto::kind::borrow, program.key));
+    base::unique_fd tcp(c.borrow(program.id, program.fd.get()));
     linger zero{1, 0};
     ASSERT_EQ(::setsockopt(tcp.get(), SOL_SOCKET, SO_LINGER, &zero, sizeof zero), 0);
     tcp.reset();
@@ -142,7 +142,7 @@ TEST(ends, linger_time_does_not_hold_the_daemon) {
     daemon_process d;
     client c(d.socket());
     auto [program, peer] = make_pair(c);
-    base::unique_fd tcp(c.ask_for(proto::kind::borrow, program.key));
+    base::unique_fd tcp(c.borrow(program.id, program.fd.get()));
     linger long_time{1, 20};
     ASSERT_EQ(::setsockopt(tcp.get(), SOL_SOCKET, SO_LINGER, &long_time, sizeof long_time), 0);
     tcp.reset();
@@ -246,14 +246,14 @@ TEST(ends, killed_program_leaves_nothing_within_100_ms) {
             all.back().wait_connected();
         }
         auto l = tcp_listen();
-        auto bell = c.listen(l.fd.get());
+        auto door = c.listen(l.fd.get());
         ::write(said[1], &l.address, sizeof l.address);
         ::pause();
     }
     base::address listening;
     ASSERT_EQ(::read(said[0], &listening, sizeof listening), ssize_t(sizeof listening));
     EXPECT_TRUE(tcp_connect(listening));
-    EXPECT_GE(d.open_descriptors(), before + 150);
+    EXPECT_GE(d.open_descriptors(), before + 100);
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
     double ms = d.until_descriptors(before);

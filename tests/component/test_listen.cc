@@ -12,10 +12,10 @@ TEST(listen, accepted_connection_carries_both_ways) {
     daemon_process d;
     client c(d.socket());
     auto l = tcp_listen();
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get());
     auto peer = tcp_connect(l.address);
     ASSERT_TRUE(peer);
-    auto program = take_accepted(bell.get());
+    auto program = take_accepted(door);
     ASSERT_TRUE(program);
     EXPECT_EQ(base::to_string(program->local), base::to_string(l.address));
     EXPECT_NE(program->slot, shm::no_slot);
@@ -37,14 +37,14 @@ TEST(listen, connections_come_in_the_order_in_which_they_were_made) {
     daemon_process d;
     client c(d.socket());
     auto l = tcp_listen();
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get());
     std::vector<base::unique_fd> peers;
     for (int i = 0; i < 40; ++i) {
         peers.push_back(tcp_connect(l.address));
         tcp_write_all(peers.back().get(), {static_cast<unsigned char>(i)});
     }
     for (int i = 0; i < 40; ++i) {
-        auto program = take_accepted(bell.get());
+        auto program = take_accepted(door);
         ASSERT_TRUE(program) << i;
         EXPECT_EQ(program->receive_exactly(1)[0], i);
     }
@@ -54,7 +54,7 @@ TEST(listen, program_that_does_not_accept_stops_only_its_own_accepting) {
     daemon_process d;
     client c(d.socket());
     auto l = tcp_listen(AF_INET, 8);
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get(), 8);
     std::vector<base::unique_fd> peers;
     for (int i = 0; i < 2000; ++i) {
         base::unique_fd s(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
@@ -71,24 +71,24 @@ TEST(listen, program_that_does_not_accept_stops_only_its_own_accepting) {
     EXPECT_LT(d.cpu_s() - cpu, 0.1) << "waits without spinning";
     // Another listener works.
     auto l2 = tcp_listen();
-    auto bell2 = c.listen(l2.fd.get());
+    auto door2 = c.listen(l2.fd.get());
     auto peer = tcp_connect(l2.address);
-    EXPECT_TRUE(take_accepted(bell2.get()));
+    EXPECT_TRUE(take_accepted(door2));
     // And this one goes on once connections are taken.
     for (uint64_t i = 0; i <= accepted; ++i) {
-        ASSERT_TRUE(take_accepted(bell.get())) << i << " of " << accepted;
+        ASSERT_TRUE(take_accepted(door)) << i << " of " << accepted;
     }
 }
 
-TEST(listen, closing_the_doorbell_frees_the_port_at_once) {
+TEST(listen, closing_the_lifeline_frees_the_port_at_once) {
     daemon_process d;
     client c(d.socket());
     auto l = tcp_listen();
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get());
     auto untaken = tcp_connect(l.address);
     ::poll(nullptr, 0, 50);
     l.fd.reset();  // the program's own copy
-    bell.reset();
+    door = {};
     char byte;
     EXPECT_LT(::recv(untaken.get(), &byte, 1, 0), 0) << "a connection never taken is reset";
     EXPECT_EQ(errno, ECONNRESET);
@@ -101,10 +101,10 @@ TEST(listen, daemon_hangs_up_after_the_socket_is_closed) {
     daemon_process d;
     client c(d.socket());
     auto l = tcp_listen();
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get());
     l.fd.reset();
-    ::shutdown(bell.get(), SHUT_WR);
-    pollfd p{bell.get(), 0, 0};
+    ::shutdown(door.lifeline.get(), SHUT_WR);
+    pollfd p{door.lifeline.get(), 0, 0};
     ASSERT_EQ(::poll(&p, 1, 2000), 1);
     EXPECT_NE(p.revents & POLLHUP, 0);
     base::unique_fd again(::socket(AF_INET, SOCK_STREAM, 0));
@@ -113,14 +113,32 @@ TEST(listen, daemon_hangs_up_after_the_socket_is_closed) {
     EXPECT_EQ(::bind(again.get(), reinterpret_cast<sockaddr*>(&ss), len), 0) << "the port is free by now";
 }
 
+TEST(listen, daemon_that_is_killed_is_told_by_a_knock) {
+    daemon_process d;
+    client c(d.socket());
+    auto l = tcp_listen();
+    auto door = c.listen(l.fd.get());
+    pollfd knock{door.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&knock, 1, 50), 0);
+    d.kill();
+    EXPECT_EQ(::poll(&knock, 1, 2000), 1);
+    base::unique_fd silent(::accept4(door.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    char byte;
+    EXPECT_EQ(::recv(silent.get(), &byte, 1, 0), 0) << "without a word";
+    pollfd p{door.lifeline.get(), 0, 0};
+    EXPECT_EQ(::poll(&p, 1, 0), 1);
+}
+
 TEST(listen, daemon_that_stops_leaves_the_kernel_socket_listening) {
     daemon_process d;
     client c(d.socket());
     auto l = tcp_listen();
-    auto bell = c.listen(l.fd.get());
+    auto door = c.listen(l.fd.get());
     EXPECT_EQ(d.stop(), 0);
-    pollfd p{bell.get(), 0, 0};
+    pollfd p{door.lifeline.get(), 0, 0};
     EXPECT_EQ(::poll(&p, 1, 1000), 1);
+    pollfd knock{door.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&knock, 1, 1000), 1) << "whoever waits in accept() is told";
     EXPECT_TRUE(tcp_connect(l.address));
     EXPECT_TRUE(tcp_accept(l));
 }

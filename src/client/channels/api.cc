@@ -14,7 +14,7 @@
 
 #include "base/sys.hh"
 #include "client/channels/api.hh"
-#include "client/carry.hh"
+#include "client/hand_over.hh"
 #include "client/failures.hh"
 #include "client/streams/stream.hh"
 
@@ -127,9 +127,7 @@ int vmsgr_session_open(const vmsgr_session_options* given, vmsgr_session** out, 
                           last->forget();  // closes and unmaps
                           delete last;
                       }};
-        s->session->configure(
-            path, options.program != nullptr ? options.program : program_invocation_short_name, [](int&) {},
-            [](int fd) { sys::close(fd); });
+        s->session->configure(path, options.program != nullptr ? options.program : program_invocation_short_name);
         if (!s->session->ensure()) {
             return fail(error, client::unattached(path, s->session->last_failure()));
         }
@@ -160,14 +158,14 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
     if (sys::fcntl(socket, F_GETFD) < 0) {
         return fail(error, EBADF, "descriptor %d is not open", socket);
     }
-    if (client::socket_option(socket, SO_TYPE) < 0) {
+    if (vmsgr::base::socket_option(socket, SO_TYPE) < 0) {
         return fail(error, ENOTSOCK, "descriptor %d is no socket", socket);
     }
-    if (client::socket_option(socket, SO_TYPE) != SOCK_STREAM ||
-        client::socket_option(socket, SO_PROTOCOL) != IPPROTO_TCP) {
+    if (vmsgr::base::socket_option(socket, SO_TYPE) != SOCK_STREAM ||
+        vmsgr::base::socket_option(socket, SO_PROTOCOL) != IPPROTO_TCP) {
         return fail(error, EINVAL, "descriptor %d is no TCP socket (or is routed already, by vmsgr run)", socket);
     }
-    const address peer = client::peer_name(socket);
+    const address peer = vmsgr::base::peer_name(socket);
     if (peer.family == 0) {
         return fail(error, ENOTCONN, "TCP socket %d is not connected: connect it first, and wait until it is", socket);
     }
@@ -176,7 +174,7 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
     }
     // To the daemon it is a connect that is still to be decided, so its answer comes before any data.
     client::conduit_end end;
-    if (!client::make_conduit_end(s->session->ring_bytes(), socket, peer, client::phase::connecting, end)) {
+    if (!client::make_conduit_end(*s->session, socket, peer, client::phase::connecting, end)) {
         const int e = errno;
         return fail(error, e, "no conduit for the connection: %s; see ulimit -n and the memory", strerror(e));
     }
@@ -184,7 +182,7 @@ int vmsgr_stream_open(vmsgr_session* s, int socket, const char* name, vmsgr_stre
     if (stream == nullptr) {
         return fail(error, ENOMEM, "no memory for a stream");
     }
-    if (!client::post(*s->session, end, socket, end.bell.get(), peer, name)) {
+    if (!client::hand_over(*s->session, end, socket, end.bell.get(), peer, name)) {
         delete stream;
         return fail(error, EAGAIN, "vmsgrd at %s takes no job now (just ended, or its list is full): try again",
                     s->path);
@@ -244,6 +242,11 @@ int vmsgr_stream_peer(const vmsgr_stream* s, sockaddr* to, socklen_t* length) {
 
 void vmsgr_stream_close(vmsgr_stream* s) {
     const int saved = errno;
+    if (s != nullptr) {
+        s->stream.close_last(s->bell.get(), false);
+        s->bell.reset();
+        s->stream.recycle();
+    }
     delete s;
     errno = saved;
 }

@@ -24,6 +24,7 @@
 #include "base/unique_fd.hh"
 #include "client/channels/frame.hh"
 #include "client/spin.hh"
+#include "client/memory.hh"
 #include "shm/doubled.hh"
 #include "shm/ring.hh"
 
@@ -31,7 +32,7 @@ namespace vmsgr::client {
 
 class session;
 
-// Where a channel is made of. The memory was checked.
+// What a channel is made of. The memory was checked.
 struct channel_parts {
     shm::conduit memory;
     shm::doubled_rings rings;
@@ -39,8 +40,11 @@ struct channel_parts {
     unsigned which = 0;     // end 0 or 1 of the conduit
     bool local = false;     // the other end is a program
     base::address self, peer;
-    // Stays attached as long as the channel is there; told when a local end is closed.
+    // Stays attached as long as the channel is there.
     std::shared_ptr<client::session> attached;
+    held_memory slot;      // what `memory` is a view of
+    base::unique_fd port;  // a local end's bound socket
+    shm::local_entry* shown = nullptr;  // where the session shows a local end
 };
 struct channel_settings {
     uint32_t max_message_bytes = 64u << 10;

@@ -2,14 +2,16 @@
 
 #include <errno.h>
 #include <string.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
 
 #include "base/sys.hh"
-#include "client/carry.hh"
+#include "base/sockets.hh"
 #include "client/failures.hh"
+#include "client/kept_fds.hh"
 #include "client/channels/look_for.hh"
 #include "proto/control.hh"
 #include "shm/bell.hh"
@@ -30,6 +32,19 @@ base::error denied(const base::address& at) {
 }
 
 }  // namespace
+
+channel_listener::channel_listener(channel_listener&& o) noexcept
+    : _session(std::move(o._session)),
+      _options(std::move(o._options)),
+      _socket(std::move(o._socket)),
+      _door(std::move(o._door)),
+      _ready(std::move(o._ready)),
+      _timer(std::move(o._timer)),
+      _listener(std::exchange(o._listener, {})),
+      _address(o._address),
+      _strangers(std::move(o._strangers)) {}
+
+channel_listener::~channel_listener() { drop_fd(&_listener.lifeline); }
 
 base::result<bool> channel_listener::start(const base::address& at, int backlog) {
     if (auto bad = unfit(_options, _session->ring_bytes()); bad.errnum != 0) {
@@ -53,7 +68,7 @@ base::result<bool> channel_listener::start(const base::address& at, int backlog)
         }
         return std::unexpected(why);
     }
-    _address = local_name(_socket.get());
+    _address = base::local_name(_socket.get());
     switch (attach()) {
     case 0: break;
     case EACCES: return std::unexpected(denied(_address));
@@ -83,18 +98,18 @@ int channel_listener::attach() {
         rest(true);  // so that the descriptor stays readable
         return EACCES;
     }
-    auto bell = _session->ensure() ? shm::make_listener_bell() : base::fail(ENOTCONN, "");
-    job j{.key = random_key(),
-          .fd = _socket.get(),
-          .address = _address,
-          .route = _options.name,
-          .backlog = uint32_t(SOMAXCONN)};
-    if (!bell || !_session->post_listen(j, _socket.get(), bell->other.get())) {
+    const int e = _session->ensure()
+                      ? listen_through_daemon(*_session, _socket.get(), _socket.get(), _options.name, 0, SOMAXCONN,
+                                              _listener, _door)
+                      : ENOTCONN;
+    if (e != 0) {
         rest(true);
         return EAGAIN;
     }
-    _bell = std::move(bell->program);
-    watch(_bell.get(), true);
+    // Nobody waits in its accept, but in poll().
+    sys::fcntl(_door.get(), F_SETFL, O_RDWR | O_NONBLOCK);
+    watch(_door.get(), true);
+    watch(_listener.lifeline, true);
     rest(false);
     return 0;
 }
@@ -106,33 +121,40 @@ void channel_listener::refuse(std::string why) {
 
 // False: nothing more comes now.
 base::result<bool> channel_listener::take_one() {
-    proto::accepted_msg m;
-    proto::received got;
-    int e = proto::receive_with_fds(_bell.get(), &m, sizeof m, MSG_DONTWAIT, got);
+    arrived a;
+    if (hangs_up(_listener.lifeline)) {
+        ::syscall(SYS_shutdown, _door.get(), SHUT_RD);  // what waits in the door is still taken, and no more comes
+    }
+    const int e = accept_dialled(*_session, _door.get(), _listener, SOCK_NONBLOCK, a);
     if (e == EAGAIN || e == EINTR) {
         return false;
     }
-    if (e != 0 || got.bytes == 0) {
-        watch(_bell.get(), false);
-        _bell.reset();  // vmsgrd ended, or does not take this listener; the port stays open
+    if (e == EMFILE || e == ENFILE) {
+        return base::fail(e, "no descriptor for a connection (see ulimit -n)");
+    }
+    if (e != 0) {
+        watch(_listener.lifeline, false);
+        watch(_door.get(), false);
+        _door.reset();  // vmsgrd ended; the port stays open
+        drop_fd(&_listener.lifeline);
         rest(true);
         return false;
     }
-    if (got.bytes == sizeof m && m.magic == proto::control_magic && (m.flags & proto::accepted_plain) != 0) {
-        refuse(base::to_string(m.peer) + ": vmsgrd has no room to carry it (limits)");
+    if (a.plain) {
+        refuse(base::to_string(a.hello.peer) + ": vmsgrd has no room to carry it (limits)");
         return true;
     }
-    if (got.bytes != sizeof m || m.magic != proto::control_magic || got.fd_count != 3) {
-        return base::fail(EMFILE, "a connection was lost: no descriptors came with it (see ulimit -n)");
+    if (a.by_daemon) {
+        shm::prepare_bell(a.bell.get(), a.hello.id);
     }
-    const bool local = (m.flags & proto::accepted_local) != 0;
-    auto c = make_channel({std::move(got.fds[1]), std::move(got.fds[0]), local ? 1u : 0u, local, m.local, m.peer, true},
+    auto c = make_channel({std::move(a.slot), std::move(a.bell), std::move(a.port), a.by_daemon ? 0u : 1u, !a.by_daemon,
+                           a.local, a.peer, true, _options.name},
                           _session, _options.settings);
     if (!c) {
-        refuse(base::to_string(m.peer) + ": " + c.error().text);
+        refuse(base::to_string(a.peer) + ": " + c.error().text);
         return true;
     }
-    _session->show_fd(m.slot, m.key, (*c)->fd());
+    _session->show_fd(a.hello.shown, a.hello.id, (*c)->fd());
     watch((*c)->fd(), true);
     _strangers.push_back({std::move(*c), now_ms() + hello_timeout_ms});
     return true;
@@ -140,10 +162,10 @@ base::result<bool> channel_listener::take_one() {
 
 base::result<bool> channel_listener::take_connections() {
     uint64_t ticks = 0;
-    if (::syscall(SYS_read, _timer.get(), &ticks, sizeof ticks) > 0 && !_bell && attach() == EACCES) {
+    if (::syscall(SYS_read, _timer.get(), &ticks, sizeof ticks) > 0 && !_door && attach() == EACCES) {
         return std::unexpected(denied(_address));
     }
-    while (_bell && _strangers.size() <= unknown_max) {
+    while (_door && _strangers.size() <= unknown_max) {
         auto more = take_one();
         if (!more || !*more) {
             return more;

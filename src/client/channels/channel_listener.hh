@@ -1,5 +1,5 @@
-// Listens for channels. The kernel's listening socket goes to the daemon, which accepts, and sends what it accepted,
-// or what a program of its own connected, over a doorbell of messages. While the daemon is away the port stays open;
+// Listens for channels. The kernel's listening socket goes to the daemon, which gives a door for it (proto/dial.hh): programs
+// of this host dial it, and the daemon with what it has accepted. While the daemon is away the port stays open;
 // when it is back, the listener goes to it again with one of the next calls. Where a route of the daemon's denies the
 // address there is no listener, and accept() says so if the route came with another daemon.
 //
@@ -15,6 +15,7 @@
 #include <string>
 
 #include "client/channels/channel_open.hh"
+#include "client/dialled.hh"
 
 namespace vmsgr::client {
 
@@ -29,7 +30,8 @@ class channel_listener {
     };
     std::shared_ptr<session> _session;
     open_options _options;
-    base::unique_fd _socket, _bell, _ready, _timer;
+    base::unique_fd _socket, _door, _ready, _timer;
+    daemon_listener _listener;
     base::address _address;
     std::deque<stranger> _strangers;
     uint64_t _accepted = 0, _refused = 0;
@@ -37,6 +39,8 @@ class channel_listener {
 
 public:
     channel_listener(std::shared_ptr<session> s, open_options o) : _session(std::move(s)), _options(std::move(o)) {}
+    channel_listener(channel_listener&& o) noexcept;
+    ~channel_listener();
 
     // Binds, listens, and goes to the daemon. Once.
     base::result<bool> start(const base::address& at, int backlog);
@@ -46,7 +50,7 @@ public:
     // Readable when accept() has something to do.
     int fd() const noexcept { return _ready.get(); }
     const base::address& address() const noexcept { return _address; }
-    bool by_daemon() const noexcept { return bool(_bell); }
+    bool by_daemon() const noexcept { return bool(_door); }
     uint64_t accepted() const noexcept { return _accepted; }
     uint64_t refused() const noexcept { return _refused; }  // said no hello, or none that we understand
     const std::string& last_refusal() const noexcept { return _last_refusal; }

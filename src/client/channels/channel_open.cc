@@ -6,9 +6,8 @@
 #include <string.h>
 
 #include "base/sys.hh"
-#include "client/carry.hh"
+#include "client/dialled.hh"
 #include "client/failures.hh"
-#include "client/local_peer.hh"
 #include "client/channels/look_for.hh"
 
 namespace vmsgr::client {
@@ -25,19 +24,20 @@ base::error unfit(const open_options& o, uint64_t ring_bytes) {
 
 base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shared_ptr<session>& s,
                                                     const channel_settings& settings) {
-    auto memory = shm::open_conduit(end.memory.get(), shm::ring_bytes_max);
-    if (!memory) {
-        return std::unexpected(memory.error());
-    }
-    auto rings = shm::map_doubled(end.memory.get(), memory->capacity);
+    const auto memory = end.memory.conduit();
+    auto rings = shm::map_doubled(end.memory.fd(), end.memory.rings_at(), memory.capacity);
     if (!rings) {
         return std::unexpected(rings.error());
     }
     if (end.accepted) {
-        memory->header().end[end.which].flags.fetch_or(shm::end_accepted, std::memory_order_release);
+        memory.header().end[end.which].flags.fetch_or(shm::end_accepted, std::memory_order_release);
     }
-    channel_parts parts{std::move(*memory), std::move(*rings), std::move(end.bell), end.which,
-                        end.local,          end.self,          end.peer,            s};
+    channel_parts parts{memory,   std::move(*rings), std::move(end.bell),   end.which,
+                        end.local, end.self,          end.peer,              s,
+                        std::move(end.memory), std::move(end.port)};
+    if (end.local && s) {
+        parts.shown = s->show_local({parts.bell.get(), parts.self, parts.peer, end.accepted, end.name});
+    }
     return std::make_unique<channel>(std::move(parts), settings);
 }
 
@@ -65,7 +65,7 @@ int connect_within(int socket, const base::address& to, const time_limit& limit)
             return ETIMEDOUT;
         }
         if (r == 1) {
-            return socket_option(socket, SO_ERROR);
+            return base::socket_option(socket, SO_ERROR);
         }
         if (errno != EINTR) {
             return errno;
@@ -85,51 +85,44 @@ base::error unreached(int e, const base::address& to) {
 // All ways end in a conduit. The socket goes to the daemon: for the port, for the bytes, or for it to find the way.
 base::result<new_end> join(session& s, const std::string& daemon, const base::address& to, const open_options& o,
                            const time_limit& limit) {
-    const auto no_job = [&] {
-        return base::fail(EAGAIN, "vmsgrd at " + daemon + " takes no job now (just ended, or its list is full): try "
-                                  "again");
-    };
     base::unique_fd socket(sys::socket(to.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
     if (!socket) {
         return std::unexpected(os_error("no socket for a channel"));
     }
     conduit_end end;
     const local_peer local = find_local_peer(s, socket.get(), to);
-    const bool is_local = local.listener != 0;
-    bool by_trunk = false;
-    if (!is_local) {
-        const int on = 1;
-        sys::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        auto way = proto::via::direct;
-        if (int e = s.way(proto::role::client, to, way); e != 0) {
-            return std::unexpected(untaken(e, to));
-        }
-        by_trunk = way == proto::via::trunk && bind_for_trunk(s, socket.get(), to);
-        if (int e = by_trunk ? 0 : connect_within(socket.get(), to, limit); e != 0) {
-            return std::unexpected(unreached(e, to));
-        }
+    if (local.listener.id != 0 && dial_local(s, socket.get(), local, phase::up, false, end) == 0) {
+        const auto self = end.stream.page().local;
+        return new_end{end.stream.take_memory(), std::move(end.bell), std::move(socket), 0, true, self, local.peer, false, o.name};
     }
-    const base::address peer = is_local ? local.peer : to;
+    const int on = 1;
+    sys::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    auto way = proto::via::direct;
+    if (int e = s.way(proto::role::client, to, way); e != 0) {
+        return std::unexpected(untaken(e, to));
+    }
+    const bool by_trunk = way == proto::via::trunk && bind_for_trunk(s, socket.get(), to);
+    if (int e = by_trunk ? 0 : connect_within(socket.get(), to, limit); e != 0) {
+        return std::unexpected(unreached(e, to));
+    }
     // To the daemon a connected socket is a connect that is still to be decided, so its answer comes before any data.
-    if (!make_conduit_end(s.ring_bytes(), socket.get(), peer, is_local ? phase::up : phase::connecting, end,
-                          is_local ? far_end::program : far_end::daemon)) {
+    if (!make_conduit_end(s, socket.get(), to, phase::connecting, end)) {
         return std::unexpected(os_error("no conduit for a channel (see ulimit -n and the memory)"));
     }
-    if (!post(s, end, socket.get(), end.bell.get(), peer, o.name, local.listener, by_trunk)) {
-        return no_job();
+    if (!hand_over(s, end, socket.get(), end.bell.get(), to, o.name, by_trunk)) {
+        return base::fail(EAGAIN, "vmsgrd at " + daemon + " takes no job now (just ended, or its list is full): try "
+                                  "again");
     }
     end.other.reset();  // so that theirs is the last, and its end is seen
-    if (!is_local) {
-        // A connected socket is taken at once, or not at all; a way by trunk may take its time.
-        const int e = by_trunk ? await_verdict(end.stream, end.bell.get(), limit.left_ms())
-                               : await_verdict(end.stream, end.bell.get());
-        if (e != 0) {
-            end.stream.flags().fetch_or(shm::end_recalled, std::memory_order_release);
-            return std::unexpected(by_trunk && (e == ECONNREFUSED || e == ETIMEDOUT) ? unreached(e, peer)
-                                                                                    : untaken(e, peer));
-        }
+    // A connected socket is taken at once, or not at all; a way by trunk may take its time.
+    const int e = by_trunk ? await_verdict(end.stream, end.bell.get(), limit.left_ms())
+                           : await_verdict(end.stream, end.bell.get());
+    if (e != 0) {
+        end.stream.flags().fetch_or(shm::end_recalled, std::memory_order_release);
+        return std::unexpected(by_trunk && (e == ECONNREFUSED || e == ETIMEDOUT) ? unreached(e, to) : untaken(e, to));
     }
-    return new_end{std::move(end.memory), std::move(end.bell), 0, is_local, end.stream.page().local, peer};
+    const auto self = end.stream.page().local;
+    return new_end{end.stream.take_memory(), std::move(end.bell), {}, 0, false, self, to, false, o.name};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "base/error.hh"
 #include "client/channels/channel.hh"
+#include "client/memory.hh"
 #include "client/session.hh"
 
 namespace vmsgr::client {
@@ -24,11 +25,13 @@ base::result<std::unique_ptr<channel>> connect_channel(const std::shared_ptr<ses
                                                        const base::address& to, const open_options& o);
 // A channel on memory and doorbell that came or were made; it has said hello.
 struct new_end {
-    base::unique_fd memory, bell;
+    held_memory memory;
+    base::unique_fd bell, port;
     unsigned which = 0;
     bool local = false;
     base::address self, peer;
     bool accepted = false;  // taken from a listener
+    std::string_view name;  // shown as the route
 };
 base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shared_ptr<session>& s,
                                                     const channel_settings& settings);

@@ -21,12 +21,16 @@ channel::~channel() {
     if (_parts.local) {
         header().end[_parts.which].flags.fetch_or(shm::end_left, std::memory_order_release);
         if (_parts.attached) {
-            _parts.attached->count_local_left();  // the daemon looks for connections that both ends have left
+            if (_parts.shown != nullptr) {
+                _parts.shown->bytes_out.store(_out.ring.head, std::memory_order_relaxed);
+            }
+            _parts.attached->hide_local(_parts.shown);
         }
         // A sender that waits for room learns of it by the hang-up, and a reader has its bye. Tokens that lie unread
         // here would make the hang-up an error.
         shm::bell(fd()).drain();
     }
+    header().end[_parts.which].flags.fetch_or(shm::end_left | shm::end_done, std::memory_order_release);
 }
 
 void channel::say_hello() noexcept {

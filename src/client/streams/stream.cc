@@ -28,17 +28,29 @@ void init_lock(pthread_mutex_t& m) noexcept {
 
 }  // namespace
 
-stream stream::create(shm::conduit memory, shm::mapping page, phase state, uint64_t key, unsigned which,
+const char* implausible(const end_page& p, uint64_t capacity) noexcept {
+    if (p.which > 1 || (p.other != far_end::daemon && p.other != far_end::program) ||
+        p.state.load(std::memory_order_relaxed) > phase::failed || (p.family != AF_INET && p.family != AF_INET6)) {
+        return "a state that does not exist";
+    }
+    if (p.tx.head - p.tx.tail_seen > capacity || p.rx.head_seen - p.rx.tail > capacity) {
+        return "an index beyond the ring";
+    }
+    return nullptr;
+}
+
+stream stream::create(held_memory slot, held_memory page, phase state, uint64_t id, unsigned which,
                       far_end other) noexcept {
-    static_assert(sizeof(end_page) <= shm::end_page_bytes);
+    static_assert(sizeof(end_page) <= end_page_bytes);
     stream s;
-    s._memory = std::move(memory);
-    s._page_memory = std::move(page);
-    s._page = new (s._page_memory.data()) end_page{};
+    s._memory = slot.conduit();
+    s._slot = std::move(slot);
+    s._held_page = std::move(page);
+    s._page = new (s._held_page.page()) end_page{};
     init_lock(s._page->send_lock);
     init_lock(s._page->recv_lock);
     s._page->state.store(state, std::memory_order_relaxed);
-    s._page->key = key;
+    s._page->id = id;
     s._page->which = uint16_t(which);
     s._page->other = other;
     s._page->holders.store(1, std::memory_order_relaxed);
@@ -46,16 +58,18 @@ stream stream::create(shm::conduit memory, shm::mapping page, phase state, uint6
     return s;
 }
 
-stream stream::adopt(shm::conduit memory, shm::mapping page) noexcept {
+stream stream::adopt(held_memory slot, held_memory page) noexcept {
     stream s;
-    s._memory = std::move(memory);
-    s._page_memory = std::move(page);
-    s._page = reinterpret_cast<end_page*>(s._page_memory.data());
-    if (s._page->magic.load(std::memory_order_acquire) != end_page_magic) {
-        s._page = nullptr;
-    } else {
-        s.share();
+    auto* p = reinterpret_cast<end_page*>(page.page());
+    const auto memory = slot.conduit();
+    if (p->magic.load(std::memory_order_acquire) != end_page_magic || implausible(*p, memory.capacity) != nullptr) {
+        return s;
     }
+    s._memory = memory;
+    s._slot = std::move(slot);
+    s._held_page = std::move(page);
+    s._page = p;
+    s.add_holder();
     return s;
 }
 

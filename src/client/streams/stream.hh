@@ -21,10 +21,10 @@
 
 #include "base/address.hh"
 #include "base/error.hh"
+#include "client/memory.hh"
 #include "client/streams/options.hh"
 #include "client/spin.hh"
 #include "shm/ring.hh"
-#include "shm/segment.hh"
 
 namespace vmsgr::client {
 
@@ -58,7 +58,7 @@ struct end_page {
     std::atomic<uint32_t> edges;       // some epoll set watches it edge-triggered
     base::address local;
     base::address peer;
-    uint64_t key;
+    uint64_t id;                       // of the connection; public
     uint16_t family;                   // of the socket, which may differ from the address's
     uint16_t which;                    // end 0 or 1 of the conduit
     far_end other;
@@ -66,34 +66,36 @@ struct end_page {
     std::atomic<uint32_t> shared;      // holders was ever more than one
     std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
     std::atomic<uint32_t> nonblocking; // O_NONBLOCK as the program set it last: a hint
-    std::atomic<uint32_t> left_in_order;  // local: this end has closed as TCP would with a FIN; nobody else had it
-    uint64_t listener;                 // local, end 0: to whom it goes. End 1: not 0 where this process alone accepts
-    uint64_t session;                  // local, end 0: which of this process's sessions posted it
+    std::atomic<uint32_t> over;        // the last holder has closed it
+    std::atomic<uint64_t> deposited;   // the session that left it with the daemon for heirs
     spin_history spins;
     spin_history gathers;
     option_list options;               // local: what the program has set; over a trunk: what its socket lacks
 };
 
+// Who may say what of a page that came from a relative: every index and enum in it is possible. Null: it is.
+const char* implausible(const end_page& p, uint64_t capacity) noexcept;
+
 class stream {
+    held_memory _slot, _held_page;
     shm::conduit _memory;
-    shm::mapping _page_memory;
     end_page* _page = nullptr;
+    shm::local_entry* _shown = nullptr;  // of this process's session
 
 public:
-    // A new end on memory that nobody has used yet. `key` names this end to the daemon.
-    static stream create(shm::conduit memory, shm::mapping page, phase state, uint64_t key, unsigned which = 0,
+    // A new end on memory that nobody uses. `id` names the connection to the daemon.
+    static stream create(held_memory slot, held_memory page, phase state, uint64_t id, unsigned which = 0,
                          far_end other = far_end::daemon) noexcept;
-    // The end that a relative of ours has used before. Not a stream if none has.
-    static stream adopt(shm::conduit memory, shm::mapping page) noexcept;
+    // The end that a relative of ours has used before. Not a stream if none has, or if its page is impossible.
+    static stream adopt(held_memory slot, held_memory page) noexcept;
     stream() noexcept = default;
-    stream(stream&& o) noexcept
-        : _memory(std::move(o._memory)),
-          _page_memory(std::move(o._page_memory)),
-          _page(std::exchange(o._page, nullptr)) {}
+    stream(stream&& o) noexcept { *this = std::move(o); }
     stream& operator=(stream&& o) noexcept {
-        _memory = std::move(o._memory);
-        _page_memory = std::move(o._page_memory);
-        _page = std::exchange(o._page, nullptr);
+        std::swap(_slot, o._slot);
+        std::swap(_held_page, o._held_page);
+        std::swap(_memory, o._memory);
+        std::swap(_page, o._page);
+        std::swap(_shown, o._shown);
         return *this;
     }
     explicit operator bool() const noexcept { return _page != nullptr; }
@@ -103,6 +105,25 @@ public:
     bool is_local() const noexcept { return _page->other == far_end::program; }
     // What this end tells the other (shm::end_flag).
     std::atomic<uint32_t>& flags() const noexcept { return header().end[_page->which].flags; }
+
+    const held_memory& slot() const noexcept { return _slot; }
+    const held_memory& held_page() const noexcept { return _held_page; }
+    // For an end that is a channel's from now on, which has its own account of the rings.
+    held_memory take_memory() noexcept;
+    // Where this process shows a local connection; null: nowhere.
+    void show_in(shm::local_entry* e) noexcept { _shown = e; }
+    shm::local_entry* shown() const noexcept { return _shown; }
+    void note_bytes() const noexcept {
+        if (_shown != nullptr) {
+            _shown->bytes_in.store(_page->rx.tail, std::memory_order_relaxed);
+            _shown->bytes_out.store(_page->tx.head, std::memory_order_relaxed);
+        }
+    }
+
+    ssize_t noted(ssize_t result) const noexcept {
+        note_bytes();
+        return result;
+    }
 
     ssize_t receive(int fd, const iovec* iov, size_t count, int flags);
     ssize_t send(int fd, const iovec* iov, size_t count, int flags);
@@ -134,18 +155,18 @@ public:
     // Looks whether the daemon has decided a pending connect.
     phase current() noexcept;
 
-    // Before the number is closed that was this process's last for it: the last holder says goodbye to another
-    // program, by what it left unread and by SO_LINGER. The daemon needs no word.
+    // Before the number is closed that was this process's last for it. The last holder says goodbye to another program,
+    // by what it left unread and by SO_LINGER. The daemon needs no word.
     // may_linger: no epoll set shows the number any more, so its open file may outlive it.
-    void leave(int fd, bool may_linger) noexcept;
+    void close_last(int fd, bool may_linger) noexcept;
+    // The number becomes something else, and nobody says goodbye.
+    void give_up_hold() noexcept;
     // Another process gets this end, by fork or with a message.
-    void share() noexcept;
+    void add_holder() noexcept;
     // connect(AF_UNSPEC): the other program sees a reset.
-    void abandon() noexcept;
-    // It was never posted: where the daemon has the memory from before, it forgets it.
-    void give_up() noexcept;
-    // When no call uses it any more: what can serve the next connection is kept, the rest goes. The end of it.
-    void retire() noexcept;
+    void reset_peer() noexcept;
+    // When no call uses it any more: the memory may serve the next connection. The end of it.
+    void recycle() noexcept;
 
 private:
     unsigned out() const noexcept { return _page->which; }

@@ -461,12 +461,12 @@ ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
         return fail(EOPNOTSUPP);
     }
     cursor at(iov, count);
-    return send_loop(fd, wanted, flags, [&](const shm::pieces& to, size_t) -> ssize_t {
+    return noted(send_loop(fd, wanted, flags, [&](const shm::pieces& to, size_t) -> ssize_t {
         for (const iovec& piece : to.iov) {
             at.each(piece, [](std::byte* ring, std::byte* user, size_t n) noexcept { memcpy(ring, user, n); });
         }
         return ssize_t(to.bytes());
-    });
+    }));
 }
 
 ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
@@ -482,7 +482,7 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
         return fail(EAGAIN);
     }
     cursor at(iov, count);
-    return receive_loop(fd, wanted, flags, [&](const shm::pieces& from, size_t done) -> ssize_t {
+    return noted(receive_loop(fd, wanted, flags, [&](const shm::pieces& from, size_t done) -> ssize_t {
         if ((flags & MSG_TRUNC) != 0) {
             return ssize_t(from.bytes());
         }
@@ -493,30 +493,30 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
             at.each(piece, [](std::byte* ring, std::byte* user, size_t n) noexcept { memcpy(user, ring, n); });
         }
         return ssize_t(from.bytes());
-    });
+    }));
 }
 
 ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
-    return send_loop(fd, n, 0, [&](const shm::pieces& to, size_t) -> ssize_t {
+    return noted(send_loop(fd, n, 0, [&](const shm::pieces& to, size_t) -> ssize_t {
         ssize_t r = ::syscall(SYS_preadv, file, to.iov.data(), to.count(), offset, 0);
         if (r > 0) {
             offset += r;
         }
         return r;
-    });
+    }));
 }
 
 ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
-    return send_loop(fd, n, 0, [&](const shm::pieces& to, size_t) -> ssize_t {
+    return noted(send_loop(fd, n, 0, [&](const shm::pieces& to, size_t) -> ssize_t {
         return ::syscall(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
-    });
+    }));
 }
 
 ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
     auto drain = [&](const shm::pieces& from, size_t) -> ssize_t {
         return ::syscall(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
     };
-    return receive_loop(fd, n, 0, drain, false);
+    return noted(receive_loop(fd, n, 0, drain, false));
 }
 
 }  // namespace vmsgr::client

@@ -5,7 +5,6 @@
 #include <sys/syscall.h>
 
 #include "base/sys.hh"
-#include "client/kept.hh"
 #include "client/streams/stream.hh"
 #include "proto/control.hh"
 
@@ -65,14 +64,21 @@ void stream::send_into_nothing(int fd) noexcept {
     b.drain();
 }
 
-void stream::share() noexcept {
+void stream::add_holder() noexcept {
     _page->shared.store(1, std::memory_order_relaxed);
     flags().fetch_or(shm::end_shared, std::memory_order_relaxed);
     _page->holders.fetch_add(1, std::memory_order_relaxed);
 }
 
-void stream::leave(int fd, bool may_linger) noexcept {
-    if (!is_local() || _page->holders.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+void stream::give_up_hold() noexcept {
+    if (_page->holders.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        _page->over.store(1, std::memory_order_release);
+    }
+}
+
+void stream::close_last(int fd, bool may_linger) noexcept {
+    give_up_hold();
+    if (!is_local() || _page->over.load(std::memory_order_acquire) == 0) {
         return;
     }
     linger how{};
@@ -83,20 +89,16 @@ void stream::leave(int fd, bool may_linger) noexcept {
         return;
     }
     if (abort || unread_bytes() != 0) {
-        abandon();
+        reset_peer();
         return;  // the hang-up follows, and tokens that lie unread here make it an error
     }
-    // With end_left and not after it: what both ends have left, and nobody keeps, the daemon forgets.
-    uint32_t last_word = shm::end_left;
     if (_page->shared.load() == 0) {
-        last_word |= _page->which == 0 && _page->listener != 0 ? uint32_t(shm::end_kept) : 0;
-        _page->left_in_order.store(1, std::memory_order_relaxed);
-        // The open file may stay at the other end for a while: the key is no business of that one.
+        // The open file may stay at the other end for a while, which is not to know it again.
         shm::mark_bell(fd, 0);
     }
     bool had_shut = _page->shut_write.exchange(1, std::memory_order_acq_rel) != 0;
     sender().set_flags(shm::ring_fin);
-    flags().fetch_or(last_word, std::memory_order_release);
+    flags().fetch_or(shm::end_left, std::memory_order_release);
     if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished()) {
         // TCP shows an end of file now, and a hang-up only when the other side has closed as well. So our end stays
         // open, in a message that lies at the other end until that is closed.
@@ -108,32 +110,32 @@ void stream::leave(int fd, bool may_linger) noexcept {
     shm::bell(fd).drain();
 }
 
-void stream::give_up() noexcept {
-    for (auto& e : header().end) {
-        e.flags.fetch_or(shm::end_left, std::memory_order_release);
-    }
-}
-
-void stream::retire() noexcept {
+void stream::recycle() noexcept {
     if (_page == nullptr) {
         return;
     }
-    if (_page->left_in_order.load(std::memory_order_relaxed) != 0 && _page->listener != 0) {
-        kept_conduit c;
-        c.key = _page->key;
-        c.listener = _page->which == 0 ? _page->listener : 0;
-        c.session = _page->session;
-        // The page first: the daemon believes it, as only this end can write it.
-        _page->magic.store(shm::end_page_done, std::memory_order_release);
-        flags().fetch_or(shm::end_done, std::memory_order_release);
-        c.memory = std::move(_memory);
-        c.page = std::move(_page_memory);
-        kept().keep(std::move(c));
+    const bool over = _page->over.load(std::memory_order_acquire) != 0;
+    const bool shared = _page->shared.load(std::memory_order_relaxed) != 0;
+    if (over) {
+        _page->magic.store(0, std::memory_order_release);
+        // Both ends have said so: the slot serves the next connection.
+        flags().fetch_or(shm::end_left | shm::end_done, std::memory_order_release);
     }
+    _page = nullptr;
+    _held_page.release(over && !shared);
     *this = stream();
 }
 
-void stream::abandon() noexcept {
+held_memory stream::take_memory() noexcept {
+    held_memory slot = std::move(_slot);
+    _page->magic.store(0, std::memory_order_release);
+    _page = nullptr;
+    _held_page.release(true);
+    *this = stream();
+    return slot;
+}
+
+void stream::reset_peer() noexcept {
     sender().reset(ECONNRESET);
     flags().fetch_or(shm::end_left, std::memory_order_release);
 }

@@ -12,13 +12,16 @@
 namespace vmsgr::client::test {
 
 struct pair {
-    shm::new_conduit made;
+    shm::new_arena made;
+    shm::conduit memory;
     shm::bell_pair bell;
     std::unique_ptr<channel> a, b;  // ends 0 and 1
 
     explicit pair(uint32_t ring_bytes = 65536, const channel_settings& settings = {.max_message_bytes = 4096},
                   bool local = true) {
-        made = std::move(*shm::create_conduit(ring_bytes, 7));
+        made = std::move(*shm::create_arena(1, ring_bytes));
+        memory = made.memory.at(0);
+        shm::renew(memory.header());
         bell = std::move(*shm::make_bell());
         a = end(0, std::move(bell.program), settings, local);
     }
@@ -31,20 +34,19 @@ struct pair {
         ASSERT_EQ(b->greet(1000), 0);
     }
     std::unique_ptr<channel> end(unsigned which, base::unique_fd fd, const channel_settings& settings, bool local) {
-        auto memory = shm::open_conduit(made.fd.get(), shm::ring_bytes_max);
-        auto rings = shm::map_doubled(made.fd.get(), memory->capacity);
+        auto rings = shm::map_doubled(made.fd.get(), shm::arena_rings_at(1), memory.capacity);
         return std::make_unique<channel>(
-            channel_parts{std::move(*memory), std::move(*rings), std::move(fd), which, local, {}, {}, {}}, settings);
+            channel_parts{memory, std::move(*rings), std::move(fd), which, local, {}, {}, {}, {}, {}}, settings);
     }
-    shm::ring_words& words(unsigned ring) { return made.memory.header().ring[ring]; }
-    std::byte* ring(unsigned which) { return made.memory.ring_data(int(which)); }
+    shm::ring_words& words(unsigned ring) { return memory.header().ring[ring]; }
+    std::byte* ring(unsigned which) { return memory.ring_data(int(which)); }
 
     // What end 1 puts into its ring by hand; wakes end 0.
     void write(const void* data, size_t n) {
         auto& w = words(1);
         const uint64_t head = w.head.load();
         for (size_t i = 0; i < n; ++i) {
-            ring(1)[(head + i) & (made.memory.capacity - 1)] = static_cast<const std::byte*>(data)[i];
+            ring(1)[(head + i) & (memory.capacity - 1)] = static_cast<const std::byte*>(data)[i];
         }
         w.head.store(head + n);
         if (w.consumer_waits.exchange(0) != 0) {

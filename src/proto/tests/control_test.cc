@@ -25,7 +25,7 @@ struct pair {
 TEST(control, message_arrives_whole_with_its_descriptors) {
     pair p;
     request_msg out, in;
-    out.key = 42;
+    out.id = 42;
     int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
     int fds[] = {null, null};
     ASSERT_EQ(send_with_fds(p.a.get(), &out, sizeof out, fds, 0), 0);
@@ -33,7 +33,7 @@ TEST(control, message_arrives_whole_with_its_descriptors) {
     received r;
     ASSERT_EQ(receive_with_fds(p.b.get(), &in, sizeof in, 0, r), 0);
     EXPECT_EQ(r.bytes, sizeof in);
-    EXPECT_EQ(in.key, 42u);
+    EXPECT_EQ(in.id, 42u);
     ASSERT_EQ(r.fd_count, 2u);
     EXPECT_FALSE(r.truncated);
     EXPECT_EQ(::fcntl(r.fds[1].get(), F_GETFD), FD_CLOEXEC);

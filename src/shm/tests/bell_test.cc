@@ -110,21 +110,21 @@ TEST(bell, foreign_bytes_are_noticed) {
 TEST(bell, program_end_carries_its_key) {
     auto p = make_bell();
     ASSERT_TRUE(p);
-    prepare_bell(*p, 0x123456789abcdef0);
-    EXPECT_EQ(key_of_bell(p->program.get()), 0x123456789abcdef0u);
-    EXPECT_EQ(key_of_bell(p->other.get()), 0u);
+    prepare_bell(p->program.get(), 0x123456789abcdef0);
+    EXPECT_EQ(mark_of_bell(p->program.get()), 0x123456789abcdef0u);
+    EXPECT_EQ(mark_of_bell(p->other.get()), 0u);
     base::unique_fd copy(::dup(p->program.get())), null(::open("/dev/null", O_RDONLY));
     base::unique_fd tcp(::socket(AF_INET, SOCK_STREAM, 0));
-    EXPECT_EQ(key_of_bell(copy.get()), 0x123456789abcdef0u);
-    EXPECT_EQ(key_of_bell(null.get()), 0u);
-    EXPECT_EQ(key_of_bell(tcp.get()), 0u);
+    EXPECT_EQ(mark_of_bell(copy.get()), 0x123456789abcdef0u);
+    EXPECT_EQ(mark_of_bell(null.get()), 0u);
+    EXPECT_EQ(mark_of_bell(tcp.get()), 0u);
 }
 
 TEST(bell, resident_token_makes_a_sudden_end_show_err) {
     for (bool orderly : {false, true}) {
         auto p = make_bell();
         ASSERT_TRUE(p);
-        prepare_bell(*p, 1);
+        prepare_bell(p->program.get(), 1);
         if (orderly) {
             bell(p->other.get()).take_tokens(bell_tokens_max);
         }
@@ -137,35 +137,17 @@ TEST(bell, resident_token_makes_a_sudden_end_show_err) {
 TEST(bell, resident_tokens_are_not_counted_as_unread) {
     auto p = make_bell();
     ASSERT_TRUE(p);
-    prepare_bell(*p, 1);
+    prepare_bell(p->program.get(), 1);
     bell other(p->other.get(), resident_tokens);
     EXPECT_EQ(other.unread(), 0u);
     bell(p->program.get()).send_token();
     EXPECT_EQ(other.unread(), 1u);
 }
 
-TEST(bell, listeners_doorbell_never_shows_out) {
-    auto p = make_listener_bell();
-    ASSERT_TRUE(p);
-    never_writable(p->program.get());
-    EXPECT_EQ(events(p->program.get()) & POLLOUT, 0);
-}
-
 TEST(bell, taking_from_nothing_takes_nothing) {
     auto p = make_bell();
     ASSERT_TRUE(p);
     EXPECT_EQ(bell(p->other.get()).take_tokens(5), 0u);
-}
-
-TEST(bell, listener_bell_keeps_messages_apart) {
-    auto p = make_listener_bell();
-    ASSERT_TRUE(p);
-    ASSERT_EQ(::send(p->other.get(), "ab", 2, 0), 2);
-    ASSERT_EQ(::send(p->other.get(), "c", 1, 0), 1);
-    char buf[8];
-    EXPECT_EQ(::recv(p->program.get(), buf, sizeof buf, 0), 2);
-    EXPECT_EQ(::recv(p->program.get(), buf, sizeof buf, 0), 1);
-    EXPECT_EQ(::fcntl(p->program.get(), F_GETFD), FD_CLOEXEC);
 }
 
 }  // namespace

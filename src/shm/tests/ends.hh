@@ -7,7 +7,7 @@
 
 #include "shm/bell.hh"
 #include "shm/ring.hh"
-#include "shm/segment.hh"
+#include "shm/arena.hh"
 
 namespace vmsgr::shm {
 
@@ -22,7 +22,7 @@ inline bool wait_for(int fd, short what, int limit_ms) {
 }
 
 struct ends {
-    new_conduit memory;
+    new_arena memory;
     bell_pair bells;
     tx_state tx;
     rx_state rx;
@@ -30,17 +30,21 @@ struct ends {
     ring_receiver receiver;
     bell producer_bell, consumer_bell;
 
-    static new_conduit made(uint32_t ring_bytes) { return std::move(create_conduit(ring_bytes, 7).value()); }
+    static new_arena made(uint32_t ring_bytes) {
+        auto a = std::move(create_arena(1, ring_bytes).value());
+        renew(a.memory.at(0).header());
+        return a;
+    }
 
     explicit ends(uint32_t ring_bytes = ring_bytes_min)
         : memory(made(ring_bytes)),
           bells(std::move(make_bell().value())),
-          sender(words(), memory.memory.ring_data(0), ring_bytes, tx),
-          receiver(words(), memory.memory.ring_data(0), ring_bytes, rx),
+          sender(words(), memory.memory.at(0).ring_data(0), ring_bytes, tx),
+          receiver(words(), memory.memory.at(0).ring_data(0), ring_bytes, rx),
           producer_bell(bells.program.get()),
           consumer_bell(bells.other.get()) {}
 
-    ring_words& words() { return memory.memory.header().ring[0]; }
+    ring_words& words() { return memory.memory.at(0).header().ring[0]; }
 
     // Whatever fits of n bytes, from a generator of bytes by position.
     size_t put(size_t n) {

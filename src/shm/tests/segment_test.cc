@@ -1,5 +1,7 @@
 #include "shm/segment.hh"
 
+#include "shm/arena.hh"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -58,54 +60,8 @@ TEST(segment, what_is_no_memfd_is_refused) {
     base::unique_fd file(::mkostemp(path, O_CLOEXEC));
     ::unlink(path);
     for (int fd : {null.get(), in.get(), file.get(), -1}) {
-        EXPECT_FALSE(open_conduit(fd, ring_bytes_max));
+        EXPECT_FALSE(open_arena(fd, ring_bytes_max));
     }
-}
-
-TEST(segment, conduit_opens_as_it_was_made) {
-    auto made = create_conduit(65536, 99);
-    ASSERT_TRUE(made);
-    auto opened = open_conduit(made->fd.get(), ring_bytes_max);
-    ASSERT_TRUE(opened) << opened.error().text;
-    EXPECT_EQ(opened->capacity, 65536u);
-    EXPECT_EQ(opened->header().key, 99u);
-    EXPECT_EQ(opened->header().ring[0].consumer_waits.load(), 1u);
-    EXPECT_EQ(opened->ring_data(1) - opened->ring_data(0), 65536);
-    *made->memory.ring_data(1) = std::byte{42};
-    EXPECT_EQ(*opened->ring_data(1), std::byte{42});
-}
-
-TEST(segment, conduit_of_other_layout_is_refused) {
-    auto spoil = [](auto&& how) {
-        auto made = create_conduit(4096, 1);
-        how(made->memory.header());
-        auto opened = open_conduit(made->fd.get(), ring_bytes_max);
-        return opened ? 0 : opened.error().errnum;
-    };
-    EXPECT_EQ(spoil([](conduit_header&) {}), 0);
-    EXPECT_EQ(spoil([](conduit_header& h) { h.magic ^= 1; }), EPROTO);
-    EXPECT_EQ(spoil([](conduit_header& h) { h.version += 1; }), EPROTO);
-    EXPECT_EQ(spoil([](conduit_header& h) { h.header_bytes = 0; }), EPROTO);
-    EXPECT_EQ(spoil([](conduit_header& h) { h.ring_bytes = 8192; }), EPROTO);
-}
-
-TEST(segment, conduit_geometry_is_checked_against_the_real_size) {
-    for (size_t bytes : {size_t(conduit_header_bytes), conduit_bytes(4096) - 1, conduit_bytes(4096) + 2,
-                         conduit_header_bytes + 3 * size_t(4096) + 2, conduit_bytes(ring_bytes_max) + 4096}) {
-        auto fd = raw_memfd(bytes, all_seals);
-        EXPECT_FALSE(open_conduit(fd.get(), ring_bytes_max)) << bytes;
-    }
-}
-
-TEST(segment, end_page_has_its_own_memory) {
-    auto made = create_end_page();
-    ASSERT_TRUE(made);
-    auto opened = open_end_page(made->fd.get());
-    ASSERT_TRUE(opened);
-    EXPECT_EQ(opened->size(), end_page_bytes);
-    made->memory.data()[7] = std::byte{42};
-    EXPECT_EQ(opened->data()[7], std::byte{42});
-    EXPECT_FALSE(open_end_page(create_conduit(4096, 1)->fd.get()));
 }
 
 TEST(segment, published_memory_is_written_by_its_maker_alone) {
@@ -118,12 +74,6 @@ TEST(segment, published_memory_is_written_by_its_maker_alone) {
     EXPECT_EQ(::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, made->fd.get(), 0), MAP_FAILED);
     EXPECT_EQ(::pwrite(made->fd.get(), "x", 1, 0), -1);
     EXPECT_EQ(::mprotect(seen->data(), page, PROT_READ | PROT_WRITE), -1);
-}
-
-TEST(segment, ring_limit_is_ours) {
-    auto made = create_conduit(65536, 1);
-    EXPECT_FALSE(open_conduit(made->fd.get(), 32768));
-    EXPECT_TRUE(open_conduit(made->fd.get(), 65536));
 }
 
 TEST(segment, ring_sizes_are_powers_of_two_within_limits) {

@@ -1,9 +1,11 @@
-#include "client/local_peer.hh"
+#include "client/local_routing.hh"
+
+#include <string.h>
 
 #include "base/netns.hh"
+#include "base/sockets.hh"
 #include "base/source.hh"
 #include "base/sys.hh"
-#include "client/carry.hh"
 
 namespace vmsgr::client {
 
@@ -34,26 +36,46 @@ bool bind_to(int socket, const base::address& source, bool has_port) noexcept {
     }
     sockaddr_storage ss{};
     socklen_t size = base::to_sockaddr(source, ss);
-    return ::syscall(SYS_bind, socket, &ss, size) == 0 && local_name(socket).port != 0;
+    return ::syscall(SYS_bind, socket, &ss, size) == 0 && base::local_name(socket).port != 0;
+}
+
+// Which of several listeners of one address it is: as good as the kernel's own choice, which nobody can foresee.
+uint32_t hash_of(const base::address& from, const base::address& to) noexcept {
+    uint64_t h = 0x9e3779b97f4a7c15 ^ (uint64_t(from.port) << 16 | to.port);
+    auto mix = [&h](uint64_t v) {
+        h = (h ^ v) * 0xff51afd7ed558ccd;
+        h ^= h >> 32;
+    };
+    for (const auto* a : {&from, &to}) {
+        uint64_t halves[2];
+        memcpy(halves, a->ip.data(), sizeof halves);
+        mix(halves[0]);
+        mix(halves[1]);
+    }
+    mix(h >> 29);
+    return uint32_t(h >> 32);
 }
 
 // One in another network namespace: this one's kernel has a way to it, and would use that source.
 local_peer find_elsewhere(session& s, int socket, uint64_t netns, const base::address& peer) noexcept {
-    const uint64_t listener = peer.is_loopback() ? 0 : s.find_listener_elsewhere(netns, peer);
-    const base::address source = listener != 0 ? bind_towards(socket, peer) : base::address{};
-    return source.family != 0 ? local_peer{listener, peer, source} : local_peer{};
+    if (s.find_listener_elsewhere(netns, peer, 0).id == 0) {
+        return {};
+    }
+    const base::address source = bind_towards(socket, peer);
+    return source.family != 0 ? local_peer{s.find_listener_elsewhere(netns, peer, hash_of(source, peer)), peer, source}
+                              : local_peer{};
 }
 
 }  // namespace
 
 base::address bind_towards(int socket, const base::address& peer) noexcept {
-    const base::address own = local_name(socket);
+    const base::address own = base::local_name(socket);
     base::address source = own;
     if (own.family == 0 || own.is_any()) {  // it may be bound to a port alone
         source = base::source_towards(peer);
         source.port = own.port;
     }
-    const int family = socket_option(socket, SO_DOMAIN);
+    const int family = base::socket_option(socket, SO_DOMAIN);
     // What this host itself listens to is nearer. With loopback that is not known: who has a way there means another
     // daemon on this host.
     const bool self = source.ip == peer.ip && !peer.is_loopback();
@@ -77,15 +99,21 @@ local_peer find_local_peer(session& s, int socket, base::address peer) noexcept 
         peer = base::loopback(peer.family, peer.port);  // what the kernel makes of it
     }
     const uint64_t netns = base::netns_cookie(socket);
-    const uint64_t listener = s.find_listener(netns, peer);
-    const base::address own = local_name(socket);
-    const base::address source = listener != 0 ? source_for(peer, own) : base::address{};
-    if (source.family != 0 && source.family == socket_option(socket, SO_DOMAIN) &&
-        bind_to(socket, source, own.port != 0)) {
-        return {listener, peer, source};
+    auto listener = s.find_listener(netns, peer, 0);
+    if (listener.id == 0) {
+        return find_elsewhere(s, socket, netns, peer);
     }
-    // Not one of this host's addresses, or nobody listens here.
-    return find_elsewhere(s, socket, netns, peer);
+    const base::address own = base::local_name(socket);
+    base::address source = source_for(peer, own);
+    if (source.family == 0 || source.family != base::socket_option(socket, SO_DOMAIN) ||
+        !bind_to(socket, source, own.port != 0)) {
+        return find_elsewhere(s, socket, netns, peer);  // not one of this host's addresses
+    }
+    source.port = base::local_name(socket).port;
+    if ((listener.flags & shm::listening_one_of_many) != 0) {
+        listener = s.find_listener(netns, peer, hash_of(source, peer));
+    }
+    return {listener, peer, source};
 }
 
 }  // namespace vmsgr::client

@@ -1,0 +1,63 @@
+// What processes leave for those that inherit a descriptor of theirs, by exec or by a message: descriptors and a few bytes,
+// found again by showing that descriptor. The daemon does not look at them. Who shows it must be of the same user: what
+// lies in an end page is believed by its heirs.
+//
+// Owner: the control_server, on its shard.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/unique_fd.hh"
+#include "conn/budget.hh"
+#include "proto/control.hh"
+
+namespace vmsgr::attach {
+
+inline constexpr size_t deposits_a_session = 16384;
+
+class deposits {
+    // Descriptors of the same file, which a session leaves for many connections, are kept once.
+    struct kept_file {
+        dev_t device;
+        ino_t inode;
+        base::unique_fd fd;
+        net::lease place;
+    };
+    using file_ptr = std::shared_ptr<kept_file>;
+    struct deposit {
+        uint64_t session;
+        uid_t uid;
+        std::vector<file_ptr> files;
+        std::array<uint8_t, proto::data_bytes> data;
+    };
+    std::unordered_map<uint64_t, deposit> _by_cookie;  // of the descriptor that was shown
+    std::unordered_map<uint64_t, std::deque<uint64_t>> _of_session;  // cookies, oldest first
+    std::unordered_map<uint64_t, std::vector<std::weak_ptr<kept_file>>> _files;
+    net::usage& _fds;
+
+public:
+    explicit deposits(net::usage& fds) : _fds(fds) {}
+
+    // The oldest of the session goes where there are too many. False: no descriptor is left to keep it.
+    bool leave(uint64_t session, uid_t uid, int shown, std::span<base::unique_fd> left,
+               std::span<const uint8_t, proto::data_bytes> data);
+    // Null: nothing was left for it, or by another user.
+    struct found {
+        std::vector<int> fds;
+        std::array<uint8_t, proto::data_bytes> data;
+    };
+    std::optional<found> look(uid_t uid, int shown) const;
+    // The session has ended, and whoever inherited from it has asked.
+    void forget_session(uint64_t session);
+
+private:
+    file_ptr keep(uint64_t session, base::unique_fd fd);
+};
+
+}  // namespace vmsgr::attach

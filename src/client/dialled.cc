@@ -1,0 +1,234 @@
+#include "client/dialled.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <time.h>
+
+#include "base/netns.hh"
+#include "base/sys.hh"
+#include "client/kept_fds.hh"
+#include "shm/bell.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+// An acceptor that turns an honest dialler away was faster than its hello. The pauses make about 100 ms.
+constexpr int dials_max = 14;
+constexpr long first_pause_ns = 10'000;
+
+void pause_ns(long ns) noexcept {
+    const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
+    ::syscall(SYS_nanosleep, &t, nullptr);
+}
+
+// By the kernel's own clock: a program may have an interposed one that stands still.
+int64_t clock_ns() noexcept {
+    timespec t{};
+    ::syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+    return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
+
+}  // namespace
+
+int dial_local(session& s, int socket, const local_peer& to, phase state, bool acceptor_keeps_port,
+               conduit_end& out) noexcept {
+    char path[108];
+    if (proto::door_path(s.path(), to.listener.door, path) == 0) {
+        return ENAMETOOLONG;
+    }
+    auto slot = take_slot(to.listener.id, s.ring_bytes());
+    auto page = take_page();
+    if (!slot || !page) {
+        return slot ? page.error().errnum : slot.error().errnum;
+    }
+    proto::dial_hello hello;
+    hello.flags = acceptor_keeps_port ? uint16_t(proto::dial_keep_port) : 0;
+    hello.slot = slot->index();
+    hello.local = to.peer;
+    hello.peer = to.source;
+    const int fds[] = {socket, slot->fd()};
+    const uint64_t id = s.next_id();
+    // Before the hello, after which the acceptor may use the slot.
+    out.stream = stream::create(std::move(*slot), std::move(*page), state, id, 0, far_end::program);
+    int e = EPIPE;
+    long pause = first_pause_ns;
+    for (int i = 0; i < dials_max && e == EPIPE; ++i) {
+        if (i != 0) {
+            pause_ns(pause);
+            pause *= 2;
+        }
+        e = proto::dial(path, hello, fds, out.bell);
+    }
+    if (e != 0) {
+        out.stream.give_up_hold();
+        for (auto& end : out.stream.header().end) {
+            end.flags.fetch_or(shm::end_left | shm::end_done, std::memory_order_release);  // nobody got it
+        }
+        out.stream.recycle();
+        return e;
+    }
+    shm::mark_bell(out.bell.get(), id);
+    // The dialling socket does not wait; what it becomes waits as the program's does.
+    sys::fcntl(out.bell.get(), F_SETFL, O_RDWR);
+    describe(socket, to.peer, state, out);
+    return 0;
+}
+
+int listen_through_daemon(session& s, int tcp, int shown, std::string_view route, uint32_t flags, int backlog,
+                          daemon_listener& out, base::unique_fd& door) noexcept {
+    listening l;
+    if (int e = s.listen(tcp, shown, route, flags, backlog, l); e != 0) {
+        return e;
+    }
+    drop_fd(&out.lifeline);
+    out.lifeline = l.lifeline.release();
+    keep_fd(&out.lifeline);
+    out.word = l.word;
+    out.id = l.id;
+    out.own = base::local_name(tcp);
+    out.netns = base::netns_cookie(tcp);
+    shm::mark_bell(l.door.get(), l.id);
+    door = std::move(l.door);
+    return 0;
+}
+
+bool hangs_up(int lifeline) noexcept {
+    pollfd p{lifeline, 0, 0};
+    return lifeline < 0 || (sys::poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLNVAL)) != 0);
+}
+
+namespace {
+
+enum class hello_look : uint8_t { came, nothing };
+
+// Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not makes
+// the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
+hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
+    const int64_t until = clock_ns() + proto::hello_patience_ns;
+    for (bool last = false;; ) {
+        const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
+        if (e == 0) {
+            return got.bytes == sizeof h && !got.truncated && h.magic == proto::dial_magic &&
+                           h.version == proto::dial_version
+                       ? hello_look::came
+                       : hello_look::nothing;
+        }
+        if (last || (e != EAGAIN && e != EINTR)) {
+            return hello_look::nothing;
+        }
+        if (clock_ns() >= until) {
+            ::syscall(SYS_shutdown, fd, SHUT_RD);
+            last = true;
+        }
+    }
+}
+
+bool same_secret(const proto::secret& a, const proto::secret& b) noexcept {
+    unsigned different = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        different |= unsigned(a[i] ^ b[i]);
+    }
+    return different == 0;
+}
+
+// A socket that somebody else made may linger, and its last close would wait.
+void stop_lingering(int fd) noexcept {
+    const linger off{};
+    sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+}
+
+// False: not what an honest dialler sends.
+bool take_from_daemon(proto::received& got, const daemon_listener& l, arrived& out) noexcept {
+    const proto::dial_hello& h = out.hello;
+    if (!same_secret(h.word, l.word) || got.fd_count != 1) {
+        return false;
+    }
+    out.by_daemon = true;
+    out.local = h.local;
+    out.peer = h.peer;
+    if ((h.flags & proto::dial_plain) != 0) {
+        out.plain = base::not_tcp(got.fds[0].get()) == nullptr;
+        out.port = std::move(got.fds[0]);
+        return out.plain;
+    }
+    auto slot = join_slot(std::move(got.fds[0]), h.slot);
+    if (!slot) {
+        return false;
+    }
+    out.slot = std::move(*slot);
+    return true;
+}
+
+bool take_from_program(session& s, proto::received& got, const daemon_listener& l, arrived& out) noexcept {
+    const proto::dial_hello& h = out.hello;
+    if (got.fd_count != 2) {
+        return false;
+    }
+    const proto::listener_place here{l.own, l.netns, s.one_address_plan()};
+    const auto source = proto::check_source(got.fds[0].get(), h.local, here);
+    if (!source) {
+        return false;
+    }
+    auto slot = join_slot(std::move(got.fds[1]), h.slot);
+    if (!slot) {
+        return false;
+    }
+    const bool v6 = l.own.family == AF_INET6;
+    out.local = v6 ? h.local.mapped() : h.local.unmapped();
+    out.peer = v6 ? source->mapped() : *source;
+    out.by_daemon = out.plain = false;
+    out.slot = std::move(*slot);
+    if ((h.flags & proto::dial_keep_port) != 0) {
+        out.port = std::move(got.fds[0]);
+    }
+    return true;
+}
+
+}  // namespace
+
+int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out) noexcept {
+    for (;;) {
+        base::unique_fd fd(int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC | (flags & SOCK_NONBLOCK))));
+        if (!fd) {
+            // A door that refuses, and is empty: the daemon is gone (below), or the program has shut it down.
+            return errno == EINVAL && hangs_up(l.lifeline) ? ESTALE : errno;
+        }
+        proto::received got;
+        const bool came = await_hello(fd.get(), out.hello, got) == hello_look::came;
+        for (size_t i = 0; i < got.fd_count; ++i) {
+            stop_lingering(got.fds[i].get());
+        }
+        if (came) {
+            const bool good = (out.hello.flags & proto::dial_by_daemon) != 0 ? take_from_daemon(got, l, out)
+                                                                            : take_from_program(s, got, l, out);
+            if (good) {
+                shm::tune_bell(fd.get());
+                out.bell = std::move(fd);
+                return 0;
+            }
+        } else if (hangs_up(l.lifeline)) {
+            // Somebody knocked to say that the daemon is gone. What waits in the door is still taken, and no more comes.
+            ::syscall(SYS_shutdown, door, SHUT_RD);
+            continue;
+        }
+        s.count_turned_away();
+    }
+}
+
+stream make_accepted(arrived& a, held_memory page, uint64_t id) noexcept {
+    auto st = stream::create(std::move(a.slot), std::move(page), phase::up, id, a.by_daemon ? 0 : 1,
+                             a.by_daemon ? far_end::daemon : far_end::program);
+    st.flags().fetch_or(shm::end_accepted, std::memory_order_release);
+    if (a.by_daemon) {
+        shm::prepare_bell(a.bell.get(), id);
+    } else {
+        shm::mark_bell(a.bell.get(), id);
+    }
+    st.page().local = a.local;
+    st.page().peer = a.peer;
+    st.page().family = a.local.family;
+    return st;
+}
+
+}  // namespace vmsgr::client

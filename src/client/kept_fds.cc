@@ -1,0 +1,32 @@
+#include "client/kept_fds.hh"
+
+#include <utility>
+
+#include "base/sys.hh"
+
+namespace vmsgr::client {
+
+namespace {
+constinit fd_rules rules;
+}
+
+void set_fd_rules(const fd_rules& r) noexcept { rules = r; }
+
+void keep_fd(int* where) noexcept {
+    if (*where >= 0 && rules.keep != nullptr) {
+        rules.keep(where);
+    }
+}
+
+void drop_fd(int* where) noexcept {
+    if (*where < 0) {
+        return;
+    }
+    if (rules.drop != nullptr) {
+        rules.drop(where);
+    } else {
+        sys::close(std::exchange(*where, -1));
+    }
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,20 @@
+// Descriptors that the library keeps open in somebody else's program. The preload library moves them out of the program's
+// way and hides them; libvmsgr leaves them where they are. `where` is the variable that holds the number: it may change
+// while the descriptor is kept. Any thread.
+#pragma once
+
+#include "base/unique_fd.hh"
+
+namespace vmsgr::client {
+
+struct fd_rules {
+    void (*keep)(int* where) = nullptr;
+    void (*drop)(int* where) = nullptr;  // closes it and sets -1
+};
+// Once, before anything is kept. Without it they are plain descriptors.
+void set_fd_rules(const fd_rules& r) noexcept;
+
+void keep_fd(int* where) noexcept;
+void drop_fd(int* where) noexcept;
+
+}  // namespace vmsgr::client

@@ -1,0 +1,64 @@
+// The arenas of a shard (shm/arena.hh): those that programs send along with their connections, and those made here
+// towards a listener, for what the daemon accepts. A memory_slot is a connection's place in one of them.
+//
+// One shard. A slot is given back on the shard where it was taken.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "base/error.hh"
+#include "base/unique_fd.hh"
+#include "conn/budget.hh"
+#include "shm/arena.hh"
+
+namespace vmsgr::net {
+
+struct arena_file {
+    shm::made_arena arena;   // the account is used where it was made here
+    base::unique_fd fd;      // made here: goes with each connection
+    lease fds;
+    bool made = false;
+    uint64_t towards = 0;    // made: the listener
+    dev_t device = 0;        // joined: which file it is
+    ino_t inode = 0;
+};
+
+// The daemon's end of one connection. Its end says in the memory that this side is done with it.
+class memory_slot {
+    std::shared_ptr<arena_file> _file;
+    uint32_t _slot = 0;
+
+public:
+    memory_slot() noexcept = default;
+    memory_slot(std::shared_ptr<arena_file> f, uint32_t slot) noexcept : _file(std::move(f)), _slot(slot) {}
+    memory_slot(memory_slot&& o) noexcept = default;
+    memory_slot& operator=(memory_slot&& o) noexcept;
+    ~memory_slot() { release(); }
+
+    uint32_t index() const noexcept { return _slot; }
+    int fd() const noexcept { return _file->fd.get(); }
+    shm::conduit conduit() const noexcept { return _file->arena.memory().at(_slot); }
+
+private:
+    void release() noexcept;
+};
+
+class arenas {
+    std::list<std::shared_ptr<arena_file>> _joined;
+    std::vector<std::shared_ptr<arena_file>> _made;
+
+public:
+    // Memory that a program sent with a connection. The layout's limit on rings, not ours: what is merely too large is
+    // refused through itself. EINVAL, EPROTO: it is no arena, or has no such slot.
+    base::result<memory_slot> join(base::unique_fd file, uint32_t slot);
+    // For a connection that is brought to this listener. `fds`: one descriptor an arena.
+    base::result<memory_slot> make(uint64_t listener, uint32_t ring_bytes, usage& fds);
+    void forget_listener(uint64_t listener);
+    void clear();
+};
+
+}  // namespace vmsgr::net

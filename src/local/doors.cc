@@ -1,0 +1,95 @@
+#include "local/doors.hh"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "proto/control.hh"
+#include "shm/layout.hh"
+
+namespace vmsgr::net {
+
+namespace {
+
+std::string random_name() {
+    static constexpr char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
+    unsigned char random[20];
+    static_assert(sizeof random < shm::door_bytes);
+    if (::getrandom(random, sizeof random, 0) != ssize_t(sizeof random)) {
+        return {};
+    }
+    std::string name;
+    for (unsigned char r : random) {
+        name += letters[r % 32];
+    }
+    return name;
+}
+
+std::unexpected<base::error> failed(const std::string& what) {
+    const int e = errno;
+    return base::fail(e, what + ": " + strerror(e));
+}
+
+}  // namespace
+
+base::result<made_door> make_door(const std::string& folder, int backlog) {
+    made_door d;
+    d.place.name = random_name();
+    d.place.path = folder + "/" + d.place.name;
+    sockaddr_un un;
+    uint32_t len = 0;
+    if (int e = proto::unix_address(d.place.path.c_str(), &un, len); e != 0 || d.place.name.empty()) {
+        return base::fail(e, "the path of a door is too long: " + d.place.path);
+    }
+    d.fd.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    // Anybody who may search the folder may dial.
+    if (!d.fd || ::bind(d.fd.get(), reinterpret_cast<sockaddr*>(&un), len) != 0) {
+        return failed("making a door in " + folder);
+    }
+    if (::chmod(d.place.path.c_str(), 0666) != 0 || ::listen(d.fd.get(), backlog) != 0) {
+        auto e = failed("opening a door in " + folder);
+        remove_door(d.place);
+        return e;
+    }
+    return d;
+}
+
+void remove_door(const door_place& d) noexcept {
+    if (!d.path.empty()) {
+        ::unlink(d.path.c_str());
+    }
+}
+
+void knock(const char* path) noexcept {
+    sockaddr_un un;
+    uint32_t len = 0;
+    if (proto::unix_address(path, &un, len) == 0) {
+        base::unique_fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        ::connect(fd.get(), reinterpret_cast<sockaddr*>(&un), len);
+    }
+}
+
+void knock_at_all(const char* folder, bool remove) noexcept {
+    DIR* dir = ::opendir(folder);
+    if (dir == nullptr) {
+        return;
+    }
+    while (dirent* e = ::readdir(dir)) {
+        char path[sizeof(sockaddr_un::sun_path)];
+        if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= int(sizeof path)) {
+            continue;
+        }
+        knock(path);
+        if (remove) {
+            ::unlink(path);
+        }
+    }
+    ::closedir(dir);
+}
+
+}  // namespace vmsgr::net

@@ -1,0 +1,75 @@
+#include "local/listeners.hh"
+
+#include <seastar/core/coroutine.hh>
+
+#include "base/sockets.hh"
+#include "conn/kernel_socket.hh"
+#include "conn/log.hh"
+#include "local/listener.hh"
+
+namespace vmsgr::net {
+
+listeners::listeners(seastar::sharded<carrier>& carriers, budget& b, registry& r, std::string doors)
+    : _carriers(carriers), _budget(b), _registry(r), _doors(std::move(doors)), _next_shard(seastar::this_shard_id()) {}
+
+listeners::~listeners() = default;
+
+unsigned listeners::next_shard() noexcept { return _next_shard++ % seastar::smp::count; }
+
+seastar::future<> listeners::stop() {
+    _abort.request_abort();
+    for (auto& [id, l] : _all) {
+        l->close(false);
+    }
+    return _gate.close();
+}
+
+listen_answer listeners::begin(listen_request r) {
+    listen_answer out;
+    if (const char* why = base::not_tcp(r.tcp.get())) {
+        out.broken = violation{fault::bad_descriptor, std::string("listen: ") + why};
+        return out;
+    }
+    if (!is_listening(r.tcp.get())) {
+        out.status = EINVAL;  // shut down before this request came
+        return out;
+    }
+    auto holder = _gate.try_hold();
+    if (!holder) {
+        out.status = ESHUTDOWN;
+        return out;
+    }
+    const uint64_t id = ++_ids * seastar::smp::count + seastar::this_shard_id();
+    auto l = std::make_unique<listener>(*this, std::move(r), id);
+    out.status = l->prepare(out);
+    if (out.status != 0) {
+        return out;
+    }
+    auto* at = l.get();
+    _all.emplace(id, std::move(l));
+    _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door_name() : std::string());
+    (void)at->run()
+        .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
+        .finally([this, id, h = std::move(*holder)] {
+            _all.erase(id);
+            return _carriers.invoke_on_all([id](carrier& c) { c.memory().forget_listener(id); });
+        });
+    return out;
+}
+
+void listeners::unlist(uint64_t id) noexcept { _registry.unlist(id); }
+
+listeners::reserved listeners::reserve(uint64_t id) noexcept {
+    auto at = _all.find(id);
+    return at != _all.end() ? at->second->reserve() : reserved{};
+}
+
+std::vector<listener_info> listeners::list() const {
+    std::vector<listener_info> out;
+    for (auto& [id, l] : _all) {
+        out.push_back(l->info());
+    }
+    return out;
+}
+
+}  // namespace vmsgr::net

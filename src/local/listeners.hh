@@ -1,0 +1,82 @@
+// The listeners of a shard. sharded<listeners>; each listening socket lives on one shard.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include <seastar/core/abort_source.hh>
+#include <seastar/core/gate.hh>
+#include <seastar/core/sharded.hh>
+
+#include "conn/carrier.hh"
+#include "local/registry.hh"
+
+namespace vmsgr::net {
+
+struct listen_request {
+    program_ptr owner;
+    lease total, fds;
+    std::string route;
+    base::unique_fd tcp;
+    bool local = true;  // programs of this host may dial it
+    uint32_t backlog = 0;
+};
+
+// What the program gets for its listening socket, or why not.
+struct listen_answer {
+    int status = 0;  // an errno
+    uint64_t id = 0;
+    base::unique_fd door, lifeline;
+    proto::secret word{};
+    std::optional<violation> broken;
+};
+
+struct listener_info {
+    uint64_t id;
+    uint64_t session;
+    pid_t pid;
+    base::address address;
+    unsigned shards;  // over which its connections spread
+    uint64_t accepted;  // by the daemon; who dials by himself is not counted here
+};
+
+class listener;
+
+class listeners {
+    friend class listener;
+    seastar::sharded<carrier>& _carriers;
+    budget& _budget;
+    registry& _registry;
+    const std::string _doors;  // the folder
+    std::unordered_map<uint64_t, std::unique_ptr<listener>> _all;
+    seastar::gate _gate;
+    seastar::abort_source _abort;
+    unsigned _next_shard;
+    uint64_t _ids = 0;
+
+public:
+    listeners(seastar::sharded<carrier>& carriers, budget& b, registry& r, std::string doors);
+    ~listeners();
+    // Closes our copies of the sockets; the programs keep theirs, and are knocked up.
+    seastar::future<> stop();
+
+    listen_answer begin(listen_request r);
+    // Programs do not find it any more.
+    void unlist(uint64_t id) noexcept;
+    // For a connection that comes over a trunk: its share of the limits, and where it is to be brought.
+    struct reserved {
+        std::optional<places> place;
+        std::string route;
+        door_target door;
+        bool no_room = false;  // else: the listener has closed
+    };
+    reserved reserve(uint64_t id) noexcept;
+    std::vector<listener_info> list() const;
+
+private:
+    carrier& local() noexcept { return _carriers.local(); }
+    unsigned next_shard() noexcept;
+};
+
+}  // namespace vmsgr::net
