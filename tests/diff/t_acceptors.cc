@@ -343,7 +343,6 @@ void facts(table& t) {
         int fd = r.waiting(), port = name_of(fd).port();
         endpoint e;
         r.ret("bad flags, nothing waits", accept4(fd, e.sa(), &e.len, 0x40));
-        r.ret("bad length, nothing waits", accept(fd, e.sa(), reinterpret_cast<socklen_t*>(8)));
         r.ret("no length, nothing waits", accept(fd, e.sa(), nullptr));
         r.ret("closed", accept(777, e.sa(), &e.len));
         r.ret("negative", accept(-1, e.sa(), &e.len));
@@ -361,9 +360,12 @@ void facts(table& t) {
         r.ret("nothing is left", accept(fd, nullptr, nullptr));
     }, nobody);
     t.add("acceptors/bad-address-pointer", [](role& r) {
-        int fd = r.waiting(), d = r.dial(name_of(fd).port());
-        r.until(fd, POLLIN);
+        int fd = r.waiting();
         endpoint e;
+        r.ret("bad length, nothing waits", accept(fd, e.sa(), reinterpret_cast<socklen_t*>(8)));
+        r.ret("bad address, nothing waits", accept(fd, reinterpret_cast<sockaddr*>(8), &e.len));
+        int d = r.dial(name_of(fd).port());
+        r.until(fd, POLLIN);
         r.ret("accept", accept(fd, reinterpret_cast<sockaddr*>(8), &e.len));
         r.until(d, POLLRDHUP);
         r.rd("recv", d, 4);

@@ -249,6 +249,46 @@ void ends(table& t) {
             r.meet();
         });
     }
+    t.add("atonce/data-and-end-before-accept", [=](role& r) {
+        int fd = r.waiting(), port = name_of(fd).port();
+        tally had, polled;
+        for (int i = 0; i < rounds; i++) {
+            int c = r.dial(port);
+            r.put(c, "sent");
+            close(c);
+            int s = r.accept_late(fd), n = -1;
+            ioctl(s, FIONREAD, &n);
+            had.add(std::to_string(n));
+            polled.add(poll_mask(mask_now(s)));
+            close(s);
+        }
+        had.show(r, "FIONREAD");
+        polled.show(r, "poll");
+    }, nobody);
+    t.add("atonce/deferred-accept-after-data", [](role& r) {
+        int fd = r.waiting(), port = name_of(fd).port(), seconds = 30;
+        setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds);
+        tally before, after;
+        for (int i = 0; i < rounds; i++) {
+            int c = r.dial(port);
+            before.add(poll_mask(mask_now(fd)));
+            r.put(c, "data");
+            after.add(poll_mask(mask_now(fd)));
+            close(r.accept_late(fd));
+            close(c);
+        }
+        before.show(r, "listener before data");
+        after.show(r, "listener after data");
+    }, nobody);
+    t.add("atonce/waiting-ones-are-reset-when-the-listener-closes", [](role& r) {
+        int fd = r.waiting(), port = name_of(fd).port();
+        std::vector<int> waiting;
+        for (int i = 0; i < 6; i++) waiting.push_back(r.dial(port));
+        close(fd);
+        tally polled;
+        for (int c : waiting) polled.add(poll_mask(mask_now(c)));
+        polled.show(r, "poll");
+    }, nobody);
     t.add("atonce/both-have-ended", [](role& r) {
         int fd = r.waiting(), port = name_of(fd).port();
         tally polled;

@@ -20,27 +20,31 @@ std::string accepted_from(int listener) {
     return fd < 0 ? errno_name(errno) : host_and_port(from);
 }
 
+// Accepts as many as there are names: each must come from the one whose turn it is.
+void in_order(role& r, int listener, const std::vector<std::string>& names) {
+    int same = 0;
+    for (auto& name : names) same += r.until(listener, POLLIN) && accepted_from(listener) == name;
+    r.say("in order, with their names: {} of {}", same, names.size());
+    r.say("then {}", accepted_from(listener));
+}
+
 void order(table& t) {
     t.add("queue/order-of-one-thread", [](role& r) {
-        int fd = r.waiting(64), port = name_of(fd).port(), same = 0;
+        int fd = r.waiting(64), port = name_of(fd).port();
         std::vector<std::string> names;
         for (int i = 0; i < 30; i++) {
             int c = i % 3 == 1 ? r.bound() : r.sock(i % 3 == 2 ? SOCK_NONBLOCK : 0);
             r.connect_to(c, port);
             names.push_back(host_and_port(name_of(c)));
         }
-        r.until(fd, POLLIN);
-        for (auto& name : names) same += accepted_from(fd) == name;
-        r.say("in order, with their names: {} of {}", same, names.size());
-        r.say("then {}", accepted_from(fd));
+        in_order(r, fd, names);
     }, nobody);
     t.add("queue/order-of-two-processes", [](role& r) {
-        int fd = r.serve(64), same = 0;
+        int fd = r.serve(64);
         std::vector<std::string> names;
         for (int i = 0; i < 20; i++) names.push_back(r.hear());
         fcntl(fd, F_SETFL, O_NONBLOCK);
-        for (auto& name : names) same += accepted_from(fd) == name;
-        r.say("in order, with their names: {} of {}", same, names.size());
+        in_order(r, fd, names);
         r.meet();
     }, [](role& r) {
         int port = r.hear_num();
@@ -61,7 +65,7 @@ void order(table& t) {
         r.say("child {}", child.wait());
     });
     t.add("queue/order-of-several-addresses", [](role& r) {
-        int fd = r.sock(SOCK_NONBLOCK), same = 0;
+        int fd = r.sock(SOCK_NONBLOCK);
         auto any = r.wildcard();
         bind(fd, any.sa(), any.len);
         listen(fd, 16);
@@ -74,9 +78,7 @@ void order(table& t) {
             r.okay("connect", connect(c, to.sa(), to.len));
             names.push_back(host_and_port(name_of(c)));
         }
-        r.until(fd, POLLIN);
-        for (auto& name : names) same += accepted_from(fd) == name;
-        r.say("in order, with their names: {} of {}", same, names.size());
+        in_order(r, fd, names);
     }, nobody).only(AF_INET);
     t.add("queue/names-on-both-sides", [](role& r) {
         int fd = r.waiting(), port = name_of(fd).port(), same = 0;
@@ -129,6 +131,7 @@ void gone_before_accept(table& t) {
                 endpoint from;
                 int s = accept(fd, from.sa(), &from.len);
                 accepted.add(s < 0 ? errno_name(errno) : from.host());
+                r.until(s, POLLRDHUP);
                 seen.add(rest_of(s));
                 close(s);
                 close(c);
@@ -247,13 +250,14 @@ void backlog(table& t) {
         int fd = r.waiting(0), port = name_of(fd).port();
         tally seen;
         for (int i = 0; i < rounds; i++) {
-            int c = r.dial(port), s = accept(fd, nullptr, nullptr);
-            seen.add(s < 0 ? errno_name(errno) : "ok");
-            if (s < 0) s = r.accept_late(fd);
+            int c = r.dial(port), s = r.accept_late(fd);
+            r.put(c, "x");
+            r.until(s, POLLIN);
+            seen.add(rest_of(s));
             close(s);
             close(c);
         }
-        seen.show(r, "accept");
+        seen.show(r, "served");
     }, nobody);
     t.add("queue/backlog-grows-with-listen", [](role& r) {
         int fd = r.waiting(1), port = name_of(fd).port();
@@ -281,13 +285,12 @@ void listener_goes(table& t) {
         r.put(waiting[1], "unread");
         shutdown(waiting[2], SHUT_WR);
         close(fd);
-        tally polled;
+        tally seen;
         for (int c : waiting) {
-            pollfd p{c, POLLIN | POLLOUT | POLLRDHUP, 0};
-            poll(&p, 1, 0);
-            polled.add(poll_mask(static_cast<unsigned>(p.revents)) + ", " + rest_of(c));
+            r.until(c, POLLHUP);
+            seen.add(rest_of(c));
         }
-        polled.show(r, "those that waited");
+        seen.show(r, "those that waited");
         r.put(taken, "still there");
         r.get("the one that was accepted", s, 11);
     }, nobody);
@@ -296,7 +299,7 @@ void listener_goes(table& t) {
         std::vector<int> waiting;
         for (int i = 0; i < 4; i++) waiting.push_back(r.dial(port));
         r.ret("shutdown", shutdown(fd, SHUT_RD));
-        r.ret("accept", accept(fd, nullptr, nullptr));
+        r.okay("accept", accept(fd, nullptr, nullptr));
         tally seen;
         for (int c : waiting) {
             r.until(c, POLLHUP, 500);
@@ -339,25 +342,26 @@ void defer_accept(table& t) {
             before.add(poll_mask(static_cast<unsigned>(p.revents)));
             int s = accept(fd, nullptr, nullptr);
             quiet.add(s < 0 ? errno_name(errno) : "accepted");
-            if (s >= 0) close(s);
             r.put(c, "first");
-            if (s < 0) s = accept(fd, nullptr, nullptr);
-            after.add(s < 0 ? errno_name(errno) : "accepted");
+            if (s < 0) {
+                after.add(std::to_string(r.until(fd, POLLIN)));
+                s = accept(fd, nullptr, nullptr);
+            }
             had.add(rest_of(s));
             close(s);
             close(c);
         }
         before.show(r, "listener before data");
         quiet.show(r, "accept before data");
-        after.show(r, "accept after data");
-        had.show(r, "then");
+        after.show(r, "listener after data");
+        had.show(r, "accepted with");
     }, nobody);
     t.add("defer/stays-quiet", [](role& r) {
         int fd = deferring(r, 30);
         r.tell_num(name_of(fd).port());
         r.meet();
         r.poll_now("before data", fd, POLLIN);
-        r.ret("accept", accept(fd, nullptr, nullptr));
+        r.okay("accept", accept(fd, nullptr, nullptr));
         r.meet();
         r.poll_is("after data", fd, POLLIN, POLLIN);
         int s = r.take(fd);
@@ -379,7 +383,7 @@ void defer_accept(table& t) {
         r.put(other, "other");
         r.until(fd, POLLIN);
         r.yes("the one that spoke", accepted_from(fd) == host_and_port(name_of(other)));
-        r.ret("accept", accept(fd, nullptr, nullptr));
+        r.okay("accept", accept(fd, nullptr, nullptr));
         r.put(quiet, "quiet");
         r.until(fd, POLLIN);
         r.yes("the other one", accepted_from(fd) == host_and_port(name_of(quiet)));
@@ -391,7 +395,9 @@ void defer_accept(table& t) {
             int c = r.dial(port);
             if (whole) close(c);
             else shutdown(c, SHUT_WR);
-            seen.add(rest_of(r.accept_late(fd)));
+            int s = r.accept_late(fd);
+            r.until(s, POLLRDHUP);
+            seen.add(rest_of(s));
         }
         seen.show(r, "then");
     }, nobody);
@@ -407,9 +413,7 @@ void defer_accept(table& t) {
         int fd = deferring(r, 30), port = name_of(fd).port(), zero = 0;
         r.okay("set", setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &zero, sizeof zero));
         r.say("{}", r.opt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT));
-        int c = r.dial(port), s = accept(fd, nullptr, nullptr);
-        r.okay("accept", s);
-        if (s < 0) s = r.accept_late(fd);
+        int c = r.dial(port), s = r.accept_late(fd);
         r.put(s, "server first");
         r.get("get", c, 12);
     }, nobody);
