@@ -23,7 +23,12 @@ std::string accepted_from(int listener) {
 // Accepts as many as there are names: each must come from the one whose turn it is.
 void in_order(role& r, int listener, const std::vector<std::string>& names) {
     int same = 0;
-    for (auto& name : names) same += r.until(listener, POLLIN) && accepted_from(listener) == name;
+    for (auto& name : names) {
+        r.until(listener, POLLIN);
+        auto seen = accepted_from(listener);
+        same += seen == name;
+        if (seen != name) r.say("not {} but {}", name, seen);
+    }
     r.say("in order, with their names: {} of {}", same, names.size());
     r.say("then {}", accepted_from(listener));
 }
@@ -152,15 +157,17 @@ void gone_before_accept(table& t) {
         }
     }, [](role& r) {
         int port = r.hear_num();
+        gate dialled;
         child_process child([&] {
             for (auto text : {"one", "two", ""}) r.put(r.dial(port), text);
-            r.meet();
+            dialled.open();
             pause();
         });
-        nap(settle_ms);
+        dialled.wait();
         r.meet();
         kill(child.pid, SIGKILL);
         child.wait();
+        r.meet();
     });
 }
 
