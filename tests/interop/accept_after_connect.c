@@ -1,6 +1,7 @@
 /* accept() without waiting, right after connect() has returned: how many of COUNT succeed?
  *
  *   accept_after_connect one 4|6 blocking|polled COUNT            one thread does both
+ *   accept_after_connect fresh 4|6 blocking|polled COUNT          the same, with a new listener each time
  *   accept_after_connect serve 4|6 blocking|polled COUNT IN OUT   the listener's process: tells its port through OUT,
  *                                                                 accepts once for each byte from IN, answers with one
  *   accept_after_connect dial 4|6 blocking|polled COUNT IN OUT    the other one
@@ -83,10 +84,14 @@ static int take(int listener) {
     return fd;
 }
 
-static void both_ends(void) {
+static void both_ends(int fresh) {
     int port, listener = start_listening(&port);
     for (int i = 0; i < count; i++) {
         char b = 'x';
+        if (fresh && i) {
+            close(listener);
+            listener = start_listening(&port);
+        }
         int c = dial(port), s = take(listener);
         need(send(c, &b, 1, 0) == 1 && recv(s, &b, 1, 0) == 1, "byte");
         close(c);
@@ -121,9 +126,10 @@ static void dial_another(void) {
 }
 
 int main(int argc, char** argv) {
-    int one = argc == 5 && !strcmp(argv[1], "one");
+    int fresh = argc == 5 && !strcmp(argv[1], "fresh");
+    int one = fresh || (argc == 5 && !strcmp(argv[1], "one"));
     if (!one && argc != 7) {
-        fprintf(stderr, "usage: one|serve|dial 4|6 blocking|polled COUNT [IN OUT]\n");
+        fprintf(stderr, "usage: one|fresh|serve|dial 4|6 blocking|polled COUNT [IN OUT]\n");
         return 2;
     }
     family = argv[2][0] == '6' ? AF_INET6 : AF_INET;
@@ -133,7 +139,7 @@ int main(int argc, char** argv) {
         in_fd = atoi(argv[5]);
         out_fd = atoi(argv[6]);
     }
-    if (one) both_ends();
+    if (one) both_ends(fresh);
     else if (!strcmp(argv[1], "serve")) serve();
     else dial_another();
     printf("{\"at_once\": %d, \"late\": %d}\n", at_once, late);

@@ -85,10 +85,10 @@ def local_bytes(world):
     return 0 if lib_ends.PLAIN else world.vmsgrd.status()["totals"]["bytes_local"]
 
 
-def check_all_at_once(world, way, seen, before):
-    assert seen == {"at_once": COUNT, "late": 0}
+def check_all_at_once(world, way, seen, before, count=COUNT):
+    assert seen == {"at_once": count, "late": 0}
     if way == "routed":
-        wait_until(lambda: local_bytes(world) - before >= COUNT, 5, "all of them to have been local")
+        wait_until(lambda: local_bytes(world) - before >= count, 5, "all of them to have been local")
 
 
 @pytest.mark.parametrize("how", ["blocking", "polled"])
@@ -100,6 +100,16 @@ def test_one_thread_accepts_what_it_has_just_connected(request, world, accepts, 
     done = subprocess.run([*prefix(world, way), accepts, "one", "6" if ":" in address else "4", how, str(COUNT)],
                           stdout=subprocess.PIPE, timeout=60, check=True)
     check_all_at_once(world, way, json.loads(done.stdout), before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_listener_is_found_when_listen_has_returned(request, world, accepts, address, way):
+    if way == "routed":
+        to_be_flipped(request, "listen() returns before the listener is in the registry: the connection is a direct one")
+    before, count = local_bytes(world), 300
+    done = subprocess.run([*prefix(world, way), accepts, "fresh", "6" if ":" in address else "4", "blocking", str(count)],
+                          stdout=subprocess.PIPE, timeout=60, check=True)
+    check_all_at_once(world, way, json.loads(done.stdout), before, count)
 
 
 @pytest.mark.parametrize("how", ["blocking", "polled"])
