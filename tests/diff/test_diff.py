@@ -30,7 +30,7 @@ def run(*args, capsys=None):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=1200)
     print(done.stdout)
-    pending = [line for line in done.stdout.splitlines() if line.startswith(("PENDING", "NO LONGER DIFFERS"))]
+    pending = [line for line in done.stdout.splitlines() if line.startswith(("PENDING", "NO LONGER DIFFERS in"))]
     if pending and capsys:
         with capsys.disabled():
             print("", *pending, sep="\n")
