@@ -128,8 +128,8 @@ class Roles:
                 p.wait()
 
 
-def read_known(path):
-    """Lines: GLOB COMBOS REASON. COMBOS: comma-separated, each with :4 or :6 or none; * for all."""
+def read_known(path, pending=False):
+    """Lines: GLOB COMBOS REASON. COMBOS: comma-separated, each with :4 or :6 or none, "=" before; * for all."""
     known = []
     if path and os.path.exists(path):
         for number, line in enumerate(open(path), 1):
@@ -140,13 +140,14 @@ def read_known(path):
             if len(parts) != 3:
                 sys.exit(f"{path}:{number}: want GLOB COMBOS REASON")
             known.append({"glob": parts[0], "combos": parts[1].split(","), "reason": parts[2],
-                          "line": number, "hits": 0, "chances": 0})
+                          "where": f"{os.path.basename(path)} line {number}", "pending": pending,
+                          "hits": 0, "chances": 0})
     return known
 
 
 def find_known(known, name, family, combo):
     found = None
-    fitting = {text for c in ("*", combo, *INHERITS.get(combo, ())) for text in (c, f"{c}:{family}")}
+    fitting = {text for c in ("*", combo, f"={combo}", *INHERITS.get(combo, ())) for text in (c, f"{c}:{family}")}
     for k in known:
         if fnmatch.fnmatchcase(name, k["glob"]) and fitting.intersection(k["combos"]):
             k["chances"] += 1
@@ -198,6 +199,8 @@ def main():
     ap.add_argument("--baseline", metavar="FILE",
                     help="read the baseline from it if it exists, else write it there")
     ap.add_argument("--known", metavar="FILE", default=os.path.join(HERE, "known.txt"))
+    ap.add_argument("--pending", metavar="FILE", default=os.path.join(HERE, "pending.txt"),
+                    help="known for now, each is printed; '' makes them fail")
     ap.add_argument("--json", metavar="FILE", help="write all traces there")
     ap.add_argument("--stderr", metavar="FILE", help="where the roles' own output goes")
     ap.add_argument("--max-shown", type=int, default=60, metavar="N",
@@ -234,7 +237,8 @@ def main():
     if not todo:
         print("no scenario of that name")
         return 2
-    known = read_known(args.known)
+    pending = read_known(args.pending, pending=True)
+    known = read_known(args.known) + pending
     log = open(args.stderr, "ab") if args.stderr else None
     tty = sys.stderr.isatty()
 
@@ -298,7 +302,7 @@ def main():
             print(f"pp {name_of(key)}", *trace_of(base, key), sep="\n")
 
     for combo in combos:
-        differing, known_hits = {}, {}
+        differing, known_hits, pending_hits = {}, {}, collections.defaultdict(list)
         for round_number in range(args.repeat):
             label = combo if args.repeat == 1 else f"{combo} #{round_number + 1}"
             results = run(combo, label)
@@ -313,6 +317,8 @@ def main():
                 if difference and entry:
                     known_hits[key] = entry
                     entry["hits"] += 1
+                    if entry["pending"]:
+                        pending_hits[entry["where"], entry["glob"]].append(key)
                 elif difference:
                     differing[key] = difference
         unstable = confirm(combo, differing, base, run)
@@ -321,14 +327,20 @@ def main():
             failed += len(unstable)
         for key, difference in differing.items():
             show(f"DIFFERS {combo} {name_of(key)}", difference)
+        for entry in pending:
+            keys = pending_hits[entry["where"], entry["glob"]]
+            if keys:
+                print(f"PENDING {combo} {', '.join(map(name_of, keys))}: {entry['reason']}")
+            elif any(find_known([entry], *key, combo) for key in todo):
+                print(f"NO LONGER DIFFERS in {combo}: {entry['where']}: {entry['glob']}")
         for key, difference in unstable.items():
             show(f"UNSTABLE {combo} {name_of(key)}: differed in one run of three", difference)
         same = len(todo) - len(flaky) - len(differing) - len(known_hits) - len(unstable)
         print(f"{combo}: {same} the same, {len(differing)} differ,"
               f" {len(known_hits)} known differences, {len(unstable)} unstable")
     for entry in known:
-        if entry["chances"] and not entry["hits"]:
-            print(f"NO LONGER DIFFERS: known.txt line {entry['line']}: {entry['glob']}"
+        if entry["chances"] and not entry["hits"] and not entry["pending"]:
+            print(f"NO LONGER DIFFERS: {entry['where']}: {entry['glob']}"
                   f" {','.join(entry['combos'])}")
     if args.json:
         with open(args.json, "w") as f:

@@ -31,6 +31,10 @@ table build() {
     add_processes(t);
     add_exec(t);
     add_accept(t);
+    add_at_once(t);
+    add_queue(t);
+    add_acceptors(t);
+    add_reuseport(t);
     add_bind(t);
     add_options(t);
     add_bulk(t);

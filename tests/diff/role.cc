@@ -50,6 +50,12 @@ void role::give_up(std::string_view why) {
     _exit(3);
 }
 
+void tally::show(role& r, std::string_view what) const {
+    std::string text;
+    for (auto& [seen, times] : _seen) text += std::format("{}{} x {}", text.empty() ? "" : ", ", seen, times);
+    r.say("{}: {}", what, text);
+}
+
 // --- in step -------------------------------------------------------------------------------------
 
 void role::send_sync(std::string_view text) {
@@ -117,6 +123,13 @@ int role::dial(int port, int flags) {
     return fd;
 }
 
+int role::dial_briefly(int port) {
+    int fd = dial(port);
+    struct linger l{1, 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+    return fd;
+}
+
 int role::take(int lfd) {
     int fd = ::accept(lfd, nullptr, nullptr);
     if (fd < 0) okay("take", fd);
@@ -129,6 +142,22 @@ int role::pair() {
     else fd = dial(hear_num());
     meet();
     return fd;
+}
+
+bool role::connect_to(int fd, int port) {
+    auto a = loopback(port);
+    return ::connect(fd, a.sa(), a.len) == 0;
+}
+
+int role::waiting(int backlog) {
+    int fd = listening(backlog);
+    ::fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+}
+
+int role::accept_late(int lfd) {
+    if (!until(lfd, POLLIN)) give_up("NO CONNECTION CAME");
+    return take(lfd);
 }
 
 int role::so_error(int fd) const {

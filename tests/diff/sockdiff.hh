@@ -32,6 +32,7 @@
 #include <cstring>
 #include <format>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -124,8 +125,12 @@ public:
     int listening(int backlog = 16);      // the same, listening; sets listen_fd
     int serve(int backlog = 16);          // listening(), and tells the port
     int dial(int port, int flags = 0);    // connect() to loopback, says so only when it fails
+    int dial_briefly(int port);           // the same; its close leaves no TIME_WAIT, of which the kernel keeps so many
     int take(int lfd);                    // accept(), says so only when it fails
     int pair();                           // both roles: a connected socket
+    bool connect_to(int fd, int port);    // connect() to loopback; false, errno kept, when it says so
+    int waiting(int backlog = 16);        // listening(), non-blocking
+    int accept_late(int lfd);             // accept() of a non-blocking listener once one is there
 
     // Waiting; silent, except that a time-out is an observation.
     bool until(int fd, short events, int ms = patience_ms);   // all of `events` are shown
@@ -156,7 +161,7 @@ private:
 // A child process within a role, reaped by wait().
 struct child_process {
     pid_t pid;
-    explicit child_process(const std::function<void()>& body);
+    explicit child_process(const std::function<void()>& in_child);
     std::string wait() const;  // "exit 0", "signal 9"
 };
 
@@ -166,6 +171,16 @@ struct gate {
     gate();
     void open() const;
     void wait() const;
+};
+
+// What many rounds of the same showed: each different observation, and how often it was made.
+class tally {
+public:
+    void add(std::string seen) { _seen[std::move(seen)]++; }
+    void show(role& r, std::string_view what) const;
+
+private:
+    std::map<std::string, int> _seen;
 };
 
 using body = std::function<void(role&)>;
@@ -208,6 +223,10 @@ void add_descriptors(table&);
 void add_processes(table&);
 void add_exec(table&);
 void add_accept(table&);
+void add_at_once(table&);
+void add_queue(table&);
+void add_acceptors(table&);
+void add_reuseport(table&);
 void add_bind(table&);
 void add_options(table&);
 void add_bulk(table&);

@@ -177,10 +177,10 @@ void wait_until_blocked(const std::atomic<int>& tid) {
 
 // --- processes -----------------------------------------------------------------------------------
 
-child_process::child_process(const std::function<void()>& body) {
+child_process::child_process(const std::function<void()>& in_child) {
     pid = fork();
     if (pid == 0) {
-        body();
+        in_child();
         _exit(0);
     }
 }
