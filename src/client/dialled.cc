@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <time.h>
+
+#include <utility>
 
 #include "base/netns.hh"
 #include "base/sys.hh"
@@ -120,6 +123,9 @@ hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexc
         if (clock_ns() >= until) {
             ::syscall(SYS_shutdown, fd, SHUT_RD);
             last = true;
+        } else {
+            // The connection woke us: on one processor its dialler was interrupted by that, before it could speak.
+            ::sched_yield();
         }
     }
 }
@@ -188,11 +194,19 @@ bool take_from_program(session& s, proto::received& got, const daemon_listener& 
 }  // namespace
 
 int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out) noexcept {
-    for (;;) {
+    for (bool refuses = false;;) {
         base::unique_fd fd(int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC | (flags & SOCK_NONBLOCK))));
         if (!fd) {
-            // A door that refuses, and is empty: the daemon is gone (below), or the program has shut it down.
-            return errno == EINVAL && hangs_up(l.lifeline) ? ESTALE : errno;
+            const int e = errno;
+            if ((e != EAGAIN && e != EINVAL) || !hangs_up(l.lifeline)) {
+                return e;  // EINVAL: the program has shut it down
+            }
+            if (std::exchange(refuses, true)) {
+                return ESTALE;
+            }
+            // The daemon is gone. What waits in the door is still taken, and no more comes.
+            ::syscall(SYS_shutdown, door, SHUT_RD);
+            continue;
         }
         proto::received got;
         const bool came = await_hello(fd.get(), out.hello, got) == hello_look::came;
@@ -208,8 +222,9 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
                 return 0;
             }
         } else if (hangs_up(l.lifeline)) {
-            // Somebody knocked to say that the daemon is gone. What waits in the door is still taken, and no more comes.
+            // Somebody knocked to say so.
             ::syscall(SYS_shutdown, door, SHUT_RD);
+            refuses = true;
             continue;
         }
         s.count_turned_away();

@@ -330,10 +330,13 @@ int session::listen(int socket, int shown, std::string_view route, uint32_t flag
 void session::unlist(int door) noexcept {
     proto::request_msg m;
     m.what = proto::kind::unlist;
-    locked l(_lock);
-    if (_control >= 0) {
-        send(m, {&door, 1});
+    {
+        locked l(_lock);
+        if (_control < 0 || send(m, {&door, 1}) != 0) {
+            return;
+        }
     }
+    await_settled();
 }
 
 int session::borrow(int shown, uint64_t id) noexcept {
@@ -365,7 +368,7 @@ void session::deposit(int shown, std::span<const int> left, std::span<const uint
     }
 }
 
-void session::await_deposits() noexcept {
+void session::await_settled() noexcept {
     proto::request_msg m;
     m.what = proto::kind::settled;
     proto::reply_msg reply;

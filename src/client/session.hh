@@ -120,14 +120,14 @@ public:
     bool post_connect(const job& j, std::span<const int> fds) noexcept;
     // 0, or an errno: the socket stays the kernel's.
     int listen(int socket, int shown, std::string_view route, uint32_t flags, int backlog, listening& out) noexcept;
-    // Programs do not find this listener any more.
+    // Programs do not find this listener any more when this returns.
     void unlist(int door) noexcept;
 
     // The kernel socket of connection `id`, whose doorbell is shown; or -errno.
     int borrow(int shown, uint64_t id) noexcept;
-    // Leaves with the daemon what an heir of this descriptor needs. The last one of several waits until all are there.
+    // Leaves with the daemon what an heir of this descriptor needs. It is there once await_settled() has returned.
     void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data) noexcept;
-    void await_deposits() noexcept;
+    void await_settled() noexcept;
     // 0, or an errno.
     int adopt(int shown, inherited& out) noexcept;
 
