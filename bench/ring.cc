@@ -16,7 +16,7 @@
 #include <thread>
 #include <vector>
 
-#include "shm/ring.hh"
+#include "shm/wake.hh"
 #include "shm/segment.hh"
 #include "two_threads.hh"
 

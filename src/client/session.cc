@@ -10,7 +10,6 @@
 #include <algorithm>
 
 #include "base/sys.hh"
-#include "client/spin.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::client {
@@ -76,10 +75,6 @@ uint64_t random_key() noexcept {
         }
     }
     return key;
-}
-
-int64_t now_ms() noexcept {
-    return now_ns() / 1'000'000;
 }
 
 void session::configure(const char* path, std::string_view program, void (*guard)(int& fd),

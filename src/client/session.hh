@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "base/address.hh"
+#include "base/clock.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
 #include "proto/routes.hh"
@@ -128,6 +129,6 @@ private:
 
 // 64 random bits, never 0.
 uint64_t random_key() noexcept;
-int64_t now_ms() noexcept;
+using base::now_ms;
 
 }  // namespace vmsgr::client

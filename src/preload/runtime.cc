@@ -13,7 +13,7 @@
 
 #include "base/sys.hh"
 #include "client/kept.hh"
-#include "client/spin.hh"
+#include "shm/spin.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
 #include "preload/objects.hh"
@@ -80,7 +80,7 @@ void take_spin_budget() noexcept {
         }
         us = parsed.value_or(us);
     }
-    client::set_spin_limit(us);
+    shm::set_spin_limit(us);
     if (asked != nullptr) {
         spin_as_asked();
     }

@@ -155,7 +155,7 @@ base::result<new_conduit> create_conduit(uint32_t ring_bytes, uint64_t key) {
     h.ring_bytes = ring_bytes;
     h.key = key;
     for (auto& r : h.ring) {
-        r.consumer_waits.store(1, std::memory_order_relaxed);
+        r.consumer_waits.store(announcement::asleep().word(), std::memory_order_relaxed);
     }
     return c;
 }
@@ -174,7 +174,7 @@ void renew_conduit(conduit_header& h) noexcept {
         r.flags.store(0, relaxed);
         r.error.store(0, relaxed);
         r.tail.store(0, relaxed);
-        r.consumer_waits.store(1, relaxed);
+        r.consumer_waits.store(announcement::asleep().word(), relaxed);
     }
 }
 

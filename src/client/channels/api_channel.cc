@@ -28,7 +28,7 @@ int result_of(int e) noexcept {
 }
 
 uint32_t spin_us_of(int given) noexcept {
-    if (given < 0 || client::has_one_processor()) {
+    if (given < 0 || vmsgr::shm::has_one_processor()) {
         return 0;
     }
     if (given > 0) {

@@ -7,10 +7,10 @@
 
 #include <algorithm>
 
+#include "base/clock.hh"
 #include "base/sys.hh"
 #include "client/carry.hh"
 #include "client/failures.hh"
-#include "client/channels/look_for.hh"
 #include "proto/control.hh"
 #include "shm/bell.hh"
 
@@ -188,7 +188,7 @@ base::error channel_listener::nothing_came(int errnum) const {
 }
 
 base::result<std::unique_ptr<channel>> channel_listener::accept(int timeout_ms) {
-    const time_limit limit(timeout_ms);
+    const base::deadline limit(timeout_ms);
     for (;;) {
         auto taken = take_connections();
         if (!taken) {

@@ -6,7 +6,7 @@
 #include <poll.h>
 
 #include "shm/bell.hh"
-#include "shm/ring.hh"
+#include "shm/wake.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::shm {

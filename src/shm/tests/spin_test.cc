@@ -62,7 +62,7 @@ TEST(spin, given_up_with_data_the_announcement_stays) {
     e.receiver.begin_spin(10);
     e.send(4);
     EXPECT_FALSE(e.receiver.settle(e.consumer_bell));
-    EXPECT_EQ(e.words().consumer_waits.load(), ring_waits);
+    EXPECT_EQ(e.words().consumer_waits.load(), announcement::asleep().word());
 }
 
 TEST(spin, only_a_standing_announcement_is_raised) {
@@ -70,9 +70,9 @@ TEST(spin, only_a_standing_announcement_is_raised) {
     e.words().consumer_waits.store(0);
     e.receiver.begin_spin(10);
     EXPECT_EQ(e.words().consumer_waits.load(), 0u);
-    e.words().consumer_waits.store(ring_mark(5));
+    e.words().consumer_waits.store(announcement::mark(5).word());
     e.receiver.begin_spin(10);
-    EXPECT_EQ(e.words().consumer_waits.load(), ring_mark(5)) << "another thread's mark stays";
+    EXPECT_EQ(e.words().consumer_waits.load(), announcement::mark(5).word()) << "another thread's mark stays";
 }
 
 TEST(spin, ends_at_fin_and_reset) {
@@ -89,21 +89,21 @@ TEST(spin, ends_at_fin_and_reset) {
 
 TEST(spin, mark_holds_where_indices_wrap) {
     for (uint64_t at : {uint64_t{0}, (uint64_t{1} << 30) - 5, (uint64_t{1} << 32) - 5, ~uint64_t{0} - 4}) {
-        uint32_t mark = ring_mark(at + 10);
-        EXPECT_TRUE(ring_below_mark(mark, at));
-        EXPECT_TRUE(ring_below_mark(mark, at + 10));
-        EXPECT_FALSE(ring_below_mark(mark, at + 11));
-        EXPECT_FALSE(ring_below_mark(mark, at + 10 + ring_bytes_max));
-        EXPECT_TRUE(ring_below_mark(ring_mark(at + ring_bytes_max), at));
+        const auto mark = announcement::mark(at + 10);
+        EXPECT_TRUE(mark.is_content_with(at));
+        EXPECT_TRUE(mark.is_content_with(at + 10));
+        EXPECT_FALSE(mark.is_content_with(at + 11));
+        EXPECT_FALSE(mark.is_content_with(at + 10 + ring_bytes_max));
+        EXPECT_TRUE(announcement::mark(at + ring_bytes_max).is_content_with(at));
     }
-    EXPECT_FALSE(ring_below_mark(ring_waits, 0));
-    EXPECT_FALSE(ring_below_mark(0, 0));
+    EXPECT_FALSE(announcement::asleep().is_content_with(0));
+    EXPECT_FALSE(announcement::deciding().is_content_with(0));
 }
 
 TEST(spin, marks_no_further_than_a_ring) {
     spinning e;
     e.receiver.begin_spin(~size_t{0});
-    EXPECT_EQ(e.words().consumer_waits.load(), ring_mark(e.receiver.capacity()));
+    EXPECT_EQ(e.words().consumer_waits.load(), announcement::mark(e.receiver.capacity()).word());
 }
 
 TEST(lazy, takes_once_more_than_the_limit_lies_unread) {
