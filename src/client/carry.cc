@@ -22,15 +22,6 @@ void copy_timeout(int from, int to, int name) noexcept {
     }
 }
 
-base::address name_of(int fd, long call) noexcept {
-    sockaddr_storage ss{};
-    socklen_t len = sizeof ss;
-    if (::syscall(call, fd, &ss, &len) != 0) {
-        return {};
-    }
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
-}
-
 }  // namespace
 
 int socket_option(int fd, int name) noexcept {
@@ -38,9 +29,6 @@ int socket_option(int fd, int name) noexcept {
     socklen_t len = sizeof value;
     return sys::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
 }
-
-base::address local_name(int fd) noexcept { return name_of(fd, SYS_getsockname); }
-base::address peer_name(int fd) noexcept { return name_of(fd, SYS_getpeername); }
 
 int copy_description(int from, int to) noexcept {
     int old = sys::fcntl(from, F_GETFL);

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/address.hh"
+#include "base/names.hh"
 #include "base/unique_fd.hh"
 #include "client/session.hh"
 #include "client/streams/stream.hh"
@@ -42,7 +43,7 @@ int copy_description(int from, int to) noexcept;
 // An int option of SOL_SOCKET; -1 where there is none.
 int socket_option(int fd, int name) noexcept;
 // None where the socket has none.
-base::address local_name(int fd) noexcept;
-base::address peer_name(int fd) noexcept;
+using base::local_name;
+using base::peer_name;
 
 }  // namespace vmsgr::client

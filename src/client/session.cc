@@ -8,6 +8,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "base/sys.hh"
 #include "shm/segment.hh"
@@ -18,13 +19,7 @@ namespace {
 
 constexpr size_t routes_text_max = 1 << 20;
 
-class locked {
-    pthread_mutex_t& _m;
-
-public:
-    explicit locked(pthread_mutex_t& m) noexcept : _m(m) { pthread_mutex_lock(&_m); }
-    ~locked() { pthread_mutex_unlock(&_m); }
-};
+using locked = std::lock_guard<base::signal_lock>;
 
 // Waits for an answer on the control socket; 0 or an errno.
 int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::received& out) noexcept {
@@ -434,7 +429,6 @@ bool session::move_away(int fd) noexcept {
 }
 
 void session::forget() noexcept {
-    pthread_mutex_init(&_lock, nullptr);
     detach();
     if (_segment != nullptr) {
         ::munmap(_segment, sizeof *_segment);

@@ -6,14 +6,13 @@
 // attach_timeout_ms once and is then left alone for retry_ms.
 #pragma once
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstdint>
 #include <string_view>
 
 #include "base/address.hh"
 #include "base/clock.hh"
+#include "base/signal_lock.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
 #include "proto/routes.hh"
@@ -47,7 +46,7 @@ struct attach_failure {
 };
 
 class session {
-    pthread_mutex_t _lock = PTHREAD_MUTEX_INITIALIZER;
+    base::signal_lock _lock;
     int _control = -1;
     shm::session_segment* _segment = nullptr;
     const shm::listening_registry* _registry = nullptr;
@@ -107,10 +106,10 @@ public:
     // The program wants number fd for itself: if it is the control socket's, that moves. True: it was.
     bool move_away(int fd) noexcept;
 
-    // In the child of a fork: the session is the parent's.
+    // In the child of a fork, unlocked: the session is the parent's.
     void forget() noexcept;
-    void lock_for_fork() noexcept { pthread_mutex_lock(&_lock); }
-    void unlock_after_fork() noexcept { pthread_mutex_unlock(&_lock); }
+    void lock_for_fork() noexcept { _lock.lock(); }
+    void unlock_after_fork() noexcept { _lock.unlock(); }
 
 private:
     bool attach() noexcept;

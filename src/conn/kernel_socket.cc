@@ -51,22 +51,6 @@ base::unique_fd duplicate(int fd) noexcept {
     return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
-base::address local_address(int fd) noexcept {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    auto* sa = reinterpret_cast<sockaddr*>(&ss);
-    return ::getsockname(fd, sa, &len) == 0 ? base::from_sockaddr(sa, len).value_or(base::address{})
-                                            : base::address{};
-}
-
-base::address peer_address(int fd) noexcept {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    auto* sa = reinterpret_cast<sockaddr*>(&ss);
-    return ::getpeername(fd, sa, &len) == 0 ? base::from_sockaddr(sa, len).value_or(base::address{})
-                                            : base::address{};
-}
-
 int take_socket_error(int fd) noexcept {
     int err = 0;
     socklen_t len = sizeof err;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/names.hh"
 #include "base/sys.hh"
 #include "client/kept.hh"
 #include "preload/objects.hh"
@@ -20,15 +21,6 @@
 namespace vmsgr::preload {
 
 namespace {
-
-base::address local_address(int fd) noexcept {
-    sockaddr_storage ss{};
-    socklen_t len = sizeof ss;
-    if (real.getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len) != 0) {
-        return {};
-    }
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(base::address{});
-}
 
 // Gives the listening socket to the daemon and puts a doorbell behind the number. False: it stays the kernel's.
 bool listen_by_daemon(int fd, object* o) noexcept {
@@ -45,7 +37,7 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     shm::never_writable(bell->program.get());
     client::job job{.key = client::random_key(),
                     .fd = fd,
-                    .address = local_address(part.kernel_fd),
+                    .address = base::local_name(part.kernel_fd),
                     .route = part.route->name_text(),
                     .listen_flags = part.route->local ? 0u : shm::listen_no_local,
                     .backlog = part.backlog.load(std::memory_order_relaxed)};
@@ -99,16 +91,6 @@ bool room_for_three() noexcept {
     }
     errno = err;
     return n == 3;
-}
-
-void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
-    if (sa == nullptr || len == nullptr) {
-        return;
-    }
-    sockaddr_storage ss;
-    socklen_t whole = base::to_sockaddr(a, ss);
-    memcpy(sa, &ss, std::min(*len, whole));
-    *len = whole;
 }
 
 // Turns a message into a stream on the lowest free number. The number, or -1 with errno.
@@ -212,7 +194,7 @@ int routed_listen(int fd, int backlog) {
         return r;
     }
     auto& rt = runtime();
-    base::address local = local_address(fd);
+    base::address local = base::local_name(fd);
     const proto::route* route = local.family != 0 ? rt.routes.match(rt.program, proto::role::server, local) : nullptr;
     int type = 0, protocol = 0;
     socklen_t len = sizeof type;
@@ -318,7 +300,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
         if (r < 0) {
             continue;
         }
-        give_address(m.peer, sa, len);
+        base::give_name(m.peer, sa, len);
         return r;
     }
 }
@@ -357,7 +339,7 @@ object* inherited_listener(uint64_t key) noexcept {
     object* o = new_object(kind::listener);
     if (o != nullptr) {
         auto& rt = runtime();
-        const proto::route* route = rt.routes.match(rt.program, proto::role::server, local_address(kernel_fd));
+        const proto::route* route = rt.routes.match(rt.program, proto::role::server, base::local_name(kernel_fd));
         o->listener.kernel_fd = kernel_fd;
         o->listener.page = new (page) listener_page;
         o->listener.page->holders.store(2);  // its relative may hold it still: the last one is never known

@@ -49,6 +49,7 @@ void after_fork_child() noexcept {
     client::kept().unlock_after_fork(true);
     unlock_table_after_fork(true);
     watching.store(false);
+    state.session.unlock_after_fork();
     state.session.forget();
 }
 

@@ -50,7 +50,8 @@ void note_spin(const shm::look_result& r) noexcept {
         t.account.stay_away(pause_without_processor, limit_ns);
         return;
     }
-    const int64_t saved_ns = asked.load(std::memory_order_relaxed) ? std::max(limit_ns, sleep_costs_ns) : sleep_costs_ns;
+    const bool whole_budget = asked.load(std::memory_order_relaxed);
+    const int64_t saved_ns = whole_budget ? std::max(limit_ns, sleep_costs_ns) : sleep_costs_ns;
     // Its own time only: a look may have been interrupted.
     t.account.note(std::min(r.took_ns, limit_ns), r.found ? saved_ns : 0, limit_ns);
 }

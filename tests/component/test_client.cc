@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "base/names.hh"
+
 namespace vmsgr::test {
 
 namespace {
@@ -27,13 +29,6 @@ short poll_fd(int fd, short events, int limit_ms) {
 uint64_t random_key() {
     static std::mt19937_64 random{std::random_device{}()};
     return random() | 1;
-}
-
-base::address name_of(int fd) {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len);
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value();
 }
 
 }  // namespace
@@ -310,7 +305,7 @@ base::unique_fd client::listen(int tcp) {
     auto bell = std::move(shm::make_listener_bell().value());
     auto& job = jobs().listen[0];
     job.key = random_key();
-    job.local = name_of(tcp);
+    job.local = base::local_name(tcp);
     job.fd = tcp;
     strcpy(job.route, "all");
     job.state.store(shm::slot_posted, std::memory_order_release);
@@ -365,7 +360,7 @@ tcp_listener tcp_listen(int family, int backlog) {
     if (::bind(l.fd.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0 || ::listen(l.fd.get(), backlog) != 0) {
         fail("listen");
     }
-    l.address = name_of(l.fd.get());
+    l.address = base::local_name(l.fd.get());
     return l;
 }
 

@@ -214,7 +214,8 @@ private:
     shm::conduit_header& header() const noexcept { return _parts.memory.header(); }
     uint64_t capacity() const noexcept { return _parts.rings.capacity(); }
     shm::end end() noexcept {
-        return {header(), _parts.rings.ring(0), _parts.rings.ring(1), capacity(), _parts.which, _out.ring, _in.ring, fd()};
+        const auto& rings = _parts.rings;
+        return {header(), rings.ring(0), rings.ring(1), capacity(), _parts.which, _out.ring, _in.ring, fd()};
     }
     int64_t look_limit_ns() const noexcept { return int64_t(_settings.spin_us) * 1000; }
 

@@ -160,7 +160,8 @@ private:
     }
     // For a call that may wait.
     shm::end end(int fd) const noexcept {
-        return {header(), _memory.ring_data(0), _memory.ring_data(1), _memory.capacity, out(), _page->tx, _page->rx, fd};
+        auto& m = _memory;
+        return {header(), m.ring_data(0), m.ring_data(1), m.capacity, out(), _page->tx, _page->rx, fd};
     }
     bool broken() noexcept;
     void break_with(int err) noexcept;
