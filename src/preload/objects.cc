@@ -180,7 +180,8 @@ void finish(object* o) noexcept {
     int kernel_fd = -1;
     {
         table_lock l;
-        if (!o->dead.load(std::memory_order_relaxed) || o->users.load(std::memory_order_seq_cst) != 0 || o->what == kind::none) {
+        const bool in_use = o->users.load(std::memory_order_seq_cst) != 0;
+        if (!o->dead.load(std::memory_order_relaxed) || in_use || o->what == kind::none) {
             return;  // somebody else did it, or will
         }
         was = std::exchange(o->what, kind::none);
