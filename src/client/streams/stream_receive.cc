@@ -33,9 +33,9 @@ struct stream::receiving {
     const size_t wanted;
     const bool takes_all;
     size_t done = 0;
-    bool looked = wanted == 0 || !takes_all;         // or may not, until something comes
+    bool looked = wanted == 0 || !takes_all;            // or may not, until something comes
     bool gathered = looked || (flags & MSG_PEEK) != 0;  // or may not
-    int errnum = 0;                                  // with nothing done: what the call shows
+    int errnum = 0;                                     // with nothing done: what the call shows
     shm::waiting wait;
 
     bool peeks() const noexcept { return (flags & MSG_PEEK) != 0; }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -14,12 +15,19 @@ namespace {
 
 struct user {
     const end* of = nullptr;
-    int unlocked = 0, broke = 0, gone = 0;
+    std::atomic<int> unlocked{0};
+    int broke = 0, gone = 0;
     bool ends = false;
     void unlock() { ++unlocked; }
     bool over() const { return ends; }
     void broke_rules() { ++broke; }
     void left() { ++gone; }
+    // For another thread: it sleeps now, or will not.
+    void await_sleep() const {
+        while (unlocked.load() == 0) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
 };
 
 // Both ends in one process.
@@ -61,7 +69,7 @@ TEST(end, reader_is_woken_by_data) {
     user u;
     waiting w;
     std::jthread writer([&] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        u.await_sleep();
         p.put(0, 1);
     });
     for (const base::deadline until(10'000); !e.in.has_data();) {
@@ -162,7 +170,7 @@ TEST(end, writer_is_woken_by_room) {
     user u;
     waiting w;
     std::jthread reader([&] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        u.await_sleep();
         auto r = p.of(1);
         size_t n = 0;
         EXPECT_EQ(r.in.data_bytes(n), look::ok);
