@@ -32,6 +32,7 @@ woken end::sleep_readable(waiting& w, const std::optional<base::deadline>& until
         return woken::look;
     case bell_look::nothing:
         if (left_ms == 0) {
+            w.errnum = until && w.errnum == EAGAIN ? ETIMEDOUT : w.errnum;
             return woken::failed;
         }
         break;  // another reader was faster

@@ -5,9 +5,10 @@
 // half (out, sent, wait_writable) is used under the user's send lock, the receiving half under its receive lock; the
 // two may be used at the same time by two threads, each with a view of its own.
 //
-// A wait asks its user (`User`, a class of the caller's) at four points:
+// A wait asks its user (`User`, a class of the caller's) at five points:
 //
-//   void unlock()       the wait looks or sleeps now: others may use this half meanwhile
+//   bool looks()        before all else, locked: did it look for a while instead (shm::patience)? Perhaps unlocked now.
+//   void unlock()       the wait sleeps now: others may use this half meanwhile
 //   bool over()         readers only: the ring is empty and this end is announced. Does the call end here? Locked.
 //   void broke_rules()  the doorbell carried what is no token, or tokens without end
 //   void left()         every holder of the other end is gone, and the ring was looked at since. Unlocked.
@@ -60,6 +61,9 @@ public:
     // something, or left. failed: ETIMEDOUT, or poll's errno.
     template <typename User>
     woken wait_writable(User& user, waiting& w, size_t bytes, const base::deadline& until) noexcept {
+        if (user.looks()) {
+            return woken::look;
+        }
         bool room = true;
         if (out.await_space(doorbell, room, bytes) != shm::look::ok || room) {
             return woken::look;  // a bad index shows again at the user's own look
@@ -99,10 +103,10 @@ public:
     }
 
     // The ring is empty. until: nullopt, as the descriptor does (O_NONBLOCK, SO_RCVTIMEO, signals). failed: ETIMEDOUT
-    // or the errno of poll or recv; EAGAIN where there is no time at all.
+    // where a deadline has passed, or the errno of poll or recv.
     template <typename User>
     woken wait_readable(User& user, waiting& w, const std::optional<base::deadline>& until) noexcept {
-        if (!emptied()) {
+        if (user.looks() || !emptied()) {
             return woken::look;
         }
         if (doorbell.foreign()) {

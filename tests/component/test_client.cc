@@ -52,6 +52,7 @@ struct test_user {
     const shm::end* e;
     bool gone = false;
 
+    bool looks() const { return false; }
     void unlock() const {}
     bool over() const { return ended(e->flags_at_end().value_or(0)); }
     void broke_rules() const { throw std::runtime_error("bytes that are no tokens"); }

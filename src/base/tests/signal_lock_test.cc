@@ -19,6 +19,13 @@ void take_it(int) {
     ++handled;
 }
 
+// ThreadSanitizer runs handlers when it likes to, whatever the kernel's mask says.
+#ifdef __SANITIZE_THREAD__
+constexpr bool handlers_are_the_kernels = false;
+#else
+constexpr bool handlers_are_the_kernels = true;
+#endif
+
 struct handler {
     struct sigaction before;
     handler() {
@@ -37,6 +44,9 @@ bool blocked(int signal) {
 }
 
 TEST(signal_lock, handler_that_takes_it_waits_until_its_own_thread_is_out) {
+    if (!handlers_are_the_kernels) {
+        GTEST_SKIP();
+    }
     handler h;
     ::alarm(10);  // a lock that waits for itself does so for ever
     {
@@ -83,7 +93,7 @@ TEST(signal_lock, excludes_other_threads_whatever_signals_come) {
                 for (int i = 0; i < 2000; ++i) {
                     std::lock_guard l(lock);
                     ++n;
-                    if (i % 16 == 0) {
+                    if (handlers_are_the_kernels && i % 16 == 0) {
                         ::raise(SIGUSR1);
                     }
                 }
@@ -91,7 +101,7 @@ TEST(signal_lock, excludes_other_threads_whatever_signals_come) {
         }
     }
     EXPECT_EQ(n, 4 * 2000);
-    EXPECT_EQ(handled, 4 * 125);
+    EXPECT_EQ(handled, handlers_are_the_kernels ? 4 * 125 : 0);
     ::alarm(0);
 }
 

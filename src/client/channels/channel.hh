@@ -284,7 +284,7 @@ private:
     bool refresh() noexcept;
     int await_message(int timeout_ms) noexcept;
     int await(int timeout_ms, found wanted) noexcept;
-    void look_for_data() noexcept;
+    void look_for_data(shm::end& e) noexcept;
     found at_empty() noexcept;
     void free_taken() noexcept;
     found over(channel_end how, int errnum, frame_fault fault = frame_fault::none) noexcept;

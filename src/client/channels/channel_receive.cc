@@ -166,7 +166,20 @@ channel::found channel::at_empty() noexcept {
 // The waits of a receiver (shm/end.hh).
 struct channel::receive_user {
     channel& c;
+    shm::end& e;
     const base::deadline& until;
+    bool looked;  // since something came, or may not
+
+    bool looks() noexcept {
+        if (!std::exchange(looked, true)) {
+            c.look_for_data(e);
+            return true;  // in any case: a part of a frame is to be taken out before the sleep
+        }
+        if (c._in.at != c._in.ring.tail) {
+            e.in.consume(c._in.at - c._in.ring.tail);
+        }
+        return false;
+    }
     void unlock() const noexcept {
         if (until.left_ms() != 0) {
             channel_counts::add(c._in.counts.sleeps, 1);
@@ -178,11 +191,10 @@ struct channel::receive_user {
 };
 
 // Before it sleeps, where that pays. Nothing is announced: no token is wanted meanwhile.
-void channel::look_for_data() noexcept {
+void channel::look_for_data(shm::end& e) noexcept {
     if (!_in.spins.pays(look_limit_ns())) {
         return;
     }
-    auto e = end();
     e.in.stay_awake();
     const uint64_t sent = header().ring[_parts.which].head.load(std::memory_order_relaxed);
     const shm::spin s{_in.ring.head_seen, 0};
@@ -192,12 +204,11 @@ void channel::look_for_data() noexcept {
 
 int channel::await(int timeout_ms, found wanted) noexcept {
     const base::deadline until(timeout_ms);
-    receive_user user{*this, until};
     shm::waiting wait;
     auto e = end();
-    for (bool looked = timeout_ms == 0;;) {
+    for (receive_user user{*this, e, until, timeout_ms == 0};;) {
         const uint64_t seen = _in.ring.head_seen;
-        const found f = find(looked);
+        const found f = find(user.looked);
         if (f == wanted) {
             return 0;
         }
@@ -210,17 +221,10 @@ int channel::await(int timeout_ms, found wanted) noexcept {
         if (f == found::hello) {
             continue;
         }
-        if (!std::exchange(looked, true)) {
-            look_for_data();
-            continue;
-        }
-        if (_in.at != _in.ring.tail) {
-            e.in.consume(_in.at - _in.ring.tail);
-        }
         const int tokens_before = wait.spurious;
         switch (e.wait_readable(user, wait, until)) {
         case shm::woken::look:
-            looked = timeout_ms == 0 || wait.spurious == tokens_before;
+            user.looked = timeout_ms == 0 || wait.spurious == tokens_before;
             break;
         case shm::woken::over:
             return receive_failure();

@@ -54,7 +54,12 @@ int channel::make_room(size_t bytes, size_t need, int timeout_ms) noexcept {
 // The waits of a sender (shm/end.hh).
 struct channel::send_user {
     channel& c;
+    shm::end& e;
+    const size_t need;
     const base::deadline& until;
+    bool looked;
+
+    bool looks() noexcept { return !std::exchange(looked, true) && c.look_for_room(e, need); }
     void unlock() const noexcept {
         if (until.left_ms() != 0) {
             channel_counts::add(c._out.counts.sleeps, 1);
@@ -65,10 +70,9 @@ struct channel::send_user {
 
 int channel::await_room(size_t need, int timeout_ms) noexcept {
     const base::deadline until(timeout_ms);
-    const send_user user{*this, until};
     shm::waiting wait;
     auto e = end();
-    for (bool looked = timeout_ms == 0;;) {
+    for (send_user user{*this, e, need, until, timeout_ms == 0};;) {
         size_t free = 0;
         if (e.out.free_bytes(free) != shm::look::ok) {
             end_with(channel_end::bad_index, EPROTO);
@@ -80,9 +84,6 @@ int channel::await_room(size_t need, int timeout_ms) noexcept {
         flush();
         if (_out.closed != 0 || unusable()) {
             return send_failure();
-        }
-        if (!std::exchange(looked, true) && look_for_room(e, need)) {
-            continue;
         }
         // From here on the end is writable only once the reader has freed half a ring.
         if (e.wait_writable(user, wait, need, until) == shm::woken::failed) {

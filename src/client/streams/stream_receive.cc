@@ -49,8 +49,10 @@ struct stream::receiving {
 struct stream::receive_user {
     stream& s;
     receiving& r;
+    shm::end& e;
     side_lock& lock;
 
+    bool looks() const noexcept { return s.look_before_sleep(r, e, lock); }
     void unlock() const noexcept { lock.release(); }
     bool over() const noexcept { return (r.done != 0 && !r.wants_all()) || s.ends_here(r); }
     void broke_rules() const noexcept { s.break_with(EPROTO); }
@@ -203,7 +205,7 @@ template <typename Drain>
 ssize_t stream::receive_loop(receiving r, Drain&& drain) {
     auto e = end(r.fd);
     side_lock lock(_page->recv_lock);
-    receive_user user{*this, r, lock};
+    receive_user user{*this, r, e, lock};
     const auto until = r.dont_wait() ? std::optional(base::deadline(0)) : std::nullopt;
     for (;;) {
         if (!lock.take([&]() noexcept { e.in.recover(); })) {
@@ -226,16 +228,13 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain) {
         case took::empty:
             break;
         }
-        if (look_before_sleep(r, e, lock)) {
-            continue;
-        }
         switch (e.wait_readable(user, r.wait, until)) {
         case shm::woken::look:
             break;
         case shm::woken::over:
             return r.result();
         case shm::woken::failed:
-            return r.done != 0 ? ssize_t(r.done) : fail(r.wait.errnum);
+            return r.done != 0 ? ssize_t(r.done) : fail(r.wait.errnum == ETIMEDOUT ? EAGAIN : r.wait.errnum);
         }
     }
 }

@@ -18,6 +18,8 @@ struct user {
     std::atomic<int> unlocked{0};
     int broke = 0, gone = 0;
     bool ends = false;
+    int looks_left = 0;
+    bool looks() { return looks_left-- > 0; }
     void unlock() { ++unlocked; }
     bool over() const { return ends; }
     void broke_rules() { ++broke; }
@@ -95,10 +97,11 @@ TEST(end, deadlines_end_a_wait) {
     auto e = p.of(1);
     user u;
     waiting w;
-    EXPECT_EQ(e.wait_readable(u, w, base::deadline(0)), woken::failed);
-    EXPECT_EQ(w.errnum, EAGAIN);
-    EXPECT_EQ(e.wait_readable(u, w, base::deadline(5)), woken::failed);
-    EXPECT_EQ(w.errnum, ETIMEDOUT);
+    const base::deadline brief(5);
+    for (const base::deadline& until : {base::deadline(0), brief, brief}) {
+        EXPECT_EQ(e.wait_readable(u, w, until), woken::failed);
+        EXPECT_EQ(w.errnum, ETIMEDOUT);
+    }
 }
 
 TEST(end, waits_as_the_descriptor_does_where_no_deadline_is_given) {
@@ -110,6 +113,18 @@ TEST(end, waits_as_the_descriptor_does_where_no_deadline_is_given) {
     ASSERT_EQ(::setsockopt(p.bells.other.get(), SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief), 0);
     EXPECT_EQ(e.wait_readable(u, w, std::nullopt), woken::failed);
     EXPECT_EQ(w.errnum, EAGAIN);
+}
+
+TEST(end, its_user_may_look_instead) {
+    pair p;
+    auto e = p.of(1);
+    user u;
+    u.looks_left = 2;
+    waiting w;
+    EXPECT_EQ(e.wait_readable(u, w, base::deadline(-1)), woken::look);
+    EXPECT_EQ(e.wait_writable(u, w, ring_bytes_min, base::deadline(-1)), woken::look);
+    EXPECT_EQ(u.unlocked, 0);
+    EXPECT_EQ(e.wait_readable(u, w, base::deadline(0)), woken::failed);
 }
 
 TEST(end, its_user_may_end_a_wait_before_it_sleeps) {
