@@ -73,7 +73,7 @@ look_result look_until(pace p, int64_t limit_ns, Over&& over) noexcept(noexcept(
 }
 
 // An account of processor time. What a look took is drawn from it; one that found something pays in what it saved.
-// While the account is good, looking goes on. Overdrawn, the next 8, 16, .. 4096 waits sleep at once, and a trial
+// While the account is good, looking goes on. Overdrawn, the next 8, 16, .. 1024 waits sleep at once, and a trial
 // follows. So looking takes (nearly) no more time than it saves, and next to none where nothing ever comes.
 //
 // A hint: races on it cost time, not correctness.
@@ -89,7 +89,7 @@ class spin_account {
 
 public:
     static constexpr uint32_t pause_first = 8;
-    static constexpr uint32_t pause_longest = 4096;
+    static constexpr uint32_t pause_longest = 1024;
 
     // Asked once for each wait.
     bool pays() noexcept {
