@@ -8,27 +8,11 @@
 
 namespace vmsgr::base {
 
-namespace {
-
-address name_of(int fd, long call) noexcept {
-    sockaddr_storage ss{};
-    socklen_t len = sizeof ss;
-    if (::syscall(call, fd, &ss, &len) != 0) {
-        return {};
-    }
-    return from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(address{});
-}
-
-}  // namespace
-
 int socket_option(int fd, int name) noexcept {
     int value = 0;
     socklen_t len = sizeof value;
     return sys::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
 }
-
-address local_name(int fd) noexcept { return name_of(fd, SYS_getsockname); }
-address peer_name(int fd) noexcept { return name_of(fd, SYS_getpeername); }
 
 const char* not_tcp(int fd) noexcept {
     const int domain = socket_option(fd, SO_DOMAIN);

@@ -5,15 +5,12 @@
 #include <cstdint>
 
 #include "base/address.hh"
+#include "base/names.hh"
 
 namespace vmsgr::base {
 
 // An int option of SOL_SOCKET; -1 where there is none.
 int socket_option(int fd, int name) noexcept;
-// None where the socket has none.
-address local_name(int fd) noexcept;
-address peer_name(int fd) noexcept;
-
 // Why fd is no TCP socket over IPv4 or IPv6; null: it is one.
 const char* not_tcp(int fd) noexcept;
 // A TCP socket that is neither connected, nor connecting, nor listening (it may be bound).

@@ -1,5 +1,6 @@
 #include "base/source.hh"
 
+#include "base/names.hh"
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
 
@@ -8,12 +9,11 @@ namespace vmsgr::base {
 address source_towards(const address& peer) noexcept {
     unique_fd probe(sys::socket(peer.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     sockaddr_storage ss{};
-    auto* sa = reinterpret_cast<sockaddr*>(&ss);
-    socklen_t size = to_sockaddr(peer, ss), len = sizeof ss;
-    if (!probe || sys::connect(probe.get(), sa, size) != 0 || ::getsockname(probe.get(), sa, &len) != 0) {
+    const socklen_t len = to_sockaddr(peer, ss);
+    if (!probe || sys::connect(probe.get(), &ss, len) != 0) {
         return {};
     }
-    address source = from_sockaddr(sa, len).value_or(address{});
+    address source = local_name(probe.get());
     source.port = 0;
     return source;
 }

@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "base/clock.hh"
 #include "base/netns.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
@@ -23,13 +24,6 @@ constexpr long first_pause_ns = 10'000;
 void pause_ns(long ns) noexcept {
     const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
     ::syscall(SYS_nanosleep, &t, nullptr);
-}
-
-// By the kernel's own clock: a program may have an interposed one that stands still.
-int64_t clock_ns() noexcept {
-    timespec t{};
-    ::syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
 }
 
 }  // namespace
@@ -108,7 +102,7 @@ enum class hello_look : uint8_t { came, nothing };
 // Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not makes
 // the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
 hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
-    const int64_t until = clock_ns() + proto::hello_patience_ns;
+    const int64_t until = base::now_ns() + proto::hello_patience_ns;
     for (bool last = false;; ) {
         const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
         if (e == 0) {
@@ -120,7 +114,7 @@ hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexc
         if (last || (e != EAGAIN && e != EINTR)) {
             return hello_look::nothing;
         }
-        if (clock_ns() >= until) {
+        if (base::now_ns() >= until) {
             ::syscall(SYS_shutdown, fd, SHUT_RD);
             last = true;
         } else {

@@ -21,7 +21,7 @@
 #include "conn/program.hh"
 #include "conn/wire.hh"
 #include "shm/bell.hh"
-#include "shm/ring.hh"
+#include "shm/wake.hh"
 #include "ssx/event_set.hh"
 #include "ssx/ring_poller.hh"
 #include "ssx/wake_point.hh"

@@ -30,8 +30,8 @@ namespace {
 void leave_daemon(listener_part& part) noexcept {
     real.shutdown(part.door.lifeline, SHUT_WR);
     pollfd p{part.door.lifeline, 0, 0};
-    int64_t end = client::now_ms() + client::request_timeout_ms;
-    while ((p.revents & POLLHUP) == 0 && client::now_ms() < end) {
+    int64_t end = base::now_ms() + client::request_timeout_ms;
+    while ((p.revents & POLLHUP) == 0 && base::now_ms() < end) {
         sys::poll(&p, 1, client::request_timeout_ms);
     }
 }
@@ -110,16 +110,6 @@ bool room_for_three() noexcept {
     }
     errno = err;
     return n == 3;
-}
-
-void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
-    if (sa == nullptr || len == nullptr) {
-        return;
-    }
-    sockaddr_storage ss;
-    socklen_t whole = base::to_sockaddr(a, ss);
-    memcpy(sa, &ss, std::min(*len, whole));
-    *len = whole;
 }
 
 void forget_stale(object* stale) noexcept {
@@ -335,7 +325,9 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             continue;
         }
         last_number.store(r, std::memory_order_relaxed);
-        give_address(peer, sa, len);
+        if (sa != nullptr) {
+            base::give_name(peer, sa, len);
+        }
         return r;
     }
 }

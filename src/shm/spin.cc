@@ -1,16 +1,12 @@
-#include "client/spin.hh"
+#include "shm/spin.hh"
 
 #include <errno.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <bit>
 
-#include "proto/spin.hh"
-
-namespace vmsgr::client {
+namespace vmsgr::shm {
 
 bool has_one_processor() noexcept {
     uint64_t mask[128];  // larger than cpu_set_t, which big machines exceed
@@ -25,13 +21,7 @@ bool has_one_processor() noexcept {
 }
 
 void set_spin_limit(uint32_t us) noexcept {
-    spin_limit.store(has_one_processor() ? 0 : std::min(us, proto::spin_us_max) * 1000, std::memory_order_relaxed);
+    spin_limit.store(has_one_processor() ? 0 : us * 1000, std::memory_order_relaxed);
 }
 
-int64_t now_ns() noexcept {
-    timespec t;
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
-}
-
-}  // namespace vmsgr::client
+}  // namespace vmsgr::shm
