@@ -43,7 +43,7 @@ void carrier::connect(vm_conn::parts p, int refusal) {
 }
 
 std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::string route,
-                                        std::unique_ptr<wire> far) {
+                                        std::unique_ptr<far_side> far) {
     if (_gate.is_closed()) {
         return std::nullopt;
     }

@@ -65,7 +65,7 @@ public:
     // Makes a conduit for an accepted socket and begins to carry it. Nothing, and the socket reset, when there is
     // no memory or descriptor for it. far: over a trunk, and tcp is a socket of its family for the program's options.
     std::optional<delivery> accept(base::unique_fd tcp, places place, std::string route,
-                                   std::unique_ptr<wire> far = nullptr);
+                                   std::unique_ptr<far_side> far = nullptr);
 
     // Keeps what belongs to a connection between two programs; what the accepting one is to be told. `c` lacks its id
     // and, where it is not one again, end 1's key and page. Nothing: no memory or descriptor. keep false: there is no

@@ -70,6 +70,8 @@ actions connection::apply(event e, int err) noexcept {
     case event::program_reset: return over_by(cause::program_reset);
     case event::all_sent: return on_all_sent();
     case event::far_fin: return on_far_fin();
+    case event::all_received:
+        return in == way::fin && out == way::ended && !gone() ? over_by(cause::in_order) : actions{};
     case event::send_failed:
         if (at == phase::connecting || far == side::left || far == side::killed) {
             return {};
@@ -143,7 +145,7 @@ actions connection::on_all_sent() noexcept {
     at = phase::closing;
     actions todo;
     // A program that left a moment ago and is no orphan: nothing_unread or program_reset comes next.
-    if (gone() ? orphan : program == side::shut || stopping) {
+    if (gone() ? orphan : program == side::shut || stopping || in == way::fin) {
         todo = over_by(stopping ? cause::stopped : cause::in_order);
     }
     if (tells_far) {

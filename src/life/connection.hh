@@ -59,6 +59,7 @@ enum class event : uint8_t {
     program_reset,   // after `flush`: it had not, or SO_LINGER is 0; also at any other time
     all_sent,        // the ring is empty, and last_bytes() said that nothing follows
     far_fin,         // the far side's end of file, after all its bytes
+    all_received,    // after far_fin: no error stood behind it
     send_failed,     // a send to the far side took this errno
     far_failed,      // a receive or a look took it; after send_failed: all was received that could be
     rules_broken,    // by the program

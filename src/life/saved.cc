@@ -115,7 +115,8 @@ const char* connection::impossible() const noexcept {
         {orphan && !gone(), "an orphan has its program"},
         {settled && why != cause::in_order && why != cause::stopped && !recall,
          "all is sent that was waited for, but it did not end the connection"},
-        {why == cause::in_order && (out != way::ended || !(gone() || program == side::shut) || (stopping && settled)),
+        {why == cause::in_order && (out != way::ended || (stopping && settled) ||
+                                    !(gone() || program == side::shut || in == way::fin)),
          "an end in order came before all was sent, or it was stopped"},
         {why == cause::stopped && (!stopping || (out != way::ended && (!nothing_moved || program != side::held))),
          "it was stopped without a word, or before all was sent"},

@@ -36,7 +36,7 @@ trunk::channel_sink* trunks::on_open(trunk_session& s, uint64_t channel, const b
         s.engine().refuse(channel, EHOSTUNREACH);
         return nullptr;
     }
-    auto w = trunk_wire::opened(s.shared_from_this(), channel, _carriers.local().settings().ring_bytes, destination,
+    auto w = trunk_far::opened(s.shared_from_this(), channel, _carriers.local().settings().ring_bytes, destination,
                                 source);
     auto* sink = w.get();
     (void)open_here(std::move(w), destination)
@@ -46,7 +46,7 @@ trunk::channel_sink* trunks::on_open(trunk_session& s, uint64_t channel, const b
 }
 
 // No attached program listens there: whoever does is reached by TCP, from this host.
-void trunks::relay(std::unique_ptr<trunk_wire> w, const base::address& destination) {
+void trunks::relay(std::unique_ptr<trunk_far> w, const base::address& destination) {
     auto place = lease::take(_budget.connections);
     auto fds = lease::take(_budget.fds, 1);
     if (!place || !fds || !is_own_address(destination)) {
@@ -65,7 +65,7 @@ void trunks::relay(std::unique_ptr<trunk_wire> w, const base::address& destinati
     }
 }
 
-seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address destination) {
+seastar::future<> trunks::open_here(std::unique_ptr<trunk_far> w, base::address destination) {
     auto found = _registry.find(_netns, destination);
     if (found.key == 0) {
         relay(std::move(w), destination);
@@ -100,7 +100,7 @@ seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address
     if (found.v6) {
         w->show_mapped();
     }
-    auto wire = w->weak_from_this();
+    auto far = w->weak_from_this();
     auto d = _carriers.local().accept(std::move(options), std::move(*place.place), std::move(place.route),
                                       std::move(w));
     if (!d) {
@@ -110,8 +110,8 @@ seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address
         l.deliver(key, std::move(d));
     });
     // Only now, so that who connects twice is accepted in that order, whatever lanes the two came by.
-    if (wire) {
-        wire->accept();
+    if (far) {
+        far->accept();
     }
 }
 

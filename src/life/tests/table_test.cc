@@ -32,14 +32,25 @@ constexpr uint16_t bits(std::initializer_list<action> list) {
 
 }  // namespace
 
-TEST(table, shutdown_and_end_of_file_then_close_is_an_end_in_order) {
+TEST(table, it_is_over_once_both_directions_have_ended) {
     auto c = connection::accepted();
     after(c, {event::shut_write});
     EXPECT_EQ(after(c, {event::all_sent}).bits, bits({action::shut_far}));
     EXPECT_EQ(after(c, {event::far_fin}).bits, bits({action::fin_program}));
-    EXPECT_EQ(after(c, {event::killed}).bits, bits({action::finish}));  // the doorbell shows a hang-up
+    EXPECT_EQ(after(c, {event::all_received}).bits, bits({action::finish}));
     EXPECT_EQ(c.why, cause::in_order);
-    EXPECT_EQ(c.last().bits, bits({action::discard_input, action::close_far, action::drain_tokens}));
+    EXPECT_EQ(c.last().bits, bits({action::close_far, action::drain_tokens}));
+
+    c = connection::accepted();
+    EXPECT_EQ(after(c, {event::far_fin, event::all_received}).bits, 0);
+    EXPECT_EQ(after(c, {event::shut_write, event::all_sent}).bits, bits({action::shut_far, action::finish}));
+}
+
+TEST(table, a_hang_up_after_both_ends_of_file_means_that_the_program_is_still_there) {
+    auto c = connection::accepted();
+    after(c, {event::far_fin, event::all_received, event::shut_write});
+    EXPECT_EQ(after(c, {event::killed}).bits, bits({action::watch, action::wake_out, action::wake_in}));
+    EXPECT_EQ(c.program, side::shut);
 }
 
 TEST(table, a_close_sends_what_the_ring_holds_first) {
@@ -106,7 +117,7 @@ TEST(table, an_end_of_file_before_epipe_is_one) {
 
 TEST(table, a_reset_behind_the_end_of_file_is_told) {
     auto c = connection::accepted();
-    after(c, {event::far_fin});
+    after(c, {event::shut_write, event::all_sent, event::far_fin});
     EXPECT_TRUE(after(c, {{event::far_failed, ECONNRESET}}).has(action::reset_program));
 }
 
