@@ -35,7 +35,6 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     _progress_timer.set_callback([this] { on_progress_timer(); });
     _slot = _p.place.owner->show(_p.key, _p.role, seastar::this_shard_id(), _p.program_fd);
     if (state == conn_state::established) {
-        step(life::event::connected);
         established();
     }
 }
@@ -89,8 +88,6 @@ seastar::future<> vm_conn::run() {
             finish();
             co_return;
         }
-        step(life::event::connected);
-        established();
     } else if (!watch()) {
         step(life::event::far_failed, ENOMEM);
     }
@@ -115,7 +112,9 @@ seastar::future<int> vm_conn::connected() {
     while (!_life.over()) {
         _out.point.clear();
         switch (_far->connecting()) {
-        case progress::up: co_return 0;
+        case progress::up:
+            established();  // here: the caller may go on later, and a hang-up before that must not find it connecting
+            co_return 0;
         case progress::elsewhere:
             if (!take_direct_way()) {
                 co_return errno;
@@ -133,6 +132,7 @@ seastar::future<int> vm_conn::connected() {
 
 // The program learns the addresses first, then that the connection is made, then its descriptor turns writable.
 void vm_conn::established() noexcept {
+    step(life::event::connected);
     _local = _far->local();
     if (auto peer = _far->peer(); peer.family != 0) {
         _peer = peer;

@@ -27,7 +27,7 @@ trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> chan
 trunk_relay::~trunk_relay() { step(life::event::aborted); }
 
 bool trunk_relay::start(ssx::event_set& events) {
-    if (!_server->watch(events, _server_events) || !_channel->watch(events, _channel_events)) {
+    if (!_server->watch(events, *this) || !_channel->watch(events, *this)) {
         step(life::event::connect_failed, EHOSTUNREACH);
         return false;
     }
@@ -133,21 +133,18 @@ void trunk_relay::let_go() noexcept {
     _socket.reset();
 }
 
-bool trunk_relay::channel_events::on_bytes(std::span<const std::byte> bytes) noexcept {
-    r.keep(r._to_server, bytes);  // within the window
-    return true;
-}
-
 // Peers decide how many relays there are and how much waits in them, so memory may be at an end here.
-void trunk_relay::keep(buffer& b, std::span<const std::byte> bytes) noexcept {
+bool trunk_relay::keep(buffer& b, std::span<const std::byte> bytes) noexcept {
     try {
         b.bytes.insert(b.bytes.end(), bytes.begin(), bytes.end());
+        return true;
     } catch (const std::bad_alloc&) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         log.log(seastar::log_level::warn, rate,
                 "a channel of a trunk to {} is reset: no memory for what waits; raise `memory`",
                 base::to_string(_channel->local()));
         step(life::event::aborted);
+        return false;
     }
 }
 

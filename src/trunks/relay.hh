@@ -14,22 +14,8 @@
 
 namespace vmsgr::net {
 
-class trunk_relay {
+class trunk_relay final : far_user {
     friend class pump<trunk_relay>;
-    struct server_events final : far_user {
-        trunk_relay& r;
-        explicit server_events(trunk_relay& x) noexcept : r(x) {}
-        void on_events(uint32_t) noexcept override { r.run(); }
-        bool on_bytes(std::span<const std::byte>) noexcept override { return false; }
-        void on_batch_end() noexcept override {}
-    };
-    struct channel_events final : far_user {
-        trunk_relay& r;
-        explicit channel_events(trunk_relay& x) noexcept : r(x) {}
-        void on_events(uint32_t) noexcept override { r.run(); }
-        bool on_bytes(std::span<const std::byte> bytes) noexcept override;
-        void on_batch_end() noexcept override { r.run(); }
-    };
     // Bytes on their way in one direction: those from `sent` on are still to be sent.
     struct buffer {
         std::vector<std::byte> bytes;
@@ -43,8 +29,6 @@ class trunk_relay {
     std::unique_ptr<far_side> _server;
     std::unique_ptr<trunk_far> _channel;
     lease _place, _fds;
-    server_events _server_events{*this};
-    channel_events _channel_events{*this};
     buffer _to_server, _to_channel;
     life::connection _life;
     pump<trunk_relay> _pump;
@@ -61,11 +45,16 @@ public:
     bool over() const noexcept { return _life.over(); }
 
 private:
+    // far_user: of both sides; only the channel pushes.
+    void on_events(uint32_t) noexcept override { run(); }
+    bool on_bytes(std::span<const std::byte> bytes) noexcept override { return keep(_to_server, bytes); }
+    void on_batch_end() noexcept override { run(); }
+
     void run() noexcept;
     void connect() noexcept;
     bool take_from_channel() noexcept;
     bool send_to_channel() noexcept;
-    void keep(buffer& b, std::span<const std::byte> bytes) noexcept;
+    bool keep(buffer& b, std::span<const std::byte> bytes) noexcept;
     life::actions step(life::event e, int err = 0) noexcept;
     void let_go() noexcept;
 
