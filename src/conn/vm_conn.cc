@@ -19,6 +19,8 @@ namespace {
 // that the program works on one half while we work on the other.
 size_t bytes_at_once(uint64_t capacity) { return std::min<size_t>(256 << 10, capacity / 2); }
 
+static_assert(int(conn_state::closing) == int(life::phase::closing));
+
 }  // namespace
 
 vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
@@ -44,7 +46,7 @@ vm_conn::~vm_conn() { finish(); }
 conn_info vm_conn::info() const {
     auto& owner = *_p.place.owner;
     const int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
-    const auto state = _life.over() ? conn_state::closing : conn_state(_life.at);
+    const auto state = std::min(conn_state(_life.at), conn_state::closing);
     return {_id,      owner.session_id, owner.pid, fd,        _p.role,    _local,    _peer,
             _p.route, seastar::this_shard_id(), state, _bytes_in, _bytes_out, _opened_s, _far->path()};
 }

@@ -137,7 +137,7 @@ void vm_conn::on_bell(uint32_t events) noexcept {
         return;
     }
     // A token that announces data is not looked at: what else may lie there is found when it is taken.
-    if ((events & (EPOLLIN | EPOLLRDHUP)) == EPOLLIN && !_rx.has_data()) {
+    if ((events & EPOLLIN) != 0 && !_rx.has_data()) {
         check_doorbell_bytes();
     }
     if ((events & EPOLLRDHUP) != 0) {
