@@ -119,9 +119,11 @@ public:
             return false;
         }
         const auto p = _near.space(bytes.size());
-        memcpy(p.iov[0].iov_base, bytes.data(), p.iov[0].iov_len);
-        memcpy(p.iov[1].iov_base, bytes.data() + p.iov[0].iov_len, p.iov[1].iov_len);
-        _near.received(bytes.size());
+        for (const iovec& piece : std::span(p.iov).first(size_t(p.count()))) {
+            memcpy(piece.iov_base, bytes.data(), piece.iov_len);
+            bytes = bytes.subspan(piece.iov_len);
+        }
+        _near.received(p.bytes());
         return true;
     }
     // After a batch of such bytes: receive() has credit to give.
