@@ -22,7 +22,7 @@ int connector::find_way(vm_conn::parts& p, bool may_probe) {
     }
     auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped(), may_probe) : nullptr;
     if (session) {
-        p.far = trunk_wire::open(session, p.conduit.capacity, from, p.peer);
+        p.far = trunk_far::open(session, p.conduit.capacity, from, p.peer);
     }
     if (p.far) {
         return 0;

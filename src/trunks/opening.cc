@@ -37,7 +37,7 @@ trunk::channel_sink* trunks::on_open(trunk_session& s, uint64_t channel, const b
         s.engine().refuse(channel, EHOSTUNREACH);
         return nullptr;
     }
-    auto w = trunk_wire::opened(s.shared_from_this(), channel, _carriers.local().settings().ring_bytes, destination,
+    auto w = trunk_far::opened(s.shared_from_this(), channel, _carriers.local().settings().ring_bytes, destination,
                                 source);
     auto* sink = w.get();
     (void)open_here(std::move(w), destination)
@@ -47,7 +47,7 @@ trunk::channel_sink* trunks::on_open(trunk_session& s, uint64_t channel, const b
 }
 
 // No attached program listens there: whoever does is reached by TCP, from this host.
-void trunks::relay(std::unique_ptr<trunk_wire> w, const base::address& destination) {
+void trunks::relay(std::unique_ptr<trunk_far> w, const base::address& destination) {
     auto place = lease::take(_budget.connections);
     auto fds = lease::take(_budget.fds, 1);
     if (!place || !fds || !base::is_own_address(destination)) {
@@ -66,7 +66,7 @@ void trunks::relay(std::unique_ptr<trunk_wire> w, const base::address& destinati
     }
 }
 
-seastar::future<> trunks::open_here(std::unique_ptr<trunk_wire> w, base::address destination) {
+seastar::future<> trunks::open_here(std::unique_ptr<trunk_far> w, base::address destination) {
     auto found = _registry.find(_netns, destination);
     if (found.id == 0) {
         relay(std::move(w), destination);

@@ -9,7 +9,7 @@
 #include <seastar/net/packet.hh>
 
 #include "conn/log.hh"
-#include "trunks/wire.hh"
+#include "trunks/far.hh"
 
 namespace vmsgr::net {
 
@@ -217,18 +217,18 @@ bool trunk_session::feed(std::span<const std::byte> bytes) {
 }
 
 void trunk_session::end_of_data() noexcept {
-    while (trunk_wire* w = _brought) {
-        _brought = w->next_brought;
-        w->on_end_of_data();
+    while (trunk_far* w = _in_batch) {
+        _in_batch = w->next_in_batch;
+        w->on_end_of_batch();
     }
 }
 
-void trunk_session::remember(trunk_wire& w) noexcept { w.next_brought = std::exchange(_brought, &w); }
+void trunk_session::remember(trunk_far& w) noexcept { w.next_in_batch = std::exchange(_in_batch, &w); }
 
-void trunk_session::forget(trunk_wire& w) noexcept {
-    for (trunk_wire** at = &_brought; *at != nullptr; at = &(*at)->next_brought) {
+void trunk_session::forget(trunk_far& w) noexcept {
+    for (trunk_far** at = &_in_batch; *at != nullptr; at = &(*at)->next_in_batch) {
         if (*at == &w) {
-            *at = w.next_brought;
+            *at = w.next_in_batch;
             return;
         }
     }

@@ -1,7 +1,7 @@
 // A session of a trunk on its shard: the engine, and the fibers that carry its packets over one connection at a time.
 // Sessions outlive connections; trunks.cc makes both and brings them together.
 //
-// Owner: lw_shared_ptr of the shard's trunks, of the channels' wires, and of carry() while it runs.
+// Owner: lw_shared_ptr of the shard's trunks, of the far sides of its channels, and of carry() while it runs.
 #pragma once
 
 #include <chrono>
@@ -21,7 +21,7 @@ namespace vmsgr::net {
 
 uint64_t clock_us() noexcept;
 
-class trunk_wire;
+class trunk_far;
 
 class trunk_session final : trunk::engine_owner, public seastar::enable_lw_shared_from_this<trunk_session> {
 public:
@@ -37,7 +37,7 @@ private:
     trunk_link* _link = nullptr;
     ssx::wake_point _output;
     std::vector<std::byte> _part;  // of a packet that is not whole yet
-    trunk_wire* _brought = nullptr;  // wires that got bytes of the present read
+    trunk_far* _in_batch = nullptr;  // those that got bytes of the present read
     uint64_t _down_since_us;
     bool _broken = false;
     bool _ended = false;
@@ -68,9 +68,9 @@ public:
     void end(int err) noexcept;
     // Looks at the clock: keepalives, silence, and an outage that lasts too long.
     void tick(uint64_t now_us) noexcept;
-    // A wire that got bytes: it hears on_end_of_data() after what was read at once, unless it ends before.
-    void remember(trunk_wire& w) noexcept;
-    void forget(trunk_wire& w) noexcept;
+    // A far side that got bytes: it hears on_end_of_batch() after what was read at once, unless it ends before.
+    void remember(trunk_far& w) noexcept;
+    void forget(trunk_far& w) noexcept;
 
     // No new channels; what was sent leaves, up to the limit, then the session ends with a bye.
     seastar::future<> finish(std::chrono::milliseconds limit);

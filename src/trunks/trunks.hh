@@ -54,7 +54,7 @@ class trunks : public seastar::peering_sharded_service<trunks> {
         std::unique_ptr<trunk::engine_counters> count;
     };
     std::map<uint64_t, incoming> _incoming;  // by cookie
-    std::vector<incoming> _graveyard;        // ended, but some wire still holds them
+    std::vector<incoming> _graveyard;        // ended, but some far side still holds them
     std::vector<trunk_link*> _links;         // of incoming connections
     std::vector<std::unique_ptr<trunk_relay>> _relays;
     trunk::engine_counters _past;     // of incoming sessions that are gone, and of connections that never had one
@@ -103,8 +103,8 @@ private:
     // A peer opens a channel.
     trunk::channel_sink* on_open(trunk_session& s, uint64_t channel, const base::address& source,
                                  const base::address& destination);
-    seastar::future<> open_here(std::unique_ptr<trunk_wire> w, base::address destination);
-    void relay(std::unique_ptr<trunk_wire> w, const base::address& destination);
+    seastar::future<> open_here(std::unique_ptr<trunk_far> w, base::address destination);
+    void relay(std::unique_ptr<trunk_far> w, const base::address& destination);
     bool serves(const base::address& destination) const noexcept;
 };
 

@@ -26,12 +26,6 @@ short poll_fd(int fd, short events, int limit_ms) {
     return ::poll(&p, 1, limit_ms) == 1 ? p.revents : short(0);
 }
 
-base::address name_of(int fd) {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len);
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value();
-}
 
 }  // namespace
 

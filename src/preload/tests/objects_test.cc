@@ -10,6 +10,10 @@
 namespace vmsgr::preload {
 
 void close_internal(int) noexcept {}  // no object here has a kernel socket
+runtime_state& runtime() noexcept {
+    static constinit runtime_state none;  // no session
+    return none;
+}
 
 namespace {
 

@@ -1,6 +1,8 @@
 // How one end waits: what wakes it, what ends the wait, and what it says of the other side.
 #include "shm/end.hh"
 
+#include "shm/arena.hh"
+
 #include <errno.h>
 #include <gtest/gtest.h>
 
@@ -34,13 +36,15 @@ struct user {
 
 // Both ends in one process.
 struct pair {
-    new_conduit memory = std::move(create_conduit(ring_bytes_min, 7).value());
+    new_arena arena = std::move(create_arena(1, ring_bytes_min).value());
+    conduit memory = arena.memory.at(0);
     bell_pair bells = std::move(make_bell().value());
     tx_state tx[2];
     rx_state rx[2];
 
+    pair() { renew(memory.header()); }
     end of(unsigned which) {
-        auto& m = memory.memory;
+        auto& m = memory;
         return {m.header(), m.ring_data(0), m.ring_data(1), m.capacity, which, tx[which], rx[which],
                 which == 0 ? bells.program.get() : bells.other.get()};
     }
@@ -228,7 +232,7 @@ TEST(end, closed_descriptor_fails_a_wait_for_room) {
     pair p;
     p.put(0, ring_bytes_min);
     p.bells.program.reset();
-    auto& m = p.memory.memory;
+    auto& m = p.memory;
     end e(m.header(), m.ring_data(0), m.ring_data(1), m.capacity, 0, p.tx[0], p.rx[0], 1'000'000);
     user u;
     waiting w;

@@ -6,36 +6,39 @@
 
 #include <seastar/core/weak_ptr.hh>
 
+#include "conn/far.hh"
 #include "trunks/session.hh"
-#include "conn/wire.hh"
 
 namespace vmsgr::net {
 
-class trunk_wire final : public wire, public trunk::channel_sink, public seastar::weakly_referencable<trunk_wire> {
+class trunk_far final : public far_side,
+                        public push_source,
+                        public trunk::channel_sink,
+                        public seastar::weakly_referencable<trunk_far> {
     enum class at : uint8_t { opening, up, refused, broken, closed };
     session_ptr _session;
     uint64_t _channel = 0;
-    wire_user* _user = nullptr;
+    far_user* _user = nullptr;
     at _state = at::opening;
     int _err = 0;
     bool _fin = false, _fin_sent = false;
-    bool _brought = false;  // bytes, since the last on_end_of_data(): the session remembers it
+    bool _in_batch = false;  // got bytes since the last on_end_of_batch(): the session remembers it
     uint64_t _window;
     uint64_t _received = 0, _granted;
     base::address _local, _peer;
 
-    trunk_wire(session_ptr s, uint64_t window, const base::address& local, const base::address& peer);
+    trunk_far(session_ptr s, uint64_t window, const base::address& local, const base::address& peer);
 
 public:
-    trunk_wire* next_brought = nullptr;  // the session's
+    trunk_far* next_in_batch = nullptr;  // the session's
 
     // Opens a channel; null where the session cannot now. window: room in the ring, which is empty.
-    static std::unique_ptr<trunk_wire> open(session_ptr s, uint64_t window, const base::address& local,
+    static std::unique_ptr<trunk_far> open(session_ptr s, uint64_t window, const base::address& local,
                                             const base::address& peer);
-    // For one that the peer has opened; accept() is owed, and ends by itself a wire that is dropped before.
-    static std::unique_ptr<trunk_wire> opened(session_ptr s, uint64_t channel, uint64_t window,
+    // For one that the peer has opened; accept() is owed; one that is dropped before is reset.
+    static std::unique_ptr<trunk_far> opened(session_ptr s, uint64_t channel, uint64_t window,
                                               const base::address& local, const base::address& peer);
-    ~trunk_wire() override;
+    ~trunk_far() override;
 
     void accept() noexcept;
     // Before accept(): room for so many bytes.
@@ -51,24 +54,29 @@ public:
     uint64_t window() const noexcept { return _window; }
 
     // From the session, after on_data().
-    void on_end_of_data() noexcept;
+    void on_end_of_batch() noexcept;
 
-    // wire
-    bool watch(ssx::event_set& events, wire_user& user) noexcept override;
+    // far_side
+    conn_path path() const noexcept override { return conn_path::trunk; }
+    bool watch(ssx::event_set& events, far_user& user) noexcept override;
     void unwatch() noexcept override { _user = nullptr; }
     progress connecting() noexcept override;
     int take_error() noexcept override;
     base::address local() const noexcept override { return _local; }
     base::address peer() const noexcept override { return _peer; }
-    ssize_t send(std::span<const iovec> pieces, bool more) noexcept override;
-    ssize_t receive(std::span<const iovec> space) noexcept override;
+    std::variant<pull_source*, push_source*> source() noexcept override { return static_cast<push_source*>(this); }
     bool has_unread() const noexcept override { return false; }
-    bool brings() const noexcept override { return true; }
-    bool wants_room(size_t free) const noexcept override;
+    ssize_t send(std::span<const iovec> pieces, bool more) noexcept override;
     void shut_send() noexcept override;
-    void discard_input() noexcept override {}
     void close() noexcept override;
     void reset() noexcept override;
+    void release() noexcept override { reset(); }
+    void discard_input() noexcept override {}
+
+    // push_source
+    void set_credit(size_t room) noexcept override;
+    bool needs_credit(size_t room) const noexcept override;
+    std::optional<int> ended() noexcept override;
 
 private:
     // channel_sink

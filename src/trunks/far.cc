@@ -1,19 +1,19 @@
-#include "trunks/wire.hh"
+#include "trunks/far.hh"
 
 #include <errno.h>
 #include <sys/epoll.h>
 
 namespace vmsgr::net {
 
-trunk_wire::trunk_wire(session_ptr s, uint64_t window, const base::address& local, const base::address& peer)
+trunk_far::trunk_far(session_ptr s, uint64_t window, const base::address& local, const base::address& peer)
     : _session(std::move(s)), _window(window), _granted(window), _local(local), _peer(peer) {}
 
-std::unique_ptr<trunk_wire> trunk_wire::open(session_ptr s, uint64_t window, const base::address& local,
+std::unique_ptr<trunk_far> trunk_far::open(session_ptr s, uint64_t window, const base::address& local,
                                              const base::address& peer) {
     if (!s->up()) {
         return nullptr;
     }
-    std::unique_ptr<trunk_wire> w(new trunk_wire(s, window, local, peer));
+    std::unique_ptr<trunk_far> w(new trunk_far(s, window, local, peer));
     w->_channel = s->engine().open(local.unmapped(), peer.unmapped(), window, *w);
     if (w->_channel == 0) {
         w->_state = at::closed;
@@ -22,21 +22,21 @@ std::unique_ptr<trunk_wire> trunk_wire::open(session_ptr s, uint64_t window, con
     return w;
 }
 
-std::unique_ptr<trunk_wire> trunk_wire::opened(session_ptr s, uint64_t channel, uint64_t window,
+std::unique_ptr<trunk_far> trunk_far::opened(session_ptr s, uint64_t channel, uint64_t window,
                                                const base::address& local, const base::address& peer) {
-    std::unique_ptr<trunk_wire> w(new trunk_wire(std::move(s), window, local, peer));
+    std::unique_ptr<trunk_far> w(new trunk_far(std::move(s), window, local, peer));
     w->_channel = channel;
     return w;
 }
 
-trunk_wire::~trunk_wire() {
+trunk_far::~trunk_far() {
     reset();
-    if (_brought) {
+    if (_in_batch) {
         _session->forget(*this);
     }
 }
 
-void trunk_wire::accept() noexcept {
+void trunk_far::accept() noexcept {
     if (_state == at::opening) {
         _state = at::up;
         _session->engine().accept(_channel, _window);
@@ -44,25 +44,25 @@ void trunk_wire::accept() noexcept {
     }
 }
 
-void trunk_wire::refuse(int err) noexcept {
+void trunk_far::refuse(int err) noexcept {
     if (_state == at::opening) {
         _state = at::closed;
         _session->engine().refuse(_channel, err);
     }
 }
 
-bool trunk_wire::watch(ssx::event_set&, wire_user& user) noexcept {
+bool trunk_far::watch(ssx::event_set&, far_user& user) noexcept {
     _user = &user;
     return true;
 }
 
-void trunk_wire::tell(uint32_t events) noexcept {
+void trunk_far::tell(uint32_t events) noexcept {
     if (_user != nullptr) {
         _user->on_events(events);
     }
 }
 
-progress trunk_wire::connecting() noexcept {
+progress trunk_far::connecting() noexcept {
     switch (_state) {
     case at::opening: return progress::under_way;
     case at::up: return progress::up;
@@ -74,11 +74,11 @@ progress trunk_wire::connecting() noexcept {
     return progress::failed;
 }
 
-int trunk_wire::take_error() noexcept {
+int trunk_far::take_error() noexcept {
     return _state == at::refused || _state == at::broken ? std::exchange(_err, 0) : 0;
 }
 
-ssize_t trunk_wire::send(std::span<const iovec> pieces, bool) noexcept {
+ssize_t trunk_far::send(std::span<const iovec> pieces, bool) noexcept {
     if (_state == at::opening) {
         return -EAGAIN;  // accept() comes next
     }
@@ -90,41 +90,37 @@ ssize_t trunk_wire::send(std::span<const iovec> pieces, bool) noexcept {
     return n != 0 ? ssize_t(n) : -EAGAIN;
 }
 
-ssize_t trunk_wire::receive(std::span<const iovec> space) noexcept {
+std::optional<int> trunk_far::ended() noexcept {
     if (_fin) {
         return 0;
     }
-    if (_state == at::opening) {
-        return -EAGAIN;
+    if (_state == at::opening || _state == at::up) {
+        return std::nullopt;
     }
-    if (_state != at::up) {
-        int err = take_error();
-        return -(err != 0 ? err : ECONNRESET);
-    }
-    size_t free = 0;
-    for (auto& piece : space) {
-        free += piece.iov_len;
-    }
-    if (wants_room(free)) {
-        _granted = _received + free;
+    const int err = take_error();
+    return err != 0 ? err : ECONNRESET;
+}
+
+void trunk_far::set_credit(size_t room) noexcept {
+    if (_state == at::up && needs_credit(room)) {
+        _granted = _received + room;
         _session->engine().grant(_channel, _granted);
     }
-    return -EAGAIN;
 }
 
-bool trunk_wire::wants_room(size_t free) const noexcept {
+bool trunk_far::needs_credit(size_t room) const noexcept {
     const uint64_t left = _granted - _received;
-    return left == 0 || free >= left + _window / 4;
+    return left == 0 || room >= left + _window / 4;
 }
 
-void trunk_wire::shut_send() noexcept {
+void trunk_far::shut_send() noexcept {
     if (_state == at::up) {
         _fin_sent = true;
         _session->engine().fin(_channel);
     }
 }
 
-void trunk_wire::close() noexcept {
+void trunk_far::close() noexcept {
     if (_state == at::up) {
         _state = at::closed;
         _session->engine().close(_channel);
@@ -132,19 +128,19 @@ void trunk_wire::close() noexcept {
     reset();
 }
 
-void trunk_wire::reset() noexcept {
+void trunk_far::reset() noexcept {
     if (_state == at::opening || _state == at::up) {
         _state = at::closed;
         _session->engine().reset(_channel, ECONNRESET);
     }
 }
 
-void trunk_wire::on_accepted() noexcept {
+void trunk_far::on_accepted() noexcept {
     _state = at::up;
     tell(EPOLLOUT);
 }
 
-void trunk_wire::on_refused(int err) noexcept {
+void trunk_far::on_refused(int err) noexcept {
     // What a peer says is not shown to a program unless connect() could have said it.
     const bool plausible = err == EHOSTUNREACH || err == ENETUNREACH || err == ETIMEDOUT || err == EACCES;
     _state = at::refused;
@@ -152,9 +148,9 @@ void trunk_wire::on_refused(int err) noexcept {
     tell(EPOLLERR | EPOLLHUP | EPOLLOUT);
 }
 
-void trunk_wire::on_data(std::span<const std::byte> bytes) noexcept {
+void trunk_far::on_data(std::span<const std::byte> bytes) noexcept {
     _received += bytes.size();
-    if (!std::exchange(_brought, true)) {
+    if (!std::exchange(_in_batch, true)) {
         _session->remember(*this);
     }
     if (_user != nullptr && !_user->on_bytes(bytes) && _state == at::up) {
@@ -163,21 +159,21 @@ void trunk_wire::on_data(std::span<const std::byte> bytes) noexcept {
     }
 }
 
-void trunk_wire::on_end_of_data() noexcept {
-    _brought = false;
+void trunk_far::on_end_of_batch() noexcept {
+    _in_batch = false;
     if (_user != nullptr) {
-        _user->on_bytes_end();
+        _user->on_batch_end();
     }
 }
 
-void trunk_wire::on_fin() noexcept {
+void trunk_far::on_fin() noexcept {
     _fin = true;
     tell(EPOLLIN | EPOLLRDHUP);
 }
 
-void trunk_wire::on_writable() noexcept { tell(EPOLLOUT); }
+void trunk_far::on_writable() noexcept { tell(EPOLLOUT); }
 
-void trunk_wire::on_reset(int) noexcept {
+void trunk_far::on_reset(int) noexcept {
     _state = at::broken;
     _err = _fin && !_fin_sent ? EPIPE : ECONNRESET;  // a reset in CLOSE_WAIT says that nobody reads
     tell(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP);
