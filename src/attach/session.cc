@@ -10,18 +10,13 @@
 #include <seastar/coroutine/maybe_yield.hh>
 #include <seastar/util/defer.hh>
 
+#include "base/text.hh"
+
 namespace vmsgr::attach {
 
 namespace {
 
 constexpr auto hello_limit = std::chrono::seconds(2);
-
-// A name that a program gives itself goes into logs and documents.
-std::string printable(const char* text, size_t max) {
-    std::string out(text, strnlen(text, max));
-    std::ranges::replace_if(out, [](unsigned char c) { return c <= ' ' || c >= 127 || c == ';'; }, '?');
-    return out.empty() ? "?" : out;
-}
 
 base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
     constexpr size_t bytes = sizeof(shm::session_segment);
@@ -162,7 +157,7 @@ void session::welcome(const proto::hello_msg& hello) {
         segment = std::move(*fd);
         w.segment_bytes = sizeof(shm::session_segment);
         _program = std::make_shared<net::program>(w.session_id, _who.pid, _who.uid,
-                                                  printable(hello.program, sizeof hello.program), w.features,
+                                                  base::printable({hello.program, sizeof hello.program}), w.features,
                                                   _server.deps().config.limits.connections_per_session,
                                                   std::move(map));
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);

@@ -6,20 +6,15 @@
 #include <seastar/core/coroutine.hh>
 
 #include "attach/session.hh"
+#include "base/text.hh"
 
 namespace vmsgr::attach {
 
 namespace {
 
-// A route's name from shared memory: it goes into documents, so nothing but printable text.
+// A program wrote it into shared memory, and may write on.
 std::string route_name(const char* text) {
-    std::string out(text, strnlen(text, shm::name_bytes));
-    for (char& c : out) {
-        if (c <= ' ' || c == 127) {
-            c = '?';
-        }
-    }
-    return out;
+    return text[0] != 0 ? base::printable({text, strnlen(text, shm::name_bytes)}) : std::string();
 }
 
 bool is_posted(const std::atomic<uint32_t>& state) {
@@ -35,8 +30,7 @@ base::result<base::unique_fd> document(const std::string& text) {
     for (size_t at = 0; at < text.size();) {
         ssize_t n = ::pwrite(fd->get(), text.data() + at, text.size() - at, off_t(at));
         if (n <= 0) {
-            int e = errno;
-            return base::fail(e, std::string("writing a document: ") + strerror(e));
+            return std::unexpected(base::os_error("writing a document"));
         }
         at += size_t(n);
     }

@@ -4,11 +4,11 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/un.h>
 
 #include <algorithm>
 
+#include "base/random.hh"
 #include "base/sys.hh"
 #include "client/spin.hh"
 #include "shm/segment.hh"
@@ -67,16 +67,7 @@ void fill(shm::listen_job& slot, const job& j) noexcept {
 
 }  // namespace
 
-uint64_t random_key() noexcept {
-    uint64_t key = 0;
-    while (key == 0) {
-        // Without the kernel's generator (it cannot fail for 8 bytes once booted) there is no safe key.
-        if (::getrandom(&key, sizeof key, 0) != sizeof key) {
-            key = 0;
-        }
-    }
-    return key;
-}
+uint64_t random_key() noexcept { return base::random_u64_nonzero(); }
 
 int64_t now_ms() noexcept {
     return now_ns() / 1'000'000;

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -67,8 +66,7 @@ namespace {
 base::result<bell_pair> make_pair(int type) {
     int fds[2];
     if (sys::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) != 0) {
-        int e = errno;
-        return base::fail(e, std::string("socketpair: ") + strerror(e));
+        return std::unexpected(base::os_error("socketpair"));
     }
     return bell_pair{base::unique_fd(fds[0]), base::unique_fd(fds[1])};
 }

@@ -123,5 +123,18 @@ TEST(prefix, what_is_none_is_refused) {
     }
 }
 
+TEST(address, wildcards_multicast_and_broadcast_name_no_host) {
+    for (const char* text : {"0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80", "224.0.0.1:80", "239.255.255.255:80",
+                             "[::ffff:224.0.0.1]:80", "255.255.255.255:80", "[::ffff:255.255.255.255]:80",
+                             "[ff02::1]:80"}) {
+        EXPECT_FALSE(parse_address(text).value().names_one_host()) << text;
+    }
+    EXPECT_FALSE(address{}.names_one_host());
+    for (const char* text : {"10.0.0.1:80", "127.0.0.1:80", "223.255.255.255:80", "240.0.0.1:80", "[::1]:80",
+                             "[::ffff:10.0.0.1]:80", "[fe80::1]:80", "[fd00::]:80"}) {
+        EXPECT_TRUE(parse_address(text).value().names_one_host()) << text;
+    }
+}
+
 }  // namespace
 }  // namespace vmsgr::base
