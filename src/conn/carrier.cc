@@ -1,15 +1,16 @@
 #include "conn/carrier.hh"
 
 #include <errno.h>
-#include <sys/random.h>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
 
+#include "base/random.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 #include "proto/control.hh"
 #include "ssx/idle_yield.hh"
+#include "ssx/spawn.hh"
 
 namespace vmsgr::net {
 
@@ -85,20 +86,16 @@ std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::
 }
 
 void carrier::run(conn_ptr c) {
-    auto holder = _gate.try_hold();
-    if (!holder) {
-        return;  // the daemon stops; the object's end closes everything
-    }
-    ++_count.connections_total;
-    _conns.emplace(c->id(), c);
-    _by_key.emplace(c->key(), c.get());
-    // The fiber holds the connection, and the gate holds the fiber.
-    (void)c->run()
-        .handle_exception([](std::exception_ptr e) { log.error("a connection ended by an exception: {}", e); })
-        .finally([this, c, h = std::move(*holder)] {
+    // Where the daemon stops, the object's end closes everything.
+    ssx::spawn(_gate, log, "a connection", [this, c = std::move(c)] {
+        ++_count.connections_total;
+        _conns.emplace(c->id(), c);
+        _by_key.emplace(c->key(), c.get());
+        return c->run().finally([this, c] {
             _by_key.erase(c->key());
             _conns.erase(c->id());
         });
+    });
 }
 
 std::optional<delivery> carrier::join(local_conn c, base::unique_fd bell, bool keep) {
@@ -168,9 +165,7 @@ uint64_t carrier::next_id() noexcept {
 uint64_t carrier::new_key() {
     uint64_t key = 0;
     do {
-        if (::getrandom(&key, sizeof key, 0) != ssize_t(sizeof key)) {
-            throw std::system_error(errno, std::generic_category(), "getrandom");
-        }
+        key = base::random_u64_nonzero();
         key = key / seastar::smp::count * seastar::smp::count + seastar::this_shard_id();
     } while (key < seastar::smp::count || knows(key));
     return key;

@@ -15,6 +15,7 @@
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 #include "proto/control.hh"
+#include "ssx/spawn.hh"
 
 namespace vmsgr::net {
 
@@ -355,17 +356,14 @@ std::optional<violation> listener::begin(listen_request r) {
     if (!is_listening(r.tcp.get())) {
         return std::nullopt;  // shut down before this job came
     }
-    auto holder = _gate.try_hold();
     auto l = std::make_unique<listening>(*this, std::move(r));
-    if (!holder || !l->prepare()) {
+    if (_gate.is_closed() || !l->prepare()) {
         return std::nullopt;  // the doorbell closes, the program falls back
     }
     auto* at = l.get();
     _all.emplace(at, std::move(l));
     _registry.publish(at->key(), seastar::this_shard_id(), at->tcp_fd(), at->backlog(), at->takes_local());
-    (void)at->run()
-        .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
-        .finally([this, at, h = std::move(*holder)] { _all.erase(at); });
+    ssx::spawn(_gate, log, "a listener", [this, at] { return at->run().finally([this, at] { _all.erase(at); }); });
     return std::nullopt;
 }
 
