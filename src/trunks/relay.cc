@@ -5,9 +5,9 @@
 
 #include <array>
 
-#include "conn/log.hh"
+#include "trunks/log.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 namespace {
 
@@ -17,9 +17,9 @@ constexpr size_t kept_bytes = 4 << 10;
 
 }  // namespace
 
-trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_wire> far, lease place, lease fds)
+trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_wire> far, net::lease place, net::lease fds)
     : _socket(std::move(socket)),
-      _near(make_tcp_wire(_socket)),
+      _near(net::make_tcp_wire(_socket)),
       _far(std::move(far)),
       _place(std::move(place)),
       _fds(std::move(fds)) {
@@ -53,13 +53,13 @@ bool trunk_relay::connected() noexcept {
         return true;
     }
     switch (_near->connecting()) {
-    case progress::under_way: return false;
-    case progress::up:
+    case net::progress::under_way: return false;
+    case net::progress::up:
         _up = true;
         _far->accept();
         return true;
-    case progress::failed:
-    case progress::elsewhere: break;
+    case net::progress::failed:
+    case net::progress::elsewhere: break;
     }
     int err = _near->take_error();
     _far->refuse(err != 0 ? err : ECONNREFUSED);
@@ -120,7 +120,7 @@ void trunk_relay::broken(int err, bool near) noexcept {
 }
 
 // Sends what waits. False: nothing moved.
-bool trunk_relay::flush(queue& q, wire& to) noexcept {
+bool trunk_relay::flush(queue& q, net::wire& to) noexcept {
     if (q.left() == 0) {
         return false;
     }
@@ -201,4 +201,4 @@ bool is_own_address(const base::address& a) noexcept {
     return probe && ::bind(probe.get(), reinterpret_cast<sockaddr*>(&ss), len) == 0;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -1,7 +1,7 @@
 // A peer's channel to a program of this host that is not attached: we connect to it by plain TCP, on the peer's behalf.
 // It sees our address as its peer's. Driven by events alone; no fiber.
 //
-// Owner: the shard's trunks, which drop it once it is over().
+// Owner: the shard's openings, which drop it once it is over().
 #pragma once
 
 #include <vector>
@@ -9,17 +9,17 @@
 #include "conn/budget.hh"
 #include "trunks/wire.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 class trunk_relay {
-    struct near_end final : wire_user {
+    struct near_end final : net::wire_user {
         trunk_relay& r;
         explicit near_end(trunk_relay& x) noexcept : r(x) {}
         void on_events(uint32_t) noexcept override { r.pump(); }
         bool on_bytes(std::span<const std::byte>) noexcept override { return false; }
         void on_bytes_end() noexcept override {}
     };
-    struct far_end final : wire_user {
+    struct far_end final : net::wire_user {
         trunk_relay& r;
         explicit far_end(trunk_relay& x) noexcept : r(x) {}
         void on_events(uint32_t) noexcept override { r.pump(); }
@@ -36,9 +36,9 @@ class trunk_relay {
     };
 
     base::unique_fd _socket;
-    std::unique_ptr<wire> _near;
+    std::unique_ptr<net::wire> _near;
     std::unique_ptr<trunk_wire> _far;
-    lease _place, _fds;
+    net::lease _place, _fds;
     near_end _near_end{*this};
     far_end _far_end{*this};
     queue _in, _out;  // from the trunk, to the trunk
@@ -49,7 +49,7 @@ public:
     static constexpr size_t window = 256 << 10;
 
     // socket: connecting.
-    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_wire> far, lease place, lease fds);
+    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_wire> far, net::lease place, net::lease fds);
     ~trunk_relay();
     bool start(ssx::event_set& events);
     bool over() const noexcept { return _over; }
@@ -61,7 +61,7 @@ private:
     bool pump_out() noexcept;
     bool take(std::span<const std::byte> bytes) noexcept;
     void keep(queue& q, std::span<const std::byte> bytes) noexcept;
-    bool flush(queue& q, wire& to) noexcept;
+    bool flush(queue& q, net::wire& to) noexcept;
     void broken(int err, bool near) noexcept;
     void end(bool with_reset) noexcept;
 };
@@ -69,4 +69,4 @@ private:
 // One of this host's addresses?
 bool is_own_address(const base::address& a) noexcept;
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 trunk_wire::trunk_wire(session_ptr s, uint64_t window, const base::address& local, const base::address& peer)
     : _session(std::move(s)), _window(window), _granted(window), _local(local), _peer(peer) {}
@@ -51,7 +51,7 @@ void trunk_wire::refuse(int err) noexcept {
     }
 }
 
-bool trunk_wire::watch(ssx::event_set&, wire_user& user) noexcept {
+bool trunk_wire::watch(ssx::event_set&, net::wire_user& user) noexcept {
     _user = &user;
     return true;
 }
@@ -62,16 +62,16 @@ void trunk_wire::tell(uint32_t events) noexcept {
     }
 }
 
-progress trunk_wire::connecting() noexcept {
+net::progress trunk_wire::connecting() noexcept {
     switch (_state) {
-    case at::opening: return progress::under_way;
-    case at::up: return progress::up;
+    case at::opening: return net::progress::under_way;
+    case at::up: return net::progress::up;
     // The peer's daemon does not carry this destination.
-    case at::refused: return _err == EHOSTUNREACH ? progress::elsewhere : progress::failed;
+    case at::refused: return _err == EHOSTUNREACH ? net::progress::elsewhere : net::progress::failed;
     case at::broken:
-    case at::closed: return progress::failed;
+    case at::closed: return net::progress::failed;
     }
-    return progress::failed;
+    return net::progress::failed;
 }
 
 int trunk_wire::take_error() noexcept {
@@ -183,4 +183,4 @@ void trunk_wire::on_reset(int) noexcept {
     tell(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP);
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -9,13 +9,13 @@
 #include "trunks/session.hh"
 #include "conn/wire.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
-class trunk_wire final : public wire, public trunk::channel_sink, public seastar::weakly_referencable<trunk_wire> {
+class trunk_wire final : public net::wire, public trunk::channel_sink, public seastar::weakly_referencable<trunk_wire> {
     enum class at : uint8_t { opening, up, refused, broken, closed };
     session_ptr _session;
     uint64_t _channel = 0;
-    wire_user* _user = nullptr;
+    net::wire_user* _user = nullptr;
     at _state = at::opening;
     int _err = 0;
     bool _fin = false, _fin_sent = false;
@@ -54,9 +54,9 @@ public:
     void on_end_of_data() noexcept;
 
     // wire
-    bool watch(ssx::event_set& events, wire_user& user) noexcept override;
+    bool watch(ssx::event_set& events, net::wire_user& user) noexcept override;
     void unwatch() noexcept override { _user = nullptr; }
-    progress connecting() noexcept override;
+    net::progress connecting() noexcept override;
     int take_error() noexcept override;
     base::address local() const noexcept override { return _local; }
     base::address peer() const noexcept override { return _peer; }
@@ -81,4 +81,4 @@ private:
     void tell(uint32_t events) noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks
