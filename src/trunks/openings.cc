@@ -6,6 +6,7 @@
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
 
+#include "base/source.hh"
 #include "conn/kernel_socket.hh"
 #include "ssx/spawn.hh"
 #include "trunks/log.hh"
@@ -38,7 +39,7 @@ bool openings::serves(const base::address& destination) const noexcept {
     auto& served = _env.config.serves;
     const bool listed =
         served.empty() || std::ranges::any_of(served, [&](const base::prefix& p) { return p.contains(destination); });
-    return listed && !destination.is_loopback() && is_own_address(destination);
+    return listed && !destination.is_loopback() && base::is_own_address(destination);
 }
 
 trunk::channel_sink* openings::on_open(trunk_session& s, uint64_t channel, const base::address& source,

@@ -192,13 +192,4 @@ bool trunk_relay::pump_out() noexcept {
     return moved;
 }
 
-bool is_own_address(const base::address& a) noexcept {
-    base::address any_port = a;
-    any_port.port = 0;
-    sockaddr_storage ss{};
-    socklen_t len = base::to_sockaddr(any_port, ss);
-    base::unique_fd probe(::socket(a.family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    return probe && ::bind(probe.get(), reinterpret_cast<sockaddr*>(&ss), len) == 0;
-}
-
 }  // namespace vmsgr::trunks

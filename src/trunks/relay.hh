@@ -66,7 +66,4 @@ private:
     void end(bool with_reset) noexcept;
 };
 
-// One of this host's addresses?
-bool is_own_address(const base::address& a) noexcept;
-
 }  // namespace vmsgr::trunks

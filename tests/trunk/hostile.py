@@ -165,6 +165,13 @@ def refused(address, port, to, server):
     return p.frames_until(w.REFUSE)[1] == 113   # EHOSTUNREACH
 
 
+def served(address, port, to, server):
+    p = Peer(address, port)
+    assert p.hello() == 0
+    p.send(w.open_frame(1, ("10.99.0.1", 5000), (to, server)))
+    return p.frames_until(w.ACCEPT)[0] == 1
+
+
 def late(address, port):
     """Says its greeting after 2 s and no hello: one limit of 3 s holds for both."""
     began = time.monotonic()
@@ -219,6 +226,8 @@ def main():
         fine = Peer(address, port).closed()
     elif what == "refused":
         fine = refused(address, port, sys.argv[4], int(sys.argv[5]))
+    elif what == "served":
+        fine = served(address, port, sys.argv[4], int(sys.argv[5]))
     elif what == "late":
         fine = late(address, port)
     elif what == "crowd":

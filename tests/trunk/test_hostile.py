@@ -80,10 +80,17 @@ def test_who_says_nothing_is_not_waited_for(pair):
 
 @pytest.mark.parametrize("to", ["127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1",
                                 "0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "::ffff:224.0.0.1", "ff02::1",
-                                "255.255.255.255", "::ffff:255.255.255.255", "10.99.0.250"])
+                                "255.255.255.255", "::ffff:255.255.255.255", "10.99.0.250", "10.99.0.255"])
 def test_only_addresses_of_the_host_itself_are_served(pair, wildcards, to):
     for port in wildcards:
         attack(pair, "refused", to, str(port))
+
+
+def test_each_own_address_is_served(pair, wildcards):
+    pair.net["b"].ip("addr", "replace", "10.99.0.78/24", "dev", "eth0")   # a secondary one
+    for to in (pair.net["b"].address, pair.net["b"].address6, "10.99.0.78", "::ffff:10.99.0.78"):
+        for port in wildcards:
+            attack(pair, "served", to, str(port))
 
 
 def test_greeting_and_hello_have_one_limit(pair):
