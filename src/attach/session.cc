@@ -157,7 +157,7 @@ void session::welcome(const proto::hello_msg& hello) {
         segment = std::move(*fd);
         w.segment_bytes = sizeof(shm::session_segment);
         _program = std::make_shared<net::program>(w.session_id, _who.pid, _who.uid,
-                                                  base::printable({hello.program, sizeof hello.program}), w.features,
+                                                  base::printable(hello.program, sizeof hello.program), w.features,
                                                   _server.deps().config.limits.connections_per_session,
                                                   std::move(map));
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);

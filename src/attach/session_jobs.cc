@@ -14,7 +14,7 @@ namespace {
 
 // A program wrote it into shared memory, and may write on.
 std::string route_name(const char* text) {
-    return text[0] != 0 ? base::printable({text, strnlen(text, shm::name_bytes)}) : std::string();
+    return text[0] != 0 ? base::printable(text, shm::name_bytes) : std::string();
 }
 
 bool is_posted(const std::atomic<uint32_t>& state) {

@@ -2,19 +2,18 @@
 // documents. Any thread.
 #pragma once
 
+#include <string.h>
+
 #include <algorithm>
 #include <string>
-#include <string_view>
 
 namespace vmsgr::base {
 
-// A visible ASCII character. No space: a name is one word, in a table as in a log.
-constexpr bool is_printable(char c) noexcept { return c > ' ' && c < 127; }
-
-// The text up to its first NUL, with '?' for each byte that is not printable; "?" where nothing is left.
-inline std::string printable(std::string_view text) {
-    std::string out(text.substr(0, text.find('\0')));
-    std::ranges::replace_if(out, [](char c) { return !is_printable(c); }, '?');
+// At most `max` bytes, up to the first NUL. Blanks (a name is one word), what is no printable ASCII, and ';', which
+// separates routes, become '?'; so does an empty text.
+inline std::string printable(const char* text, size_t max) {
+    std::string out(text, strnlen(text, max));
+    std::ranges::replace_if(out, [](unsigned char c) { return c <= ' ' || c >= 127 || c == ';'; }, '?');
     return out.empty() ? "?" : out;
 }
 

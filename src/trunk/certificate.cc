@@ -60,7 +60,7 @@ bool same_name(std::string_view a, std::string_view b) noexcept {
 std::string listed(std::span<const std::string> names) {
     std::string out;
     for (auto& n : names) {
-        out += (out.empty() ? "'" : ", '") + base::printable(n) + "'";
+        out += (out.empty() ? "'" : ", '") + base::printable(n.data(), n.size()) + "'";
     }
     return out.empty() ? "nobody" : out;
 }

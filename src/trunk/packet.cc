@@ -230,9 +230,8 @@ std::optional<packet_fault> read_hello(std::span<const std::byte> packet, header
     b.answer = hello_verdict(get<uint32_t>(p + 12));
     b.outage_ms = get<uint32_t>(p + 16);
     b.lane = get<uint16_t>(p + 20);
-    const std::string_view name(reinterpret_cast<const char*>(p + 32), name_bytes - 1);
     memset(b.name, 0, sizeof b.name);
-    base::printable(name).copy(b.name, name_bytes - 1);
+    base::printable(reinterpret_cast<const char*>(p + 32), name_bytes - 1).copy(b.name, name_bytes - 1);
     return valid_packet_bytes(b.packet_bytes) ? std::nullopt : std::optional(packet_fault::size);
 }
 

@@ -12,11 +12,12 @@ namespace vmsgr::base {
 namespace {
 
 TEST(text, printable_leaves_one_word_of_visible_characters) {
-    EXPECT_EQ(printable("redis-server"), "redis-server");
-    EXPECT_EQ(printable("a b\tc\nd\x7f\x1b[2J"), "a?b?c?d??[2J");
-    EXPECT_EQ(printable("\xc3\xa9"), "??");
-    EXPECT_EQ(printable(std::string_view("name\0hidden", 11)), "name");
-    EXPECT_EQ(printable(""), "?");
+    EXPECT_EQ(printable("redis-server", 100), "redis-server");
+    EXPECT_EQ(printable("redis-server", 5), "redis");
+    EXPECT_EQ(printable("a b\tc\nd;e\x7f\x1b[2J", 100), "a?b?c?d?e??[2J");
+    EXPECT_EQ(printable("\xc3\xa9", 100), "??");
+    EXPECT_EQ(printable("name\0hidden", 11), "name");
+    EXPECT_EQ(printable("", 100), "?");
 }
 
 TEST(error, os_error_names_the_call_and_the_reason) {
