@@ -36,15 +36,6 @@ const char* not_unix(int fd, int type) noexcept {
                                                                                          : "not a unix socket of its kind";
 }
 
-bool is_own_address(const address& a) noexcept {
-    unique_fd probe(sys::socket(a.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    address bare = a;
-    bare.port = 0;
-    sockaddr_storage ss{};
-    const socklen_t len = to_sockaddr(bare, ss);
-    return probe && len != 0 && ::syscall(SYS_bind, probe.get(), &ss, len) == 0;
-}
-
 uint64_t socket_cookie(int fd) noexcept {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;

@@ -18,9 +18,6 @@ bool is_unconnected(int fd) noexcept;
 // Why fd is no AF_UNIX socket of this type; null: it is one.
 const char* not_unix(int fd, int type) noexcept;
 
-// An address of this host, in the caller's network namespace. A look costs a socket and a bind.
-bool is_own_address(const address& a) noexcept;
-
 // The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
 uint64_t socket_cookie(int fd) noexcept;
 

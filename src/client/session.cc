@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "base/random.hh"
 #include "base/sys.hh"
 #include "base/sockets.hh"
 #include "client/kept_fds.hh"

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 trunk_far::trunk_far(session_ptr s, uint64_t window, const base::address& local, const base::address& peer)
     : _session(std::move(s)), _window(window), _granted(window), _local(local), _peer(peer) {}
@@ -51,7 +51,7 @@ void trunk_far::refuse(int err) noexcept {
     }
 }
 
-bool trunk_far::watch(ssx::event_set&, far_user& user) noexcept {
+bool trunk_far::watch(ssx::event_set&, net::far_user& user) noexcept {
     _user = &user;
     return true;
 }
@@ -62,16 +62,16 @@ void trunk_far::tell(uint32_t events) noexcept {
     }
 }
 
-progress trunk_far::connecting() noexcept {
+net::progress trunk_far::connecting() noexcept {
     switch (_state) {
-    case at::opening: return progress::under_way;
-    case at::up: return progress::up;
+    case at::opening: return net::progress::under_way;
+    case at::up: return net::progress::up;
     // The peer's daemon does not carry this destination.
-    case at::refused: return _err == EHOSTUNREACH ? progress::elsewhere : progress::failed;
+    case at::refused: return _err == EHOSTUNREACH ? net::progress::elsewhere : net::progress::failed;
     case at::broken:
-    case at::closed: return progress::failed;
+    case at::closed: return net::progress::failed;
     }
-    return progress::failed;
+    return net::progress::failed;
 }
 
 int trunk_far::take_error() noexcept {
@@ -179,4 +179,4 @@ void trunk_far::on_reset(int) noexcept {
     tell(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP);
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -9,16 +9,16 @@
 #include "conn/far.hh"
 #include "trunks/session.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
-class trunk_far final : public far_side,
-                        public push_source,
+class trunk_far final : public net::far_side,
+                        public net::push_source,
                         public trunk::channel_sink,
                         public seastar::weakly_referencable<trunk_far> {
     enum class at : uint8_t { opening, up, refused, broken, closed };
     session_ptr _session;
     uint64_t _channel = 0;
-    far_user* _user = nullptr;
+    net::far_user* _user = nullptr;
     at _state = at::opening;
     int _err = 0;
     bool _fin = false, _fin_sent = false;
@@ -56,15 +56,15 @@ public:
     // From the session, after on_data().
     void on_end_of_batch() noexcept;
 
-    // far_side
-    conn_path path() const noexcept override { return conn_path::trunk; }
-    bool watch(ssx::event_set& events, far_user& user) noexcept override;
+    // net::far_side
+    net::conn_path path() const noexcept override { return net::conn_path::trunk; }
+    bool watch(ssx::event_set& events, net::far_user& user) noexcept override;
     void unwatch() noexcept override { _user = nullptr; }
-    progress connecting() noexcept override;
+    net::progress connecting() noexcept override;
     int take_error() noexcept override;
     base::address local() const noexcept override { return _local; }
     base::address peer() const noexcept override { return _peer; }
-    std::variant<pull_source*, push_source*> source() noexcept override { return static_cast<push_source*>(this); }
+    std::variant<net::pull_source*, net::push_source*> source() noexcept override { return static_cast<net::push_source*>(this); }
     bool has_unread() const noexcept override { return false; }
     ssize_t send(std::span<const iovec> pieces, bool more) noexcept override;
     void shut_send() noexcept override;
@@ -73,7 +73,7 @@ public:
     void release() noexcept override { reset(); }
     void discard_input() noexcept override {}
 
-    // push_source
+    // net::push_source
     void set_credit(size_t room) noexcept override;
     bool needs_credit(size_t room) const noexcept override;
     std::optional<int> ended() noexcept override;
@@ -89,4 +89,4 @@ private:
     void tell(uint32_t events) noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

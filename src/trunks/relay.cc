@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "conn/log.hh"
+#include "trunks/log.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 namespace {
 
@@ -14,9 +14,9 @@ constexpr size_t kept_bytes = 4 << 10;
 
 }  // namespace
 
-trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, lease place, lease fds)
+trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, net::lease place, net::lease fds)
     : _socket(std::move(socket)),
-      _server(make_tcp_far(_socket)),
+      _server(net::make_tcp_far(_socket)),
       _channel(std::move(channel)),
       _place(std::move(place)),
       _fds(std::move(fds)),
@@ -46,8 +46,8 @@ void trunk_relay::run() noexcept {
     bool moved = _life.at != life::phase::connecting;
     while (moved && !over()) {
         moved = take_from_channel();
-        moved = (_pump.sends() && _pump.send() == next::again) || moved;
-        moved = (_pump.receives() && _pump.receive() == next::again) || moved;
+        moved = (_pump.sends() && _pump.send() == net::next::again) || moved;
+        moved = (_pump.receives() && _pump.receive() == net::next::again) || moved;
         moved = send_to_channel() || moved;
     }
     if (!over() && _life.in == life::way::fin) {
@@ -65,13 +65,13 @@ void trunk_relay::connect() noexcept {
         return;
     }
     switch (_server->connecting()) {
-    case progress::under_way: return;
-    case progress::up:
+    case net::progress::under_way: return;
+    case net::progress::up:
         step(life::event::connected);
         _channel->accept();
         return;
-    case progress::failed:
-    case progress::elsewhere: break;
+    case net::progress::failed:
+    case net::progress::elsewhere: break;
     }
     const int err = _server->take_error();
     step(life::event::connect_failed, err != 0 ? err : ECONNREFUSED);
@@ -164,4 +164,4 @@ void trunk_relay::received(size_t n) noexcept {
     send_to_channel();
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

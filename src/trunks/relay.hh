@@ -12,10 +12,10 @@
 #include "conn/pump.hh"
 #include "trunks/far.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
-class trunk_relay final : far_user {
-    friend class pump<trunk_relay>;
+class trunk_relay final : net::far_user {
+    friend class net::pump<trunk_relay>;
     // Bytes on their way in one direction: those from `sent` on are still to be sent.
     struct buffer {
         std::vector<std::byte> bytes;
@@ -26,12 +26,12 @@ class trunk_relay final : far_user {
     };
 
     base::unique_fd _socket;
-    std::unique_ptr<far_side> _server;
+    std::unique_ptr<net::far_side> _server;
     std::unique_ptr<trunk_far> _channel;
-    lease _place, _fds;
+    net::lease _place, _fds;
     buffer _to_server, _to_channel;
     life::connection _life;
-    pump<trunk_relay> _pump;
+    net::pump<trunk_relay> _pump;
     bool _running = false;
 
 public:
@@ -39,13 +39,13 @@ public:
     static constexpr size_t window = 256 << 10;
 
     // socket: connecting.
-    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, lease place, lease fds);
+    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, net::lease place, net::lease fds);
     ~trunk_relay();
     bool start(ssx::event_set& events);
     bool over() const noexcept { return _life.over(); }
 
 private:
-    // far_user: of both sides; only the channel pushes.
+    // net::far_user: of both sides; only the channel pushes.
     void on_events(uint32_t) noexcept override { run(); }
     bool on_bytes(std::span<const std::byte> bytes) noexcept override { return keep(_to_server, bytes); }
     void on_batch_end() noexcept override { run(); }
@@ -76,4 +76,4 @@ private:
 };
 
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks
