@@ -41,7 +41,9 @@ struct trunk_probe {
 struct trunk_config {
     std::string name;      // for people; the host's by default
     base::address listen;  // none: no peer may connect
-    std::vector<base::prefix> accept_from;  // who may connect; by default, without TLS, only `peers`; empty: all
+    // Who may connect. Empty: with TLS everybody whose certificate is good; without TLS nobody, so the reader then puts
+    // the addresses of `trunks` here.
+    std::vector<base::prefix> accept_from;
     std::vector<base::prefix> serves;       // destinations that peers may reach; empty: all but loopback
     uint32_t packet_bytes = trunk::packet_bytes_default;
     uint64_t replay_bytes = 8 << 20;  // of one session, kept until the peer has it

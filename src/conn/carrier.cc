@@ -72,7 +72,7 @@ std::optional<delivery> carrier::accept(base::unique_fd tcp, places place, std::
     p.bell = std::move(bell->other);
     delivery d;
     d.key = p.key;
-    d.flags = p.far ? proto::accepted_trunk : 0;
+    d.flags = p.far ? uint32_t(proto::accepted_trunk) : 0;
     d.memory = duplicate(p.memory.get());
     d.page = duplicate(p.page.get());
     d.bell = std::move(bell->program);

@@ -36,8 +36,8 @@ uint64_t node_of(const conf::daemon_config& c) {
     std::getline(file, id);
     text += id + '\n' + base::to_string(c.trunks.listen) + '\n' + c.trunks.name;
     uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-    for (unsigned char b : text) {
-        hash = (hash ^ b) * 0x100000001b3;
+    for (char byte : text) {
+        hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
     }
     return hash;
 }
