@@ -1,3 +1,9 @@
+# `programs` builds what is installed, and no tests.
+add_custom_target(programs DEPENDS vmsgr vmsgr_preload vmsgr_shared)
+if(TARGET vmsgrd)
+  add_dependencies(programs vmsgrd)
+endif()
+
 # What `cmake --install` puts where. The preload library lies where `vmsgr run` looks for it, beside the binary.
 include(GNUInstallDirs)
 
