@@ -262,7 +262,7 @@ int receive_from(const options& o, vmsgr::channel& c, target& to) {
     }
     c.send(bytes_of(*came));
     if (!same) {
-        return say_error(exit_failure, n ? "recv: another hash than the sender's: something was lost on the way"
+        return say_error(exit_failure, n ? "recv: the hash differs from the sender's: something was lost on the way"
                                          : "recv: " + reason(c, n.error()));
     }
     c.finish();

@@ -74,7 +74,7 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
     base::unique_fd socket = lend(o);
     errno = saved;
     if (!socket) {
-        log("option %d/%d of %d is not to be had: the connection has ended", level, name, fd);
+        log("option %d/%d of %d cannot be read: the connection has ended", level, name, fd);
         return give_int(0, value, len);
     }
     return real.getsockopt(socket.get(), level, name, value, len);
