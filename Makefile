@@ -18,11 +18,11 @@ build: setup-build
 	@cmake --build $(BUILD) -j $(JOBS)
 
 # What is installed, and nothing else: without tests and benches.
-build-programs: setup-demo
+build-programs: setup-build
 	@test -f $(BUILD)/build.ninja || cmake --preset $(PRESET) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target programs
 
-demo: build-programs
+demo: setup-demo build-programs
 	@tools/demo
 
 check: setup build

@@ -10,6 +10,9 @@ if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU" OR CMAKE_CXX_COMPILER_VERSION VERSIO
     "${CMAKE_CXX_COMPILER_VERSION}. Run tools/setup.sh build, then cmake --preset release.")
 endif()
 
+if(POLICY CMP0167)   # CMake 3.30 and later: use its FindBoost all the same, as Seastar's own files do
+  cmake_policy(SET CMP0167 OLD)
+endif()
 set(Boost_NO_WARN_NEW_VERSIONS 1)   # CMake 3.25 does not know 1.83 yet, and says so several times
 find_package(Boost 1.83 EXACT QUIET COMPONENTS program_options thread filesystem unit_test_framework)
 if(NOT Boost_FOUND)
