@@ -231,7 +231,7 @@ private:
         }
         if (rule->way == proto::via::deny) {
             return conclude("route_says_deny", "route " + name + " denies " + where +
-                                                   "; this socket was made before the library was loaded, or without it");
+                                                   "; this socket was made before or without the library");
         }
         auto socket = environment_of(_pid, "VMSGR_SOCKET");
         return conclude("fell_back", "route " + name + " would carry it, but vmsgrd at " +

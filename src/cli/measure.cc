@@ -114,7 +114,7 @@ base::result<double> measuring_client::round_trip(size_t bytes) {
         return failed(n.error());
     }
     if (*n != bytes) {
-        return base::fail(EPROTO, "the message that came back is not the one that was sent: the other side is not a `vmsgr perf --serve`");
+        return base::fail(EPROTO, "not what was sent came back: the other side is not a `vmsgr perf --serve`");
     }
     return now_us() - begin;
 }
