@@ -3,11 +3,13 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build setup-build setup demo check test test-cuts fuzz bench clean
+.PHONY: all build build-programs setup-build setup-demo setup demo check test test-cuts fuzz bench clean
 all: build
 
 setup-build:
 	@tools/setup.sh build
+setup-demo:
+	@tools/setup.sh demo
 setup:
 	@tools/setup.sh all
 
@@ -15,7 +17,12 @@ build: setup-build
 	@test -f $(BUILD)/build.ninja || cmake --preset $(PRESET) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
 
-demo: setup build
+# What is installed, and nothing else: without tests and benches.
+build-programs: setup-build
+	@test -f $(BUILD)/build.ninja || cmake --preset $(PRESET) >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target programs
+
+demo: setup-demo build-programs
 	@tools/demo
 
 check: setup build

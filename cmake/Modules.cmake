@@ -3,7 +3,7 @@ function(vmsgr_module name)
   cmake_parse_arguments(M "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(vmsgr_${name} STATIC ${M_SOURCES})
   set_target_properties(vmsgr_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
-  target_include_directories(vmsgr_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include)
+  target_include_directories(vmsgr_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src ${VMSGR_INCLUDE_DIRS})
   target_link_libraries(vmsgr_${name} PUBLIC ${M_DEPENDS})
 endfunction()
 

@@ -41,9 +41,10 @@ struct trunk_probe {
 struct trunk_config {
     std::string name;      // informational; the host's by default
     base::address listen;  // none: no peer may connect
-    // Who may connect; by default, without TLS, only `peers`. Empty: with TLS all, without it nobody.
+    // Who may connect. Empty: with TLS everybody whose certificate is good; without TLS nobody, so the reader then puts
+    // the addresses of `trunks` here.
     std::vector<base::prefix> accept_from;
-    std::vector<base::prefix> serves;  // own addresses that peers may reach; empty: all. Never loopback
+    std::vector<base::prefix> serves;       // own addresses that peers may reach; empty: all. Never loopback
     uint32_t packet_bytes = trunk::packet_bytes_default;
     uint64_t replay_bytes = 8 << 20;  // of one session, kept until the peer has it
     uint64_t memory_bytes = 16 << 20;  // of all sessions of a shard together

@@ -1,4 +1,4 @@
-// The status document: one JSON object with what issue 2 names.
+// The status document that `vmsgr status --json` prints: one JSON object, described in vmsgr(1).
 #pragma once
 
 #include <string>

@@ -117,7 +117,7 @@ VMSGR_HOOK int close(int fd) {
 
 VMSGR_HOOK int close_range(unsigned first, unsigned last, int flags) {
     // CLOEXEC only marks: ours are marked already, and the program's stay what they are.
-    if (table == nullptr || first > last || (flags & CLOSE_RANGE_CLOEXEC) != 0) {
+    if (table == nullptr || first > last || (unsigned(flags) & CLOSE_RANGE_CLOEXEC) != 0) {
         return real.close_range(first, last, flags);
     }
     return close_around_ours(first, last, [&](unsigned a, unsigned b) { return real.close_range(a, b, flags); });

@@ -52,7 +52,7 @@ TEST(address, random_text_never_harms) {
     constexpr std::string_view letters = "0123456789abcdef:.[]/%-* ";
     for (int i = 0; i < 100'000; ++i) {
         std::string text;
-        for (unsigned n = rng() % 24; n != 0; --n) {
+        for (auto n = rng() % 24; n != 0; --n) {
             text += letters[rng() % letters.size()];
         }
         if (auto a = parse_address(text)) {

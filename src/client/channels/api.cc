@@ -24,7 +24,6 @@ namespace client = vmsgr::client;
 namespace sys = vmsgr::sys;
 using vmsgr::base::address;
 
-static_assert(std::string_view(VMSGR_VERSION) == vmsgr::proto::version_text);
 
 struct vmsgr_stream {
     client::stream stream;

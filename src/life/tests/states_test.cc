@@ -182,7 +182,7 @@ TEST(saved, restore_refuses_what_it_does_not_know_with_a_right_sum_too) {
     for (auto [at, beyond] : {std::pair{1, 4}, {2, 3}, {3, 3}, {4, 4}, {5, 4}, {6, 11}, {7, 16}}) {
         EXPECT_STREQ(connection::restore(with(size_t(at), unsigned(beyond))).error(), "a value that no field has");
     }
-    for (size_t at : {12, 13, 14}) {
+    for (size_t at : {12u, 13u, 14u}) {
         EXPECT_STREQ(connection::restore(with(at, 1)).error(), "a byte is set that means nothing");
     }
     const auto good = connection::accepted().save();

@@ -49,7 +49,7 @@ TEST(packet, every_wrong_header_has_its_reason) {
     EXPECT_EQ(invalid(p, out), packet_fault::version);
     EXPECT_EQ(invalid(std::span(good).first(512), out), packet_fault::size);
     EXPECT_EQ(invalid(std::span(good).first(63), out), packet_fault::truncated);
-    for (size_t at : {8, 60, 64, 1023}) {
+    for (size_t at : {8u, 60u, 64u, 1023u}) {
         p = good;
         p[at] ^= std::byte(0x80);
         EXPECT_EQ(invalid(p, out), packet_fault::crc) << at;
