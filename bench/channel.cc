@@ -64,14 +64,16 @@ pair open_pair(const settings& s) {
     at.sin_family = AF_INET;
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t length = sizeof at;
-    if (vmsgr_channel_listen(session_of(s.receiver), reinterpret_cast<sockaddr*>(&at), length, &o, &listener, &e) != 0) {
+    if (vmsgr_channel_listen(session_of(s.receiver), reinterpret_cast<sockaddr*>(&at), length, &o, &listener, &e) !=
+        0) {
         die(e.text);
     }
     vmsgr_listener_address(listener, reinterpret_cast<sockaddr*>(&at), &length);
     usleep(100'000);  // the daemon shows the listener by then
     pair p{};
     std::thread other([&] {
-        if (vmsgr_channel_connect(session_of(s.sender), reinterpret_cast<sockaddr*>(&at), length, &o, &p.there, &f) != 0) {
+        if (vmsgr_channel_connect(session_of(s.sender), reinterpret_cast<sockaddr*>(&at), length, &o, &p.there, &f) !=
+            0) {
             die(f.text);
         }
     });

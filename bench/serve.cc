@@ -37,8 +37,7 @@ void answer(int fd) {
         while (write_all(fd, data, r.size)) {
         }
         return;
-    case wish::echo:
-        return echo(fd);
+    case wish::echo: return echo(fd);
     case wish::once:
         write_all(fd, bytes, sizeof bytes);
         read_all(fd, bytes, 1);  // the client closes first

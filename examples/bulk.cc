@@ -26,8 +26,8 @@ void progress(std::uint64_t done, std::uint64_t all) {
     const int percent = all == 0 ? 100 : static_cast<int>(done * 100 / all);
     if (percent != shown && isatty(STDERR_FILENO)) {
         shown = percent;
-        std::fprintf(stderr, "\r[%-50.*s] %3d %%%s", percent / 2, "==================================================",
-                     percent, done == all ? "\n" : "");
+        std::fprintf(stderr, "\r[%-50.*s] %3d %%%s", percent / 2,
+                     "==================================================", percent, done == all ? "\n" : "");
     }
 }
 

@@ -173,7 +173,8 @@ public:
     std::error_code finish() noexcept { return last(vmsgr_channel_finish(_c.get())); }
 
     // Written in place: fill the span, then commit().
-    std::expected<std::span<std::byte>, std::error_code> reserve(std::size_t bytes, int timeout_ms = for_ever) noexcept {
+    std::expected<std::span<std::byte>, std::error_code> reserve(std::size_t bytes,
+                                                                 int timeout_ms = for_ever) noexcept {
         void* place = nullptr;
         if (vmsgr_channel_reserve(_c.get(), bytes, timeout_ms, &place) != 0) {
             return failed();

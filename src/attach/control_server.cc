@@ -105,8 +105,7 @@ namespace {
 // Entries that were ever used, by the program's word.
 std::span<shm::local_entry> locals_of(net::program& p) {
     auto& seg = p.segment();
-    return std::span(seg.locals).first(
-        std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots));
+    return std::span(seg.locals).first(std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots));
 }
 
 bool is_open(const shm::local_entry& e) { return e.state.load(std::memory_order_acquire) == shm::slot_posted; }
@@ -136,8 +135,8 @@ std::vector<control_server::local_row> control_server::list_locals(local_cursor&
             // Written by the program: copied once, shown only.
             const auto& e = all[from.entry];
             if (is_open(e)) {
-                out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer, base::printable(e.route, sizeof e.route),
-                               e.bytes_in.load(std::memory_order_relaxed),
+                out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer,
+                               base::printable(e.route, sizeof e.route), e.bytes_in.load(std::memory_order_relaxed),
                                e.bytes_out.load(std::memory_order_relaxed), e.opened_s});
             }
         }

@@ -59,8 +59,8 @@ base::result<void> clear_stale(const std::string& path, const sockaddr_un& un, s
     if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&un), len) == 0 || errno == EAGAIN) {
         auto who = identify(probe.get());
         std::string pid = who && who->pid > 0 ? " (pid " + std::to_string(who->pid) + ")" : "";
-        return base::fail(EADDRINUSE, "another vmsgrd" + pid + " listens on " + path +
-                                          "; stop it first, or set another `socket`");
+        return base::fail(EADDRINUSE,
+                          "another vmsgrd" + pid + " listens on " + path + "; stop it first, or set another `socket`");
     }
     if (errno != ECONNREFUSED) {
         return failed("cannot tell whether somebody listens on " + path, "remove it if no vmsgrd runs");

@@ -125,8 +125,8 @@ void session::on_hello(const std::byte* bytes, size_t n) {
     } else if (hello.version != proto::control_version) {
         refuse(EPROTO, "vmsgrd " + std::string(proto::version_text) + " speaks version " +
                            std::to_string(proto::control_version) +
-                           " of the control protocol, this program's library version " +
-                           std::to_string(hello.version) + "; install the same vmsgr for both");
+                           " of the control protocol, this program's library version " + std::to_string(hello.version) +
+                           "; install the same vmsgr for both");
     } else if (n != sizeof hello) {
         break_rules(net::fault::bad_hello, "a hello of a wrong length");
     } else if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
@@ -156,8 +156,7 @@ void session::welcome(const proto::hello_msg& hello) {
         w.segment_bytes = sizeof(shm::session_segment);
         _program = std::make_shared<net::program>(w.session_id, _who.pid, _who.uid,
                                                   base::printable(hello.program, sizeof hello.program), w.features,
-                                                  _server.deps().config.limits.connections_per_session,
-                                                  std::move(map));
+                                                  _server.deps().config.limits.connections_per_session, std::move(map));
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
     }
     const int fds[] = {segment.get(), _server.deps().registry.fd()};

@@ -19,9 +19,7 @@ std::string route_name(const char* text) {
     return text[0] != 0 ? base::printable(text, shm::name_bytes) : std::string();
 }
 
-bool is_posted(const std::atomic<uint32_t>& state) {
-    return state.load(std::memory_order_acquire) == shm::slot_posted;
-}
+bool is_posted(const std::atomic<uint32_t>& state) { return state.load(std::memory_order_acquire) == shm::slot_posted; }
 
 // From here on the document's length and content stay.
 base::result<base::unique_fd> document(const std::string& text) {
@@ -45,8 +43,8 @@ seastar::future<> session::handle(proto::request_msg m, proto::received got) {
     using proto::kind;
     const bool asks_only = m.what == kind::status || m.what == kind::routes;
     if ((!asks_only && !_program) || (asks_only && got.fd_count != 0)) {
-        break_rules(net::fault::bad_message, asks_only ? "descriptors not asked for"
-                                                       : "a program's message from a session that only asks");
+        break_rules(net::fault::bad_message,
+                    asks_only ? "descriptors not asked for" : "a program's message from a session that only asks");
         co_return;
     }
     switch (m.what) {

@@ -13,7 +13,5 @@ uint64_t never_count() noexcept;
 
 }  // namespace vmsgr::base
 
-#define VMSGR_ASSERT(cond) \
-    ((cond) ? void(0) : ::vmsgr::base::assertion_failed(#cond, __FILE__, __LINE__))
-#define VMSGR_NEVER(cond) \
-    (__builtin_expect(!!(cond), 0) && ::vmsgr::base::never_happened(#cond, __FILE__, __LINE__))
+#define VMSGR_ASSERT(cond) ((cond) ? void(0) : ::vmsgr::base::assertion_failed(#cond, __FILE__, __LINE__))
+#define VMSGR_NEVER(cond) (__builtin_expect(!!(cond), 0) && ::vmsgr::base::never_happened(#cond, __FILE__, __LINE__))

@@ -23,7 +23,9 @@ class deadline {
 public:
     // timeout_ms < 0: never. 0 has passed already: nothing waits for it.
     explicit deadline(int64_t timeout_ms) noexcept
-        : _at_ms(timeout_ms < 0 ? never_ms : timeout_ms == 0 ? passed_ms : now_ms() + timeout_ms) {}
+        : _at_ms(timeout_ms < 0    ? never_ms
+                 : timeout_ms == 0 ? passed_ms
+                                   : now_ms() + timeout_ms) {}
 
     bool is_never() const noexcept { return _at_ms == never_ms; }
     // For poll(): -1 without an end, 0 once it has passed.

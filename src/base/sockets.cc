@@ -32,8 +32,9 @@ bool is_unconnected(int fd) noexcept {
 }
 
 const char* not_unix(int fd, int type) noexcept {
-    return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == type ? nullptr
-                                                                                         : "not a unix socket of its kind";
+    return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == type
+               ? nullptr
+               : "not a unix socket of its kind";
 }
 
 uint64_t socket_cookie(int fd) noexcept {

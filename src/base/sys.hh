@@ -28,9 +28,7 @@ inline int socket(int domain, int type, int protocol) noexcept {
 inline int socketpair(int domain, int type, int protocol, int* fds) noexcept {
     return int(::syscall(SYS_socketpair, domain, type, protocol, fds));
 }
-inline int connect(int fd, const void* sa, socklen_t len) noexcept {
-    return int(::syscall(SYS_connect, fd, sa, len));
-}
+inline int connect(int fd, const void* sa, socklen_t len) noexcept { return int(::syscall(SYS_connect, fd, sa, len)); }
 inline int getsockopt(int fd, int level, int name, void* value, socklen_t* len) noexcept {
     return int(::syscall(SYS_getsockopt, fd, level, name, value, len));
 }

@@ -31,8 +31,8 @@ void print_table(const json& connections) {
     for (const auto& c : connections) {
         bool server = text_of(c, "role") == "server";
         t.row({text_of(c, "pid"), text_of(c, "fd"), text_of(c, "local"), server ? "<" : ">", text_of(c, "peer"),
-               text_of(c, "path"), text_of(c, "route"), text_of(c, "state"),
-               bytes_text(number_of(c, "bytes_in")), bytes_text(number_of(c, "bytes_out"))});
+               text_of(c, "path"), text_of(c, "route"), text_of(c, "state"), bytes_text(number_of(c, "bytes_in")),
+               bytes_text(number_of(c, "bytes_out"))});
     }
     printf("%s", t.text().c_str());
 }

@@ -110,8 +110,8 @@ private:
         fact("shard", text_of(c, "shard"));
         fact("bytes in, out", text_of(c, "bytes_in") + ", " + text_of(c, "bytes_out"));
         tell_probe(c);
-        return conclude("carried", "vmsgrd carries it, path " + text_of(c, "path") + ", route " +
-                                       conf::quote(text_of(c, "route")),
+        return conclude("carried",
+                        "vmsgrd carries it, path " + text_of(c, "path") + ", route " + conf::quote(text_of(c, "route")),
                         true);
     }
 
@@ -139,19 +139,16 @@ private:
         }
         _socket = look_up_socket(_pid, *inode);
         switch (_socket.kind) {
-            case socket_kind::tcp:
-                fact("local", base::to_string(_socket.local));
-                fact("peer", _socket.listening ? "none, it listens" : base::to_string(_socket.peer));
-                return false;
-            case socket_kind::udp:
-                return conclude("not_tcp", "it is a UDP socket; VMSGR carries TCP");
-            case socket_kind::unix_stream:
-            case socket_kind::unix_seqpacket:
-                return unix_socket();
-            case socket_kind::unix_other:
-                return conclude("not_tcp", "it is a unix datagram socket; VMSGR carries TCP");
-            case socket_kind::other:
-                return conclude("not_tcp", "it is neither a TCP socket that is bound or connected, nor one of VMSGR's");
+        case socket_kind::tcp:
+            fact("local", base::to_string(_socket.local));
+            fact("peer", _socket.listening ? "none, it listens" : base::to_string(_socket.peer));
+            return false;
+        case socket_kind::udp: return conclude("not_tcp", "it is a UDP socket; VMSGR carries TCP");
+        case socket_kind::unix_stream:
+        case socket_kind::unix_seqpacket: return unix_socket();
+        case socket_kind::unix_other: return conclude("not_tcp", "it is a unix datagram socket; VMSGR carries TCP");
+        case socket_kind::other:
+            return conclude("not_tcp", "it is neither a TCP socket that is bound or connected, nor one of VMSGR's");
         }
         return false;
     }
@@ -212,8 +209,8 @@ private:
         }
         fact("routes", std::to_string(routes.count) + " in its environment");
         bool server = _socket.listening || _socket.served_here;
-        asked a{_v.program, server ? proto::role::server : proto::role::client,
-                server ? _socket.local : _socket.peer, false};
+        asked a{_v.program, server ? proto::role::server : proto::role::client, server ? _socket.local : _socket.peer,
+                false};
         fact("role", std::string(proto::to_text(a.who)));
         return judge(routes, a);
     }

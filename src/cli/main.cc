@@ -37,7 +37,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 vmsgrd not reachable. `run` ends 
 program's own code; 125, 126 and 127 as env(1). More in vmsgr(1).)";
 
 struct command_line {
-    std::vector<std::string> ours;     // without argv[0]
+    std::vector<std::string> ours;  // without argv[0]
     std::vector<std::string> program;  // after `run`'s own options
 };
 
@@ -99,8 +99,9 @@ int say_unknown(CLI::App* at, const std::string& word) {
     }
     std::vector<std::string_view> views(names.begin(), names.end());
     std::string_view bare = std::string_view(word).substr(0, word.starts_with("--") ? word.find('=') : word.npos);
-    const char* what = word.starts_with('-') ? "unknown option " : names.empty() ? "unexpected word "
-                                                                                 : "unknown command ";
+    const char* what = word.starts_with('-') ? "unknown option "
+                       : names.empty()       ? "unexpected word "
+                                             : "unknown command ";
     return say_usage(at, what + conf::quote(word) + conf::did_you_mean(bare, views));
 }
 
@@ -128,8 +129,7 @@ int run(int argc, char** argv) {
         commands.emplace_back(sub, adder(*sub));
         sub->footer(sub->get_footer() + "\n\nAlso --socket PATH and --json; see 'vmsgr --help' and vmsgr(1).");
     };
-    add("run", "run a program with its connections routed",
-        [&](CLI::App& a) { return add_run(a, o, words.program); });
+    add("run", "run a program with its connections routed", [&](CLI::App& a) { return add_run(a, o, words.program); });
     add("status", "overview of vmsgrd, its sessions and listeners", [&](CLI::App& a) { return add_status(a, o); });
     add("conns", "the connections that vmsgrd carries", [&](CLI::App& a) { return add_conns(a, o); });
     add("routes", "the daemon's routes; 'routes test ADDR' tries one", [&](CLI::App& a) { return add_routes(a, o); });
@@ -160,7 +160,7 @@ int run(int argc, char** argv) {
     }
     if (at == &app) {
         return say_usage(at, "no command given; commands are run, status, conns, routes, trunks, explain, ping, perf, "
-                              "send, recv");
+                             "send, recv");
     }
     if (o.socket.empty()) {
         const char* from_environment = ::getenv("VMSGR_SOCKET");

@@ -84,8 +84,7 @@ measuring_client::measuring_client(vmsgr::channel c) : _c(std::move(c)), _zeros(
 template <typename E>
 std::unexpected<base::error> measuring_client::failed(const E& e) const {
     const bool silent = e == std::errc::timed_out || e.value() == ENODATA;
-    return base::fail(e.value(), silent ? "no answer: is the other side `vmsgr perf --serve`?"
-                                                           : reason(_c, e));
+    return base::fail(e.value(), silent ? "no answer: is the other side `vmsgr perf --serve`?" : reason(_c, e));
 }
 
 base::result<uint64_t> measuring_client::ask(uint32_t mode) {

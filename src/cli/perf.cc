@@ -87,17 +87,18 @@ void print(const std::vector<result>& results, const std::string& peer, bool loc
 }
 
 void print_json(const std::vector<result>& results, const std::string& peer, bool local, const perf_options& p) {
-    nlohmann::json doc{{"peer", peer}, {"local", local}, {"seconds", p.seconds}, {"batch", p.batch},
-                       {"spin_us", p.spin_us}, {"results", nlohmann::json::array()}};
+    nlohmann::json doc{{"peer", peer},     {"local", local},       {"seconds", p.seconds},
+                       {"batch", p.batch}, {"spin_us", p.spin_us}, {"results", nlohmann::json::array()}};
     for (const auto& r : results) {
         doc["results"].push_back({{"bytes", r.bytes},
                                   {"messages_per_s", r.flow.messages_per_s},
                                   {"bytes_per_s", r.flow.bytes_per_s},
-                                  {"round_trip_us", {{"min", r.trips.min_us},
-                                                     {"p50", r.trips.p50_us},
-                                                     {"p99", r.trips.p99_us},
-                                                     {"max", r.trips.max_us},
-                                                     {"count", r.trips.count}}}});
+                                  {"round_trip_us",
+                                   {{"min", r.trips.min_us},
+                                    {"p50", r.trips.p50_us},
+                                    {"p99", r.trips.p99_us},
+                                    {"max", r.trips.max_us},
+                                    {"count", r.trips.count}}}});
     }
     puts(doc.dump(2).c_str());
 }

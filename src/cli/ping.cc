@@ -56,8 +56,8 @@ int ping(const options& o, const ping_options& p) {
     }
     const latencies l = summed_up(std::move(us));
     if (o.json) {
-        nlohmann::json j{{"peer", endpoint_text(*to)}, {"local", local}, {"bytes", p.size}, {"count", l.count},
-                         {"min_us", l.min_us}, {"p50_us", l.p50_us}, {"max_us", l.max_us}};
+        nlohmann::json j{{"peer", endpoint_text(*to)}, {"local", local},     {"bytes", p.size},   {"count", l.count},
+                         {"min_us", l.min_us},         {"p50_us", l.p50_us}, {"max_us", l.max_us}};
         puts(j.dump(2).c_str());
     } else {
         printf("%lu there and back: min %.1f, median %.1f, max %.1f us\n", l.count, l.min_us, l.p50_us, l.max_us);

@@ -54,28 +54,24 @@ bool is_socket(const std::string& path) {
 
 base::error connect_error(const std::string& path, int e) {
     switch (e) {
-        case ENOENT:
-        case ENOTDIR:
-            return {e, "no vmsgrd at " + path +
-                           "; start one with 'vmsgrd --config FILE' or name its socket with --socket"};
-        case ECONNREFUSED:
-            if (!is_socket(path)) {
-                return {e, path + " is not a socket; name vmsgrd's with --socket"};
-            }
-            return {e, "no vmsgrd behind " + path +
-                           ", the socket was left by one that ended; start it again with 'vmsgrd --config FILE'"};
-        case EACCES:
-        case EPERM:
-            return {e, "no permission for " + path + " (" + who_may(path) +
-                           "); join that group, or run as a user whom the daemon's 'access' lets in"};
-        case EPROTOTYPE:
-        case ENOTSOCK:
-            return {e, path + " is not vmsgrd's control socket; name the right one with --socket"};
-        case ENAMETOOLONG:
-            return {e, "the path of a socket has at most 107 characters; this one has " +
-                           std::to_string(path.size())};
-        default:
-            return {e, "cannot connect to " + path + ": " + strerror(e)};
+    case ENOENT:
+    case ENOTDIR:
+        return {e, "no vmsgrd at " + path + "; start one with 'vmsgrd --config FILE' or name its socket with --socket"};
+    case ECONNREFUSED:
+        if (!is_socket(path)) {
+            return {e, path + " is not a socket; name vmsgrd's with --socket"};
+        }
+        return {e, "no vmsgrd behind " + path +
+                       ", the socket was left by one that ended; start it again with 'vmsgrd --config FILE'"};
+    case EACCES:
+    case EPERM:
+        return {e, "no permission for " + path + " (" + who_may(path) +
+                       "); join that group, or run as a user whom the daemon's 'access' lets in"};
+    case EPROTOTYPE:
+    case ENOTSOCK: return {e, path + " is not vmsgrd's control socket; name the right one with --socket"};
+    case ENAMETOOLONG:
+        return {e, "the path of a socket has at most 107 characters; this one has " + std::to_string(path.size())};
+    default: return {e, "cannot connect to " + path + ": " + strerror(e)};
     }
 }
 
@@ -146,8 +142,8 @@ base::result<bool> query::greet() {
     w.text[sizeof w.text - 1] = 0;
     if (w.version != control_version) {
         return base::fail(EPROTO, "vmsgrd at " + _path + " speaks version " + std::to_string(w.version) +
-                                      " of the control protocol, this vmsgr speaks " +
-                                      std::to_string(control_version) + "; install both from one release");
+                                      " of the control protocol, this vmsgr speaks " + std::to_string(control_version) +
+                                      "; install both from one release");
     }
     if (in->bytes != sizeof w) {
         return std::unexpected(odd(_path, "with a welcome of " + std::to_string(in->bytes) + " bytes"));

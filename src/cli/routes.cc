@@ -140,8 +140,9 @@ command add_routes(CLI::App& app, const options& o) {
                "  vmsgr routes test --routes my.yaml --role server --verbose [::1]:6800");
     auto* test = app.add_subcommand("test", "which route wins for an address");
     test->fallthrough();
-    test->add_option("ADDR", r->address, "ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT: a client's peer, or what a "
-                                         "server listens on")
+    test->add_option("ADDR", r->address,
+                     "ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT: a client's peer, or what a "
+                     "server listens on")
         ->required();
     test->add_option("--program", r->program, "the program's basename; without it any program")->type_name("NAME");
     test->add_option("--role", r->role, "client or server")->type_name("ROLE")->capture_default_str();

@@ -26,8 +26,8 @@ void print_overview(const json& doc, const options& o) {
 void print_sessions(const json& doc) {
     table sessions{">SESSION", ">PID", ">UID", "PROGRAM", ">CONNECTIONS"};
     for (const auto& s : list_of(doc, "sessions")) {
-        sessions.row({text_of(s, "id"), text_of(s, "pid"), text_of(s, "uid"), text_of(s, "program"),
-                      text_of(s, "connections")});
+        sessions.row(
+            {text_of(s, "id"), text_of(s, "pid"), text_of(s, "uid"), text_of(s, "program"), text_of(s, "connections")});
     }
     if (!sessions.empty()) {
         printf("\n%s", sessions.text().c_str());

@@ -161,8 +161,8 @@ int send(const options& o, const transfer_options& s) {
     }
     if (*n != sizeof theirs || theirs.bytes != sent->bytes || theirs.hash != sent->hash) {
         return say_error(exit_failure, "send: the receiver has " + std::to_string(theirs.bytes) + " bytes, hash " +
-                                           hex(theirs.hash) + "; sent were " + std::to_string(sent->bytes) +
-                                           ", hash " + hex(sent->hash));
+                                           hex(theirs.hash) + "; sent were " + std::to_string(sent->bytes) + ", hash " +
+                                           hex(sent->hash));
     }
     tell(o, "sent", *sent, seconds);
     return exit_ok;

@@ -103,7 +103,7 @@ enum class hello_look : uint8_t { came, nothing };
 // the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
 hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
-    for (bool last = false;; ) {
+    for (bool last = false;;) {
         const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
         if (e == 0) {
             return got.bytes == sizeof h && !got.truncated && h.magic == proto::dial_magic &&
@@ -209,7 +209,7 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
         }
         if (came) {
             const bool good = (out.hello.flags & proto::dial_by_daemon) != 0 ? take_from_daemon(got, l, out)
-                                                                            : take_from_program(s, got, l, out);
+                                                                             : take_from_program(s, got, l, out);
             if (good) {
                 shm::tune_bell(fd.get());
                 out.bell = std::move(fd);

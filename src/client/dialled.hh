@@ -30,8 +30,8 @@ bool hangs_up(int lifeline) noexcept;
 
 // A connection from a door.
 struct arrived {
-    base::unique_fd bell;    // the lowest free number; plain: the TCP socket
-    base::unique_fd port;    // to be kept open as long as the connection
+    base::unique_fd bell;  // the lowest free number; plain: the TCP socket
+    base::unique_fd port;  // to be kept open as long as the connection
     held_memory slot;
     proto::dial_hello hello;
     base::address local, peer;

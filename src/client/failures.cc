@@ -25,9 +25,8 @@ base::error unattached(const char* path, const attach_failure& f) {
         default: return {e, at + ": " + strerror(e) + "; name vmsgrd's control socket"};
         }
     case step::answer:
-        return e == ETIMEDOUT
-                   ? base::error{e, "vmsgrd at " + at + " does not answer: is it stopped? look at its log"}
-                   : base::error{e, "vmsgrd at " + at + " hung up (" + strerror(e) + "): look at its log"};
+        return e == ETIMEDOUT ? base::error{e, "vmsgrd at " + at + " does not answer: is it stopped? look at its log"}
+                              : base::error{e, "vmsgrd at " + at + " hung up (" + strerror(e) + "): look at its log"};
     case step::refused: return {e, std::string("vmsgrd refused: ") + (f.text[0] != 0 ? f.text : strerror(e))};
     case step::version:
         return {e, at + " is another version's than libvmsgr " + proto::version_text + ": install one release"};
@@ -69,8 +68,8 @@ base::error untaken(int e, const base::address& peer) {
     case EACCES: return {e, "a route of vmsgrd denies " + to + ": see vmsgr routes test " + to};
     case EAGAIN:
     case ENOBUFS:
-        return {e, std::string("vmsgrd takes no more connections (") + strerror(e) +
-                       "): see limits in its configuration"};
+        return {e,
+                std::string("vmsgrd takes no more connections (") + strerror(e) + "): see limits in its configuration"};
     case ECONNRESET: return {e, "vmsgrd ended meanwhile: connect to " + to + " anew when it is back"};
     case ETIMEDOUT:
         return {e, "vmsgrd did not take the connection to " + to + " in time: is it stopped? look at its log"};

@@ -16,8 +16,8 @@ namespace vmsgr::client {
 
 // Everything of a connection that is ours; goes away as a whole if the other side does not get it.
 struct conduit_end {
-    base::unique_fd bell;    // stands behind the program's descriptor number
-    base::unique_fd other;   // the daemon's end of it; none where another program was dialled
+    base::unique_fd bell;  // stands behind the program's descriptor number
+    base::unique_fd other;  // the daemon's end of it; none where another program was dialled
     client::stream stream;
 };
 

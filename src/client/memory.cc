@@ -48,8 +48,8 @@ constinit memory_file* files = nullptr;  // all that ever were; the free ones ha
 uint64_t clock_ticks = 0;
 
 bool add_files() noexcept {
-    void* at = ::mmap(nullptr, files_a_chunk * sizeof(memory_file), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* at = ::mmap(nullptr, files_a_chunk * sizeof(memory_file), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                      -1, 0);
     if (at == MAP_FAILED) {
         return false;
     }
@@ -167,16 +167,13 @@ void held_memory::release(bool reusable) noexcept {
     locked l(mutex);
     --f->uses;
     switch (f->kind) {
-    case file_kind::made_arena:
-        f->arena.give_back(_index);
-        break;
+    case file_kind::made_arena: f->arena.give_back(_index); break;
     case file_kind::made_pages:
         if (reusable) {
             f->pages_taken &= ~(uint64_t(1) << _index);
         }
         break;
-    default:
-        break;
+    default: break;
     }
     const bool spent = f->kind == file_kind::joined_pages || (f->kind == file_kind::made_pages && ~f->pages_taken == 0);
     if (f->uses == 0 && (f->old || spent || (is_arena(*f) && f->arena.memory().closed()))) {

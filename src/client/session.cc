@@ -102,9 +102,9 @@ bool session::attach() noexcept {
         _not_before_ms = base::now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
         return failed(step::answer, e);
     }
-    if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic ||
-        welcome.what != proto::kind::welcome || welcome.status != 0 || got.fd_count != 2 ||
-        welcome.segment_bytes != sizeof(shm::session_segment) || !shm::valid_ring_bytes(welcome.ring_bytes)) {
+    if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.what != proto::kind::welcome ||
+        welcome.status != 0 || got.fd_count != 2 || welcome.segment_bytes != sizeof(shm::session_segment) ||
+        !shm::valid_ring_bytes(welcome.ring_bytes)) {
         _not_before_ms = base::now_ms() + 10 * retry_ms;
         if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.status <= 0) {
             return failed(step::version, EPROTO);
@@ -283,9 +283,8 @@ found_listener session::find_listener(uint64_t netns, const base::address& peer,
         return {};
     }
     const base::address to = peer.unmapped();
-    return best_listener(to.port, hash, [&](const shm::listening_entry& e) {
-        return e.netns == netns ? e.score_for(to) : 0;
-    });
+    return best_listener(to.port, hash,
+                         [&](const shm::listening_entry& e) { return e.netns == netns ? e.score_for(to) : 0; });
 }
 
 found_listener session::find_listener_elsewhere(uint64_t netns, const base::address& peer, uint32_t hash) noexcept {
@@ -402,8 +401,7 @@ int session::learn_routes() noexcept {
     const int document = got.fd_count == 1 ? got.fds[0].get() : -1;
     auto bytes = shm::sealed_size(document, 0, routes_text_max);
     auto text = bytes && *bytes != 0 ? shm::map_sealed(document, *bytes) : base::result<shm::mapping>{};
-    if (!bytes || !text ||
-        !proto::parse_routes({reinterpret_cast<const char*>(text->data()), text->size()}, _routes)) {
+    if (!bytes || !text || !proto::parse_routes({reinterpret_cast<const char*>(text->data()), text->size()}, _routes)) {
         return EPROTO;
     }
     _routes_of = _attached;

@@ -164,5 +164,4 @@ private:
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
 };
 
-
 }  // namespace vmsgr::client

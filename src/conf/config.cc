@@ -116,8 +116,8 @@ void read_ring_bytes(reader& r, const spot& at, uint32_t& out) {
         return;
     }
     if (!shm::valid_ring_bytes(*n)) {
-        r.refuse(at, quote(at.node.Scalar()) + " is not a power of two; the next one is " +
-                         size_text(std::bit_ceil(*n)));
+        r.refuse(at,
+                 quote(at.node.Scalar()) + " is not a power of two; the next one is " + size_text(std::bit_ceil(*n)));
         return;
     }
     out = uint32_t(*n);
@@ -128,8 +128,7 @@ void read_limits(reader& r, const spot& at, limits_config& out) {
     r.mapping(at, {
                       {"sessions", r.number_into(out.sessions, 1, 1u << 20)},
                       {"connections", r.number_into(out.connections, 1, 1u << 24)},
-                      {"connections_per_session",
-                       r.number_into(out.connections_per_session, 1, shm::connected_slots)},
+                      {"connections_per_session", r.number_into(out.connections_per_session, 1, shm::connected_slots)},
                       {"listeners", r.number_into(out.listeners, 1, 1u << 20)},
                       {"ring_bytes", [&](const spot& s) { read_ring_bytes(r, s, out.ring_bytes); }},
                       {"orphan_ms", r.number_into(out.orphan_ms, 0, day_ms)},

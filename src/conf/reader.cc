@@ -18,12 +18,10 @@ namespace vmsgr::conf {
 
 namespace {
 
-int line_of(const YAML::Node& n, int otherwise) {
-    return n.Mark().is_null() ? otherwise : n.Mark().line + 1;
-}
+int line_of(const YAML::Node& n, int otherwise) { return n.Mark().is_null() ? otherwise : n.Mark().line + 1; }
 
 std::string kind_of(const YAML::Node& n) {
-    return n.IsScalar() ? "is " + quote(n.Scalar())
+    return n.IsScalar()     ? "is " + quote(n.Scalar())
            : n.IsSequence() ? "is a list"
            : n.IsMap()      ? "is a mapping"
                             : "has no value";
@@ -57,8 +55,7 @@ public:
     void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
     void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
     void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
-    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                         YAML::EmitterStyle::value) override {}
+    void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
     void OnSequenceEnd() override {}
     void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
     void OnMapEnd() override {}
@@ -105,9 +102,8 @@ std::optional<spot> reader::document(std::string_view text) {
     try {
         if (auto line = second_document(std::string(text))) {
             std::string found(line_text(text, *line));
-            return refuse({{}, "", *line}, found.starts_with("---")
-                                               ? "a second YAML document begins here; expected one"
-                                               : "not valid YAML: unexpected " + quote(found));
+            return refuse({{}, "", *line}, found.starts_with("---") ? "a second YAML document begins here; expected one"
+                                                                    : "not valid YAML: unexpected " + quote(found));
         }
         auto node = YAML::Load(std::string(text));
         if (node.IsNull()) {

@@ -104,8 +104,8 @@ void read_ports(reader& r, const spot& at, proto::route& out) {
     } else if (first > 65535 || last > 65535) {
         r.refuse(at, quote(*text) + ": ports end at 65535");
     } else if (first > last) {
-        r.refuse(at, quote(*text) + " ends before it begins; write " + std::to_string(last) + "-" +
-                         std::to_string(first));
+        r.refuse(at,
+                 quote(*text) + " ends before it begins; write " + std::to_string(last) + "-" + std::to_string(first));
     } else {
         out.port_first = uint16_t(first);
         out.port_last = uint16_t(last);
@@ -120,40 +120,39 @@ void read_via(reader& r, const spot& at, proto::route& out) {
 
 void read_route(reader& r, const spot& at, proto::route& out) {
     bool named = false, directed = false;
-    bool fine = r.mapping(
-        at, {
-                {"name",
-                 [&](const spot& s) {
-                     named = true;
-                     read_word(r, s, out.name, "a name without spaces");
-                 }},
-                {"program", [&](const spot& s) { read_program(r, s, out); }},
-                {"role",
-                 [&](const spot& s) {
-                     if (auto i = r.word(s, role_words)) {
-                         out.who = *proto::parse_role(role_words[*i]);
-                     }
-                 }},
-                {"address", [&](const spot& s) { read_address(r, s, out); }},
-                {"ports", [&](const spot& s) { read_ports(r, s, out); }},
-                {"via",
-                 [&](const spot& s) {
-                     directed = true;
-                     read_via(r, s, out);
-                 }},
-                {"fallback",
-                 [&](const spot& s) {
-                     if (auto i = r.word(s, fallback_words)) {
-                         out.without_daemon = *proto::parse_fallback(fallback_words[*i]);
-                     }
-                 }},
-                {"local",
-                 [&](const spot& s) {
-                     if (auto i = r.word(s, local_words)) {
-                         out.local = *i == 1;
-                     }
-                 }},
-            });
+    bool fine = r.mapping(at, {
+                                  {"name",
+                                   [&](const spot& s) {
+                                       named = true;
+                                       read_word(r, s, out.name, "a name without spaces");
+                                   }},
+                                  {"program", [&](const spot& s) { read_program(r, s, out); }},
+                                  {"role",
+                                   [&](const spot& s) {
+                                       if (auto i = r.word(s, role_words)) {
+                                           out.who = *proto::parse_role(role_words[*i]);
+                                       }
+                                   }},
+                                  {"address", [&](const spot& s) { read_address(r, s, out); }},
+                                  {"ports", [&](const spot& s) { read_ports(r, s, out); }},
+                                  {"via",
+                                   [&](const spot& s) {
+                                       directed = true;
+                                       read_via(r, s, out);
+                                   }},
+                                  {"fallback",
+                                   [&](const spot& s) {
+                                       if (auto i = r.word(s, fallback_words)) {
+                                           out.without_daemon = *proto::parse_fallback(fallback_words[*i]);
+                                       }
+                                   }},
+                                  {"local",
+                                   [&](const spot& s) {
+                                       if (auto i = r.word(s, local_words)) {
+                                           out.local = *i == 1;
+                                       }
+                                   }},
+                              });
     if (fine && !named) {
         r.refuse(at, "'name' is missing; every route has one, so that it can be spoken of");
     } else if (fine && !directed) {

@@ -44,14 +44,14 @@ struct trunk_config {
     // Who may connect. Empty: with TLS everybody whose certificate is good; without TLS nobody, so the reader then puts
     // the addresses of `trunks` here.
     std::vector<base::prefix> accept_from;
-    std::vector<base::prefix> serves;       // own addresses that peers may reach; empty: all. Never loopback
+    std::vector<base::prefix> serves;  // own addresses that peers may reach; empty: all. Never loopback
     uint32_t packet_bytes = trunk::packet_bytes_default;
     uint64_t replay_bytes = 8 << 20;  // of one session, kept until the peer has it
     uint64_t memory_bytes = 16 << 20;  // of all sessions of a shard together
-    uint32_t outage_ms = 30000;       // a longer cut is shown to programs
+    uint32_t outage_ms = 30000;  // a longer cut is shown to programs
     uint32_t keepalive_ms = 1000;
-    uint32_t channels = 16384;        // of a session
-    uint32_t sessions = 1024;         // that peers may have here, on a shard
+    uint32_t channels = 16384;  // of a session
+    uint32_t sessions = 1024;  // that peers may have here, on a shard
     trunk_tls tls;
     trunk_probe probe;
     std::vector<trunk_peer> peers;

@@ -134,27 +134,24 @@ void read_peer(reader& r, const spot& at, trunk_peer& out) {
 }  // namespace
 
 void read_trunk(reader& r, const spot& at, trunk_config& out) {
-    r.mapping(at, {
-                      {"name", [&](const spot& s) { read_name(r, s, out.name); }},
-                      {"listen", [&](const spot& s) { read_endpoint(r, s, out.listen); }},
-                      {"accept_from", [&](const spot& s) { read_prefixes(r, s, out.accept_from); }},
-                      {"serves", [&](const spot& s) { read_prefixes(r, s, out.serves); }},
-                      {"packet_bytes", [&](const spot& s) { read_packet_bytes(r, s, out.packet_bytes); }},
-                      {"replay_bytes",
-                       [&](const spot& s) {
-                           out.replay_bytes = r.size(s, 64 << 10, 1ull << 30).value_or(out.replay_bytes);
-                       }},
-                      {"memory_bytes",
-                       [&](const spot& s) {
-                           out.memory_bytes = r.size(s, 4 << 20, 1ull << 34).value_or(out.memory_bytes);
-                       }},
-                      {"outage_ms", r.number_into(out.outage_ms, 0, day_ms)},
-                      {"keepalive_ms", r.number_into(out.keepalive_ms, 10, 60'000)},
-                      {"channels", r.number_into(out.channels, 1, 1 << 20)},
-                      {"sessions", r.number_into(out.sessions, 1, 1 << 16)},
-                      {"tls", [&](const spot& s) { read_tls(r, s, out.tls); }},
-                      {"probe", [&](const spot& s) { read_probe(r, s, out.probe); }},
-                  });
+    r.mapping(
+        at, {
+                {"name", [&](const spot& s) { read_name(r, s, out.name); }},
+                {"listen", [&](const spot& s) { read_endpoint(r, s, out.listen); }},
+                {"accept_from", [&](const spot& s) { read_prefixes(r, s, out.accept_from); }},
+                {"serves", [&](const spot& s) { read_prefixes(r, s, out.serves); }},
+                {"packet_bytes", [&](const spot& s) { read_packet_bytes(r, s, out.packet_bytes); }},
+                {"replay_bytes",
+                 [&](const spot& s) { out.replay_bytes = r.size(s, 64 << 10, 1ull << 30).value_or(out.replay_bytes); }},
+                {"memory_bytes",
+                 [&](const spot& s) { out.memory_bytes = r.size(s, 4 << 20, 1ull << 34).value_or(out.memory_bytes); }},
+                {"outage_ms", r.number_into(out.outage_ms, 0, day_ms)},
+                {"keepalive_ms", r.number_into(out.keepalive_ms, 10, 60'000)},
+                {"channels", r.number_into(out.channels, 1, 1 << 20)},
+                {"sessions", r.number_into(out.sessions, 1, 1 << 16)},
+                {"tls", [&](const spot& s) { read_tls(r, s, out.tls); }},
+                {"probe", [&](const spot& s) { read_probe(r, s, out.probe); }},
+            });
 }
 
 void read_trunks(reader& r, const spot& at, trunk_config& out) {

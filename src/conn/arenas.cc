@@ -60,9 +60,8 @@ base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot) {
 }
 
 base::result<memory_slot> arenas::make(uint64_t listener, uint32_t ring_bytes, usage& fds) {
-    std::erase_if(_made, [&](auto& f) {
-        return f->towards == listener && f->arena.unused() && f->arena.memory().closed();
-    });
+    std::erase_if(_made,
+                  [&](auto& f) { return f->towards == listener && f->arena.unused() && f->arena.memory().closed(); });
     for (auto& f : _made) {
         if (f->towards == listener) {
             if (auto slot = f->arena.take()) {

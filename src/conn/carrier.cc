@@ -113,9 +113,7 @@ void carrier::run(conn_ptr c) {
     ssx::spawn(_gate, log, "a connection", [this, c = std::move(c)] {
         ++_count.connections_total;
         _conns.emplace(c->id(), c);
-        return c->run().finally([this, c] {
-            _conns.erase(c->id());
-        });
+        return c->run().finally([this, c] { _conns.erase(c->id()); });
     });
 }
 

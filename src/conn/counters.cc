@@ -14,8 +14,6 @@ constexpr std::string_view names[fault_kinds] = {"bad_ring_index", "foreign_byte
 
 std::string_view to_text(fault f) noexcept { return names[size_t(f)]; }
 
-uint64_t counters::faults_total() const noexcept {
-    return std::accumulate(faults.begin(), faults.end(), uint64_t(0));
-}
+uint64_t counters::faults_total() const noexcept { return std::accumulate(faults.begin(), faults.end(), uint64_t(0)); }
 
 }  // namespace vmsgr::net

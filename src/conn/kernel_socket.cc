@@ -21,9 +21,7 @@ int make_nonblocking(int fd) noexcept {
     return flags;
 }
 
-base::unique_fd duplicate(int fd) noexcept {
-    return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-}
+base::unique_fd duplicate(int fd) noexcept { return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
 
 int take_socket_error(int fd) noexcept {
     int err = 0;

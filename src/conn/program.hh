@@ -41,9 +41,7 @@ public:
     bool ended() const noexcept { return _gone_ms.load(std::memory_order_relaxed) != 0; }
     bool ended_long_ago() const noexcept;
 
-    shm::session_segment& segment() const noexcept {
-        return *reinterpret_cast<shm::session_segment*>(_segment.data());
-    }
+    shm::session_segment& segment() const noexcept { return *reinterpret_cast<shm::session_segment*>(_segment.data()); }
 
     // shm::no_slot when all are taken.
     uint32_t show(uint64_t id, conn_role role, unsigned shard, int fd) noexcept;

@@ -51,8 +51,8 @@ conn_info vm_conn::info() const {
     auto& owner = *_p.place.owner;
     const int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
     const auto state = std::min(conn_state(_life.at), conn_state::closing);
-    return {_id,      owner.session_id, owner.pid, fd,        _p.role,    _local,    _peer,
-            _p.route, seastar::this_shard_id(), state, _bytes_in, _bytes_out, _opened_s, _far->path()};
+    return {_id,      owner.session_id,         owner.pid, fd,        _p.role,    _local,    _peer,
+            _p.route, seastar::this_shard_id(), state,     _bytes_in, _bytes_out, _opened_s, _far->path()};
 }
 
 // A doorbell has no name, so ours gets one that nobody else has, once it is asked for: the kernel tells it to whoever

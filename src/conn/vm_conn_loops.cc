@@ -69,9 +69,7 @@ bool vm_conn::to_send(size_t& n) noexcept {
 }
 
 // The last bytes never wait for more.
-bool vm_conn::more_follows() noexcept {
-    return (_rx.flags() & (shm::ring_more | shm::ring_fin)) == shm::ring_more;
-}
+bool vm_conn::more_follows() noexcept { return (_rx.flags() & (shm::ring_more | shm::ring_fin)) == shm::ring_more; }
 
 void vm_conn::sent(size_t n) noexcept {
     _rx.consume(n);
@@ -177,8 +175,7 @@ void vm_conn::check_doorbell_bytes() noexcept {
 }
 
 bool vm_conn::rings_ready() noexcept {
-    if (_out.on == waits::ring &&
-        (_rx.has_data() || (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0)) {
+    if (_out.on == waits::ring && (_rx.has_data() || (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0)) {
         return true;
     }
     if (_in.on == waits::ring) {

@@ -16,8 +16,7 @@ parsed parse_options(int argc, char** argv) {
     CLI::App app("vmsgrd carries the TCP connections of other programs on this machine; they reach it through "
                  "shared memory.\nSee vmsgrd(8).",
                  "vmsgrd");
-    app.add_option("--config", o.config, "configuration file (YAML); without it nothing is routed")
-        ->type_name("FILE");
+    app.add_option("--config", o.config, "configuration file (YAML); without it nothing is routed")->type_name("FILE");
     app.add_flag("--check-config", o.check_config, "read the configuration, say whether it is good, and end");
     app.add_option("--poll-mode", polling, "adaptive sleeps when nothing moves, busy never does")
         ->check(CLI::IsMember({"adaptive", "busy"}))

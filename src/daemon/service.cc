@@ -69,8 +69,10 @@ void service::run() {
 
     // deferred_stop's way, by hand: a sharded service whose start failed is stopped as well.
     auto stop_trunks = seastar::defer([this]() noexcept { _trunks.stop().get(); });
-    _trunks.start(std::cref(_config.trunks), node_of(_config), std::ref(_budget), std::ref(_carriers),
-                  std::ref(_listeners), std::ref(_registry)).get();
+    _trunks
+        .start(std::cref(_config.trunks), node_of(_config), std::ref(_budget), std::ref(_carriers),
+               std::ref(_listeners), std::ref(_registry))
+        .get();
 
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
     _carriers.start(settings_of(_config)).get();

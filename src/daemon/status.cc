@@ -117,12 +117,8 @@ json row(const attach::control_server::local_row& c) {
 }
 
 json row(const net::listener_info& l) {
-    return {{"id", l.id},
-            {"session", l.session},
-            {"pid", l.pid},
-            {"address", base::to_string(l.address)},
-            {"shards", l.shards},
-            {"accepted", l.accepted}};
+    return {{"id", l.id},         {"session", l.session},  {"pid", l.pid}, {"address", base::to_string(l.address)},
+            {"shards", l.shards}, {"accepted", l.accepted}};
 }
 
 json row(const trunks::session_info& t) {
@@ -133,16 +129,16 @@ json row(const trunks::session_info& t) {
         }
     }
     json out{{"name", t.name},
-            {"outgoing", t.outgoing},
-            {"learnt", t.learnt},
-            {"address", base::to_string(t.address)},
-            {"state", t.state},
-            {"shard", t.shard},
-            {"lane", t.lane},
-            {"packet_bytes", t.packet_bytes},
-            {"channels", t.channels},
-            {"rtt_us", t.rtt_us},
-            {"in_flight_bytes", t.in_flight_bytes}};
+             {"outgoing", t.outgoing},
+             {"learnt", t.learnt},
+             {"address", base::to_string(t.address)},
+             {"state", t.state},
+             {"shard", t.shard},
+             {"lane", t.lane},
+             {"packet_bytes", t.packet_bytes},
+             {"channels", t.channels},
+             {"rtt_us", t.rtt_us},
+             {"in_flight_bytes", t.in_flight_bytes}};
     add_counters(out, t.count, trunk::engine_counter_table);
     out["dropped_by_reason"] = std::move(dropped);
     return out;
@@ -224,9 +220,8 @@ seastar::future<std::string> status_document(status_sources s) {
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
         base::add(sum, co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); }),
                   net::counter_table);
-        co_await add_rows(out, s.carriers, shard, [](net::carrier& c, uint64_t after) {
-            return c.list(after, rows_at_once);
-        });
+        co_await add_rows(out, s.carriers, shard,
+                          [](net::carrier& c, uint64_t after) { return c.list(after, rows_at_once); });
     }
     for (attach::control_server::local_cursor at; at.session != ~uint64_t{0};) {
         for (auto& c : s.control.list_locals(at, rows_at_once)) {

@@ -10,7 +10,6 @@
 
 namespace vmsgr::daemon {
 
-
 struct status_sources {
     const conf::daemon_config& config;
     const net::budget& budget;

@@ -88,8 +88,7 @@ actions connection::apply(event e, int err) noexcept {
         return over_by(cause::far_error, err);
     case event::rules_broken: return over_by(cause::rules_broken);
     case event::stop: return on_stop();
-    case event::time_out:
-        return orphan || program == side::shut || stopping ? over_by(cause::timed_out) : actions{};
+    case event::time_out: return orphan || program == side::shut || stopping ? over_by(cause::timed_out) : actions{};
     case event::aborted: return over_by(cause::aborted);
     case event::recalled: break;
     }
@@ -131,8 +130,7 @@ actions connection::on_hang_up(side how) noexcept {
     }
     program = side::shut;
     in = in == way::open ? way::ended : in;
-    return out == way::ended ? over_by(cause::in_order)
-                             : act({action::watch, action::wake_out, action::wake_in});
+    return out == way::ended ? over_by(cause::in_order) : act({action::watch, action::wake_out, action::wake_in});
 }
 
 actions connection::on_all_sent() noexcept {

@@ -30,8 +30,8 @@ connection::saved connection::save() const noexcept {
     saved b{};
     const uint8_t flags = uint8_t(given_back | read_shut << 1 | stopping << 2 | orphan << 3);
     size_t i = 0;
-    for (uint8_t value : {version, uint8_t(at), uint8_t(out), uint8_t(in), uint8_t(program), uint8_t(far), uint8_t(why),
-                          flags}) {
+    for (uint8_t value :
+         {version, uint8_t(at), uint8_t(out), uint8_t(in), uint8_t(program), uint8_t(far), uint8_t(why), flags}) {
         b[i++] = std::byte(value);
     }
     for (size_t byte = 0; byte < sizeof error; ++byte) {
@@ -115,8 +115,8 @@ const char* connection::impossible() const noexcept {
         {orphan && !gone(), "an orphan has its program"},
         {settled && why != cause::in_order && why != cause::stopped && !recall,
          "all is sent that was waited for, but it did not end the connection"},
-        {why == cause::in_order && (out != way::ended || (stopping && settled) ||
-                                    !(gone() || program == side::shut || in == way::fin)),
+        {why == cause::in_order &&
+             (out != way::ended || (stopping && settled) || !(gone() || program == side::shut || in == way::fin)),
          "an end in order came before all was sent, or it was stopped"},
         {why == cause::stopped && (!stopping || (out != way::ended && (!nothing_moved || program != side::held))),
          "it was stopped without a word, or before all was sent"},

@@ -24,9 +24,8 @@ constexpr auto longest_retry = std::chrono::milliseconds(20);
 
 // The connection that accept would have returned failed by itself; the next one may be good.
 bool concerns_one_connection(int err) noexcept {
-    return err == ECONNABORTED || err == EPROTO || err == ENETDOWN || err == ENOPROTOOPT ||
-           err == EHOSTDOWN || err == ENONET || err == EHOSTUNREACH || err == EOPNOTSUPP || err == ENETUNREACH ||
-           err == EPERM;
+    return err == ECONNABORTED || err == EPROTO || err == ENETDOWN || err == ENOPROTOOPT || err == EHOSTDOWN ||
+           err == ENONET || err == EHOSTUNREACH || err == EOPNOTSUPP || err == ENETUNREACH || err == EPERM;
 }
 bool is_shortage(int err) noexcept { return err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS; }
 
@@ -191,9 +190,9 @@ seastar::future<> listener::pass_on(base::unique_fd tcp) {
         const int fds[] = {tcp.get()};
         base::unique_fd bell;
         const int err = proto::dial(_door.path.c_str(), hello, fds, bell);
-        return seastar::make_ready_future<brought>(err == 0                       ? brought::yes
+        return seastar::make_ready_future<brought>(err == 0                        ? brought::yes
                                                    : err == EAGAIN || err == EPIPE ? brought::queue_full
-                                                                                  : brought::refused);
+                                                                                   : brought::refused);
     });
 }
 

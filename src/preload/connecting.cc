@@ -125,8 +125,7 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
 // trunk. False: nothing has changed, but that the socket may be bound.
 bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
     auto& rt = runtime();
-    return client::bind_for_trunk(rt.session, fd, peer) &&
-           hand_over(fd, peer, route, client::phase::connecting, true);
+    return client::bind_for_trunk(rt.session, fd, peer) && hand_over(fd, peer, route, client::phase::connecting, true);
 }
 
 // The kernel's socket stands behind the number again.
@@ -228,8 +227,7 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
         if (o && o->what == kind::listener) {
             return real.connect(o->listener.kernel_fd, sa, len);
         }
-        if (o && o->what == kind::stream && len >= sizeof(sa_family_t) && sa != nullptr &&
-            sa->sa_family == AF_UNSPEC) {
+        if (o && o->what == kind::stream && len >= sizeof(sa_family_t) && sa != nullptr && sa->sa_family == AF_UNSPEC) {
             return recall(fd, o.get()) ? real.connect(fd, sa, len) : 0;
         }
         if (o && o->what == kind::stream) {
@@ -280,9 +278,9 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
     int err = errno;
     if (r == 0 || err == EINPROGRESS || err == EALREADY) {
         attempt now = r == 0 ? attempt::up : look_at_attempt(fd);
-        auto state = r == 0                  ? client::phase::up
-                     : now == attempt::up    ? client::phase::up_untold
-                                             : client::phase::connecting;
+        auto state = r == 0               ? client::phase::up
+                     : now == attempt::up ? client::phase::up_untold
+                                          : client::phase::connecting;
         if (now != attempt::failed && !hand_over(fd, *peer, *route, state)) {
             rt.session.count_fall_back();
         }

@@ -25,7 +25,6 @@ ssize_t invalid(int err) noexcept {
     return -1;
 }
 
-
 // Control messages as TCP takes them: those of SOL_SOCKET are known or refused, others ignored.
 bool control_fits(const msghdr* m) noexcept {
     if (m->msg_control == nullptr || m->msg_controllen == 0) {
@@ -173,9 +172,8 @@ VMSGR_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
-            return bad_iov(iov, count)
-                       ? invalid(EINVAL)
-                       : keep_errno([&] { return o->stream.receive(fd, iov, size_t(count), 0); });
+            return bad_iov(iov, count) ? invalid(EINVAL)
+                                       : keep_errno([&] { return o->stream.receive(fd, iov, size_t(count), 0); });
         }
         return real.readv(kernel_number(o, fd), iov, count);
     }

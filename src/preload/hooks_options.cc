@@ -51,21 +51,14 @@ base::unique_fd lend(object* o, int shown) noexcept {
 int stream_getsockopt(object* o, int fd, int level, int name, void* value, socklen_t* len) {
     if (level == SOL_SOCKET) {
         switch (name) {
-        case SO_ERROR:
-            return give_int(o->stream.take_error(fd), value, len);
-        case SO_TYPE:
-            return give_int(SOCK_STREAM, value, len);
-        case SO_DOMAIN:
-            return give_int(o->stream.page().family, value, len);
-        case SO_PROTOCOL:
-            return give_int(IPPROTO_TCP, value, len);
-        case SO_ACCEPTCONN:
-            return give_int(0, value, len);
+        case SO_ERROR: return give_int(o->stream.take_error(fd), value, len);
+        case SO_TYPE: return give_int(SOCK_STREAM, value, len);
+        case SO_DOMAIN: return give_int(o->stream.page().family, value, len);
+        case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
+        case SO_ACCEPTCONN: return give_int(0, value, len);
         case SO_RCVTIMEO:
-        case SO_SNDTIMEO:
-            return real.getsockopt(fd, level, name, value, len);
-        default:
-            break;
+        case SO_SNDTIMEO: return real.getsockopt(fd, level, name, value, len);
+        default: break;
         }
     }
     if (o->stream.is_local()) {
@@ -119,18 +112,10 @@ int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
         o->stream.page().nonblocking.store(*static_cast<int*>(arg) != 0, std::memory_order_relaxed);
     }
     switch (request) {
-    case FIONREAD:
-        *static_cast<int*>(arg) = int(o->stream.unread_bytes());
-        return 0;
-    case SIOCOUTQ:
-        *static_cast<int*>(arg) = int(o->stream.unsent_bytes());
-        return 0;
-    case SIOCATMARK:
-        *static_cast<int*>(arg) = 0;
-        return 0;
-    default:
-        ours = false;
-        return 0;
+    case FIONREAD: *static_cast<int*>(arg) = int(o->stream.unread_bytes()); return 0;
+    case SIOCOUTQ: *static_cast<int*>(arg) = int(o->stream.unsent_bytes()); return 0;
+    case SIOCATMARK: *static_cast<int*>(arg) = 0; return 0;
+    default: ours = false; return 0;
     }
 }
 

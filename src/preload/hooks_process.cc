@@ -17,9 +17,7 @@ __attribute__((visibility("hidden"), used)) pid_t vmsgr_fork_instead(void) { ret
 __attribute__((visibility("hidden"), used)) pid_t (*vmsgr_vfork_target)(void) = vmsgr_fork_instead;
 
 // A function that calls vfork() cannot return: its frame is the child's too. So this one only jumps.
-__attribute__((visibility("default"), naked)) pid_t vfork(void) {
-    __asm__("jmp *vmsgr_vfork_target(%rip)");
-}
+__attribute__((visibility("default"), naked)) pid_t vfork(void) { __asm__("jmp *vmsgr_vfork_target(%rip)"); }
 }
 
 void vmsgr::preload::choose_vfork() noexcept {

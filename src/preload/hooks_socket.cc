@@ -16,8 +16,7 @@ using namespace vmsgr::preload;
 VMSGR_HOOK int socket(int domain, int type, int protocol) {
     int fd = real.socket(domain, type, protocol);
     if (fd < 0 || table == nullptr || (domain != AF_INET && domain != AF_INET6) ||
-        (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM ||
-        (protocol != 0 && protocol != IPPROTO_TCP)) {
+        (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) {
         return fd;
     }
     int saved = errno;

@@ -96,9 +96,7 @@ public:
     operator const timespec*() const noexcept { return _at; }
 };
 
-int64_t budget_of(int timeout_ms) noexcept {
-    return timeout_ms < 0 ? no_end : timeout_ms * ns_a_ms / part_of_timeout;
-}
+int64_t budget_of(int timeout_ms) noexcept { return timeout_ms < 0 ? no_end : timeout_ms * ns_a_ms / part_of_timeout; }
 // 0 also for what only the kernel may judge.
 int64_t budget_of(const timespec* timeout) noexcept {
     if (timeout == nullptr) {
@@ -171,9 +169,8 @@ VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
     if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
         return real.epoll_wait(epfd, events, max, timeout);
     }
-    return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
-        return real.epoll_wait(epfd, events, max, less(timeout, spent_ns));
-    });
+    return wait_epoll(epfd, events, max, budget_of(timeout),
+                      [&](int64_t spent_ns) { return real.epoll_wait(epfd, events, max, less(timeout, spent_ns)); });
 }
 
 VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
@@ -264,8 +261,10 @@ VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
         return real.pselect(n, in, out, except, timeout, mask);
     }
     sets all{{in, out, except}, n};
-    return look_then_sleep(budget_of(timeout), [&](int64_t) { return all.look(); }, [&](int64_t spent_ns) {
-        rest_of left(timeout, spent_ns);
-        return real.pselect(n, in, out, except, left, mask);
-    });
+    return look_then_sleep(
+        budget_of(timeout), [&](int64_t) { return all.look(); },
+        [&](int64_t spent_ns) {
+            rest_of left(timeout, spent_ns);
+            return real.pselect(n, in, out, except, left, mask);
+        });
 }

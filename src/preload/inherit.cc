@@ -32,7 +32,8 @@ int number_of(uint64_t mark, int fd) noexcept {
     const uint64_t cookie = base::socket_cookie(fd);
     for (int n = 0; n <= highest_number(); ++n) {
         object* o = at_number(n);
-        if (o != nullptr && o->what == kind::stream && o->stream.page().id == mark && base::socket_cookie(n) == cookie) {
+        if (o != nullptr && o->what == kind::stream && o->stream.page().id == mark &&
+            base::socket_cookie(n) == cookie) {
             return n;
         }
     }
@@ -132,7 +133,8 @@ bool deposit_all() noexcept {
         }
         {
             use o(fd);
-            any = any || (o && (o->what == kind::stream || (o->what == kind::listener && o->listener.by_daemon.load())));
+            any = any ||
+                  (o && (o->what == kind::stream || (o->what == kind::listener && o->listener.by_daemon.load())));
         }
         sent = deposit(fd) || sent;
     }

@@ -45,11 +45,12 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     auto& rt = runtime();
     auto& part = o->listener;
     base::unique_fd door;
-    const int nonblocking_flag = sys::fcntl(part.kernel_fd, F_GETFL) & O_NONBLOCK;  // the daemon will change it, for all who share it
-    const int e = rt.session.ensure() ? client::listen_through_daemon(
-                                            rt.session, part.kernel_fd, fd, part.route->name_text(),
-                                            listen_flags(part), int(part.backlog.load()), part.door, door)
-                                      : ENOTCONN;
+    const int nonblocking_flag = sys::fcntl(part.kernel_fd, F_GETFL) &
+                                 O_NONBLOCK;  // the daemon will change it, for all who share it
+    const int e = rt.session.ensure()
+                      ? client::listen_through_daemon(rt.session, part.kernel_fd, fd, part.route->name_text(),
+                                                      listen_flags(part), int(part.backlog.load()), part.door, door)
+                      : ENOTCONN;
     if (e != 0) {
         return false;
     }
@@ -405,7 +406,8 @@ void stop_listening(object* o) noexcept {
 void reset_waiting(int door) noexcept {
     for (;;) {
         pollfd p{door, POLLIN, 0};
-        const int fd = sys::poll(&p, 1, 0) == 1 ? int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC)) : -1;
+        const int fd = sys::poll(&p, 1, 0) == 1 ? int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC))
+                                                : -1;
         if (fd < 0) {
             return;
         }

@@ -24,8 +24,8 @@ int highest = -1;
 constexpr size_t objects_a_chunk = 128;
 
 bool grow() noexcept {
-    void* at = ::mmap(nullptr, objects_a_chunk * sizeof(object), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* at = ::mmap(nullptr, objects_a_chunk * sizeof(object), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                      -1, 0);
     if (at == MAP_FAILED) {
         return false;
     }
@@ -125,9 +125,7 @@ object* set_number(int fd, object* o) noexcept {
     return stale;
 }
 
-object* at_number(int fd) noexcept {
-    return known(fd) ? table[fd].load(std::memory_order_relaxed) : nullptr;
-}
+object* at_number(int fd) noexcept { return known(fd) ? table[fd].load(std::memory_order_relaxed) : nullptr; }
 
 object* clear_number(int fd) noexcept {
     object* o = at_number(fd);

@@ -95,8 +95,7 @@ extern std::atomic<object*>* table;  // null while the library is inert
 
 // Is anything known about this number? The only cost of a call that is not ours.
 inline bool known(int fd) noexcept {
-    return table != nullptr && unsigned(fd) < unsigned(fds_max) &&
-           table[fd].load(std::memory_order_relaxed) != nullptr;
+    return table != nullptr && unsigned(fd) < unsigned(fds_max) && table[fd].load(std::memory_order_relaxed) != nullptr;
 }
 
 bool make_table() noexcept;

@@ -50,8 +50,8 @@ enum class kind : uint16_t {
     // fds: a doorbell or door, then up to three descriptors that somebody who inherits it may ask for; data.
     deposit = 22,
     settled = 23,  // answered when all before it is done
-    status = 30,   // a JSON document in a memfd
-    routes = 31,   // the daemon's routes in compact text (proto/routes.hh), in a memfd
+    status = 30,  // a JSON document in a memfd
+    routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in a memfd
     reply = 40,
 };
 
@@ -85,15 +85,15 @@ struct request_msg {
     uint32_t magic = control_magic;
     kind what = kind::listen;
     uint16_t spare = 0;
-    uint32_t slot = 0;    // connect: of the job
+    uint32_t slot = 0;  // connect: of the job
     uint32_t serial = 0;  // the reply repeats it
-    uint64_t id = 0;      // connect, borrow
-    int32_t fd = -1;      // listen: the program's number for it, to be shown
-    uint32_t flags = 0;   // listen: listen_flag
-    uint32_t backlog = 0; // listen
+    uint64_t id = 0;  // connect, borrow
+    int32_t fd = -1;  // listen: the program's number for it, to be shown
+    uint32_t flags = 0;  // listen: listen_flag
+    uint32_t backlog = 0;  // listen
     uint32_t spare2 = 0;
     char route[shm::name_bytes] = {};  // listen
-    uint8_t data[data_bytes] = {};     // deposit
+    uint8_t data[data_bytes] = {};  // deposit
 };
 
 enum listen_flag : uint32_t {
@@ -107,7 +107,7 @@ struct reply_msg {
     int32_t status = 0;  // an errno
     uint32_t serial = 0;
     uint64_t bytes = 0;  // of the document in the memfd
-    uint64_t id = 0;     // listen: the listener's
+    uint64_t id = 0;  // listen: the listener's
     uint8_t data[data_bytes] = {};
 };
 

@@ -24,23 +24,23 @@ inline constexpr size_t secret_bytes = 16;
 using secret = std::array<uint8_t, secret_bytes>;
 
 enum dial_flag : uint16_t {
-    dial_by_daemon = 1,   // with the listener's secret; the acceptor is end 0 and the daemon end 1
-    dial_plain = 2,       // by the daemon: it cannot carry this one; the TCP socket itself comes, and no memory
-    dial_trunk = 4,       // by the daemon: no TCP socket of its own stands behind it
-    dial_keep_port = 8,   // by a program: the acceptor keeps the bound socket open, as the dialler has few descriptors
+    dial_by_daemon = 1,  // with the listener's secret; the acceptor is end 0 and the daemon end 1
+    dial_plain = 2,  // by the daemon: it cannot carry this one; the TCP socket itself comes, and no memory
+    dial_trunk = 4,  // by the daemon: no TCP socket of its own stands behind it
+    dial_keep_port = 8,  // by a program: the acceptor keeps the bound socket open, as the dialler has few descriptors
 };
 
 // fds. By a program: the bound TCP socket, then the arena. By the daemon: the arena; plain: the TCP socket.
 struct dial_hello {
     uint32_t magic = dial_magic;
     uint16_t version = dial_version;
-    uint16_t flags = 0;       // dial_flag
-    uint32_t slot = 0;        // of the arena
+    uint16_t flags = 0;  // dial_flag
+    uint32_t slot = 0;  // of the arena
     uint32_t shown = shm::no_slot;  // by the daemon: the entry in the session's connected list
-    uint64_t id = 0;          // by the daemon
-    base::address local;      // as the acceptor sees them
+    uint64_t id = 0;  // by the daemon
+    base::address local;  // as the acceptor sees them
     base::address peer;
-    secret word{};            // by the daemon
+    secret word{};  // by the daemon
 };
 static_assert(sizeof(dial_hello) == 88);
 

@@ -100,8 +100,8 @@ bool route::matches(std::string_view basename, role caller, const base::address&
     if (a.port < port_first || a.port > port_last) {
         return false;
     }
-    bool address_fits = addresses.contains(a) || (caller == role::server && a.is_any() &&
-                                                  wildcard_listener_matches(addresses, a));
+    bool address_fits = addresses.contains(a) ||
+                        (caller == role::server && a.is_any() && wildcard_listener_matches(addresses, a));
     return address_fits && matches_program(basename);
 }
 

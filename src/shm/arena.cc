@@ -66,8 +66,8 @@ base::result<arena> open_arena(int fd, uint64_t ring_limit) {
     const uint16_t version = h.version;
     const uint32_t slots = h.slots, ring_bytes = h.ring_bytes;
     if (magic != arena_magic || version != layout_version) {
-        return base::fail(EPROTO, "shared memory of another layout (version " + std::to_string(version) +
-                                      ", ours is " + std::to_string(layout_version) + ")");
+        return base::fail(EPROTO, "shared memory of another layout (version " + std::to_string(version) + ", ours is " +
+                                      std::to_string(layout_version) + ")");
     }
     if (slots == 0 || slots > arena_slots_max || !valid_ring_bytes(ring_bytes) || bytes != *size ||
         arena_bytes(slots, ring_bytes) != *size) {
@@ -75,8 +75,8 @@ base::result<arena> open_arena(int fd, uint64_t ring_limit) {
                                       std::to_string(slots) + " slots with rings of " + std::to_string(ring_bytes));
     }
     if (ring_bytes > ring_limit) {
-        return base::fail(ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " +
-                                       std::to_string(ring_limit));
+        return base::fail(
+            ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " + std::to_string(ring_limit));
     }
     return arena(std::move(*mapped), slots, ring_bytes);
 }

@@ -63,8 +63,8 @@ void renew(conduit_header& h) noexcept;
 
 class made_arena {
     arena _arena;
-    unsigned _end;          // which end of each conduit is the maker's
-    uint64_t _held = 0;     // slots whose connection the maker has not left
+    unsigned _end;  // which end of each conduit is the maker's
+    uint64_t _held = 0;  // slots whose connection the maker has not left
     uint64_t _leaving = 0;  // slots that the maker has left; the other end may use them still
 
 public:

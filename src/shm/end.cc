@@ -27,17 +27,14 @@ woken end::sleep_readable(waiting& w, const std::optional<base::deadline>& until
         }
     }
     switch (look_at_bell(doorbell.fd(), !until, w.errnum)) {
-    case bell_look::hangup:
-        w.hung_up = true;
-        return woken::look;
+    case bell_look::hangup: w.hung_up = true; return woken::look;
     case bell_look::nothing:
         if (left_ms == 0) {
             w.errnum = until && w.errnum == EAGAIN ? ETIMEDOUT : w.errnum;
             return woken::failed;
         }
         break;  // another reader was faster
-    case bell_look::token:
-        break;
+    case bell_look::token: break;
     }
     ++w.spurious;
     return woken::look;

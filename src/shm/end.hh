@@ -24,14 +24,14 @@
 namespace vmsgr::shm {
 
 enum class woken : uint8_t {
-    look,    // something may have changed: look at the ring, after locking again
-    over,    // the user's over() said so; still locked
+    look,  // something may have changed: look at the ring, after locking again
+    over,  // the user's over() said so; still locked
     failed,  // no sleep, no more time, or a signal: waiting::errnum
 };
 
 // What the waits of one call have in common.
 struct waiting {
-    int spurious = 0;      // tokens for nothing, in a row; the user sets it to 0 when it gets something
+    int spurious = 0;  // tokens for nothing, in a row; the user sets it to 0 when it gets something
     bool hung_up = false;  // the doorbell has; fin and reset were written before it, so one more look is due
     int errnum = 0;
 };

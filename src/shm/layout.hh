@@ -33,7 +33,7 @@ struct arena_header {
     uint32_t slots;
     uint32_t ring_bytes;  // capacity of each ring, a power of two
     uint32_t spare1;
-    uint64_t bytes;       // of the file
+    uint64_t bytes;  // of the file
 
     // Either party, once: no new connection begins here. Whoever has forked says so, as the child has the memory too.
     alignas(cache_line) std::atomic<uint32_t> closed;
@@ -48,9 +48,9 @@ inline constexpr uint32_t ring_bytes_max = 64u << 20;
 inline constexpr uint32_t ring_bytes_default = 1u << 20;
 
 enum ring_flag : uint32_t {
-    ring_fin = 1,    // the byte before head is the last one: end of file follows it
+    ring_fin = 1,  // the byte before head is the last one: end of file follows it
     ring_reset = 2,  // the connection is broken; ring_words::error says how (an errno)
-    ring_more = 4,   // the last send had MSG_MORE: more will follow soon, a packet need not leave yet
+    ring_more = 4,  // the last send had MSG_MORE: more will follow soon, a packet need not leave yet
     ring_inexact = 8,  // a holder died between counting and sending a token: tokens_sent is not to be trusted
 };
 
@@ -87,9 +87,9 @@ public:
 struct ring_words {
     // The producer writes.
     alignas(cache_line) std::atomic<uint64_t> head;  // bytes ever published
-    std::atomic<uint32_t> tokens_sent;               // tokens ever sent into the doorbell, counted before each
-    std::atomic<uint32_t> flags;                     // ring_flag
-    std::atomic<int32_t> error;                      // with ring_reset
+    std::atomic<uint32_t> tokens_sent;  // tokens ever sent into the doorbell, counted before each
+    std::atomic<uint32_t> flags;  // ring_flag
+    std::atomic<int32_t> error;  // with ring_reset
 
     // The consumer writes.
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
@@ -109,12 +109,12 @@ enum conduit_status : uint32_t {
 };
 
 enum end_flag : uint32_t {
-    end_accepted = 1,       // the program has taken it from the accept queue
-    end_read_shut = 2,      // shutdown(SHUT_RD)
-    end_recalled = 4,       // the program took the kernel socket back: the daemon lets go of it without a word
-    end_left = 8,           // its last holder has closed it, and said so in its ring before (fin or reset)
-    end_shared = 16,        // more than one process may hold it: its slot serves no second connection
-    end_done = 32,          // nothing on that side touches the slot again
+    end_accepted = 1,  // the program has taken it from the accept queue
+    end_read_shut = 2,  // shutdown(SHUT_RD)
+    end_recalled = 4,  // the program took the kernel socket back: the daemon lets go of it without a word
+    end_left = 8,  // its last holder has closed it, and said so in its ring before (fin or reset)
+    end_shared = 16,  // more than one process may hold it: its slot serves no second connection
+    end_done = 32,  // nothing on that side touches the slot again
 };
 
 struct conduit_header {
@@ -165,11 +165,11 @@ enum connect_flag : uint32_t {
 
 struct connect_job {
     std::atomic<uint32_t> state;
-    int32_t fd;   // the program's number for it, to be shown
+    int32_t fd;  // the program's number for it, to be shown
     uint64_t id;  // the session's id in the upper half, the program's own count below: public, gives no right
     base::address peer;
     char route[name_bytes];
-    uint32_t slot;   // of the arena that comes with the job
+    uint32_t slot;  // of the arena that comes with the job
     uint32_t flags;  // connect_flag
     uint8_t spare[16];
 };
@@ -182,7 +182,7 @@ struct connected_entry {
     uint64_t id;
     base::address local;
     base::address peer;
-    uint32_t role;   // 0 client, 1 server
+    uint32_t role;  // 0 client, 1 server
     uint32_t shard;
     uint8_t spare[24];
 };
@@ -220,11 +220,11 @@ struct session_segment {
     alignas(cache_line) std::atomic<uint64_t> connects_routed;
     std::atomic<uint64_t> listens_routed;
     std::atomic<uint64_t> fell_back;  // routed, but the daemon was not there or refused
-    std::atomic<uint64_t> faults;     // believed impossible
-    std::atomic<uint64_t> locals_opened;   // ends of local connections
-    std::atomic<uint64_t> bytes_local;     // that its ends of local connections have sent, those that are closed
-    std::atomic<uint64_t> turned_away;     // diallers that said nothing in time, or what is not true
-    std::atomic<uint32_t> locals_used;     // entries of `locals` from here on were never used
+    std::atomic<uint64_t> faults;  // believed impossible
+    std::atomic<uint64_t> locals_opened;  // ends of local connections
+    std::atomic<uint64_t> bytes_local;  // that its ends of local connections have sent, those that are closed
+    std::atomic<uint64_t> turned_away;  // diallers that said nothing in time, or what is not true
+    std::atomic<uint32_t> locals_used;  // entries of `locals` from here on were never used
 
     alignas(cache_line) connect_job connect[connect_slots];
     connected_entry connected[connected_slots];
@@ -238,7 +238,7 @@ inline constexpr uint64_t registry_magic = 0x74736967'65725673;  // "sVregist"
 inline constexpr uint32_t registry_slots = 4096;
 
 enum listening_flag : uint32_t {
-    listening_v4_too = 1,    // an IPv6 wildcard that takes IPv4 as well
+    listening_v4_too = 1,  // an IPv6 wildcard that takes IPv4 as well
     listening_one_of_many = 2,  // SO_REUSEPORT: connections are shared among those with the same address
 };
 
@@ -278,9 +278,9 @@ struct listening_registry {
     uint16_t spare0;
     uint32_t bytes;
     std::atomic<uint32_t> used;  // entries from here on were never used
-    uint32_t flags;              // registry_flag; constant
-    load descriptors;            // of the daemon
-    load connections;            // of all sessions
+    uint32_t flags;  // registry_flag; constant
+    load descriptors;  // of the daemon
+    load connections;  // of all sessions
     alignas(cache_line) listening_entry entry[registry_slots];
 };
 static_assert(offsetof(listening_registry, descriptors) == 24 && offsetof(listening_registry, entry) == cache_line);

@@ -119,9 +119,7 @@ public:
         return look::ok;
     }
     bool has_data() const noexcept { return _w->head.load(std::memory_order_acquire) != _st->tail; }
-    pieces data(size_t n, size_t skip = 0) const noexcept {
-        return ring_pieces(_data, _capacity, _st->tail + skip, n);
-    }
+    pieces data(size_t n, size_t skip = 0) const noexcept { return ring_pieces(_data, _capacity, _st->tail + skip, n); }
 
     // Frees n bytes. relieve() or settle() is owed afterwards.
     void consume(size_t n) noexcept {

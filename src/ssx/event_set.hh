@@ -55,8 +55,7 @@ public:
 
     public:
         registration() noexcept = default;
-        registration(registration&& o) noexcept
-            : _set(std::exchange(o._set, nullptr)), _index(o._index), _fd(o._fd) {}
+        registration(registration&& o) noexcept : _set(std::exchange(o._set, nullptr)), _index(o._index), _fd(o._fd) {}
         registration& operator=(registration&& o) noexcept {
             if (this != &o) {
                 reset();

@@ -47,11 +47,11 @@ struct known_session {
 hello ask(const session_terms& ours, uint16_t lane, const known_session* known) noexcept;
 
 enum class answer_kind : uint8_t {
-    begins,     // the session that the answer names
+    begins,  // the session that the answer names
     continues,  // the one that was asked for
-    lost,       // the peer does not know it any more: all its channels are gone
-    refused,    // see answer.why
-    wrong,      // an honest peer does not answer so
+    lost,  // the peer does not know it any more: all its channels are gone
+    refused,  // see answer.why
+    wrong,  // an honest peer does not answer so
 };
 answer_kind judge_answer(const hello& asked, const hello& answer) noexcept;
 
@@ -61,7 +61,7 @@ answer_kind judge_answer(const hello& asked, const hello& answer) noexcept;
 struct acceptor_state {
     bool stopping = false;
     bool knows_session = false;  // the one that the hello names, if it names one
-    bool has_room = true;        // for one more session
+    bool has_room = true;  // for one more session
 };
 hello_verdict judge_request(const hello& asked, const acceptor_state& s) noexcept;
 // The size of packets in a new session.

@@ -17,8 +17,7 @@ mux::channel* mux::find(uint64_t id) noexcept {
 
 // --- what channels want -----------------------------------------------------------------------------------------
 
-uint64_t mux::open(const base::address& source, const base::address& destination, uint64_t credit,
-                   channel_sink& sink) {
+uint64_t mux::open(const base::address& source, const base::address& destination, uint64_t credit, channel_sink& sink) {
     VMSGR_ASSERT(_settings.which == side::initiator);
     if (_channels.size() >= _settings.channels_max || !_out.make_space(frame_header_bytes + open_body_bytes, 0)) {
         return 0;

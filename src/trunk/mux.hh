@@ -54,26 +54,30 @@ struct engine_settings {
     size_t packet_bytes = packet_bytes_default;
     uint64_t replay_bytes = 8 << 20;  // kept for the peer that has not acknowledged it; at least replay_packets_min
     uint64_t channels_max = 16384;
-    uint32_t keepalive_ms = 1000;     // silence after which a dummy leaves; three of them without an answer: dead
+    uint32_t keepalive_ms = 1000;  // silence after which a dummy leaves; three of them without an answer: dead
 };
 
 struct engine_counters {
     uint64_t packets_out = 0, packets_in = 0;  // data packets, each time they leave
-    uint64_t bytes_out = 0, bytes_in = 0;      // of channels
-    uint64_t replayed = 0;                     // packets that left again on a new connection
-    uint64_t duplicates = 0;                   // came again, and were dropped
-    uint64_t late_frames = 0;                  // for channels that had ended here
+    uint64_t bytes_out = 0, bytes_in = 0;  // of channels
+    uint64_t replayed = 0;  // packets that left again on a new connection
+    uint64_t duplicates = 0;  // came again, and were dropped
+    uint64_t late_frames = 0;  // for channels that had ended here
     uint64_t channels_total = 0;
-    uint64_t channels_reset = 0;               // by end()
+    uint64_t channels_reset = 0;  // by end()
     std::array<uint64_t, packet_fault_kinds> faults{};
 
     void count(packet_fault f) noexcept { ++faults[size_t(f)]; }
 };
 inline constexpr base::counter<engine_counters> engine_counter_table[] = {
-    {"packets_out", &engine_counters::packets_out},       {"packets_in", &engine_counters::packets_in},
-    {"bytes_out", &engine_counters::bytes_out},           {"bytes_in", &engine_counters::bytes_in},
-    {"replayed", &engine_counters::replayed},             {"duplicates", &engine_counters::duplicates},
-    {"late_frames", &engine_counters::late_frames},       {"channels_total", &engine_counters::channels_total},
+    {"packets_out", &engine_counters::packets_out},
+    {"packets_in", &engine_counters::packets_in},
+    {"bytes_out", &engine_counters::bytes_out},
+    {"bytes_in", &engine_counters::bytes_in},
+    {"replayed", &engine_counters::replayed},
+    {"duplicates", &engine_counters::duplicates},
+    {"late_frames", &engine_counters::late_frames},
+    {"channels_total", &engine_counters::channels_total},
     {"channels_reset", &engine_counters::channels_reset},
 };
 static_assert(base::lists_all(engine_counter_table));
@@ -83,15 +87,15 @@ class mux {
     enum due_frame : uint8_t { due_accept = 1, due_refuse = 2, due_credit = 4, due_fin = 8, due_reset = 16 };
     struct channel {
         channel_sink* sink = nullptr;
-        uint64_t sent = 0, may_send = 0;     // bytes ever; may_send is the peer's word
+        uint64_t sent = 0, may_send = 0;  // bytes ever; may_send is the peer's word
         uint64_t received = 0, granted = 0;  // granted is ours
-        int err = 0;                         // with due_refuse and due_reset
-        uint8_t due = 0;                     // bits of due_frame
-        bool queued = false;                 // in _due
-        bool waits_for_room = false;         // in _waiting
-        bool up = false;                     // accepted
+        int err = 0;  // with due_refuse and due_reset
+        uint8_t due = 0;  // bits of due_frame
+        bool queued = false;  // in _due
+        bool waits_for_room = false;  // in _waiting
+        bool up = false;  // accepted
         bool fin_sent = false, fin_received = false;
-        bool wants_writable = false;         // on_writable must follow
+        bool wants_writable = false;  // on_writable must follow
         bool ends() const noexcept { return (due & (due_refuse | due_reset)) != 0; }
     };
 
@@ -100,9 +104,9 @@ class mux {
     replay_window& _out;
     engine_counters& _count;
     std::unordered_map<uint64_t, channel> _channels;
-    std::deque<uint64_t> _due;      // channels with frames to be written
+    std::deque<uint64_t> _due;  // channels with frames to be written
     std::deque<uint64_t> _waiting;  // channels that wait for room, in their turn
-    uint64_t _last_channel = 0;     // opened by either side
+    uint64_t _last_channel = 0;  // opened by either side
 
 public:
     mux(const engine_settings& s, engine_owner& owner, replay_window& out, engine_counters& count) noexcept

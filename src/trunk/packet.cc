@@ -14,8 +14,8 @@ namespace vmsgr::trunk {
 namespace {
 
 constexpr std::string_view fault_words[packet_fault_kinds] = {
-    "truncated", "bad_magic", "bad_version",  "bad_type", "bad_size",    "bad_cookie",   "bad_crc",
-    "bad_length", "bad_sequence", "bad_ack", "bad_frame", "bad_channel", "beyond_credit"};
+    "truncated",  "bad_magic",    "bad_version", "bad_type",  "bad_size",    "bad_cookie",   "bad_crc",
+    "bad_length", "bad_sequence", "bad_ack",     "bad_frame", "bad_channel", "beyond_credit"};
 
 // Where the header's fields lie.
 constexpr size_t at_magic = 0, at_version = 4, at_type = 6, at_session = 8, at_sequence = 16, at_ack = 24,
@@ -121,8 +121,12 @@ std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h
     if (type < uint8_t(packet_type::hello) || type > uint8_t(packet_type::bye)) {
         return packet_fault::type;
     }
-    h = {packet_type(type),          get<uint64_t>(p + at_session), get<uint64_t>(p + at_sequence),
-         get<uint64_t>(p + at_ack),  get<uint64_t>(p + at_stamp),   get<uint64_t>(p + at_echo),
+    h = {packet_type(type),
+         get<uint64_t>(p + at_session),
+         get<uint64_t>(p + at_sequence),
+         get<uint64_t>(p + at_ack),
+         get<uint64_t>(p + at_stamp),
+         get<uint64_t>(p + at_echo),
          get<uint32_t>(p + at_payload_bytes)};
     if (h.payload_bytes > packet.size() - header_bytes) {
         return packet_fault::length;

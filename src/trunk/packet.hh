@@ -122,18 +122,18 @@ inline constexpr size_t name_bytes = 64;  // with the ending NUL
 enum class hello_verdict : uint32_t {
     welcome = 0,
     unknown_session = 1,  // the session to be continued is not known here (restarted, or given up): begin a new one
-    not_allowed = 2,      // no trunk is configured here for this peer
-    too_many = 3,         // a limit
+    not_allowed = 2,  // no trunk is configured here for this peer
+    too_many = 3,  // a limit
     stopping = 4,
 };
 std::string_view to_text(hello_verdict) noexcept;
 
 // The hello of the initiator, and the acceptor's answer. `session` 0 asks for a new session; the answer names it.
 struct hello_body {
-    uint64_t node = 0;          // the same for all connections of one daemon, whenever it was started
+    uint64_t node = 0;  // the same for all connections of one daemon, whenever it was started
     uint32_t packet_bytes = 0;  // wanted, and in the answer agreed: the smaller of the two
     hello_verdict answer = hello_verdict::welcome;
-    uint32_t outage_ms = 0;     // how long the sender keeps a session without a connection
+    uint32_t outage_ms = 0;  // how long the sender keeps a session without a connection
     uint16_t lane = 0;
     char name[name_bytes] = {};  // the sender's own, informational
 };

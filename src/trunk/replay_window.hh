@@ -41,13 +41,13 @@ class replay_window {
     const size_t _packet_bytes;
     const size_t _packets_max;
     memory_share& _share;
-    std::deque<packet_ptr> _kept;   // not acknowledged, from sequence _acked + 1 on
-    size_t _handed_out = 0;         // of _kept, on this connection
+    std::deque<packet_ptr> _kept;  // not acknowledged, from sequence _acked + 1 on
+    size_t _handed_out = 0;  // of _kept, on this connection
     size_t _handed_out_before = 0;  // ... and on an earlier one: they leave again
-    packet_ptr _filling;            // frames are written into it; not in _kept yet
-    size_t _last_data_at = 0;       // in _filling: a data frame that may grow; 0: none
+    packet_ptr _filling;  // frames are written into it; not in _kept yet
+    size_t _last_data_at = 0;  // in _filling: a data frame that may grow; 0: none
     uint64_t _last_data_channel = 0;
-    uint64_t _acked = 0;            // by the peer
+    uint64_t _acked = 0;  // by the peer
 
 public:
     replay_window(size_t packet_bytes, uint64_t replay_bytes, memory_share& share) noexcept

@@ -127,11 +127,10 @@ seastar::future<> acceptor::greet(base::unique_fd fd, net::lease fds) {
 seastar::future<> acceptor::serve(greeted g) {
     seastar::promise<> handshake_over;
     auto over = handshake_over.get_future();
-    const bool runs = ssx::spawn(
-        _env.fibers, log, "a connection of a peer",
-        [this, g = std::move(g), told = std::move(handshake_over)]() mutable {
-            return run(std::move(g), std::move(told));
-        });
+    const bool runs = ssx::spawn(_env.fibers, log, "a connection of a peer",
+                                 [this, g = std::move(g), told = std::move(handshake_over)]() mutable {
+                                     return run(std::move(g), std::move(told));
+                                 });
     if (runs) {
         co_await std::move(over);
     } else {

@@ -117,8 +117,7 @@ session_ptr directory::begin(const trunk::hello& hello, const std::string& certi
     // The same lane of the same daemon: it has restarted, and nobody goes on with what it had.
     for (auto& [cookie, i] : _incoming) {
         auto& old = i.session->who;
-        if (old.node == who.node && old.lane == who.lane && old.certificate == who.certificate &&
-            !i.session->ended()) {
+        if (old.node == who.node && old.lane == who.lane && old.certificate == who.certificate && !i.session->ended()) {
             log.info("trunk from {}: a new session takes the place of an older one", who.peer);
             i.session->end(ECONNRESET);
         }

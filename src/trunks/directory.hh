@@ -22,7 +22,7 @@ class directory {
     openings& _openings;
     std::vector<std::unique_ptr<client>> _clients;
     std::map<uint64_t, incoming> _incoming;  // by cookie
-    std::vector<incoming> _graveyard;        // ended, but some wire still holds them
+    std::vector<incoming> _graveyard;  // ended, but some wire still holds them
     trunk::engine_counters _past;  // of incoming sessions that are gone, and of connections that never had one
     bool _probes = false;
 

@@ -9,7 +9,7 @@ trunk_far::trunk_far(session_ptr s, uint64_t window, const base::address& local,
     : _session(std::move(s)), _window(window), _granted(window), _local(local), _peer(peer) {}
 
 std::unique_ptr<trunk_far> trunk_far::open(session_ptr s, uint64_t window, const base::address& local,
-                                             const base::address& peer) {
+                                           const base::address& peer) {
     if (!s->up()) {
         return nullptr;
     }
@@ -23,7 +23,7 @@ std::unique_ptr<trunk_far> trunk_far::open(session_ptr s, uint64_t window, const
 }
 
 std::unique_ptr<trunk_far> trunk_far::opened(session_ptr s, uint64_t channel, uint64_t window,
-                                               const base::address& local, const base::address& peer) {
+                                             const base::address& local, const base::address& peer) {
     std::unique_ptr<trunk_far> w(new trunk_far(std::move(s), window, local, peer));
     w->_channel = channel;
     return w;

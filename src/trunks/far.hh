@@ -34,10 +34,10 @@ public:
 
     // Opens a channel; null where the session cannot now. window: room in the ring, which is empty.
     static std::unique_ptr<trunk_far> open(session_ptr s, uint64_t window, const base::address& local,
-                                            const base::address& peer);
+                                           const base::address& peer);
     // For one that the peer has opened; accept() is owed; one that is dropped before is reset.
     static std::unique_ptr<trunk_far> opened(session_ptr s, uint64_t channel, uint64_t window,
-                                              const base::address& local, const base::address& peer);
+                                             const base::address& local, const base::address& peer);
     ~trunk_far() override;
 
     void accept() noexcept;
@@ -64,7 +64,9 @@ public:
     int take_error() noexcept override;
     base::address local() const noexcept override { return _local; }
     base::address peer() const noexcept override { return _peer; }
-    std::variant<net::pull_source*, net::push_source*> source() noexcept override { return static_cast<net::push_source*>(this); }
+    std::variant<net::pull_source*, net::push_source*> source() noexcept override {
+        return static_cast<net::push_source*>(this);
+    }
     bool has_unread() const noexcept override { return false; }
     ssize_t send(std::span<const iovec> pieces, bool more) noexcept override;
     void shut_send() noexcept override;

@@ -37,8 +37,8 @@ void openings::tick() noexcept {
 // The engine has refused what names no one host.
 bool openings::serves(const base::address& destination) const noexcept {
     auto& served = _env.config.serves;
-    const bool listed =
-        served.empty() || std::ranges::any_of(served, [&](const base::prefix& p) { return p.contains(destination); });
+    const bool listed = served.empty() ||
+                        std::ranges::any_of(served, [&](const base::prefix& p) { return p.contains(destination); });
     return listed && !destination.is_loopback() && base::is_own_address(destination);
 }
 
@@ -48,12 +48,11 @@ trunk::channel_sink* openings::on_open(trunk_session& s, uint64_t channel, const
         s.engine().refuse(channel, EHOSTUNREACH);
         return nullptr;
     }
-    auto w = trunk_far::opened(s.shared_from_this(), channel, _env.carriers.local().settings().ring_bytes,
-                                destination, source);
+    auto w = trunk_far::opened(s.shared_from_this(), channel, _env.carriers.local().settings().ring_bytes, destination,
+                               source);
     auto* sink = w.get();
-    ssx::spawn(_gate, log, "a channel that a peer opened", [this, w = std::move(w), destination]() mutable {
-        return open(std::move(w), destination);
-    });
+    ssx::spawn(_gate, log, "a channel that a peer opened",
+               [this, w = std::move(w), destination]() mutable { return open(std::move(w), destination); });
     return sink;
 }
 

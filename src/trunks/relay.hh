@@ -75,5 +75,4 @@ private:
     void credit_exceeded() noexcept {}  // a socket is pulled
 };
 
-
 }  // namespace vmsgr::trunks

@@ -27,8 +27,8 @@ class trunk_far;
 class trunk_session final : trunk::engine_owner, public seastar::enable_lw_shared_from_this<trunk_session> {
 public:
     // A channel that the peer opens; see trunk::engine_owner::on_open.
-    using opener = std::function<trunk::channel_sink*(trunk_session&, uint64_t, const base::address&,
-                                                      const base::address&)>;
+    using opener =
+        std::function<trunk::channel_sink*(trunk_session&, uint64_t, const base::address&, const base::address&)>;
 
 private:
     const uint64_t _cookie;
@@ -36,7 +36,7 @@ private:
     const opener _open;
     trunk::engine _engine;
     seastar::semaphore _turns{1};  // of connections; see turn
-    link* _link = nullptr;         // whose turn it is
+    link* _link = nullptr;  // whose turn it is
     ssx::wake_point _output;
     std::vector<std::byte> _part;  // of a packet that is not whole yet
     trunk_far* _in_batch = nullptr;  // those that got bytes of the present read
@@ -48,7 +48,7 @@ private:
 public:
     // Whose session it is.
     struct identity {
-        std::string peer;         // for logs and status
+        std::string peer;  // for logs and status
         std::string certificate;  // what the peer's certificate names it; empty without TLS
         uint64_t node = 0;
         uint16_t lane = 0;

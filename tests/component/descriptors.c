@@ -21,16 +21,16 @@
 
 static struct sockaddr_in server;
 
-static void die(const char *what) {
+static void die(const char* what) {
     perror(what);
     exit(1);
 }
-static void wrong(const char *what) {
+static void wrong(const char* what) {
     fprintf(stderr, "%s\n", what);
     exit(1);
 }
 
-static void *echo(void *arg) {
+static void* echo(void* arg) {
     int fd = (int)(long)arg;
     char b[64];
     for (ssize_t n; (n = read(fd, b, sizeof b)) > 0;) {
@@ -42,7 +42,7 @@ static void *echo(void *arg) {
     return NULL;
 }
 
-static void *take(void *arg) {
+static void* take(void* arg) {
     int l = (int)(long)arg;
     sigset_t all;
     sigfillset(&all);
@@ -50,7 +50,7 @@ static void *take(void *arg) {
     for (;;) {
         int fd = accept(l, NULL, NULL);
         pthread_t t;
-        if (fd < 0 || pthread_create(&t, NULL, echo, (void *)(long)fd) != 0) {
+        if (fd < 0 || pthread_create(&t, NULL, echo, (void*)(long)fd) != 0) {
             die("accept");
         }
         pthread_detach(t);
@@ -63,25 +63,25 @@ static void serve(void) {
     socklen_t len = sizeof server;
     server.sin_family = AF_INET;
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(l, (struct sockaddr *)&server, sizeof server) != 0 || listen(l, 512) != 0 ||
-        getsockname(l, (struct sockaddr *)&server, &len) != 0) {
+    if (bind(l, (struct sockaddr*)&server, sizeof server) != 0 || listen(l, 512) != 0 ||
+        getsockname(l, (struct sockaddr*)&server, &len) != 0) {
         die("listen");
     }
     pthread_t t;
-    if (pthread_create(&t, NULL, take, (void *)(long)l) != 0) {
+    if (pthread_create(&t, NULL, take, (void*)(long)l) != 0) {
         die("thread");
     }
 }
 
 static int reach(void) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&server, sizeof server) != 0) {
+    if (fd < 0 || connect(fd, (struct sockaddr*)&server, sizeof server) != 0) {
         die("connect");
     }
     return fd;
 }
 
-static void expect_echo(int fd, const char *who) {
+static void expect_echo(int fd, const char* who) {
     char b[8] = "";
     struct timeval limit = {10, 0};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -108,7 +108,7 @@ static void messages(void) {
     }
     m[1].msg_hdr.msg_control = control[1];
     m[1].msg_hdr.msg_controllen = sizeof control[1];
-    struct cmsghdr *h = CMSG_FIRSTHDR(&m[1].msg_hdr);
+    struct cmsghdr* h = CMSG_FIRSTHDR(&m[1].msg_hdr);
     h->cmsg_level = SOL_SOCKET;
     h->cmsg_type = SCM_RIGHTS;
     h->cmsg_len = CMSG_LEN(sizeof c);
@@ -132,7 +132,7 @@ static void messages(void) {
     expect_echo(got, "after");
 }
 
-static void expect_refusal(int r, int err, const char *what) {
+static void expect_refusal(int r, int err, const char* what) {
     if (r != -1 || errno != err) {
         perror(what);
         wrong("not refused, or with another errno");
@@ -170,7 +170,7 @@ static void on_alarm(int s) {
     if (left > 0) {
         close(stock[--left]);
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        if (left % 4 == 0 && connect(fd, (struct sockaddr *)&server, sizeof server) == 0 && write(fd, "x", 1) != 1) {
+        if (left % 4 == 0 && connect(fd, (struct sockaddr*)&server, sizeof server) == 0 && write(fd, "x", 1) != 1) {
             abort();
         }
         close(fd);
@@ -178,7 +178,7 @@ static void on_alarm(int s) {
             pid_t child = fork();
             if (child == 0) {
                 int own = socket(AF_INET, SOCK_STREAM, 0);
-                _exit(connect(own, (struct sockaddr *)&server, sizeof server) == 0 ? 0 : 1);
+                _exit(connect(own, (struct sockaddr*)&server, sizeof server) == 0 ? 0 : 1);
             }
             children += child > 0;
         }
@@ -199,7 +199,7 @@ static void handlers(void) {
     setitimer(ITIMER_REAL, &often, NULL);
     while (left > 0) {
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        if (connect(fd, (struct sockaddr *)&server, sizeof server) != 0 && errno != EINTR) {
+        if (connect(fd, (struct sockaddr*)&server, sizeof server) != 0 && errno != EINTR) {
             die("connect");
         }
         close(fd);
@@ -219,7 +219,7 @@ static void handlers(void) {
     expect_echo(reach(), "afterwards");
 }
 
-int main(int n, char **words) {
+int main(int n, char** words) {
     serve();
     if (n == 2 && strcmp(words[1], "messages") == 0) {
         messages();

@@ -19,7 +19,7 @@ enum { BYTES = 1 << 20 };
 
 static char sent[BYTES], came[BYTES];
 
-static void die(const char *what) {
+static void die(const char* what) {
     perror(what);
     exit(3);
 }
@@ -28,15 +28,15 @@ static int connected(int port) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
+    if (fd < 0 || connect(fd, (struct sockaddr*)&to, sizeof to) != 0) {
         die("connect");
     }
     return fd;
 }
 
 /* In two pieces, and not waiting in send but in poll. */
-static void *sender(void *p) {
-    vmsgr_stream *stream = p;
+static void* sender(void* p) {
+    vmsgr_stream* stream = p;
     size_t done = 0;
     while (done < BYTES) {
         size_t half = (BYTES - done) / 2;
@@ -57,19 +57,20 @@ static void *sender(void *p) {
     return NULL;
 }
 
-static int port_of(int (*get)(const vmsgr_stream *, struct sockaddr *, socklen_t *), vmsgr_stream *stream) {
+static int port_of(int (*get)(const vmsgr_stream*, struct sockaddr*, socklen_t*), vmsgr_stream* stream) {
     struct sockaddr_in at;
     socklen_t length = sizeof at;
-    if (get(stream, (struct sockaddr *)&at, &length) != 0 || length != sizeof at || at.sin_family != AF_INET) {
+    if (get(stream, (struct sockaddr*)&at, &length) != 0 || length != sizeof at || at.sin_family != AF_INET) {
         die("address");
     }
     return ntohs(at.sin_port);
 }
 
-int main(int argc, char **argv) {
-    vmsgr_session_options options = {.size = sizeof options, .socket_path = argc > 1 ? argv[1] : NULL, .program = "echo-test"};
-    vmsgr_session *session;
-    vmsgr_stream *stream;
+int main(int argc, char** argv) {
+    vmsgr_session_options options = {
+        .size = sizeof options, .socket_path = argc > 1 ? argv[1] : NULL, .program = "echo-test"};
+    vmsgr_session* session;
+    vmsgr_stream* stream;
     vmsgr_error error;
     if (vmsgr_session_open(&options, &session, &error) != 0) {
         printf("%d %s\n", error.errnum, error.text);

@@ -163,7 +163,9 @@ int main(int argc, char** argv) {
     if (argc > 2) {
         config += std::string(argv[2]) + "\n";
     }
-    auto wanted = [&](const char* what) { return argc < 2 || strcmp(argv[1], "all") == 0 || strcmp(argv[1], what) == 0; };
+    auto wanted = [&](const char* what) {
+        return argc < 2 || strcmp(argv[1], "all") == 0 || strcmp(argv[1], what) == 0;
+    };
     if (wanted("rtt")) {
         round_trips(0, true);
         round_trips(0, false);

@@ -26,7 +26,6 @@ short poll_fd(int fd, short events, int limit_ms) {
     return ::poll(&p, 1, limit_ms) == 1 ? p.revents : short(0);
 }
 
-
 }  // namespace
 
 bytes random_bytes(size_t n, unsigned seed) {
@@ -112,12 +111,9 @@ size_t conn::receive(unsigned char* data, size_t n, int limit_ms) {
             return n;
         }
         switch (e.wait_readable(user, w, until)) {
-        case shm::woken::look:
-            break;
-        case shm::woken::over:
-            return 0;
-        case shm::woken::failed:
-            throw std::runtime_error("nothing came in time");
+        case shm::woken::look: break;
+        case shm::woken::over: return 0;
+        case shm::woken::failed: throw std::runtime_error("nothing came in time");
         }
     }
     return 0;

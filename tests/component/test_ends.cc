@@ -233,7 +233,9 @@ TEST(ends, refused_connect_tells_the_error_and_gives_the_socket_back) {
 TEST(ends, killed_program_leaves_nothing_within_100_ms) {
     daemon_process d;
     echo_server server;
-    { client first(d.socket()); }
+    {
+        client first(d.socket());
+    }
     size_t before = d.open_descriptors();
     int said[2];
     ASSERT_EQ(::pipe(said), 0);

@@ -29,22 +29,22 @@ static long long now_ns(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void die(const char *what) {
+static void die(const char* what) {
     perror(what);
     exit(1);
 }
 
-static struct sockaddr_in at(const char *port) {
+static struct sockaddr_in at(const char* port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     return a;
 }
 
-static int take_one(const char *port) {
+static int take_one(const char* port) {
     struct sockaddr_in a = at(port);
     int one = 1, l = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(l, (struct sockaddr *)&a, sizeof a) != 0 || listen(l, 8) != 0) {
+    if (bind(l, (struct sockaddr*)&a, sizeof a) != 0 || listen(l, 8) != 0) {
         die("listen");
     }
     puts("ready");
@@ -56,10 +56,10 @@ static int take_one(const char *port) {
     return fd;
 }
 
-static int reach(const char *port) {
+static int reach(const char* port) {
     struct sockaddr_in a = at(port);
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) {
+    if (connect(fd, (struct sockaddr*)&a, sizeof a) != 0) {
         die("connect");
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -77,7 +77,7 @@ static int set_of(int fd) {
 }
 
 /* timeout_us < 0: none. As the call returns. */
-static int wait_for(const char *how, int fd, long timeout_us, const sigset_t *mask) {
+static int wait_for(const char* how, int fd, long timeout_us, const sigset_t* mask) {
     struct epoll_event e;
     struct pollfd p = {fd, POLLIN, 0};
     fd_set s;
@@ -108,7 +108,7 @@ static int wait_for(const char *how, int fd, long timeout_us, const sigset_t *ma
     return 1;  /* read: the read itself waits */
 }
 
-static void whole(const char *how, int fd, char *p, size_t n) {
+static void whole(const char* how, int fd, char* p, size_t n) {
     while (n != 0) {
         if (wait_for(how, fd, -1, NULL) != 1) {
             die(how);
@@ -122,14 +122,14 @@ static void whole(const char *how, int fd, char *p, size_t n) {
     }
 }
 
-static int by_size(const void *a, const void *b) {
-    long long x = *(const long long *)a, y = *(const long long *)b;
+static int by_size(const void* a, const void* b) {
+    long long x = *(const long long*)a, y = *(const long long*)b;
     return (x > y) - (x < y);
 }
 
-static int ping_pong(int first, int fd, const char *how, int count, size_t size) {
-    char *p = calloc(1, size);
-    long long *took = calloc((size_t)count, sizeof *took);
+static int ping_pong(int first, int fd, const char* how, int count, size_t size) {
+    char* p = calloc(1, size);
+    long long* took = calloc((size_t)count, sizeof *took);
     struct rusage before, after;
     for (int i = 0; i < count; ++i) {
         if (i == count / 10) {
@@ -148,8 +148,8 @@ static int ping_pong(int first, int fd, const char *how, int count, size_t size)
     getrusage(RUSAGE_SELF, &after);
     qsort(took, (size_t)count, sizeof *took, by_size);
     long cpu_us = (after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec - before.ru_stime.tv_sec) *
-                      1000000L + after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec -
-                  before.ru_stime.tv_usec;
+                      1000000L +
+                  after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec - before.ru_stime.tv_usec;
     printf("{\"median_ns\": %lld, \"p99_ns\": %lld, \"switches\": %ld, \"cpu_us\": %ld}\n", took[count / 2],
            took[count - count / 100 - 1], after.ru_nvcsw - before.ru_nvcsw, cpu_us);
     return 0;
@@ -158,7 +158,7 @@ static int ping_pong(int first, int fd, const char *how, int count, size_t size)
 static volatile sig_atomic_t handled;
 static void handler(int sig) { handled = sig; }
 
-static const char *const ways[] = {"epoll", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect"};
+static const char* const ways[] = {"epoll", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect"};
 enum { n_ways = sizeof ways / sizeof *ways, tries = 200 };
 
 /* What is no time is said by the kernel. */
@@ -191,7 +191,8 @@ static void timeouts(int fd) {
     for (int w = 0; w < n_ways; ++w) {
         for (int t = 0; t < 4; ++t) {
             long us = waits_us[t];
-            int in_ms = strcmp(ways[w], "epoll") == 0 || strcmp(ways[w], "epoll_pwait") == 0 || strcmp(ways[w], "poll") == 0;
+            int in_ms = strcmp(ways[w], "epoll") == 0 || strcmp(ways[w], "epoll_pwait") == 0 ||
+                        strcmp(ways[w], "poll") == 0;
             if (in_ms && us % 1000 != 0) {
                 continue;
             }
@@ -217,7 +218,7 @@ static void timeouts(int fd) {
 
 /* A signal is pending and blocked; the call's mask lets it in: EINTR, its handler has run, and it is blocked again. */
 static void masks(int fd) {
-    static const char *const masked[] = {"epoll_pwait", "epoll_pwait2", "ppoll", "pselect"};
+    static const char* const masked[] = {"epoll_pwait", "epoll_pwait2", "ppoll", "pselect"};
     struct sigaction a = {.sa_handler = handler, .sa_flags = SA_RESTART};
     sigset_t blocked, open, seen;
     sigemptyset(&blocked);
@@ -324,7 +325,7 @@ static void others(int fd) {
     wait(NULL);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     if (argc >= 5 && strcmp(argv[1], "quiet") != 0) {
         int first = strcmp(argv[1], "ping") == 0;
         int fd = first ? reach(argv[2]) : take_one(argv[2]);
@@ -340,7 +341,7 @@ int main(int argc, char **argv) {
     int fd = take_one(argv[2]);
     set_of(fd);
     static const struct {
-        const char *name;
+        const char* name;
         void (*run)(int);
     } tests[] = {{"timeouts", timeouts}, {"masks", masks}, {"interrupts", interrupts}, {"others", others}};
     for (int i = 0; i < 4; ++i) {

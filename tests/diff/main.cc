@@ -52,10 +52,12 @@ long raw_poll(pollfd* p, int ms) {
 pid_t start(const scenario& s, bool server, int family, int ctl, int sync, unsigned run) {
     pid_t parent = getpid();
     pid_t pid = fork();
-    if (pid != 0) return pid;
+    if (pid != 0)
+        return pid;
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(4);
+    if (getppid() != parent)
+        _exit(4);
     role r(server, family, ctl, sync, run);
     (server ? s.server : s.client)(r);
     exit(0);
@@ -67,21 +69,28 @@ std::string finish(pid_t pid, int timeout_ms) {
     bool hung = true;
     for (double end = now_s() + timeout_ms / 1000.0; hung && now_s() < end;) {
         int left = static_cast<int>((end - now_s()) * 1000);
-        if (raw_poll(&p, std::max(left, 1)) > 0) hung = false;
+        if (raw_poll(&p, std::max(left, 1)) > 0)
+            hung = false;
     }
-    if (hung) kill(pid, SIGKILL);
+    if (hung)
+        kill(pid, SIGKILL);
     int st = 0;
-    while (waitpid(pid, &st, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, &st, 0) < 0 && errno == EINTR) {
+    }
     kill(-pid, SIGKILL);  // what the scenario left behind
-    while (waitpid(-1, nullptr, WNOHANG) > 0) {}
+    while (waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
     syscall(SYS_close, pidfd);
-    if (hung) return "HANG";
-    if (WIFSIGNALED(st)) return std::format("signal {}", WTERMSIG(st));
+    if (hung)
+        return "HANG";
+    if (WIFSIGNALED(st))
+        return std::format("signal {}", WTERMSIG(st));
     return std::format("exit {}", WEXITSTATUS(st));
 }
 
 void raw_write(int fd, const std::string& m) {
-    while (syscall(SYS_write, fd, m.data(), m.size()) < 0 && errno == EINTR) {}
+    while (syscall(SYS_write, fd, m.data(), m.size()) < 0 && errno == EINTR) {
+    }
 }
 
 void lane(const table& t, bool server, int ctl, int sync) {
@@ -89,15 +98,19 @@ void lane(const table& t, bool server, int ctl, int sync) {
     for (;;) {
         char buf[1024], name[512];
         long n = syscall(SYS_read, ctl, buf, sizeof buf - 1);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) _exit(0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            _exit(0);
         buf[n] = 0;
         unsigned run;
         int family;
-        if (sscanf(buf, "R %u %d %511s", &run, &family, name) != 3) _exit(0);
+        if (sscanf(buf, "R %u %d %511s", &run, &family, name) != 3)
+            _exit(0);
         std::string how = "NO SUCH SCENARIO";
         for (auto& s : t.all) {
-            if (s.name != name) continue;
+            if (s.name != name)
+                continue;
             pid_t pid = start(s, server, family == 4 ? AF_INET : AF_INET6, ctl, sync, run);
             how = finish(pid, s.timeout_ms);
             break;
@@ -114,10 +127,10 @@ std::vector<int> numbers(const char* s) {
     return v;
 }
 
-int run_role(const table& t, bool server, const std::vector<int>& ctl,
-             const std::vector<int>& sync) {
+int run_role(const table& t, bool server, const std::vector<int>& ctl, const std::vector<int>& sync) {
     for (int fd = 0; fd < 2; fd++) {
-        if (fcntl(fd, F_GETFD) < 0) open("/dev/null", O_RDWR);
+        if (fcntl(fd, F_GETFD) < 0)
+            open("/dev/null", O_RDWR);
     }
     std::vector<pid_t> pids;
     for (size_t i = 0; i < ctl.size(); i++) {
@@ -125,7 +138,8 @@ int run_role(const table& t, bool server, const std::vector<int>& ctl,
         if (pid == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             for (size_t k = 0; k < ctl.size(); k++) {
-                if (k == i) continue;
+                if (k == i)
+                    continue;
                 close(ctl[k]);
                 close(sync[k]);
             }
@@ -134,7 +148,8 @@ int run_role(const table& t, bool server, const std::vector<int>& ctl,
             close(ctl[i]);
             close(sync[i]);
             int ctl_fd = fcntl(moved[0], F_DUPFD, 3), sync_fd = fcntl(moved[1], F_DUPFD, 3);
-            for (int fd : moved) close(fd);
+            for (int fd : moved)
+                close(fd);
             lane(t, server, ctl_fd, sync_fd);
         }
         pids.push_back(pid);
@@ -164,26 +179,31 @@ void print_lines(const char* who, int fd) {
 int run_here(const table& t, const char* glob, int family) {
     unsigned run = 0;
     for (auto& s : t.all) {
-        if (fnmatch(glob, s.name.c_str(), 0) != 0 || (s.family && s.family != family)) continue;
+        if (fnmatch(glob, s.name.c_str(), 0) != 0 || (s.family && s.family != family))
+            continue;
         printf("%s\n", s.name.c_str());
         fflush(stdout);
         int sync[2], out[2][2];
         socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sync);
-        for (auto& o : out) socketpair(AF_UNIX, SOCK_SEQPACKET, 0, o);
+        for (auto& o : out)
+            socketpair(AF_UNIX, SOCK_SEQPACKET, 0, o);
         pid_t pid[2];
         for (int i = 0; i < 2; i++) {
             pid[i] = fork();
-            if (pid[i] != 0) continue;
+            if (pid[i] != 0)
+                continue;
             prctl(PR_SET_CHILD_SUBREAPER, 1);
             std::string how = finish(start(s, i == 0, family, out[i][1], sync[i], run), s.timeout_ms);
             raw_write(sync[i], std::format("{} X", run));
             raw_write(out[i][1], std::format("E {} {}", run, how));
             _exit(0);
         }
-        for (pid_t p : pid) waitpid(p, nullptr, 0);
+        for (pid_t p : pid)
+            waitpid(p, nullptr, 0);
         print_lines("server", out[0][0]);
         print_lines("client", out[1][0]);
-        for (int fd : {sync[0], sync[1], out[0][0], out[0][1], out[1][0], out[1][1]}) close(fd);
+        for (int fd : {sync[0], sync[1], out[0][0], out[0][1], out[1][0], out[1][1]})
+            close(fd);
         run++;
     }
     return run ? 0 : 1;
@@ -192,31 +212,37 @@ int run_here(const table& t, const char* glob, int family) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc > 2 && !strcmp(argv[1], "--helper")) return helper_main(argc - 2, argv + 2);
+    if (argc > 2 && !strcmp(argv[1], "--helper"))
+        return helper_main(argc - 2, argv + 2);
     table t = build();
     std::string mode, what;
     std::vector<int> ctl, sync;
     int family = AF_INET;
     for (int i = 1; i < argc; i++) {
         std::string a = argv[i];
-        if (a == "--list") mode = a;
+        if (a == "--list")
+            mode = a;
         else if (i + 1 < argc && (a == "--role" || a == "--run" || a == "--only"))
             mode = a, what = argv[++i];
-        else if (i + 1 < argc && a == "--ctl") ctl = numbers(argv[++i]);
-        else if (i + 1 < argc && a == "--sync") sync = numbers(argv[++i]);
-        else if (i + 1 < argc && a == "--family") family = argv[++i][0] == '6' ? AF_INET6 : AF_INET;
-        else mode = "?";
+        else if (i + 1 < argc && a == "--ctl")
+            ctl = numbers(argv[++i]);
+        else if (i + 1 < argc && a == "--sync")
+            sync = numbers(argv[++i]);
+        else if (i + 1 < argc && a == "--family")
+            family = argv[++i][0] == '6' ? AF_INET6 : AF_INET;
+        else
+            mode = "?";
     }
     if (mode == "--list") {
         for (auto& s : t.all)
             printf("%s %s\n", s.name.c_str(), !s.family ? "46" : s.family == AF_INET ? "4" : "6");
         return 0;
     }
-    if (mode == "--run" || mode == "--only") return run_here(t, what.c_str(), family);
+    if (mode == "--run" || mode == "--only")
+        return run_here(t, what.c_str(), family);
     if (mode == "--role" && !ctl.empty() && ctl.size() == sync.size())
         return run_role(t, what == "server", ctl, sync);
-    fprintf(stderr,
-            "usage: sockdiff --list | --run GLOB [--family 4|6] | --role server|client --ctl FDS "
-            "--sync FDS\n");
+    fprintf(stderr, "usage: sockdiff --list | --run GLOB [--family 4|6] | --role server|client --ctl FDS "
+                    "--sync FDS\n");
     return 2;
 }

@@ -7,31 +7,36 @@ namespace sockdiff {
 
 void role::line(std::string_view text) {
     std::string m = std::format("L {} {}", run, text);
-    while (syscall(SYS_write, ctl, m.data(), m.size()) < 0 && errno == EINTR) {}
+    while (syscall(SYS_write, ctl, m.data(), m.size()) < 0 && errno == EINTR) {
+    }
 }
 
 long role::ret(std::string_view what, long rv) {
     int e = errno;
-    if (rv < 0) say("{} -> {} {}", what, rv, errno_name(e));
-    else say("{} -> {}", what, rv);
+    if (rv < 0)
+        say("{} -> {} {}", what, rv, errno_name(e));
+    else
+        say("{} -> {}", what, rv);
     errno = e;
     return rv;
 }
 
 long role::okay(std::string_view what, long rv) {
     int e = errno;
-    if (rv < 0) say("{} -> {} {}", what, rv, errno_name(e));
-    else say("{} -> ok", what);
+    if (rv < 0)
+        say("{} -> {} {}", what, rv, errno_name(e));
+    else
+        say("{} -> ok", what);
     errno = e;
     return rv;
 }
 
 long role::got(std::string_view what, long rv, const void* buf) {
     int e = errno;
-    if (rv < 0) say("{} -> {} {}", what, rv, errno_name(e));
+    if (rv < 0)
+        say("{} -> {} {}", what, rv, errno_name(e));
     else
-        say("{} -> {} {}", what, rv,
-            shown({static_cast<const char*>(buf), static_cast<size_t>(rv)}));
+        say("{} -> {} {}", what, rv, shown({static_cast<const char*>(buf), static_cast<size_t>(rv)}));
     errno = e;
     return rv;
 }
@@ -52,7 +57,8 @@ void role::give_up(std::string_view why) {
 
 void tally::show(role& r, std::string_view what) const {
     std::string text;
-    for (auto& [seen, times] : _seen) text += std::format("{}{} x {}", text.empty() ? "" : ", ", seen, times);
+    for (auto& [seen, times] : _seen)
+        text += std::format("{}{} x {}", text.empty() ? "" : ", ", seen, times);
     r.say("{}: {}", what, text);
 }
 
@@ -61,7 +67,8 @@ void tally::show(role& r, std::string_view what) const {
 void role::send_sync(std::string_view text) {
     std::string m = std::format("{} {}", run, text);
     while (syscall(SYS_write, sync, m.data(), m.size()) < 0) {
-        if (errno != EINTR) give_up("SYNC BROKEN");
+        if (errno != EINTR)
+            give_up("SYNC BROKEN");
     }
 }
 
@@ -69,14 +76,19 @@ std::string role::message(char kind) {
     for (;;) {
         char buf[4096];
         long n = syscall(SYS_read, sync, buf, sizeof buf);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) give_up("SYNC BROKEN");
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            give_up("SYNC BROKEN");
         std::string m(buf, n);
         auto space = m.find(' ');
-        if (std::stoul(m) != run) continue;  // left over from an earlier scenario
+        if (std::stoul(m) != run)
+            continue;  // left over from an earlier scenario
         m.erase(0, space + 1);
-        if (m[0] == 'X') give_up("PEER GONE");
-        if (m[0] != kind) give_up(std::format("SYNC MISMATCH: wanted {}, got {}", kind, m));
+        if (m[0] == 'X')
+            give_up("PEER GONE");
+        if (m[0] != kind)
+            give_up(std::format("SYNC MISMATCH: wanted {}, got {}", kind, m));
         return m.substr(1);
     }
 }
@@ -90,23 +102,21 @@ std::string role::hear() { return message('T'); }
 
 // --- sockets -------------------------------------------------------------------------------------
 
-endpoint role::loopback(int port) const {
-    return make_endpoint(family, family == AF_INET ? "127.0.0.1" : "::1", port);
-}
-endpoint role::wildcard(int port) const {
-    return make_endpoint(family, family == AF_INET ? "0.0.0.0" : "::", port);
-}
+endpoint role::loopback(int port) const { return make_endpoint(family, family == AF_INET ? "127.0.0.1" : "::1", port); }
+endpoint role::wildcard(int port) const { return make_endpoint(family, family == AF_INET ? "0.0.0.0" : "::", port); }
 
 int role::bound() {
     int fd = sock();
     auto a = loopback();
-    if (fd < 0 || ::bind(fd, a.sa(), a.len) < 0) give_up("BIND FAILED " + errno_name(errno));
+    if (fd < 0 || ::bind(fd, a.sa(), a.len) < 0)
+        give_up("BIND FAILED " + errno_name(errno));
     return fd;
 }
 
 int role::listening(int backlog) {
     listen_fd = bound();
-    if (::listen(listen_fd, backlog) < 0) give_up("LISTEN FAILED " + errno_name(errno));
+    if (::listen(listen_fd, backlog) < 0)
+        give_up("LISTEN FAILED " + errno_name(errno));
     return listen_fd;
 }
 
@@ -119,7 +129,8 @@ int role::serve(int backlog) {
 int role::dial(int port, int flags) {
     int fd = sock(flags);
     auto a = loopback(port);
-    if (::connect(fd, a.sa(), a.len) < 0 && errno != EINPROGRESS) okay("dial", -1);
+    if (::connect(fd, a.sa(), a.len) < 0 && errno != EINPROGRESS)
+        okay("dial", -1);
     return fd;
 }
 
@@ -132,14 +143,17 @@ int role::dial_briefly(int port) {
 
 int role::take(int lfd) {
     int fd = ::accept(lfd, nullptr, nullptr);
-    if (fd < 0) okay("take", fd);
+    if (fd < 0)
+        okay("take", fd);
     return fd;
 }
 
 int role::pair() {
     int fd;
-    if (server) fd = take(serve());
-    else fd = dial(hear_num());
+    if (server)
+        fd = take(serve());
+    else
+        fd = dial(hear_num());
     meet();
     return fd;
 }
@@ -156,13 +170,12 @@ int role::waiting(int backlog) {
 }
 
 int role::accept_late(int lfd) {
-    if (!until(lfd, POLLIN)) give_up("NO CONNECTION CAME");
+    if (!until(lfd, POLLIN))
+        give_up("NO CONNECTION CAME");
     return take(lfd);
 }
 
-int role::so_error(int fd) const {
-    return opt(fd, SOL_SOCKET, SO_ERROR);
-}
+int role::so_error(int fd) const { return opt(fd, SOL_SOCKET, SO_ERROR); }
 int role::opt(int fd, int level, int name) const {
     int v = -1;
     socklen_t n = sizeof v;
@@ -173,8 +186,10 @@ int role::opt(int fd, int level, int name) const {
 
 bool role::eventually(std::string_view what, const std::function<bool()>& f, int ms) {
     for (double end = now_s() + ms / 1000.0;;) {
-        if (f()) return true;
-        if (now_s() > end) break;
+        if (f())
+            return true;
+        if (now_s() > end)
+            break;
         nap(2);
     }
     say("TIMEOUT waiting for {}", what);
@@ -187,9 +202,12 @@ bool role::until(int fd, short events, int ms) {
         int left = static_cast<int>((end - now_s()) * 1000);
         p.revents = 0;
         int n = ::poll(&p, 1, std::max(left, 0));
-        if (n > 0 && (p.revents & events) == events) return true;
-        if (left <= 0) break;
-        if (n > 0 || (n < 0 && errno == EINTR)) nap(1);
+        if (n > 0 && (p.revents & events) == events)
+            return true;
+        if (left <= 0)
+            break;
+        if (n > 0 || (n < 0 && errno == EINTR))
+            nap(1);
     }
     say("TIMEOUT waiting for {}, have {}", poll_mask(events), poll_mask(p.revents));
     return false;
@@ -216,14 +234,17 @@ void role::poll_now(std::string_view what, int fd, short events) {
     nap(settle_ms);
     pollfd p{fd, events, 0};
     int n = ::poll(&p, 1, 0);
-    if (n < 0) ret(what, n);
-    else say("{} -> {}", what, poll_mask(p.revents));
+    if (n < 0)
+        ret(what, n);
+    else
+        say("{} -> {}", what, poll_mask(p.revents));
 }
 
 void role::put(int fd, std::string_view s) {
     while (!s.empty()) {
         long n = ::send(fd, s.data(), s.size(), MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n < 0) {
             ret("put", n);
             return;
@@ -237,14 +258,19 @@ void role::get(std::string_view what, int fd, size_t n) {
     size_t have = 0;
     while (have < n) {
         long k = ::recv(fd, buf.data() + have, n - have, 0);
-        if (k < 0 && errno == EINTR) continue;
+        if (k < 0 && errno == EINTR)
+            continue;
         if (k < 0 && errno == EAGAIN) {
-            if (!until(fd, POLLIN)) break;
+            if (!until(fd, POLLIN))
+                break;
             continue;
         }
-        if (k < 0) say("{} -> {} then {}", what, shown({buf.data(), have}), errno_name(errno));
-        if (k < 0) return;
-        if (k == 0) break;
+        if (k < 0)
+            say("{} -> {} then {}", what, shown({buf.data(), have}), errno_name(errno));
+        if (k < 0)
+            return;
+        if (k == 0)
+            break;
         have += k;
     }
     say("{} -> {}{}", what, shown({buf.data(), have}), have < n ? " then end" : "");
@@ -262,7 +288,8 @@ int role::ep_ctl(std::string_view what, int ep, int op, int fd, uint32_t events,
     e.events = events;
     e.data.u64 = data;
     int rv = ::epoll_ctl(ep, op, fd, &e);
-    if (!what.empty() || rv < 0) okay(what.empty() ? "epoll_ctl" : what, rv);
+    if (!what.empty() || rv < 0)
+        okay(what.empty() ? "epoll_ctl" : what, rv);
     return rv;
 }
 
@@ -275,14 +302,17 @@ void collect(int ep, int timeout_ms, event_map& into) {
     for (int i = 0; i < n; i++) {
         uint64_t data = ev[i].data.u64;
         auto it = into.begin();
-        while (it != into.end() && it->first < data) ++it;
-        if (it == into.end() || it->first != data) it = into.insert(it, {data, 0u});
+        while (it != into.end() && it->first < data)
+            ++it;
+        if (it == into.end() || it->first != data)
+            it = into.insert(it, {data, 0u});
         it->second |= ev[i].events;
     }
 }
 
 std::string show(const event_map& m) {
-    if (m.empty()) return "none";
+    if (m.empty())
+        return "none";
     std::string s;
     for (auto& [data, mask] : m)
         s += std::format("{}{}:{}", s.empty() ? "" : " ", data, poll_mask(mask));
@@ -295,7 +325,8 @@ void role::ep_is(std::string_view what, int ep, uint32_t want) {
     eventually(std::format("{} ({})", what, poll_mask(want)), [&] {
         collect(ep, 0, seen);
         uint32_t all = 0;
-        for (auto& [data, mask] : seen) all |= mask;
+        for (auto& [data, mask] : seen)
+            all |= mask;
         return (all & want) == want;
     });
     say("{} -> {}", what, show(seen));

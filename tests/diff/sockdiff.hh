@@ -125,32 +125,32 @@ public:
     int listening(int backlog = 16);      // the same, listening; sets listen_fd
     int serve(int backlog = 16);          // listening(), and tells the port
     int dial(int port, int flags = 0);    // connect() to loopback, says so only when it fails
-    int dial_briefly(int port);           // the same; its close leaves no TIME_WAIT, of which the kernel keeps so many
-    int take(int lfd);                    // accept(), says so only when it fails
-    int pair();                           // both roles: a connected socket
-    bool connect_to(int fd, int port);    // connect() to loopback; false, errno kept, when it says so
-    int waiting(int backlog = 16);        // listening(), non-blocking
-    int accept_late(int lfd);             // accept() of a non-blocking listener once one is there
+    int dial_briefly(int port);  // the same; its close leaves no TIME_WAIT, of which the kernel keeps so many
+    int take(int lfd);  // accept(), says so only when it fails
+    int pair();  // both roles: a connected socket
+    bool connect_to(int fd, int port);  // connect() to loopback; false, errno kept, when it says so
+    int waiting(int backlog = 16);  // listening(), non-blocking
+    int accept_late(int lfd);  // accept() of a non-blocking listener once one is there
 
     // Waiting; silent, except that a time-out is an observation.
-    bool until(int fd, short events, int ms = patience_ms);   // all of `events` are shown
-    bool bytes(int fd, int n, int ms = patience_ms);           // FIONREAD says n or more
+    bool until(int fd, short events, int ms = patience_ms);  // all of `events` are shown
+    bool bytes(int fd, int n, int ms = patience_ms);  // FIONREAD says n or more
     bool eventually(std::string_view what, const std::function<bool()>& f, int ms = patience_ms);
     // Waiting, then the whole mask is an observation.
     void poll_is(std::string_view what, int fd, short events, short want);
-    void poll_now(std::string_view what, int fd, short events);        // after settling
-    void put(int fd, std::string_view s);                              // sends all; silent
+    void poll_now(std::string_view what, int fd, short events);  // after settling
+    void put(int fd, std::string_view s);  // sends all; silent
     void get(std::string_view what, int fd, size_t n);  // reads exactly n (or to the end), shows it
-    void eof(std::string_view what, int fd);            // waits for readable, one recv
+    void eof(std::string_view what, int fd);  // waits for readable, one recv
 
     // epoll; `data` names the descriptor in the output.
     int ep_ctl(std::string_view what, int ep, int op, int fd, uint32_t events, uint64_t data);
     void ep_is(std::string_view what, int ep,
                uint32_t want);  // events until `want` was seen; their union per data
-    void ep_now(std::string_view what, int ep);                 // events after settling
+    void ep_now(std::string_view what, int ep);  // events after settling
 
     int so_error(int fd) const;
-    int opt(int fd, int level, int name) const;      // value, or -errno
+    int opt(int fd, int level, int name) const;  // value, or -errno
     [[noreturn]] void give_up(std::string_view why);
 
 private:
@@ -191,8 +191,14 @@ struct scenario {
     body server, client;
     int family = 0;  // 0: both
     int timeout_ms = 5000;
-    scenario& only(int f) { family = f; return *this; }
-    scenario& timeout(int ms) { timeout_ms = ms; return *this; }
+    scenario& only(int f) {
+        family = f;
+        return *this;
+    }
+    scenario& timeout(int ms) {
+        timeout_ms = ms;
+        return *this;
+    }
 };
 
 class table {
@@ -201,8 +207,7 @@ public:
     scenario& add(std::string name, body server, body client);
     // A connected pair. Once with the client, once with the server as the subject: "name@c" and
     // "name@s". Nobody leaves before both bodies are done.
-    void pair(const std::string& name, const pair_body& subject, const pair_body& peer,
-              int timeout_ms = 5000);
+    void pair(const std::string& name, const pair_body& subject, const pair_body& peer, int timeout_ms = 5000);
 };
 
 // Self re-exec: `sockdiff --helper NAME ARGS`.

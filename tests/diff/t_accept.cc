@@ -9,7 +9,8 @@ void nobody(role&) {}
 body dials(int n) {
     return [n](role& r) {
         int port = r.hear_num();
-        for (int i = 0; i < n; i++) r.dial(port);
+        for (int i = 0; i < n; i++)
+            r.dial(port);
         r.meet();
         r.meet();
     };
@@ -95,7 +96,8 @@ void forms(table& t) {
         r.ret("bound", accept(b, nullptr, nullptr));
         r.ret("bad flags", accept4(b, nullptr, nullptr, 0x10));
         int p[2];
-        if (pipe(p) == 0) r.ret("pipe", accept(p[0], nullptr, nullptr));
+        if (pipe(p) == 0)
+            r.ret("pipe", accept(p[0], nullptr, nullptr));
         r.ret("closed", accept(777, nullptr, nullptr));
         int u = socket(r.family, SOCK_DGRAM, 0);
         r.ret("udp", accept(u, nullptr, nullptr));
@@ -103,11 +105,13 @@ void forms(table& t) {
     t.add("accept/order-is-kept", [](role& r) {
         int fd = r.serve();
         r.meet();
-        for (int i = 0; i < 8; i++) r.get("get", r.take(fd), 1);
+        for (int i = 0; i < 8; i++)
+            r.get("get", r.take(fd), 1);
         r.meet();
     }, [](role& r) {
         int port = r.hear_num();
-        for (int i = 0; i < 8; i++) r.put(r.dial(port), std::string(1, static_cast<char>('a' + i)));
+        for (int i = 0; i < 8; i++)
+            r.put(r.dial(port), std::string(1, static_cast<char>('a' + i)));
         r.meet();
         r.meet();
     });
@@ -339,7 +343,8 @@ void closing(table& t) {
         fcntl(fd, F_SETFL, O_NONBLOCK);
         int n = 0;
         r.eventually("all", [&] {
-            while (accept(fd, nullptr, nullptr) >= 0) n++;
+            while (accept(fd, nullptr, nullptr) >= 0)
+                n++;
             return n == 90;
         });
         r.say("accepted {}", n);
@@ -348,7 +353,8 @@ void closing(table& t) {
     t.add("listener/listen-on-udp-and-pipe", [](role& r) {
         int u = socket(r.family, SOCK_DGRAM, 0), p[2];
         r.ret("udp", listen(u, 4));
-        if (pipe(p) == 0) r.ret("pipe", listen(p[0], 4));
+        if (pipe(p) == 0)
+            r.ret("pipe", listen(p[0], 4));
         r.ret("closed", listen(777, 4));
     }, nobody);
 }
@@ -364,7 +370,8 @@ void out_of_descriptors(table& t) {
         setrlimit(RLIMIT_NOFILE, &low);
         close(hole);
         std::vector<int> fill;
-        for (int f; (f = open("/dev/null", O_RDONLY)) >= 0;) fill.push_back(f);
+        for (int f; (f = open("/dev/null", O_RDONLY)) >= 0;)
+            fill.push_back(f);
         r.ret("accept", accept(fd, nullptr, nullptr));
         fcntl(fd, F_SETFL, O_NONBLOCK);
         r.ret("accept again", accept(fd, nullptr, nullptr));

@@ -74,7 +74,8 @@ void stopped(table& t) {
     t.add("acceptors/one-of-two-is-stopped", [](role& r) {
         int fd = r.listening(64);
         auto serve = [&](std::string_view name) {
-            for (;;) serve_one(r, r.take(fd), name);
+            for (;;)
+                serve_one(r, r.take(fd), name);
         };
         child_process stops([&] { serve("the one that stopped"); });
         nap(settle_ms);
@@ -84,7 +85,8 @@ void stopped(table& t) {
         child_process goes([&] { serve("the other"); });
         r.tell_num(name_of(fd).port());
         r.meet();
-        for (auto& c : {stops, goes}) kill(c.pid, SIGKILL);
+        for (auto& c : {stops, goes})
+            kill(c.pid, SIGKILL);
         r.say("children {}, {}", stops.wait(), goes.wait());
     }, asks(40));
 }
@@ -98,11 +100,14 @@ void around_fork(table& t) {
             r.put(clients.back(), "before");
         }
         child_process child([&] {
-            for (int i = 0; i < 2; i++) serve_one(r, r.accept_late(fd), "child");
+            for (int i = 0; i < 2; i++)
+                serve_one(r, r.accept_late(fd), "child");
         });
         r.say("child {}", child.wait());
-        for (int i = 0; i < 2; i++) serve_one(r, r.accept_late(fd), "parent");
-        for (int c : clients) r.get("get", c, 64);
+        for (int i = 0; i < 2; i++)
+            serve_one(r, r.accept_late(fd), "parent");
+        for (int c : clients)
+            r.get("get", c, 64);
         r.ret("nothing is left", accept(fd, nullptr, nullptr));
     }, nobody);
     t.add("acceptors/child-accepts-parent-has-closed", [](role& r) {
@@ -182,8 +187,10 @@ body asks_at_once(int times) {
     return [times](role& r) {
         int port = r.hear_num();
         std::vector<int> fds;
-        for (int i = 0; i < times; i++) fds.push_back(r.dial_briefly(port));
-        for (int fd : fds) r.put(fd, "ask");
+        for (int i = 0; i < times; i++)
+            fds.push_back(r.dial_briefly(port));
+        for (int fd : fds)
+            r.put(fd, "ask");
         tally answers;
         for (int fd : fds) {
             char b[64];
@@ -203,7 +210,8 @@ public:
             _children.emplace_back([&] {
                 for (;;) {
                     int s = accept_one();
-                    if (s < 0) continue;
+                    if (s < 0)
+                        continue;
                     serve_one(r, s, "one of them");
                     _served.open();
                 }
@@ -211,7 +219,8 @@ public:
         }
     }
     void end(int served) {
-        for (int i = 0; i < served; i++) _served.wait();
+        for (int i = 0; i < served; i++)
+            _served.wait();
         _r.meet();
         for (auto& c : _children) {
             kill(c.pid, SIGKILL);
@@ -289,17 +298,20 @@ void together(table& t) {
     }, [](role& r) {
         int port = r.hear_num();
         std::vector<child_process> children;
-        for (int i = 0; i < 4; i++) children.emplace_back([&] {
-            for (int k = 0; k < 10; k++) {
-                int fd = r.dial_briefly(port);
-                r.put(fd, "ask");
-                char b[64];
-                if (recv(fd, b, sizeof b, MSG_WAITALL) != 18) _exit(1);
-                close(fd);
-            }
-        });
+        for (int i = 0; i < 4; i++)
+            children.emplace_back([&] {
+                for (int k = 0; k < 10; k++) {
+                    int fd = r.dial_briefly(port);
+                    r.put(fd, "ask");
+                    char b[64];
+                    if (recv(fd, b, sizeof b, MSG_WAITALL) != 18)
+                        _exit(1);
+                    close(fd);
+                }
+            });
         tally ends;
-        for (auto& c : children) ends.add(c.wait());
+        for (auto& c : children)
+            ends.add(c.wait());
         ends.show(r, "children");
         r.meet();
     });
@@ -316,19 +328,24 @@ void facts(table& t) {
             n = sizeof b;
             r.ret(name, getsockopt(fd, SOL_SOCKET, option, b, &n));
         }
-        for (auto [name, option] : {std::pair{"SO_PASSCRED", SO_PASSCRED}, {"SO_DOMAIN", SO_DOMAIN},
-                                    {"SO_PROTOCOL", SO_PROTOCOL}, {"SO_TYPE", SO_TYPE},
+        for (auto [name, option] : {std::pair{"SO_PASSCRED", SO_PASSCRED},
+                                    {"SO_DOMAIN", SO_DOMAIN},
+                                    {"SO_PROTOCOL", SO_PROTOCOL},
+                                    {"SO_TYPE", SO_TYPE},
                                     {"SO_ACCEPTCONN", SO_ACCEPTCONN}}) {
-            r.say("{} {}", name, option == SO_DOMAIN ? r.opt(fd, SOL_SOCKET, option) == r.family
-                                                      : r.opt(fd, SOL_SOCKET, option));
+            r.say("{} {}", name,
+                  option == SO_DOMAIN ? r.opt(fd, SOL_SOCKET, option) == r.family : r.opt(fd, SOL_SOCKET, option));
         }
     }, [](role&, int) {});
     t.add("acceptors/facts-of-a-listener", [](role& r) {
         int fd = r.waiting();
-        for (auto [name, option] : {std::pair{"SO_DOMAIN", SO_DOMAIN}, {"SO_PROTOCOL", SO_PROTOCOL},
-                                    {"SO_TYPE", SO_TYPE}, {"SO_ACCEPTCONN", SO_ACCEPTCONN}, {"SO_ERROR", SO_ERROR}}) {
-            r.say("{} {}", name, option == SO_DOMAIN ? r.opt(fd, SOL_SOCKET, option) == r.family
-                                                      : r.opt(fd, SOL_SOCKET, option));
+        for (auto [name, option] : {std::pair{"SO_DOMAIN", SO_DOMAIN},
+                                    {"SO_PROTOCOL", SO_PROTOCOL},
+                                    {"SO_TYPE", SO_TYPE},
+                                    {"SO_ACCEPTCONN", SO_ACCEPTCONN},
+                                    {"SO_ERROR", SO_ERROR}}) {
+            r.say("{} {}", name,
+                  option == SO_DOMAIN ? r.opt(fd, SOL_SOCKET, option) == r.family : r.opt(fd, SOL_SOCKET, option));
         }
         struct stat st{};
         r.ret("fstat", fstat(fd, &st));

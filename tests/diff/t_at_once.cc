@@ -25,7 +25,8 @@ struct both_ends {
 both_ends join(role& r, int listener, int port) {
     both_ends e{r.dial(port), -1};
     e.s = accept(listener, nullptr, nullptr);
-    if (e.s < 0) e.s = r.accept_late(listener);
+    if (e.s < 0)
+        e.s = r.accept_late(listener);
     return e;
 }
 
@@ -36,7 +37,8 @@ void accept_after_connect(table& t) {
         for (int i = 0; i < accepts; i++) {
             int c = r.dial(port), s = accept(fd, nullptr, nullptr);
             seen.add(outcome(s));
-            if (s < 0) s = r.accept_late(fd);
+            if (s < 0)
+                s = r.accept_late(fd);
             close(c);
             close(s);
         }
@@ -52,7 +54,8 @@ void accept_after_connect(table& t) {
             r.until(c, POLLOUT);
             int s = accept4(fd, nullptr, nullptr, SOCK_NONBLOCK);
             seen.add(outcome(s));
-            if (s < 0) s = r.accept_late(fd);
+            if (s < 0)
+                s = r.accept_late(fd);
             close(c);
             close(s);
         }
@@ -100,7 +103,8 @@ void accept_after_connect(table& t) {
                 dialled.wait();
                 int s = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
                 seen.add(outcome(s));
-                if (s < 0) s = r.accept_late(fd);
+                if (s < 0)
+                    s = r.accept_late(fd);
                 close(s);
                 taken.open();
             }
@@ -122,7 +126,8 @@ void accept_after_connect(table& t) {
             r.meet();
             int s = accept(fd, nullptr, nullptr);
             seen.add(outcome(s));
-            if (s < 0) s = r.accept_late(fd);
+            if (s < 0)
+                s = r.accept_late(fd);
             close(s);
             r.meet();
         }
@@ -158,7 +163,8 @@ void data_after_send(table& t) {
         int listener = r.waiting();
         auto [c, s] = join(r, listener, name_of(listener).port());
         int one = 1;
-        for (int fd : {c, s}) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        for (int fd : {c, s})
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         tally had, polled, received;
         for (int i = 0; i < rounds; i++) {
             for (auto [from, to] : {std::pair{c, s}, {s, c}}) {
@@ -209,11 +215,12 @@ const ending endings[] = {
     {"close", [](int fd) { close(fd); }},
     {"shutdown-wr", [](int fd) { shutdown(fd, SHUT_WR); }},
     {"shutdown-rdwr", [](int fd) { shutdown(fd, SHUT_RDWR); }},
-    {"reset", [](int fd) {
-         struct linger l{1, 0};
-         setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
-         close(fd);
-     }},
+    {"reset",
+     [](int fd) {
+    struct linger l{1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+    close(fd);
+}},
 };
 
 void ends(table& t) {
@@ -229,7 +236,8 @@ void ends(table& t) {
             tally polled, received;
             for (int i = 0; i < rounds; i++) {
                 auto [c, s] = join(r, fd, port);
-                if (i % 2) std::swap(c, s);
+                if (i % 2)
+                    std::swap(c, s);
                 e.end(c);
                 look(s, polled, received);
                 close(s);
@@ -283,10 +291,12 @@ void ends(table& t) {
     t.add("atonce/waiting-ones-are-reset-when-the-listener-closes", [](role& r) {
         int fd = r.waiting(), port = name_of(fd).port();
         std::vector<int> waiting;
-        for (int i = 0; i < 6; i++) waiting.push_back(r.dial(port));
+        for (int i = 0; i < 6; i++)
+            waiting.push_back(r.dial(port));
         close(fd);
         tally polled;
-        for (int c : waiting) polled.add(poll_mask(mask_now(c)));
+        for (int c : waiting)
+            polled.add(poll_mask(mask_now(c)));
         polled.show(r, "poll");
     }, nobody);
     t.add("atonce/both-have-ended", [](role& r) {
@@ -310,7 +320,8 @@ void ends(table& t) {
             close(fd);
             int again = r.sock();
             seen.add(r.connect_to(again, port) ? "connected" : errno_name(errno));
-            for (int open : {again, c, s}) close(open);
+            for (int open : {again, c, s})
+                close(open);
         }
         seen.show(r, "connect");
     }, nobody);
@@ -367,7 +378,8 @@ int bound_low(role& r) {
     for (int i = 0; i < 10000; i++) {
         int fd = r.sock();
         auto a = r.loopback(20000 + next++ % 12000);
-        if (bind(fd, a.sa(), a.len) == 0) return fd;
+        if (bind(fd, a.sa(), a.len) == 0)
+            return fd;
         close(fd);
     }
     r.give_up("BIND FAILED " + errno_name(errno));
@@ -414,13 +426,16 @@ void ports(table& t) {
             port_use use(r);
             for (int i = 0; i < rounds; i++) {
                 int c = bound_low(r), port = name_of(c).port();
-                if (!r.connect_to(c, to)) r.okay("connect", -1);
+                if (!r.connect_to(c, to))
+                    r.okay("connect", -1);
                 int s = r.accept_late(fd);
                 use.stands(port);
-                if (!first) close(s);
+                if (!first)
+                    close(s);
                 close(c);
                 use.closed(port);
-                if (first) close(s);
+                if (first)
+                    close(s);
             }
             use.show();
         }, nobody);
@@ -438,7 +453,8 @@ void ports(table& t) {
         port_use use(r);
         for (int i = 0; i < rounds; i++) {
             int c = bound_low(r), port = name_of(c).port();
-            if (!r.connect_to(c, to)) r.okay("connect", -1);
+            if (!r.connect_to(c, to))
+                r.okay("connect", -1);
             r.meet();
             use.stands(port);
             close(c);

@@ -8,7 +8,8 @@ void nobody(role&) {}
 
 int with_option(role& r, int option) {
     int fd = r.sock(), one = 1;
-    if (option) setsockopt(fd, SOL_SOCKET, option, &one, sizeof one);
+    if (option)
+        setsockopt(fd, SOL_SOCKET, option, &one, sizeof one);
     return fd;
 }
 long bind_to(int fd, endpoint a) { return bind(fd, a.sa(), a.len); }
@@ -24,9 +25,7 @@ void here(table& t) {
     }, nobody);
     t.add("bind/errors", [](role& r) {
         int fd = r.sock();
-        r.ret("not ours",
-              bind_to(fd, make_endpoint(r.family, r.family == AF_INET ? "192.0.2.1" : "2001:db8::1",
-                                        0)));
+        r.ret("not ours", bind_to(fd, make_endpoint(r.family, r.family == AF_INET ? "192.0.2.1" : "2001:db8::1", 0)));
         auto a = r.loopback();
         r.ret("short", bind(fd, a.sa(), 4));
         r.ret("zero", bind(fd, a.sa(), 0));
@@ -39,27 +38,24 @@ void here(table& t) {
     }, nobody);
     for (bool second_reuse : {false, true}) {
         for (bool first_reuse : {false, true}) {
-            t.add(
-                std::format("bind/twice-reuse-{}-{}", first_reuse, second_reuse),
-                [=](role& r) {
-                    int a = with_option(r, first_reuse ? SO_REUSEADDR : 0),
-                        b = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                    r.okay("bind", bind_to(a, r.loopback()));
-                    int port = name_of(a).port();
-                    r.ret("same port, neither listens", bind_to(b, r.loopback(port)));
-                    r.okay("listen", listen(a, 4));
-                    r.ret("second listens", listen(b, 4));
-                    int c = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                    r.ret("same port, first listens", bind_to(c, r.loopback(port)));
-                    int d = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                    r.ret("wildcard", bind_to(d, r.wildcard(port)));
-                    close(a);
-                    close(b);
-                    int e = with_option(r, second_reuse ? SO_REUSEADDR : 0);
-                    r.ret("after close", bind_to(e, r.loopback(port)));
-                    r.ret("listen", listen(e, 4));
-                },
-                nobody);
+            t.add(std::format("bind/twice-reuse-{}-{}", first_reuse, second_reuse), [=](role& r) {
+                int a = with_option(r, first_reuse ? SO_REUSEADDR : 0),
+                    b = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                r.okay("bind", bind_to(a, r.loopback()));
+                int port = name_of(a).port();
+                r.ret("same port, neither listens", bind_to(b, r.loopback(port)));
+                r.okay("listen", listen(a, 4));
+                r.ret("second listens", listen(b, 4));
+                int c = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                r.ret("same port, first listens", bind_to(c, r.loopback(port)));
+                int d = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                r.ret("wildcard", bind_to(d, r.wildcard(port)));
+                close(a);
+                close(b);
+                int e = with_option(r, second_reuse ? SO_REUSEADDR : 0);
+                r.ret("after close", bind_to(e, r.loopback(port)));
+                r.ret("listen", listen(e, 4));
+            }, nobody);
         }
     }
     t.add("bind/different-loopback-addresses", [](role& r) {
@@ -93,7 +89,8 @@ void here(table& t) {
             bind_to(b, make_endpoint(AF_INET, "0.0.0.0", 0));
             port = name_of(b).port();
             ok = bind_to(a, make_endpoint(AF_INET6, "::", port));
-            if (ok != 0) b = socket(AF_INET, SOCK_STREAM, 0);
+            if (ok != 0)
+                b = socket(AF_INET, SOCK_STREAM, 0);
         }
         r.okay("bind both", ok);
         r.okay("listen", listen(a, 4));
@@ -114,42 +111,42 @@ void here(table& t) {
         }
         r.meet();
     }).only(AF_INET6);
-    t.add(
-        "bind/reuseport-two-listeners",
-        [](role& r) {
-            int a = with_option(r, SO_REUSEPORT), b = with_option(r, SO_REUSEPORT),
-                c = with_option(r, 0);
-            r.okay("bind", bind_to(a, r.loopback()));
-            int port = name_of(a).port();
-            r.okay("listen", listen(a, 32));
-            r.okay("bind", bind_to(b, r.loopback(port)));
-            r.okay("listen", listen(b, 32));
-            r.ret("without the option", bind_to(c, r.loopback(port)));
-            r.tell_num(port);
-            r.meet();
-            int got = 0;
-            fcntl(a, F_SETFL, O_NONBLOCK);
-            fcntl(b, F_SETFL, O_NONBLOCK);
-            r.eventually("all connections", [&] {
-                while (accept(a, nullptr, nullptr) >= 0) got++;
-                while (accept(b, nullptr, nullptr) >= 0) got++;
-                return got >= 20;
-            });
-            r.say("got {}", got);
-            r.meet();
-        },
-        [](role& r) {
-            int port = r.hear_num();
-            for (int i = 0; i < 20; i++) r.dial(port);
-            r.meet();
-            r.meet();
+    t.add("bind/reuseport-two-listeners", [](role& r) {
+        int a = with_option(r, SO_REUSEPORT), b = with_option(r, SO_REUSEPORT), c = with_option(r, 0);
+        r.okay("bind", bind_to(a, r.loopback()));
+        int port = name_of(a).port();
+        r.okay("listen", listen(a, 32));
+        r.okay("bind", bind_to(b, r.loopback(port)));
+        r.okay("listen", listen(b, 32));
+        r.ret("without the option", bind_to(c, r.loopback(port)));
+        r.tell_num(port);
+        r.meet();
+        int got = 0;
+        fcntl(a, F_SETFL, O_NONBLOCK);
+        fcntl(b, F_SETFL, O_NONBLOCK);
+        r.eventually("all connections", [&] {
+            while (accept(a, nullptr, nullptr) >= 0)
+                got++;
+            while (accept(b, nullptr, nullptr) >= 0)
+                got++;
+            return got >= 20;
         });
+        r.say("got {}", got);
+        r.meet();
+    }, [](role& r) {
+        int port = r.hear_num();
+        for (int i = 0; i < 20; i++)
+            r.dial(port);
+        r.meet();
+        r.meet();
+    });
     t.add("bind/scan-for-a-free-port", [](role& r) {
         // As Ceph's messenger does it: the first free port of a range.
         std::vector<int> held;
         int base = 0;
         for (int tries = 0; tries < 50 && held.size() < 4; tries++) {
-            for (int fd : held) close(fd);
+            for (int fd : held)
+                close(fd);
             held.clear();
             int probe = r.sock();
             bind_to(probe, r.loopback());
@@ -157,7 +154,8 @@ void here(table& t) {
             close(probe);
             for (int i = 0; i < 4; i++) {
                 int fd = r.sock();
-                if (bind_to(fd, r.loopback(base + i)) < 0 || listen(fd, 4) < 0) break;
+                if (bind_to(fd, r.loopback(base + i)) < 0 || listen(fd, 4) < 0)
+                    break;
                 held.push_back(fd);
             }
         }
@@ -167,7 +165,8 @@ void here(table& t) {
             int fd = r.sock();
             long rv = bind_to(fd, r.loopback(base + i));
             r.ret("bind", rv);
-            if (rv == 0) r.okay("listen", listen(fd, 4));
+            if (rv == 0)
+                r.okay("listen", listen(fd, 4));
         }
     }, nobody);
 }

@@ -7,16 +7,15 @@ namespace {
 constexpr int long_ms = 20000;
 
 // A stream that is easy to check: byte i is a function of i alone.
-char byte_at(uint64_t i, unsigned seed) {
-    return static_cast<char>((i * 2654435761u + seed + (i >> 16) * 97) >> 11);
-}
+char byte_at(uint64_t i, unsigned seed) { return static_cast<char>((i * 2654435761u + seed + (i >> 16) * 97) >> 11); }
 
 struct sender {
     unsigned seed;
     uint64_t at = 0;
     std::string piece(size_t n) {
         std::string s(n, 0);
-        for (auto& c : s) c = byte_at(at++, seed);
+        for (auto& c : s)
+            c = byte_at(at++, seed);
         return s;
     }
 };
@@ -27,13 +26,16 @@ bool send_stream(int fd, uint64_t total, size_t chunk, unsigned seed) {
         std::string p = s.piece(std::min<uint64_t>(chunk, total - s.at));
         for (size_t done = 0; done < p.size();) {
             long n = send(fd, p.data() + done, p.size() - done, MSG_NOSIGNAL);
-            if (n < 0 && errno == EINTR) continue;
+            if (n < 0 && errno == EINTR)
+                continue;
             if (n < 0 && errno == EAGAIN) {
                 pollfd f{fd, POLLOUT, 0};
-                if (poll(&f, 1, 5000) != 1) return false;
+                if (poll(&f, 1, 5000) != 1)
+                    return false;
                 continue;
             }
-            if (n <= 0) return false;
+            if (n <= 0)
+                return false;
             done += n;
         }
     }
@@ -45,19 +47,25 @@ std::string receive_stream(int fd, uint64_t total, size_t chunk, unsigned seed, 
     uint64_t at = 0;
     for (int rounds = 1; at < total; rounds++) {
         long n = recv(fd, b.data(), std::min<uint64_t>(chunk, total - at), 0);
-        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n < 0 && errno == EAGAIN) {
             pollfd f{fd, POLLIN, 0};
-            if (poll(&f, 1, 5000) != 1) return "no more data after a while";
+            if (poll(&f, 1, 5000) != 1)
+                return "no more data after a while";
             continue;
         }
-        if (n < 0) return errno_name(errno);
-        if (n == 0) return "early end";
+        if (n < 0)
+            return errno_name(errno);
+        if (n == 0)
+            return "early end";
         for (long i = 0; i < n; i++) {
-            if (b[i] != byte_at(at + i, seed)) return "wrong bytes";
+            if (b[i] != byte_at(at + i, seed))
+                return "wrong bytes";
         }
         at += n;
-        if (nap_every && rounds % nap_every == 0) nap(1);
+        if (nap_every && rounds % nap_every == 0)
+            nap(1);
     }
     return "right";
 }
@@ -70,18 +78,20 @@ void transfers(table& t) {
         int nap_every;
         bool nonblocking;
     };
-    for (auto s : {shape{"large-chunks", 16 << 20, 1 << 20, 1 << 18, 0, false},
-                   shape{"small-chunks", 1 << 20, 100, 1 << 16, 0, false},
-                   shape{"odd-chunks", 4 << 20, 4097, 1021, 0, false},
-                   shape{"slow-reader", 8 << 20, 1 << 20, 1 << 16, 4, false},
-                   shape{"nonblocking", 16 << 20, 1 << 18, 1 << 16, 0, true},
-                   shape{"nonblocking-slow-reader", 8 << 20, 1 << 20, 1 << 15, 16, true}}) {
+    for (auto s :
+         {shape{"large-chunks", 16 << 20, 1 << 20, 1 << 18, 0, false},
+          shape{"small-chunks", 1 << 20, 100, 1 << 16, 0, false}, shape{"odd-chunks", 4 << 20, 4097, 1021, 0, false},
+          shape{"slow-reader", 8 << 20, 1 << 20, 1 << 16, 4, false},
+          shape{"nonblocking", 16 << 20, 1 << 18, 1 << 16, 0, true},
+          shape{"nonblocking-slow-reader", 8 << 20, 1 << 20, 1 << 15, 16, true}}) {
         t.pair(std::string("bulk/one-way-") + s.name, [=](role& r, int fd) {
-            if (s.nonblocking) fcntl(fd, F_SETFL, O_NONBLOCK);
+            if (s.nonblocking)
+                fcntl(fd, F_SETFL, O_NONBLOCK);
             r.yes("sent", send_stream(fd, s.total, s.send_chunk, 1));
             shutdown(fd, SHUT_WR);
         }, [=](role& r, int fd) {
-            if (s.nonblocking) fcntl(fd, F_SETFL, O_NONBLOCK);
+            if (s.nonblocking)
+                fcntl(fd, F_SETFL, O_NONBLOCK);
             r.say("{}", receive_stream(fd, s.total, s.recv_chunk, 1, s.nap_every));
             r.eof("end", fd);
         }, long_ms);
@@ -96,17 +106,18 @@ void transfers(table& t) {
                 r.yes("sent", sent);
             } else {
                 child_process w([&] {
-                    if (!send_stream(fd, 8 << 20, 50000, r.server)) _exit(1);
+                    if (!send_stream(fd, 8 << 20, 50000, r.server))
+                        _exit(1);
                 });
                 r.say("{}", receive_stream(fd, 8 << 20, 70000, !r.server));
                 r.say("sender {}", w.wait());
             }
             r.meet();
         };
-        t.add(
-             threads ? "bulk/both-ways-threads" : "bulk/both-ways-forked",
-             [=](role& r) { both(r, r.pair()); }, [=](role& r) { both(r, r.pair()); })
-            .timeout(long_ms);
+        t.add(threads ? "bulk/both-ways-threads" : "bulk/both-ways-forked", [=](role& r) { both(r, r.pair()); },
+              [=](role& r) {
+            both(r, r.pair());
+        }).timeout(long_ms);
     }
     t.pair("bulk/one-big-blocking-write", [](role& r, int fd) {
         std::string s = pattern(24 << 20);
@@ -119,7 +130,8 @@ void transfers(table& t) {
         size_t total = 0;
         for (long n; (n = read(fd, b.data(), b.size())) > 0; total += n) {
             h = hash_more(h, b.data(), n);
-            if (total < 1 << 20) nap(5);
+            if (total < 1 << 20)
+                nap(5);
         }
         r.say("{} hash {:x}", total, h);
     }, long_ms);
@@ -133,7 +145,8 @@ void transfers(table& t) {
         bool same = true;
         while (all.size() < 1 << 20) {
             long n = recv(fd, a.data(), a.size(), MSG_PEEK);
-            if (n <= 0) break;
+            if (n <= 0)
+                break;
             long k = recv(fd, b.data(), n, 0);
             same &= k == n && !memcmp(a.data(), b.data(), k);
             all.append(b, 0, std::max(k, 0L));
@@ -157,14 +170,16 @@ void rounds(table& t) {
         for (int i = 0; i < 1000; i++) {
             char c = static_cast<char>(i), d = 0;
             bad += send(fd, &c, 1, MSG_NOSIGNAL) != 1 || recv(fd, &d, 1, 0) != 1 || c != d;
-            if (bad) break;
+            if (bad)
+                break;
         }
         r.say("bad {}", bad);
         shutdown(fd, SHUT_WR);
     }, [](role& r, int fd) {
         char c;
         int n = 0;
-        for (; recv(fd, &c, 1, 0) == 1; n++) send(fd, &c, 1, MSG_NOSIGNAL);
+        for (; recv(fd, &c, 1, 0) == 1; n++)
+            send(fd, &c, 1, MSG_NOSIGNAL);
         r.say("{}", n);
     }, long_ms);
     t.pair("bulk/ping-pong-poll", [](role& r, int fd) {
@@ -204,7 +219,8 @@ void rounds(table& t) {
         int n = 0;
         for (; recv(fd, &len, 4, MSG_WAITALL) == 4; n++) {
             std::string b(len, 0);
-            if (recv(fd, b.data(), len, MSG_WAITALL) != static_cast<long>(len)) break;
+            if (recv(fd, b.data(), len, MSG_WAITALL) != static_cast<long>(len))
+                break;
             r.put(fd, b);
         }
         r.say("{}", n);
@@ -273,13 +289,16 @@ void storms(table& t) {
         epoll_event e[32];
         while (ended < 300) {
             int n = epoll_wait(ep, e, 32, 4000);
-            if (n <= 0) break;
+            if (n <= 0)
+                break;
             for (int i = 0; i < n; i++) {
                 char b[8];
                 int c = static_cast<int>(e[i].data.u64);
                 long k = recv(c, b, 8, 0);
-                if (k == 8) answered += send(c, b, 8, MSG_NOSIGNAL) == 8;
-                else close(c), ended++;
+                if (k == 8)
+                    answered += send(c, b, 8, MSG_NOSIGNAL) == 8;
+                else
+                    close(c), ended++;
             }
         }
         r.say("answered {} ended {}", answered, ended);
@@ -287,29 +306,33 @@ void storms(table& t) {
     }, [](role& r) {
         int port = r.hear_num(), good = 0;
         std::vector<int> fds;
-        for (int i = 0; i < 300; i++) fds.push_back(r.dial(port));
+        for (int i = 0; i < 300; i++)
+            fds.push_back(r.dial(port));
         r.meet();
-        for (int i = 0; i < 300; i++) r.put(fds[i], std::format("{:08}", i));
+        for (int i = 0; i < 300; i++)
+            r.put(fds[i], std::format("{:08}", i));
         for (int i = 299; i >= 0; i--) {
             char b[9] = {};
             good += recv(fds[i], b, 8, MSG_WAITALL) == 8 && atoi(b) == i;
         }
-        for (int fd : fds) close(fd);
+        for (int fd : fds)
+            close(fd);
         r.say("good {}", good);
         r.meet();
     }).timeout(long_ms);
     t.add("bulk/nonblocking-connects-at-once", [](role& r) {
         int fd = r.serve(128), n = 0;
-        for (; n < 100; n++) r.take(fd);
+        for (; n < 100; n++)
+            r.take(fd);
         r.say("accepted {}", n);
         r.meet();
     }, [](role& r) {
         int port = r.hear_num(), ep = epoll_create1(0), up = 0;
         for (int i = 0; i < 100; i++)
-            r.ep_ctl("", ep, EPOLL_CTL_ADD, r.dial(port, SOCK_NONBLOCK), EPOLLOUT | EPOLLONESHOT,
-                     i);
+            r.ep_ctl("", ep, EPOLL_CTL_ADD, r.dial(port, SOCK_NONBLOCK), EPOLLOUT | EPOLLONESHOT, i);
         epoll_event e[16];
-        for (int n; up < 100 && (n = epoll_wait(ep, e, 16, 3000)) > 0; up += n) {}
+        for (int n; up < 100 && (n = epoll_wait(ep, e, 16, 3000)) > 0; up += n) {
+        }
         r.say("up {}", up);
         r.meet();
     }).timeout(long_ms);

@@ -19,7 +19,8 @@ long dial_again(role& r, const char* what, int fd, int port) {
 void refused(table& t) {
     t.add("connect/refused-blocking", closed_port, [](role& r) {
         int port = r.hear_num(), fd = r.sock();
-        for (auto what : {"first", "second", "third"}) dial_again(r, what, fd, port);
+        for (auto what : {"first", "second", "third"})
+            dial_again(r, what, fd, port);
         r.say("SO_ERROR {}", r.so_error(fd));
         r.poll_now("poll", fd, POLLIN | POLLOUT | POLLRDHUP);
         r.wr("send", fd, "x");
@@ -57,50 +58,46 @@ void refused(table& t) {
         r.meet();
     });
     for (bool by_write : {false, true}) {
-        t.add(std::format("connect/refused-error-by-{}", by_write ? "send" : "recv"), closed_port,
-              [=](role& r) {
-                  int port = r.hear_num(), fd = r.sock(SOCK_NONBLOCK);
-                  dial_again(r, "connect", fd, port);
-                  r.until(fd, POLLERR);
-                  for (int i = 0; i < 3; i++) {
-                      if (by_write)
-                          r.wr("send", fd, "x");
-                      else
-                          r.rd("recv", fd, 4);
-                  }
-                  r.say("SO_ERROR {}", r.so_error(fd));
-                  r.meet();
-              });
+        t.add(std::format("connect/refused-error-by-{}", by_write ? "send" : "recv"), closed_port, [=](role& r) {
+            int port = r.hear_num(), fd = r.sock(SOCK_NONBLOCK);
+            dial_again(r, "connect", fd, port);
+            r.until(fd, POLLERR);
+            for (int i = 0; i < 3; i++) {
+                if (by_write)
+                    r.wr("send", fd, "x");
+                else
+                    r.rd("recv", fd, 4);
+            }
+            r.say("SO_ERROR {}", r.so_error(fd));
+            r.meet();
+        });
     }
     for (int flags : {0, static_cast<int>(SOCK_NONBLOCK)}) {
-        t.add(
-            std::format("connect/refused-then-works-{}", flags ? "nonblocking" : "blocking"),
-            [](role& r) {
-                int fd = r.bound();
-                r.tell_num(name_of(fd).port());
-                r.meet();
-                r.okay("listen", listen(fd, 4));
-                r.meet();
-                int c = r.take(fd);
-                r.get("get", c, 5);
-                r.meet();
-            },
-            [=](role& r) {
-                int port = r.hear_num(), fd = r.sock(flags);
-                dial_again(r, "connect", fd, port);
-                if (flags) {
-                    r.until(fd, POLLERR);
-                    r.say("SO_ERROR {}", r.so_error(fd));
-                    dial_again(r, "after SO_ERROR", fd, port);
-                }
-                r.meet();
-                r.meet();
-                dial_again(r, "connect to the listener", fd, port);
-                r.poll_is("poll", fd, POLLIN | POLLOUT, POLLOUT);
-                dial_again(r, "connect again", fd, port);
-                r.wr("send", fd, "hello");
-                r.meet();
-            });
+        t.add(std::format("connect/refused-then-works-{}", flags ? "nonblocking" : "blocking"), [](role& r) {
+            int fd = r.bound();
+            r.tell_num(name_of(fd).port());
+            r.meet();
+            r.okay("listen", listen(fd, 4));
+            r.meet();
+            int c = r.take(fd);
+            r.get("get", c, 5);
+            r.meet();
+        }, [=](role& r) {
+            int port = r.hear_num(), fd = r.sock(flags);
+            dial_again(r, "connect", fd, port);
+            if (flags) {
+                r.until(fd, POLLERR);
+                r.say("SO_ERROR {}", r.so_error(fd));
+                dial_again(r, "after SO_ERROR", fd, port);
+            }
+            r.meet();
+            r.meet();
+            dial_again(r, "connect to the listener", fd, port);
+            r.poll_is("poll", fd, POLLIN | POLLOUT, POLLOUT);
+            dial_again(r, "connect again", fd, port);
+            r.wr("send", fd, "hello");
+            r.meet();
+        });
     }
     t.add("connect/refused-after-listener-closed", [](role& r) {
         int fd = r.serve();
@@ -252,8 +249,7 @@ void addresses(table& t) {
         const char *name, *v4, *v6;
     };
     for (auto f : {from{"unbound", nullptr, nullptr}, from{"bound", "127.0.0.1", "::1"},
-                   from{"bound-wildcard", "0.0.0.0", "::"},
-                   from{"bound-other-loopback", "127.0.0.77", nullptr}}) {
+                   from{"bound-wildcard", "0.0.0.0", "::"}, from{"bound-other-loopback", "127.0.0.77", nullptr}}) {
         auto& s = t.add(std::string("connect/address-") + f.name, report, [=](role& r) {
             int port = r.hear_num(), fd = r.sock();
             if (auto host = r.family == AF_INET ? f.v4 : f.v6) {
@@ -270,7 +266,8 @@ void addresses(table& t) {
             r.tell_num(me.port());
             r.meet();
         });
-        if (f.v4 && !f.v6) s.only(AF_INET);
+        if (f.v4 && !f.v6)
+            s.only(AF_INET);
     }
     t.add("connect/address-given-port", report, [](role& r) {
         int probe = r.bound(), mine = name_of(probe).port();
@@ -301,7 +298,8 @@ void addresses(table& t) {
     }, [](role& r) {
         int port = r.hear_num(), one = 1;
         int a = r.sock(), b = r.sock();
-        for (int fd : {a, b}) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        for (int fd : {a, b})
+            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         auto local = r.loopback();
         r.okay("bind", bind(a, local.sa(), local.len));
         local = name_of(a);
@@ -393,7 +391,8 @@ void addresses(table& t) {
             fd = socket(AF_INET6, SOCK_STREAM, 0);
             setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
             auto a = make_endpoint(AF_INET6, "::", name_of(hold).port());
-            if (bind(fd, a.sa(), a.len) == 0) break;
+            if (bind(fd, a.sa(), a.len) == 0)
+                break;
         }
         r.okay("listen on a port that is bound in IPv4", listen(fd, 4));
         r.tell_num(name_of(fd).port());

@@ -14,15 +14,17 @@ void unconnected(table& t) {
         const char* name;
         void (*prepare)(role&, int);
     };
-    for (auto s : {state{"fresh", [](role&, int) {}}, state{"bound", [](role& r, int fd) {
-                       auto a = r.loopback();
-                       bind(fd, a.sa(), a.len);
-                   }},
+    for (auto s : {state{"fresh", [](role&, int) {}},
+                   state{"bound",
+                         [](role& r, int fd) {
+        auto a = r.loopback();
+        bind(fd, a.sa(), a.len);
+    }},
                    state{"listening", [](role& r, int fd) {
-                       auto a = r.loopback();
-                       bind(fd, a.sa(), a.len);
-                       listen(fd, 4);
-                   }}}) {
+        auto a = r.loopback();
+        bind(fd, a.sa(), a.len);
+        listen(fd, 4);
+    }}}) {
         std::string p = std::string("state/") + s.name;
         t.add(p + "-io", nobody, [=](role& r) {
             int fd = r.sock();
@@ -88,7 +90,8 @@ void unconnected(table& t) {
             r.ret("beyond", connect(fd, a.sa(), sizeof(sockaddr_storage) + 1));
             sockaddr none{};
             none.sa_family = AF_UNSPEC;
-            if (strcmp(s.name, "listening")) r.ret("AF_UNSPEC", connect(fd, &none, sizeof none));
+            if (strcmp(s.name, "listening"))
+                r.ret("AF_UNSPEC", connect(fd, &none, sizeof none));
         });
         t.add(p + "-epoll", nobody, [=](role& r) {
             int fd = r.sock(), ep = epoll_create1(0);

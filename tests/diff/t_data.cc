@@ -134,7 +134,8 @@ void waiting(table& t) {
         std::string b(1 << 16, 'x');
         long n;
         size_t total = 0;
-        while ((n = send(fd, b.data(), b.size(), MSG_DONTWAIT)) > 0) total += n;
+        while ((n = send(fd, b.data(), b.size(), MSG_DONTWAIT)) > 0)
+            total += n;
         r.ret("full", n);
         r.say("total is plausible {}", total > 1000);
         r.meet();
@@ -146,7 +147,8 @@ void waiting(table& t) {
         size_t want = r.hear_num() + 4, total = 0;
         std::string b(1 << 16, 0);
         long n;
-        while ((n = recv(fd, b.data(), b.size(), 0)) > 0) total += n;
+        while ((n = recv(fd, b.data(), b.size(), 0)) > 0)
+            total += n;
         r.yes("all there", total == want);
         r.ret("end", n);
     });
@@ -278,21 +280,24 @@ void vectors(table& t) {
         t.pair(std::format("data/iov-{}", count), [=](role& r, int fd) {
             std::string data = pattern(3 * count, 5);
             std::vector<iovec> v(count);
-            for (int i = 0; i < count; i++) v[i] = {data.data() + 3 * i, 3};
+            for (int i = 0; i < count; i++)
+                v[i] = {data.data() + 3 * i, 3};
             msghdr m{};
             m.msg_iov = v.data();
             m.msg_iovlen = v.size();
             r.ret("writev", writev(fd, v.data(), count));
             r.ret("sendmsg", sendmsg(fd, &m, MSG_NOSIGNAL));
             r.meet();
-            if (count <= IOV_MAX) r.bytes(fd, 3 * count);
+            if (count <= IOV_MAX)
+                r.bytes(fd, 3 * count);
             r.ret("readv", readv(fd, v.data(), count));
             r.ret("recvmsg dontwait", recvmsg(fd, &m, MSG_DONTWAIT));
             r.say("hash {:x}", hash_more(0, data.data(), data.size()));
             volatile int negative = -1;
             r.ret("negative", readv(fd, v.data(), negative));
         }, [=](role& r, int fd) {
-            if (count <= IOV_MAX) r.get("get", fd, 6 * count);
+            if (count <= IOV_MAX)
+                r.get("get", fd, 6 * count);
             r.put(fd, pattern(3 * count, 9));
             r.meet();
         });
@@ -322,18 +327,21 @@ void vectors(table& t) {
     t.pair("data/one-byte-at-a-time", [](role& r, int fd) {
         std::string s = pattern(500, 3);
         for (char c : s) {
-            if (send(fd, &c, 1, MSG_NOSIGNAL) != 1) r.say("send failed");
+            if (send(fd, &c, 1, MSG_NOSIGNAL) != 1)
+                r.say("send failed");
         }
         r.get("back", fd, 500);
     }, [](role& r, int fd) {
         std::string s;
         char c;
-        while (s.size() < 500 && read(fd, &c, 1) == 1) s += c;
+        while (s.size() < 500 && read(fd, &c, 1) == 1)
+            s += c;
         r.say("{}", shown(s));
         r.put(fd, s);
     });
     t.pair("data/separate-sends-make-a-stream", [](role& r, int fd) {
-        for (auto s : {"a", "bc", "def", "ghij"}) r.put(fd, s);
+        for (auto s : {"a", "bc", "def", "ghij"})
+            r.put(fd, s);
         r.meet();
     }, [](role& r, int fd) {
         r.meet();

@@ -72,8 +72,7 @@ void duplicates(table& t) {
         t.add(p + "-before-listen", [&w](role& r) {
             int fd = r.bound(), copy = w.dup(fd);
             r.okay("listen on the copy", listen(copy, 4));
-            r.say("accepting {} {}", r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN),
-                  r.opt(copy, SOL_SOCKET, SO_ACCEPTCONN));
+            r.say("accepting {} {}", r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN), r.opt(copy, SOL_SOCKET, SO_ACCEPTCONN));
             r.tell_num(name_of(fd).port());
             r.okay("accept by the original", accept(fd, nullptr, nullptr));
             close(fd);
@@ -116,7 +115,8 @@ void duplicates(table& t) {
     }, [](role& r, int fd) { r.eof("end", fd); });
     t.pair("dup/over-a-connected-socket", [](role& r, int fd) {
         int p[2];
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         r.yes("dup2 gives the number", dup2(p[1], fd) == fd);
         r.ret("write to the pipe", write(fd, "pipe", 4));
         char b[8];
@@ -145,25 +145,32 @@ void duplicates(table& t) {
     }, [](role& r, int fd) { r.get("get", fd, 5); });
     t.pair("dup/one-connection-over-another", [](role& r, int fd) {
         int other;
-        if (r.server) other = r.take(r.listen_fd);
-        else other = r.dial(peer_of(fd).port());
+        if (r.server)
+            other = r.take(r.listen_fd);
+        else
+            other = r.dial(peer_of(fd).port());
         r.yes("dup2", dup2(fd, other) == other);
         r.wr("send", other, "first connection");
         close(other);
         r.wr("send", fd, "!");
     }, [](role& r, int fd) {
         int other;
-        if (r.server) other = r.take(r.listen_fd);
-        else other = r.dial(peer_of(fd).port());
+        if (r.server)
+            other = r.take(r.listen_fd);
+        else
+            other = r.dial(peer_of(fd).port());
         r.eof("the other ended", other);
         r.get("get", fd, 17);
     });
     t.pair("dup/many", [](role& r, int fd) {
         std::vector<int> copies;
-        for (int i = 0; i < 50; i++) copies.push_back(dup(fd));
-        for (int c : copies) r.put(c, "x");
+        for (int i = 0; i < 50; i++)
+            copies.push_back(dup(fd));
+        for (int c : copies)
+            r.put(c, "x");
         close(fd);
-        for (size_t i = 0; i + 1 < copies.size(); i++) close(copies[i]);
+        for (size_t i = 0; i + 1 < copies.size(); i++)
+            close(copies[i]);
         r.get("get", copies.back(), 3);
         close(copies.back());
     }, [](role& r, int fd) {
@@ -225,8 +232,10 @@ void numbers(table& t) {
             // As sshd does it; then the process goes on to make new connections.
             r.ctl = dup2(r.ctl, 0);
             r.sync = dup2(r.sync, 1);
-            if (range) close_range(3, ~0u, 0);
-            else closefrom(3);
+            if (range)
+                close_range(3, ~0u, 0);
+            else
+                closefrom(3);
             r.meet();
             int fd = r.server ? r.take(r.serve()) : r.dial(r.hear_num());
             r.yes("a low number", fd == (r.server ? 4 : 3));
@@ -255,8 +264,8 @@ void numbers(table& t) {
         r.ret("isatty", isatty(fd));
         r.say("access mode {}", fcntl(fd, F_GETFL) & O_ACCMODE);
         char link[64] = {};
-        r.say("link {}", readlink(std::format("/proc/self/fd/{}", fd).c_str(), link, 63) > 7 &&
-                              !strncmp(link, "socket:", 7));
+        r.say("link {}",
+              readlink(std::format("/proc/self/fd/{}", fd).c_str(), link, 63) > 7 && !strncmp(link, "socket:", 7));
     }, [](role&, int) {});
     t.pair("fd/owner-and-sigio", [](role& r, int fd) {
         catch_signal(SIGIO, true);
@@ -278,14 +287,15 @@ void nonblocking(table& t) {
         const char* name;
         void (*set)(int fd, bool on);
     };
-    for (auto s : {setter{"fcntl", [](int fd, bool on) {
-                       int f = fcntl(fd, F_GETFL);
-                       fcntl(fd, F_SETFL, on ? f | O_NONBLOCK : f & ~O_NONBLOCK);
-                   }},
+    for (auto s : {setter{"fcntl",
+                          [](int fd, bool on) {
+        int f = fcntl(fd, F_GETFL);
+        fcntl(fd, F_SETFL, on ? f | O_NONBLOCK : f & ~O_NONBLOCK);
+    }},
                    setter{"FIONBIO", [](int fd, bool on) {
-                       int v = on;
-                       ioctl(fd, FIONBIO, &v);
-                   }}}) {
+        int v = on;
+        ioctl(fd, FIONBIO, &v);
+    }}}) {
         t.pair(std::string("nonblock/") + s.name, [=](role& r, int fd) {
             s.set(fd, true);
             r.say("flag {}", !!(fcntl(fd, F_GETFL) & O_NONBLOCK));
@@ -340,8 +350,7 @@ void nonblocking(table& t) {
     t.add("nonblock/socket-flags", [](role& r) {
         for (int flags : {0, 0 + SOCK_NONBLOCK, 0 + SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC}) {
             int fd = r.sock(flags);
-            r.say("nonblock {} cloexec {}", !!(fcntl(fd, F_GETFL) & O_NONBLOCK),
-                  fcntl(fd, F_GETFD));
+            r.say("nonblock {} cloexec {}", !!(fcntl(fd, F_GETFL) & O_NONBLOCK), fcntl(fd, F_GETFD));
         }
         r.ret("bad type", socket(r.family, SOCK_STREAM | 0x40, 0));
         r.ret("bad protocol", socket(r.family, SOCK_STREAM, IPPROTO_UDP));

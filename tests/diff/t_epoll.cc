@@ -155,7 +155,8 @@ void level(table& t) {
         int ep = epoll_create1(0), p[2];
         r.ep_ctl("add", ep, EPOLL_CTL_ADD, fd, EPOLLIN, 1);
         close(fd);
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         r.yes("the number again", p[0] == fd);
         r.ep_ctl("add the pipe", ep, EPOLL_CTL_ADD, p[0], EPOLLIN, 2);
         r.ep_now("idle", ep);
@@ -255,8 +256,7 @@ void oneshot(table& t) {
         r.meet();
         r.ep_is("data", ep, EPOLLIN);
         int other = epoll_create1(0);
-        r.ep_ctl("with oneshot", other, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT,
-                 1);
+        r.ep_ctl("with oneshot", other, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT, 1);
         r.ep_ctl("with edge", other, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLEXCLUSIVE | EPOLLET, 1);
         r.ep_now("other", other);
         r.rd("recv", fd, 8);
@@ -271,25 +271,29 @@ void oneshot(table& t) {
         std::atomic<int> taken = 0;
         std::vector<std::thread> threads;
         std::atomic<bool> stop = false;
-        for (int i = 0; i < 3; i++) threads.emplace_back([&] {
-            int ep = epoll_create1(0);
-            epoll_event e{};
-            e.events = EPOLLIN | EPOLLEXCLUSIVE;
-            epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
-            while (!stop) {
-                if (epoll_wait(ep, &e, 1, 50) > 0 && accept(fd, nullptr, nullptr) >= 0) taken++;
-            }
-        });
+        for (int i = 0; i < 3; i++)
+            threads.emplace_back([&] {
+                int ep = epoll_create1(0);
+                epoll_event e{};
+                e.events = EPOLLIN | EPOLLEXCLUSIVE;
+                epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
+                while (!stop) {
+                    if (epoll_wait(ep, &e, 1, 50) > 0 && accept(fd, nullptr, nullptr) >= 0)
+                        taken++;
+                }
+            });
         r.meet();
         r.eventually("all", [&] { return taken == 12; });
         nap(settle_ms);
         stop = true;
-        for (auto& th : threads) th.join();
+        for (auto& th : threads)
+            th.join();
         r.say("accepted {}", taken.load());
     }, [](role& r) {
         int port = r.hear_num();
         r.meet();
-        for (int i = 0; i < 12; i++) r.dial(port);
+        for (int i = 0; i < 12; i++)
+            r.dial(port);
         nap(300);
     });
 }
@@ -306,11 +310,14 @@ void early(table& t) {
                 int fd = r.sock(SOCK_NONBLOCK), ep = epoll_create1(0);
                 auto a = r.loopback();
                 auto add = [&] { r.ep_ctl("add", ep, EPOLL_CTL_ADD, fd, EPOLLIN | et, 42); };
-                if (m.before_bind) add();
+                if (m.before_bind)
+                    add();
                 bind(fd, a.sa(), a.len);
-                if (!m.before_bind) add();
+                if (!m.before_bind)
+                    add();
                 r.okay("listen", listen(fd, 8));
-                if (!et) r.ep_now("idle", ep);
+                if (!et)
+                    r.ep_now("idle", ep);
                 r.tell_num(name_of(fd).port());
                 r.ep_is("connection", ep, EPOLLIN);
                 r.okay("accept", accept(fd, nullptr, nullptr));
@@ -359,7 +366,8 @@ void early(table& t) {
         }, [=](role& r) {
             int fd = r.sock(SOCK_NONBLOCK), ep = epoll_create1(0);
             r.ep_ctl("add", ep, EPOLL_CTL_ADD, fd, in_out | et, 5);
-            if (et) r.ep_now("unconnected", ep);
+            if (et)
+                r.ep_now("unconnected", ep);
             auto a = r.loopback(r.hear_num());
             r.ret("connect", connect(fd, a.sa(), a.len));
             r.ep_is("refused", ep, EPOLLERR | EPOLLHUP);

@@ -184,8 +184,10 @@ void incoming(table& t) {
             woken = epoll_wait(ep, &e, 1, 3000) == 1;
             char b[100];
             long n;
-            while ((n = read(fd, b, sizeof b)) > 0) all.append(b, n);
-            if (n == 0) open = false;
+            while ((n = read(fd, b, sizeof b)) > 0)
+                all.append(b, n);
+            if (n == 0)
+                open = false;
         }
         r.say("woken {} same {}", woken, all == pattern(40000, 12));
     }, [](role& r, int fd) {
@@ -194,7 +196,8 @@ void incoming(table& t) {
         for (size_t i = 0; i < s.size(); i += step, step = step % 211 + 17) {
             step = std::min(step, s.size() - i);
             r.put(fd, std::string_view(s).substr(i, step));
-            if (i % 7 == 0) nap(1);
+            if (i % 7 == 0)
+                nap(1);
         }
         shutdown(fd, SHUT_WR);
     });
@@ -244,11 +247,11 @@ void outgoing(table& t) {
         while (at < s.size() && woken) {
             long n;
             while (at < s.size() &&
-                   (n = send(fd, s.data() + at, std::min<size_t>(s.size() - at, 77777),
-                             MSG_NOSIGNAL)) > 0)
+                   (n = send(fd, s.data() + at, std::min<size_t>(s.size() - at, 77777), MSG_NOSIGNAL)) > 0)
                 at += n;
             epoll_event e;
-            if (at < s.size()) woken = epoll_wait(ep, &e, 1, 3000) == 1;
+            if (at < s.size())
+                woken = epoll_wait(ep, &e, 1, 3000) == 1;
         }
         r.say("woken {} all {}", woken, at == s.size());
         shutdown(fd, SHUT_WR);
@@ -257,7 +260,8 @@ void outgoing(table& t) {
         long n;
         while ((n = recv(fd, b.data(), b.size(), 0)) > 0) {
             s.append(b, 0, n);
-            if (s.size() % 16 == 0) nap(1);
+            if (s.size() % 16 == 0)
+                nap(1);
         }
         r.say("same {}", s == pattern(6 << 20, 21));
     }, 10000);
@@ -346,7 +350,8 @@ void listening(table& t) {
         r.meet();
         for (int i = 0; i < 60; i++) {
             r.dial(port);
-            if (i % 7 == 0) nap(2);
+            if (i % 7 == 0)
+                nap(2);
         }
         r.meet();
     });

@@ -17,7 +17,8 @@ int helper_main(int argc, char** argv) {
     char b[64];
     if (what == "echo") {  // one message back, upper case
         long n = recv(fd, b, sizeof b, 0);
-        for (long i = 0; i < n; i++) b[i] = static_cast<char>(toupper(b[i]));
+        for (long i = 0; i < n; i++)
+            b[i] = static_cast<char>(toupper(b[i]));
         return n > 0 && send(fd, b, n, MSG_NOSIGNAL) == n ? 0 : 10;
     }
     if (what == "hold") {  // until the peer says something
@@ -27,22 +28,23 @@ int helper_main(int argc, char** argv) {
         int c = accept(fd, nullptr, nullptr);
         return c >= 0 && send(c, "from exec", 9, MSG_NOSIGNAL) == 9 ? 0 : 12;
     }
-    if (what == "isopen") return fcntl(fd, F_GETFD) >= 0 ? 20 : 21;
+    if (what == "isopen")
+        return fcntl(fd, F_GETFD) >= 0 ? 20 : 21;
     if (what == "epoll") {
         int ep = epoll_create1(0);
         epoll_event e{};
         e.events = EPOLLIN | EPOLLET;
-        if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) < 0) return 13;
-        if (epoll_wait(ep, &e, 1, 4000) != 1) return 14;
+        if (epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e) < 0)
+            return 13;
+        if (epoll_wait(ep, &e, 1, 4000) != 1)
+            return 14;
         return recv(fd, b, sizeof b, MSG_DONTWAIT) > 0 ? 0 : 15;
     }
     if (what == "nonblock")
-        return (fcntl(fd, F_GETFL) & O_NONBLOCK) && recv(fd, b, 1, 0) < 0 && errno == EAGAIN ? 0
-                                                                                             : 16;
+        return (fcntl(fd, F_GETFL) & O_NONBLOCK) && recv(fd, b, 1, 0) < 0 && errno == EAGAIN ? 0 : 16;
     if (what == "names") {
         endpoint me = name_of(fd), peer = peer_of(fd);
-        std::string s =
-            std::format("{} {} {}", me.host(), peer.host(), me.port() != 0 && peer.port() != 0);
+        std::string s = std::format("{} {} {}", me.host(), peer.host(), me.port() != 0 && peer.port() != 0);
         return send(fd, s.data(), s.size(), MSG_NOSIGNAL) > 0 ? 0 : 17;
     }
     return 99;
@@ -53,12 +55,15 @@ namespace {
 // Starts `sockdiff --helper NAME FD` or another program; returns how it ended.
 pid_t launch_fork(std::vector<std::string> args, int in = -1, int out = -1) {
     std::vector<char*> argv;
-    for (auto& a : args) argv.push_back(a.data());
+    for (auto& a : args)
+        argv.push_back(a.data());
     argv.push_back(nullptr);
     pid_t pid = fork();
     if (pid == 0) {
-        if (in >= 0) dup2(in, 0);
-        if (out >= 0) dup2(out, 1);
+        if (in >= 0)
+            dup2(in, 0);
+        if (out >= 0)
+            dup2(out, 1);
         execvp(argv[0], argv.data());
         _exit(127);
     }
@@ -76,27 +81,36 @@ pid_t launch_fork(std::vector<std::string> args, int in = -1, int out = -1) {
 
 pid_t launch_vfork(std::vector<std::string> args, int in = -1, int out = -1) {
     std::vector<char*> argv;
-    for (auto& a : args) argv.push_back(a.data());
+    for (auto& a : args)
+        argv.push_back(a.data());
     argv.push_back(nullptr);
     int have_in = in >= 0 ? dup(0) : -1, have_out = out >= 0 ? dup(1) : -1;
-    if (in >= 0) dup2(in, 0);
-    if (out >= 0) dup2(out, 1);
+    if (in >= 0)
+        dup2(in, 0);
+    if (out >= 0)
+        dup2(out, 1);
     pid_t pid = vfork_exec(argv.data());
-    if (in >= 0) dup2(have_in, 0), close(have_in);
-    if (out >= 0) dup2(have_out, 1), close(have_out);
+    if (in >= 0)
+        dup2(have_in, 0), close(have_in);
+    if (out >= 0)
+        dup2(have_out, 1), close(have_out);
     return pid;
 }
 
 pid_t launch_spawn(std::vector<std::string> args, int in = -1, int out = -1) {
     std::vector<char*> argv;
-    for (auto& a : args) argv.push_back(a.data());
+    for (auto& a : args)
+        argv.push_back(a.data());
     argv.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    if (in >= 0) posix_spawn_file_actions_adddup2(&actions, in, 0);
-    if (out >= 0) posix_spawn_file_actions_adddup2(&actions, out, 1);
+    if (in >= 0)
+        posix_spawn_file_actions_adddup2(&actions, in, 0);
+    if (out >= 0)
+        posix_spawn_file_actions_adddup2(&actions, out, 1);
     pid_t pid = -1;
-    if (posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ) != 0) pid = -1;
+    if (posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ) != 0)
+        pid = -1;
     posix_spawn_file_actions_destroy(&actions);
     return pid;
 }
@@ -114,10 +128,10 @@ pid_t launch_double_fork(std::vector<std::string> args, int in = -1, int out = -
 std::string ended(pid_t pid) {
     int st = 0;
     while (waitpid(pid, &st, 0) < 0) {
-        if (errno != EINTR) return "wait " + errno_name(errno);
+        if (errno != EINTR)
+            return "wait " + errno_name(errno);
     }
-    return WIFSIGNALED(st) ? std::format("signal {}", WTERMSIG(st))
-                           : std::format("exit {}", WEXITSTATUS(st));
+    return WIFSIGNALED(st) ? std::format("signal {}", WTERMSIG(st)) : std::format("exit {}", WEXITSTATUS(st));
 }
 
 struct launcher {
@@ -163,16 +177,12 @@ void execs(table& t) {
             shutdown(fd, SHUT_WR);
             r.eof("end", fd);
         });
-        t.pair(
-            p + "-shell-as-stdio",
-            [&l](role& r, int fd) {
-                r.say("{}", ended(l.start({"sh", "-c", "read line; echo \"got $line\"; exit 3"}, fd,
-                                          fd)));
-            },
-            [](role& r, int fd) {
-                r.put(fd, "one line\n");
-                r.get("get", fd, 13);
-            });
+        t.pair(p + "-shell-as-stdio", [&l](role& r, int fd) {
+            r.say("{}", ended(l.start({"sh", "-c", "read line; echo \"got $line\"; exit 3"}, fd, fd)));
+        }, [](role& r, int fd) {
+            r.put(fd, "one line\n");
+            r.get("get", fd, 13);
+        });
         t.pair(p + "-cloexec", [&l](role& r, int fd) {
             r.say("inherited: {}", ended(l.start(helper("isopen", fd), -1, -1)));
             fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -202,9 +212,8 @@ void execs(table& t) {
         r.put(fd, "x");
         r.eof("end", fd);
     });
-    t.pair("exec/epoll-in-the-new-program", [](role& r, int fd) {
-        r.say("{}", ended(launch_fork(helper("epoll", fd))));
-    }, [](role& r, int fd) {
+    t.pair("exec/epoll-in-the-new-program",
+           [](role& r, int fd) { r.say("{}", ended(launch_fork(helper("epoll", fd)))); }, [](role& r, int fd) {
         nap(30);
         r.put(fd, "x");
     });
@@ -212,9 +221,8 @@ void execs(table& t) {
         fcntl(fd, F_SETFL, O_NONBLOCK);
         r.say("{}", ended(launch_fork(helper("nonblock", fd))));
     }, [](role&, int) {});
-    t.pair("exec/addresses-are-kept", [](role& r, int fd) {
-        r.say("{}", ended(launch_fork(helper("names", fd))));
-    }, [](role& r, int fd) { r.get("get", fd, r.family == AF_INET ? 24 : 12); });
+    t.pair("exec/addresses-are-kept", [](role& r, int fd) { r.say("{}", ended(launch_fork(helper("names", fd)))); },
+           [](role& r, int fd) { r.get("get", fd, r.family == AF_INET ? 24 : 12); });
     t.pair("exec/failed", [](role& r, int fd) {
         r.say("{}", ended(launch_vfork({"/nowhere/at/all"})));
         r.say("{}", ended(launch_fork({"/nowhere/at/all"})));
@@ -227,8 +235,7 @@ void execs(table& t) {
     t.pair("exec/self-in-place", [](role& r, int fd) {
         child_process c([&] {
             auto args = helper("echo", fd);
-            execl(args[0].c_str(), args[0].c_str(), args[1].c_str(), args[2].c_str(),
-                  args[3].c_str(), nullptr);
+            execl(args[0].c_str(), args[0].c_str(), args[1].c_str(), args[2].c_str(), args[3].c_str(), nullptr);
         });
         close(fd);
         r.say("{}", c.wait());
@@ -241,7 +248,8 @@ void execs(table& t) {
         r.say("system {}", WEXITSTATUS(system("exit 7")));
         FILE* f = popen("echo from popen", "r");
         char b[32] = {};
-        if (!f || !fgets(b, sizeof b, f)) r.say("popen failed");
+        if (!f || !fgets(b, sizeof b, f))
+            r.say("popen failed");
         r.say("popen {} {}", shown(b), f ? pclose(f) : -1);
         r.put(fd, "alive");
     }, [](role& r, int fd) { r.get("get", fd, 5); });
@@ -273,10 +281,12 @@ int receive_fd(int over) {
     m.msg_iovlen = 1;
     m.msg_control = control;
     m.msg_controllen = sizeof control;
-    if (recvmsg(over, &m, 0) < 1) return -1;
+    if (recvmsg(over, &m, 0) < 1)
+        return -1;
     auto c = CMSG_FIRSTHDR(&m);
     int fd = -1;
-    if (c && c->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    if (c && c->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
     return fd;
 }
 

@@ -9,7 +9,8 @@ namespace {
 
 int file_with(const std::string& s) {
     int fd = static_cast<int>(syscall(SYS_memfd_create, "sockdiff", 0));
-    for (size_t at = 0; at < s.size();) at += pwrite(fd, s.data() + at, s.size() - at, at);
+    for (size_t at = 0; at < s.size();)
+        at += pwrite(fd, s.data() + at, s.size() - at, at);
     return fd;
 }
 
@@ -41,7 +42,8 @@ void sendfiles(table& t) {
         int f = file_with(s);
         off_t at = 0;
         while (at < static_cast<off_t>(s.size())) {
-            if (sendfile(fd, f, &at, s.size() - at) <= 0) break;
+            if (sendfile(fd, f, &at, s.size() - at) <= 0)
+                break;
         }
         r.yes("all sent", at == static_cast<off_t>(s.size()));
     }, [](role& r, int fd) {
@@ -63,11 +65,11 @@ void sendfiles(table& t) {
     }, [](role&, int) {});
     t.pair("file/splice-out", [](role& r, int fd) {
         int p[2];
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         r.ret("write", write(p[1], "through a pipe", 14));
         r.ret("splice", splice(p[0], nullptr, fd, nullptr, 8, 0));
-        r.ret("splice more",
-              splice(p[0], nullptr, fd, nullptr, 100, SPLICE_F_MOVE | SPLICE_F_MORE));
+        r.ret("splice more", splice(p[0], nullptr, fd, nullptr, 100, SPLICE_F_MOVE | SPLICE_F_MORE));
         r.ret("splice empty", splice(p[0], nullptr, fd, nullptr, 100, SPLICE_F_NONBLOCK));
         close(p[1]);
         r.ret("splice at end", splice(p[0], nullptr, fd, nullptr, 100, 0));
@@ -77,7 +79,8 @@ void sendfiles(table& t) {
     }, [](role& r, int fd) { r.get("get", fd, 64); });
     t.pair("file/splice-in", [](role& r, int fd) {
         int p[2];
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         fcntl(fd, F_SETFL,
               O_NONBLOCK);  // the flag of the socket counts: SPLICE_F_NONBLOCK is for the pipe
         r.ret("nothing there", splice(fd, nullptr, p[1], nullptr, 100, 0));
@@ -105,14 +108,17 @@ void sendfiles(table& t) {
     });
     t.pair("file/splice-relay", [](role& r, int fd) {
         int p[2];
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         size_t total = 0;
         while (total < 1 << 20) {
             long n = splice(fd, nullptr, p[1], nullptr, 1 << 16, 0);
-            if (n <= 0) break;
+            if (n <= 0)
+                break;
             for (long k; n > 0; n -= k, total += k) {
                 k = splice(p[0], nullptr, fd, nullptr, n, 0);
-                if (k <= 0) return;
+                if (k <= 0)
+                    return;
             }
         }
         r.say("relayed {}", total);
@@ -125,7 +131,8 @@ void sendfiles(table& t) {
         int f = file_with("abc");
         r.ret("copy_file_range", copy_file_range(f, nullptr, fd, nullptr, 3, 0));
         int p[2];
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         static char text[] = "spliced";  // the pipe refers to the memory itself
         iovec v{text, 7};
         r.ret("vmsplice", vmsplice(p[1], &v, 1, 0));
@@ -175,7 +182,8 @@ void stdio(table& t) {
         char b[64];
         long n;
         while ((n = recv(fd, b, sizeof b, 0)) > 0) {
-            for (long i = 0; i < n; i++) b[i] = static_cast<char>(toupper(b[i]));
+            for (long i = 0; i < n; i++)
+                b[i] = static_cast<char>(toupper(b[i]));
             r.put(fd, {b, static_cast<size_t>(n)});
         }
         shutdown(fd, SHUT_WR);
@@ -206,35 +214,31 @@ void stdio(table& t) {
         r.meet();
         close(fd);
     });
-    t.pair("file/dprintf", [](role& r, int fd) {
-        r.ret("dprintf", dprintf(fd, "%s %d\n", "number", 7));
-    }, [](role& r, int fd) { r.get("get", fd, 9); });
-    t.pair(
-        "file/fortified",
-        [](role& r, int fd) {
+    t.pair("file/dprintf", [](role& r, int fd) { r.ret("dprintf", dprintf(fd, "%s %d\n", "number", 7)); },
+           [](role& r, int fd) { r.get("get", fd, 9); });
+    t.pair("file/fortified", [](role& r, int fd) {
             // A buffer of known size and a length that the compiler does not know: __read_chk,
             // __recv_chk, ...
-            char b[16];
-            volatile size_t n = 4;
-            r.bytes(fd, 16);
-            r.got("read", read(fd, b, n), b);
-            r.got("recv", recv(fd, b, n, 0), b);
-            r.got("recvfrom", recvfrom(fd, b, n, 0, nullptr, nullptr), b);
-            r.got("recv peek", recv(fd, b, n, MSG_PEEK), b);
-            pollfd p[2] = {{fd, POLLIN | POLLOUT, 0}, {fd, POLLOUT, 0}};
-            volatile nfds_t k = 2;
-            r.ret("poll", poll(p, k, 100));
-            timespec ts{1, 0};
-            r.ret("ppoll", ppoll(p, k, &ts, nullptr));
-            r.say("{} {}", poll_mask(p[0].revents), poll_mask(p[1].revents));
-            fd_set s;
-            FD_ZERO(&s);
-            volatile int bit = fd;
-            FD_SET(bit, &s);
-            r.say("fd_set {}", !!FD_ISSET(bit, &s));
-            r.got("read", read(fd, b, n), b);
-        },
-        [](role& r, int fd) { r.put(fd, "0123456789abcdef"); });
+        char b[16];
+        volatile size_t n = 4;
+        r.bytes(fd, 16);
+        r.got("read", read(fd, b, n), b);
+        r.got("recv", recv(fd, b, n, 0), b);
+        r.got("recvfrom", recvfrom(fd, b, n, 0, nullptr, nullptr), b);
+        r.got("recv peek", recv(fd, b, n, MSG_PEEK), b);
+        pollfd p[2] = {{fd, POLLIN | POLLOUT, 0}, {fd, POLLOUT, 0}};
+        volatile nfds_t k = 2;
+        r.ret("poll", poll(p, k, 100));
+        timespec ts{1, 0};
+        r.ret("ppoll", ppoll(p, k, &ts, nullptr));
+        r.say("{} {}", poll_mask(p[0].revents), poll_mask(p[1].revents));
+        fd_set s;
+        FD_ZERO(&s);
+        volatile int bit = fd;
+        FD_SET(bit, &s);
+        r.say("fd_set {}", !!FD_ISSET(bit, &s));
+        r.got("read", read(fd, b, n), b);
+    }, [](role& r, int fd) { r.put(fd, "0123456789abcdef"); });
 }
 
 }  // namespace

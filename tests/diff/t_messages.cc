@@ -117,7 +117,8 @@ void out_fields(table& t) {
         r.ret("sendmmsg none", sendmmsg(fd, m, 0, MSG_NOSIGNAL));
         r.meet();
         r.bytes(fd, 10);
-        for (auto& one : m) one.msg_len = 99;
+        for (auto& one : m)
+            one.msg_len = 99;
         r.ret("recvmmsg", recvmmsg(fd, m, 3, MSG_DONTWAIT, nullptr));
         r.say("lengths {} {} {}", m[0].msg_len, m[1].msg_len, m[2].msg_len);
         r.say("{} {} {}", shown({b[0], 4}), shown({b[1], 4}), shown({b[2], 2}));

@@ -48,26 +48,29 @@ void show(role& r, const char* when, const option& o, int fd) {
     int v = -1;
     socklen_t n = sizeof v;
     long rv = getsockopt(fd, o.level, o.id, &v, &n);
-    if (rv < 0) r.ret(when, rv);
-    else if (o.id == SO_INCOMING_CPU && o.level == SOL_SOCKET) r.say("{} -> ok len {}", when, n);
-    else r.say("{} -> {} len {}", when, v, n);
+    if (rv < 0)
+        r.ret(when, rv);
+    else if (o.id == SO_INCOMING_CPU && o.level == SOL_SOCKET)
+        r.say("{} -> ok len {}", when, n);
+    else
+        r.say("{} -> {} len {}", when, v, n);
 }
 
 // Buffers grow by themselves on connected sockets that were not given a size: not printed there.
-bool tuned(const option& o) {
-    return o.level == SOL_SOCKET && (o.id == SO_RCVBUF || o.id == SO_SNDBUF);
-}
+bool tuned(const option& o) { return o.level == SOL_SOCKET && (o.id == SO_RCVBUF || o.id == SO_SNDBUF); }
 
 void read_back(table& t) {
     for (auto& o : plain) {
         auto in = [&o](scenario& s) {
-            if (o.family) s.only(o.family);
+            if (o.family)
+                s.only(o.family);
         };
         std::string p = std::string("option/") + o.name;
         in(t.add(p + "-before-connect", [&o](role& r) {
             int c = r.take(r.serve());
             r.meet();
-            if (!tuned(o)) show(r, "accepted, listener untouched", o, c);
+            if (!tuned(o))
+                show(r, "accepted, listener untouched", o, c);
             r.meet();
         }, [&o](role& r) {
             int fd = r.sock();
@@ -83,8 +86,7 @@ void read_back(table& t) {
         }));
         in(t.add(p + "-inherited", [&o](role& r) {
             int fd = r.bound();
-            r.ret("set on the listener to be",
-                  setsockopt(fd, o.level, o.id, &o.value, sizeof o.value));
+            r.ret("set on the listener to be", setsockopt(fd, o.level, o.id, &o.value, sizeof o.value));
             r.okay("listen", listen(fd, 4));
             show(r, "listener", o, fd);
             r.tell_num(name_of(fd).port());
@@ -103,7 +105,8 @@ void read_back(table& t) {
             r.meet();
         }, [&o](role& r) {
             int fd = r.pair();
-            if (!tuned(o)) show(r, "default", o, fd);
+            if (!tuned(o))
+                show(r, "default", o, fd);
             r.ret("set", setsockopt(fd, o.level, o.id, &o.value, sizeof o.value));
             show(r, "after set", o, fd);
             int zero = 0;
@@ -119,14 +122,14 @@ void read_back(table& t) {
 
 void read_only(table& t) {
     auto facts = [](role& r, const char* when, int fd) {
-        r.say("{}: type {} domain {} protocol {} accepting {} error {}", when,
-              r.opt(fd, SOL_SOCKET, SO_TYPE), r.opt(fd, SOL_SOCKET, SO_DOMAIN) == r.family,
-              r.opt(fd, SOL_SOCKET, SO_PROTOCOL), r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN),
-              r.so_error(fd));
+        r.say("{}: type {} domain {} protocol {} accepting {} error {}", when, r.opt(fd, SOL_SOCKET, SO_TYPE),
+              r.opt(fd, SOL_SOCKET, SO_DOMAIN) == r.family, r.opt(fd, SOL_SOCKET, SO_PROTOCOL),
+              r.opt(fd, SOL_SOCKET, SO_ACCEPTCONN), r.so_error(fd));
     };
     t.pair("option/facts-connected", [=](role& r, int fd) {
         facts(r, "connected", fd);
-        if (r.server) facts(r, "listener", r.listen_fd);
+        if (r.server)
+            facts(r, "listener", r.listen_fd);
         facts(r, "fresh", r.sock());
         int one = 1;
         for (int o : {0 + SO_TYPE, 0 + SO_DOMAIN, 0 + SO_PROTOCOL, 0 + SO_ACCEPTCONN, 0 + SO_ERROR})
@@ -147,8 +150,7 @@ void read_only(table& t) {
         r.meet();
         r.eventually("the state after shutdown", [&] {
             n = sizeof i;
-            return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 &&
-                   i.tcpi_state == TCP_FIN_WAIT2;
+            return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 && i.tcpi_state == TCP_FIN_WAIT2;
         });
         r.meet();
         r.until(fd, POLLHUP);
@@ -166,12 +168,13 @@ void read_only(table& t) {
         close(fd);
     });
     t.pair("option/tcp-info-listener-and-maxseg", [](role& r, int fd) {
-        if (r.server) r.say("listener state {}", [&] {
-            tcp_info i{};
-            socklen_t n = sizeof i;
-            getsockopt(r.listen_fd, IPPROTO_TCP, TCP_INFO, &i, &n);
-            return static_cast<int>(i.tcpi_state);
-        }());
+        if (r.server)
+            r.say("listener state {}", [&] {
+                tcp_info i{};
+                socklen_t n = sizeof i;
+                getsockopt(r.listen_fd, IPPROTO_TCP, TCP_INFO, &i, &n);
+                return static_cast<int>(i.tcpi_state);
+            }());
         int v = r.opt(fd, IPPROTO_TCP, TCP_MAXSEG);
         r.say("maxseg plausible {}", v >= 500 && v < 66000);
         int small = 1000;
@@ -228,8 +231,7 @@ void bad_calls(table& t) {
         r.ret("set short", setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &v, 1));
         r.ret("set none", setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &v, 0));
         r.ret("set null", setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, nullptr, 4));
-        r.ret("set negative",
-              setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::vector<int>{-5}.data(), 4));
+        r.ret("set negative", setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::vector<int>{-5}.data(), 4));
         char small[8] = {0x5a, 0x5a, 0x5a, 0x5a};
         n = 2;
         r.ret("get short", getsockopt(fd, SOL_SOCKET, SO_TYPE, small, &n));
@@ -251,7 +253,8 @@ void bad_calls(table& t) {
     t.add("option/not-a-socket", [](role& r) {
         int p[2], v = 1;
         socklen_t n = sizeof v;
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         r.ret("get", getsockopt(p[0], SOL_SOCKET, SO_TYPE, &v, &n));
         r.ret("set", setsockopt(p[0], SOL_SOCKET, SO_KEEPALIVE, &v, n));
         r.ret("closed", getsockopt(777, SOL_SOCKET, SO_TYPE, &v, &n));

@@ -37,8 +37,8 @@ void same_calls(role& r, int a, int b) {
 }
 
 void local(table& t) {
-    for (auto [name, type] : {std::pair{"stream", 0 + SOCK_STREAM}, {"dgram", 0 + SOCK_DGRAM},
-                              {"seqpacket", 0 + SOCK_SEQPACKET}}) {
+    for (auto [name, type] :
+         {std::pair{"stream", 0 + SOCK_STREAM}, {"dgram", 0 + SOCK_DGRAM}, {"seqpacket", 0 + SOCK_SEQPACKET}}) {
         t.add(std::string("other/socketpair-") + name, [=](role& r) {
             int s[2];
             r.ret("socketpair", socketpair(AF_UNIX, type, 0, s));
@@ -70,8 +70,7 @@ void local(table& t) {
         memcpy(un.sun_path, name.data(), name.size());
         auto sa = reinterpret_cast<sockaddr*>(&un);
         int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        r.ret("connect",
-              connect(fd, sa, static_cast<socklen_t>(sizeof(sa_family_t) + name.size())));
+        r.ret("connect", connect(fd, sa, static_cast<socklen_t>(sizeof(sa_family_t) + name.size())));
         r.wr("send", fd, "ping");
         r.get("get", fd, 4);
         r.meet();
@@ -96,7 +95,8 @@ void local(table& t) {
         r.ret("read", read(p[0], b, 16));
         catch_signal(SIGPIPE);
         int q[2];
-        if (pipe(q) < 0) return;
+        if (pipe(q) < 0)
+            return;
         close(q[0]);
         r.ret("write broken", write(q[1], "x", 1));
         r.say("SIGPIPE {}", signals_seen(SIGPIPE));
@@ -151,7 +151,8 @@ void local(table& t) {
     }, nobody);
     t.add("other/errno-is-preserved", [](role& r) {
         int p[2];
-        if (pipe(p) < 0) return;
+        if (pipe(p) < 0)
+            return;
         errno = 4321;
         write(p[1], "x", 1);
         r.say("write {}", errno);
@@ -251,8 +252,8 @@ void udp(table& t) {
         int fd = socket(list->ai_family, list->ai_socktype, list->ai_protocol);
         r.ret("connect", connect(fd, list->ai_addr, list->ai_addrlen));
         char host[64], port[16];
-        r.ret("getnameinfo", getnameinfo(list->ai_addr, list->ai_addrlen, host, sizeof host, port,
-                                         sizeof port, NI_NUMERICHOST | NI_NUMERICSERV));
+        r.ret("getnameinfo", getnameinfo(list->ai_addr, list->ai_addrlen, host, sizeof host, port, sizeof port,
+                                         NI_NUMERICHOST | NI_NUMERICSERV));
         r.say("{}", host);
         freeaddrinfo(list);
         r.meet();

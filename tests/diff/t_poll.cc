@@ -105,13 +105,14 @@ void masks(table& t) {
     });
     t.pair("poll/many-entries", [](role& r, int fd) {
         int other[2];
-        if (pipe(other) < 0) return;
-        pollfd p[] = {
-            {other[0], POLLIN, 0}, {fd, POLLIN, 0},        {-1, POLLIN, 7}, {fd, POLLOUT, 0},
-            {999, POLLIN, 0},      {other[1], POLLOUT, 0}, {fd, 0, 0}};
+        if (pipe(other) < 0)
+            return;
+        pollfd p[] = {{other[0], POLLIN, 0}, {fd, POLLIN, 0},        {-1, POLLIN, 7}, {fd, POLLOUT, 0},
+                      {999, POLLIN, 0},      {other[1], POLLOUT, 0}, {fd, 0, 0}};
         r.bytes(fd, 1);
         r.ret("poll", poll(p, 7, 1000));
-        for (auto& e : p) r.say("{}", poll_mask(e.revents));
+        for (auto& e : p)
+            r.say("{}", poll_mask(e.revents));
     }, [](role& r, int fd) { r.put(fd, "x"); });
     t.pair("poll/closed-fd", [](role& r, int fd) {
         close(fd);
@@ -131,51 +132,53 @@ void masks(table& t) {
         ts.tv_nsec = -1;
         r.ret("ppoll bad time", ppoll(&p, 1, &ts, nullptr));
     }, [](role&, int) {});
-    t.pair(
-        "poll/ready-means-a-read-works",
-        [](role& r, int fd) {
+    t.pair("poll/ready-means-a-read-works", [](role& r, int fd) {
             // Many small rounds: what poll promised must be there, and after the last byte poll
             // must be silent.
-            std::string all;
-            int bad = 0, spurious = 0;
-            fcntl(fd, F_SETFL, O_NONBLOCK);
-            while (all.size() < 3000) {
-                pollfd p{fd, POLLIN, 0};
-                if (poll(&p, 1, 3000) != 1) {
-                    bad++;
-                    break;
-                }
-                char b[7];
-                long n = recv(fd, b, sizeof b, 0);
-                if (n <= 0)
-                    bad++, nap(1);
-                else
-                    all.append(b, n);
-                if (bad > 100) break;
-            }
+        std::string all;
+        int bad = 0, spurious = 0;
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+        while (all.size() < 3000) {
             pollfd p{fd, POLLIN, 0};
-            if (poll(&p, 1, settle_ms) != 0) spurious++;
-            r.say("bad {} spurious {} same {}", bad, spurious, all == pattern(3000, 8));
-        },
-        [](role& r, int fd) {
-            std::string s = pattern(3000, 8);
-            for (size_t i = 0; i < s.size(); i += 10) {
-                r.put(fd, std::string_view(s).substr(i, 10));
-                if (i % 300 == 0) nap(1);
+            if (poll(&p, 1, 3000) != 1) {
+                bad++;
+                break;
             }
-        });
+            char b[7];
+            long n = recv(fd, b, sizeof b, 0);
+            if (n <= 0)
+                bad++, nap(1);
+            else
+                all.append(b, n);
+            if (bad > 100)
+                break;
+        }
+        pollfd p{fd, POLLIN, 0};
+        if (poll(&p, 1, settle_ms) != 0)
+            spurious++;
+        r.say("bad {} spurious {} same {}", bad, spurious, all == pattern(3000, 8));
+    }, [](role& r, int fd) {
+        std::string s = pattern(3000, 8);
+        for (size_t i = 0; i < s.size(); i += 10) {
+            r.put(fd, std::string_view(s).substr(i, 10));
+            if (i % 300 == 0)
+                nap(1);
+        }
+    });
 }
 
 void show_select(role& r, const char* what, int fd, int timeout_ms) {
     fd_set a, b, c;
-    for (auto s : {&a, &b, &c}) FD_ZERO(s);
-    for (auto s : {&a, &b, &c}) FD_SET(fd, s);
+    for (auto s : {&a, &b, &c})
+        FD_ZERO(s);
+    for (auto s : {&a, &b, &c})
+        FD_SET(fd, s);
     timeval tv{timeout_ms / 1000, timeout_ms % 1000 * 1000};
     int n = select(fd + 1, &a, &b, &c, &tv);
-    if (n < 0) r.ret(what, n);
+    if (n < 0)
+        r.ret(what, n);
     else
-        r.say("{} -> {}: r {} w {} e {}", what, n, !!FD_ISSET(fd, &a), !!FD_ISSET(fd, &b),
-              !!FD_ISSET(fd, &c));
+        r.say("{} -> {}: r {} w {} e {}", what, n, !!FD_ISSET(fd, &a), !!FD_ISSET(fd, &b), !!FD_ISSET(fd, &c));
 }
 
 void selects(table& t) {
@@ -227,10 +230,12 @@ void selects(table& t) {
             FD_ZERO(&s);
             FD_SET(fd, &s);
             timeval tv{2, 0};
-            if (select(fd + 1, &s, nullptr, nullptr, &tv) != 1) break;
+            if (select(fd + 1, &s, nullptr, nullptr, &tv) != 1)
+                break;
             char b[16];
             long n = read(fd, b, sizeof b);
-            if (n <= 0) break;
+            if (n <= 0)
+                break;
             all.append(b, n);
         }
         r.say("same {}", all == pattern(2000, 6));
@@ -239,7 +244,8 @@ void selects(table& t) {
         std::string s = pattern(2000, 6);
         for (size_t i = 0; i < s.size(); i += 16) {
             r.put(fd, std::string_view(s).substr(i, 16));
-            if (i % 160 == 0) nap(1);
+            if (i % 160 == 0)
+                nap(1);
         }
     });
     t.pair("select/full", [](role& r, int fd) {

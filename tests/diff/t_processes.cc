@@ -124,7 +124,8 @@ void forks(table& t) {
     });
     t.pair("fork/one-reads-one-writes", [](role& r, int fd) {
         child_process c([&] {
-            for (int i = 0; i < 20; i++) r.put(fd, pattern(10000, 5));
+            for (int i = 0; i < 20; i++)
+                r.put(fd, pattern(10000, 5));
         });
         r.get("get", fd, 200000);
         r.say("child {}", c.wait());
@@ -154,14 +155,16 @@ void forks(table& t) {
         int fd = r.listening(32);
         std::vector<child_process> children;
         gate done;
-        for (int i = 0; i < 4; i++) children.emplace_back([&] {
-            for (;;) {
-                int c = accept(fd, nullptr, nullptr);
-                if (c < 0) _exit(1);
-                r.put(c, "served");
-                close(c);
-            }
-        });
+        for (int i = 0; i < 4; i++)
+            children.emplace_back([&] {
+                for (;;) {
+                    int c = accept(fd, nullptr, nullptr);
+                    if (c < 0)
+                        _exit(1);
+                    r.put(c, "served");
+                    close(c);
+                }
+            });
         r.tell_num(name_of(fd).port());
         r.meet();
         for (auto& c : children) {
@@ -215,14 +218,17 @@ void forks(table& t) {
     }, [](role& r) {
         int port = r.hear_num();
         std::vector<child_process> children;
-        for (int i = 0; i < 16; i++) children.emplace_back([&] {
-            int fd = r.dial(port);
-            r.put(fd, "ping");
-            char b;
-            if (recv(fd, &b, 1, 0) != 1) _exit(1);
-        });
+        for (int i = 0; i < 16; i++)
+            children.emplace_back([&] {
+                int fd = r.dial(port);
+                r.put(fd, "ping");
+                char b;
+                if (recv(fd, &b, 1, 0) != 1)
+                    _exit(1);
+            });
         int bad = 0;
-        for (auto& c : children) bad += c.wait() != "exit 0";
+        for (auto& c : children)
+            bad += c.wait() != "exit 0";
         r.say("bad {}", bad);
         r.meet();
     });

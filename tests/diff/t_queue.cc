@@ -27,7 +27,8 @@ void in_order(role& r, int listener, const std::vector<std::string>& names) {
         r.until(listener, POLLIN);
         auto seen = accepted_from(listener);
         same += seen == name;
-        if (seen != name) r.say("not {} but {}", name, seen);
+        if (seen != name)
+            r.say("not {} but {}", name, seen);
     }
     r.say("in order, with their names: {} of {}", same, names.size());
     r.say("then {}", accepted_from(listener));
@@ -47,7 +48,8 @@ void order(table& t) {
     t.add("queue/order-of-two-processes", [](role& r) {
         int fd = r.serve(64);
         std::vector<std::string> names;
-        for (int i = 0; i < 20; i++) names.push_back(r.hear());
+        for (int i = 0; i < 20; i++)
+            names.push_back(r.hear());
         fcntl(fd, F_SETFL, O_NONBLOCK);
         in_order(r, fd, names);
         r.meet();
@@ -69,7 +71,8 @@ void order(table& t) {
         }
         r.say("child {}", child.wait());
     });
-    t.add("queue/order-of-several-addresses", [](role& r) {
+    t.add("queue/order-of-several-addresses",
+          [](role& r) {
         int fd = r.sock(SOCK_NONBLOCK);
         auto any = r.wildcard();
         bind(fd, any.sa(), any.len);
@@ -84,7 +87,8 @@ void order(table& t) {
             names.push_back(host_and_port(name_of(c)));
         }
         in_order(r, fd, names);
-    }, nobody).only(AF_INET);
+    }, nobody)
+        .only(AF_INET);
     t.add("queue/names-on-both-sides", [](role& r) {
         int fd = r.waiting(), port = name_of(fd).port(), same = 0;
         for (int i = 0; i < rounds; i++) {
@@ -105,7 +109,8 @@ std::string rest_of(int fd) {
     std::string text;
     for (char b[64];;) {
         long n = recv(fd, b, sizeof b, MSG_DONTWAIT);
-        if (n <= 0) return text + (n == 0 ? ", end" : ", " + errno_name(errno));
+        if (n <= 0)
+            return text + (n == 0 ? ", end" : ", " + errno_name(errno));
         text.append(b, static_cast<size_t>(n));
     }
 }
@@ -118,11 +123,12 @@ void gone_before_accept(table& t) {
     static const way ways[] = {
         {"closed", [](int fd) { close(fd); }},
         {"shut", [](int fd) { shutdown(fd, SHUT_WR); }},
-        {"reset", [](int fd) {
-             struct linger l{1, 0};
-             setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
-             close(fd);
-         }},
+        {"reset",
+         [](int fd) {
+        struct linger l{1, 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+        close(fd);
+    }},
     };
     for (auto& w : ways) {
         t.add(std::format("queue/{}-before-accept", w.name), [&w](role& r) {
@@ -130,7 +136,8 @@ void gone_before_accept(table& t) {
             tally listener, accepted, seen;
             for (int i = 0; i < rounds; i++) {
                 int c = r.dial(port);
-                if (i % 2) r.put(c, "sent");
+                if (i % 2)
+                    r.put(c, "sent");
                 w.go(c);
                 listener.add(std::to_string(r.until(fd, POLLIN)));
                 endpoint from;
@@ -159,7 +166,8 @@ void gone_before_accept(table& t) {
         int port = r.hear_num();
         gate dialled;
         child_process child([&] {
-            for (auto text : {"one", "two", ""}) r.put(r.dial(port), text);
+            for (auto text : {"one", "two", ""})
+                r.put(r.dial(port), text);
             dialled.open();
             pause();
         });
@@ -179,11 +187,13 @@ void serve_numbers(role& r, int fd, int n) {
     for (int i = 0; i < n; i++) {
         int s = r.take(fd);
         char b[4];
-        if (recv(s, b, 4, MSG_WAITALL) == 4) seen.insert({b, 4});
+        if (recv(s, b, 4, MSG_WAITALL) == 4)
+            seen.insert({b, 4});
         r.put(s, "ok");
     }
     std::set<std::string> wanted;
-    for (int i = 0; i < n; i++) wanted.insert(number(i));
+    for (int i = 0; i < n; i++)
+        wanted.insert(number(i));
     r.yes(std::format("all {} served, each with its own data", n), seen == wanted);
 }
 
@@ -222,14 +232,17 @@ void backlog(table& t) {
     }, [](role& r) {
         int port = r.hear_num();
         std::vector<child_process> children;
-        for (int i = 0; i < 6; i++) children.emplace_back([&] {
-            int fd = r.dial(port);
-            r.put(fd, number(i));
-            char b[2];
-            if (recv(fd, b, 2, MSG_WAITALL) != 2) _exit(1);
-        });
+        for (int i = 0; i < 6; i++)
+            children.emplace_back([&] {
+                int fd = r.dial(port);
+                r.put(fd, number(i));
+                char b[2];
+                if (recv(fd, b, 2, MSG_WAITALL) != 2)
+                    _exit(1);
+            });
         tally ends;
-        for (auto& c : children) ends.add(c.wait());
+        for (auto& c : children)
+            ends.add(c.wait());
         ends.show(r, "children");
         r.meet();
     }).timeout(30000);
@@ -241,7 +254,8 @@ void backlog(table& t) {
         r.meet();
     }, [](role& r) {
         int port = r.hear_num();
-        for (int i = 0; i < 2; i++) r.put(r.dial(port), number(i));
+        for (int i = 0; i < 2; i++)
+            r.put(r.dial(port), number(i));
         int third = r.sock(SOCK_NONBLOCK);
         r.ret("connect", r.connect_to(third, port) ? 0 : -1);
         r.meet();
@@ -268,15 +282,18 @@ void backlog(table& t) {
     }, nobody);
     t.add("queue/backlog-grows-with-listen", [](role& r) {
         int fd = r.waiting(1), port = name_of(fd).port();
-        for (int i = 0; i < 2; i++) r.put(r.dial(port), number(i));
+        for (int i = 0; i < 2; i++)
+            r.put(r.dial(port), number(i));
         r.okay("listen", listen(fd, 10));
-        for (int i = 2; i < 9; i++) r.put(r.dial(port), number(i));
+        for (int i = 2; i < 9; i++)
+            r.put(r.dial(port), number(i));
         fcntl(fd, F_SETFL, 0);
         serve_numbers(r, fd, 9);
     }, nobody);
     t.add("queue/backlog-shrinks-and-keeps-what-waits", [](role& r) {
         int fd = r.waiting(16), port = name_of(fd).port();
-        for (int i = 0; i < 9; i++) r.put(r.dial(port), number(i));
+        for (int i = 0; i < 9; i++)
+            r.put(r.dial(port), number(i));
         r.okay("listen", listen(fd, 1));
         fcntl(fd, F_SETFL, 0);
         serve_numbers(r, fd, 9);
@@ -288,7 +305,8 @@ void listener_goes(table& t) {
         int fd = r.waiting(), port = name_of(fd).port();
         int taken = r.dial(port), s = r.accept_late(fd);
         std::vector<int> waiting;
-        for (int i = 0; i < 6; i++) waiting.push_back(r.dial(port));
+        for (int i = 0; i < 6; i++)
+            waiting.push_back(r.dial(port));
         r.put(waiting[1], "unread");
         shutdown(waiting[2], SHUT_WR);
         close(fd);
@@ -304,7 +322,8 @@ void listener_goes(table& t) {
     t.add("queue/listener-shut-down-with-waiting-ones", [](role& r) {
         int fd = r.waiting(), port = name_of(fd).port();
         std::vector<int> waiting;
-        for (int i = 0; i < 4; i++) waiting.push_back(r.dial(port));
+        for (int i = 0; i < 4; i++)
+            waiting.push_back(r.dial(port));
         r.ret("shutdown", shutdown(fd, SHUT_RD));
         r.okay("accept", accept(fd, nullptr, nullptr));
         tally seen;
@@ -320,7 +339,8 @@ void listener_goes(table& t) {
     }, nobody);
     t.add("queue/copy-of-a-listener-keeps-what-waits", [](role& r) {
         int fd = r.waiting(), port = name_of(fd).port(), copy = dup(fd);
-        for (int i = 0; i < 3; i++) r.put(r.dial(port), number(i));
+        for (int i = 0; i < 3; i++)
+            r.put(r.dial(port), number(i));
         close(fd);
         fcntl(copy, F_SETFL, 0);
         serve_numbers(r, copy, 3);
@@ -400,8 +420,10 @@ void defer_accept(table& t) {
         tally seen;
         for (bool whole : {true, false}) {
             int c = r.dial(port);
-            if (whole) close(c);
-            else shutdown(c, SHUT_WR);
+            if (whole)
+                close(c);
+            else
+                shutdown(c, SHUT_WR);
             int s = r.accept_late(fd);
             r.until(s, POLLRDHUP);
             seen.add(rest_of(s));

@@ -15,14 +15,16 @@ struct way {
     void (*reset)(role&, int fd);
 };
 const way ways[] = {
-    {"unread", [](role& r, int fd) {
-         r.bytes(fd, 3);
-         close(fd);
-     }},
-    {"linger0", [](role&, int fd) {
-         linger(fd, 1, 0);
-         close(fd);
-     }},
+    {"unread",
+     [](role& r, int fd) {
+    r.bytes(fd, 3);
+    close(fd);
+}},
+    {"linger0",
+     [](role&, int fd) {
+    linger(fd, 1, 0);
+    close(fd);
+}},
 };
 
 void reset_seen(table& t) {
@@ -139,8 +141,10 @@ void reset_seen(table& t) {
             begin(r, fd);
             r.until(fd, POLLERR);
             fd_set a, b, c;
-            for (auto s : {&a, &b, &c}) FD_ZERO(s);
-            for (auto s : {&a, &b, &c}) FD_SET(fd, s);
+            for (auto s : {&a, &b, &c})
+                FD_ZERO(s);
+            for (auto s : {&a, &b, &c})
+                FD_SET(fd, s);
             timeval tv{};
             r.ret("select", select(fd + 1, &a, &b, &c, &tv));
             r.say("r {} w {} e {}", FD_ISSET(fd, &a), FD_ISSET(fd, &b), FD_ISSET(fd, &c));
@@ -180,7 +184,8 @@ void reset_seen(table& t) {
         std::string all;
         char b[65536];
         long n;
-        while ((n = recv(fd, b, sizeof b, 0)) > 0) all.append(b, n);
+        while ((n = recv(fd, b, sizeof b, 0)) > 0)
+            all.append(b, n);
         r.got("last", n, b);
     });
     t.pair("reset/linger0-then-shutdown-first", [](role& r, int fd) {
@@ -202,38 +207,37 @@ void reset_seen(table& t) {
 void killed(table& t) {
     // The client's connection lives in a child that is killed.
     for (bool unread : {false, true}) {
-        t.add(
-            std::format("killed/{}", unread ? "with-unread-data" : "nothing-unread"),
-            [=](role& r) {
-                int fd = r.serve();
-                int c = r.take(fd);
-                r.get("get", c, 5);
-                if (unread) r.put(c, "unread");
+        t.add(std::format("killed/{}", unread ? "with-unread-data" : "nothing-unread"), [=](role& r) {
+            int fd = r.serve();
+            int c = r.take(fd);
+            r.get("get", c, 5);
+            if (unread)
+                r.put(c, "unread");
+            r.meet();
+            r.meet();
+            r.poll_is("poll", c, POLLIN | POLLOUT | POLLRDHUP, unread ? POLLERR : POLLRDHUP);
+            r.rd("recv", c, 8);
+            r.rd("recv", c, 8);
+            r.wr("send", c, "x");
+            r.meet();
+        }, [=](role& r) {
+            int port = r.hear_num();
+            gate ready;
+            child_process c([&] {
+                int fd = r.dial(port);
+                r.put(fd, "hello");
+                if (unread)
+                    r.bytes(fd, 6);
                 r.meet();
-                r.meet();
-                r.poll_is("poll", c, POLLIN | POLLOUT | POLLRDHUP, unread ? POLLERR : POLLRDHUP);
-                r.rd("recv", c, 8);
-                r.rd("recv", c, 8);
-                r.wr("send", c, "x");
-                r.meet();
-            },
-            [=](role& r) {
-                int port = r.hear_num();
-                gate ready;
-                child_process c([&] {
-                    int fd = r.dial(port);
-                    r.put(fd, "hello");
-                    if (unread) r.bytes(fd, 6);
-                    r.meet();
-                    ready.open();
-                    pause();
-                });
-                ready.wait();
-                kill(c.pid, SIGKILL);
-                r.say("child {}", c.wait());
-                r.meet();
-                r.meet();
+                ready.open();
+                pause();
             });
+            ready.wait();
+            kill(c.pid, SIGKILL);
+            r.say("child {}", c.wait());
+            r.meet();
+            r.meet();
+        });
     }
     t.add("killed/server-process", [](role& r) {
         int fd = r.listening();
@@ -271,7 +275,8 @@ void killed(table& t) {
         bool same = true;
         r.meet();
         while ((n = recv(c, b.data(), b.size(), 0)) > 0) {
-            for (long i = 0; i < n; i++) same &= b[i] == want[(total + i) % want.size()];
+            for (long i = 0; i < n; i++)
+                same &= b[i] == want[(total + i) % want.size()];
             total += n;
         }
         r.ret("end", n);
@@ -284,7 +289,8 @@ void killed(table& t) {
             int fd = r.dial(port);
             std::string data = pattern(1 << 16);
             ready.open();
-            for (;;) r.put(fd, data);
+            for (;;)
+                r.put(fd, data);
         });
         ready.wait();
         r.meet();

@@ -12,13 +12,15 @@ int member(role& r, int port = 0) {
     int fd = r.sock(SOCK_NONBLOCK), one = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     auto a = r.loopback(port);
-    if (bind(fd, a.sa(), a.len) < 0 || listen(fd, 256) < 0) r.give_up("MEMBER FAILED " + errno_name(errno));
+    if (bind(fd, a.sa(), a.len) < 0 || listen(fd, 256) < 0)
+        r.give_up("MEMBER FAILED " + errno_name(errno));
     return fd;
 }
 
 std::vector<int> group(role& r, int n) {
     std::vector<int> fds{member(r)};
-    while (static_cast<int>(fds.size()) < n) fds.push_back(member(r, name_of(fds[0]).port()));
+    while (static_cast<int>(fds.size()) < n)
+        fds.push_back(member(r, name_of(fds[0]).port()));
     return fds;
 }
 
@@ -28,18 +30,21 @@ void shared_out(role& r, const std::vector<int>& listeners, int in_all) {
     int sum = 0;
     r.eventually("all connections", [&] {
         for (size_t i = 0; i < listeners.size(); i++) {
-            while (accept(listeners[i], nullptr, nullptr) >= 0) got[i]++, sum++;
+            while (accept(listeners[i], nullptr, nullptr) >= 0)
+                got[i]++, sum++;
         }
         return sum >= in_all;
     });
     r.say("accepted {}", sum);
-    for (int n : got) r.yes("each has its part", n * 10 >= in_all);
+    for (int n : got)
+        r.yes("each has its part", n * 10 >= in_all);
 }
 
 body dials(int n) {
     return [n](role& r) {
         int port = r.hear_num();
-        for (int i = 0; i < n; i++) r.dial_briefly(port);
+        for (int i = 0; i < n; i++)
+            r.dial_briefly(port);
         r.meet();
         r.meet();
     };
@@ -56,7 +61,8 @@ void in_one_process(table& t) {
         }, dials(connects));
         t.add(std::format("reuseport/{}-listeners-dialled-by-themselves", n), [n](role& r) {
             auto fds = group(r, n);
-            for (int i = 0; i < connects; i++) r.dial_briefly(name_of(fds[0]).port());
+            for (int i = 0; i < connects; i++)
+                r.dial_briefly(name_of(fds[0]).port());
             shared_out(r, fds, connects);
         }, [](role&) {});
     }
@@ -68,7 +74,8 @@ void in_one_process(table& t) {
             int c = r.dial_briefly(port), found = 0;
             for (int fd : fds) {
                 int s = accept(fd, nullptr, nullptr);
-                if (s >= 0) found++, close(s);
+                if (s >= 0)
+                    found++, close(s);
             }
             seen.add(std::to_string(found));
             close(c);
@@ -80,7 +87,8 @@ void in_one_process(table& t) {
         r.tell_num(name_of(fds[0]).port());
         r.meet();
         int kept = 0;
-        for (pollfd p{fds[1], POLLIN, 0}; poll(&p, 1, 200) == 1;) kept += accept(fds[1], nullptr, nullptr) >= 0;
+        for (pollfd p{fds[1], POLLIN, 0}; poll(&p, 1, 200) == 1;)
+            kept += accept(fds[1], nullptr, nullptr) >= 0;
         close(fds[0]);  // what waits in it is reset
         r.tell_num(kept);
         r.meet();
@@ -89,7 +97,8 @@ void in_one_process(table& t) {
     }, [](role& r) {
         int port = r.hear_num();
         std::vector<int> fds;
-        for (int i = 0; i < connects; i++) fds.push_back(r.dial_briefly(port));
+        for (int i = 0; i < connects; i++)
+            fds.push_back(r.dial_briefly(port));
         r.meet();
         int kept = r.hear_num(), reset = 0;
         r.eventually("resets", [&] {
@@ -102,7 +111,8 @@ void in_one_process(table& t) {
         });
         r.yes("some were reset", reset * 10 >= connects);
         r.say("accepted or reset {}", kept + reset);
-        for (int i = 0; i < connects; i++) r.dial_briefly(port);
+        for (int i = 0; i < connects; i++)
+            r.dial_briefly(port);
         r.meet();
         r.meet();
     });
@@ -118,10 +128,12 @@ void in_one_process(table& t) {
         r.meet();
     }, [](role& r) {
         int port = r.hear_num();
-        for (int i = 0; i < connects; i++) r.dial_briefly(port);
+        for (int i = 0; i < connects; i++)
+            r.dial_briefly(port);
         r.meet();
         r.meet();
-        for (int i = 0; i < connects; i++) r.dial_briefly(port);
+        for (int i = 0; i < connects; i++)
+            r.dial_briefly(port);
         r.meet();
         r.meet();
     });
@@ -129,8 +141,10 @@ void in_one_process(table& t) {
         auto fds = group(r, 3);
         int port = name_of(fds[0]).port();
         std::vector<int> waiting;
-        for (int i = 0; i < 30; i++) waiting.push_back(r.dial_briefly(port));
-        for (int fd : fds) close(fd);
+        for (int i = 0; i < 30; i++)
+            waiting.push_back(r.dial_briefly(port));
+        for (int fd : fds)
+            close(fd);
         tally seen;
         for (int c : waiting) {
             r.until(c, POLLHUP, 500);
@@ -153,7 +167,8 @@ struct worker_counts {
     void say(char who) const { syscall(SYS_write, p[1], &who, 1); }
     std::vector<int> take(int in_all, int workers) const {
         std::vector<int> got(workers);
-        for (char who; in_all > 0 && syscall(SYS_read, p[0], &who, 1) == 1; in_all--) got[static_cast<size_t>(who)]++;
+        for (char who; in_all > 0 && syscall(SYS_read, p[0], &who, 1) == 1; in_all--)
+            got[static_cast<size_t>(who)]++;
         return got;
     }
 };
@@ -162,7 +177,8 @@ void work(role& r, int listener, char who, const worker_counts& counts) {
     fcntl(listener, F_SETFL, 0);
     for (;;) {
         int s = r.take(listener);
-        if (s < 0) _exit(1);
+        if (s < 0)
+            _exit(1);
         r.put(s, "k");
         close(s);
         counts.say(who);
@@ -183,45 +199,55 @@ void in_workers(table& t) {
     };
     for (int n : {2, 4}) {
         for (bool own : {false, true}) {
-            t.add(std::format("reuseport/{}-workers-with-{}", n, own ? "their-own" : "the-parents"), [=](role& r) {
+            t.add(std::format("reuseport/{}-workers-with-{}", n, own ? "their-own" : "the-parents"),
+                  [=](role& r) {
                 worker_counts counts;
                 gate ready;
                 std::vector<int> fds = group(r, own ? 1 : n);
                 int port = name_of(fds[0]).port();
                 std::vector<child_process> workers;
-                for (int i = 0; i < n; i++) workers.emplace_back([&] {
-                    int fd = own ? member(r, port) : fds[i];
-                    for (int other : fds) {
-                        if (other != fd) close(other);
-                    }
-                    ready.open();
-                    work(r, fd, static_cast<char>(i), counts);
-                });
-                for (int i = 0; i < n; i++) ready.wait();
-                for (int fd : fds) close(fd);
+                for (int i = 0; i < n; i++)
+                    workers.emplace_back([&] {
+                        int fd = own ? member(r, port) : fds[i];
+                        for (int other : fds) {
+                            if (other != fd)
+                                close(other);
+                        }
+                        ready.open();
+                        work(r, fd, static_cast<char>(i), counts);
+                    });
+                for (int i = 0; i < n; i++)
+                    ready.wait();
+                for (int fd : fds)
+                    close(fd);
                 r.tell_num(port);
                 auto got = counts.take(connects, n);
                 r.meet();
-                for (int k : got) r.yes("each has its part", k * 10 >= connects);
+                for (int k : got)
+                    r.yes("each has its part", k * 10 >= connects);
                 for (auto& w : workers) {
                     kill(w.pid, SIGKILL);
                     r.say("worker {}", w.wait());
                 }
-            }, client).timeout(15000);
+            }, client)
+                .timeout(15000);
         }
     }
-    t.add("reuseport/worker-dies-others-serve", [](role& r) {
+    t.add("reuseport/worker-dies-others-serve",
+          [](role& r) {
         worker_counts counts;
         gate ready;
         int first = member(r), port = name_of(first).port();
         std::vector<child_process> workers;
-        for (int i = 0; i < 3; i++) workers.emplace_back([&] {
-            int fd = member(r, port);
-            close(first);
-            ready.open();
-            work(r, fd, static_cast<char>(i), counts);
-        });
-        for (int i = 0; i < 3; i++) ready.wait();
+        for (int i = 0; i < 3; i++)
+            workers.emplace_back([&] {
+                int fd = member(r, port);
+                close(first);
+                ready.open();
+                work(r, fd, static_cast<char>(i), counts);
+            });
+        for (int i = 0; i < 3; i++)
+            ready.wait();
         close(first);
         kill(workers[1].pid, SIGKILL);
         r.say("worker {}", workers[1].wait());
@@ -233,7 +259,8 @@ void in_workers(table& t) {
             kill(workers[i].pid, SIGKILL);
             r.say("worker {}", workers[i].wait());
         }
-    }, client).timeout(15000);
+    }, client)
+        .timeout(15000);
 }
 
 }  // namespace

@@ -120,19 +120,16 @@ void half_close(table& t) {
         r.wr("send", fd, "x");
     }, [](role&, int) {});
     for (int how : {SHUT_RD, SHUT_RDWR}) {
-        t.pair(
-            std::format("shutdown/{}-wakes-blocked-reader", how == SHUT_RD ? "rd" : "rdwr"),
-            [=](role& r, int fd) {
-                std::atomic<int> tid = 0;
-                std::thread th([&] {
-                    tid = my_tid();
-                    r.rd("recv in thread", fd, 4);
-                });
-                wait_until_blocked(tid);
-                shutdown(fd, how);
-                th.join();
-            },
-            [](role&, int) {});
+        t.pair(std::format("shutdown/{}-wakes-blocked-reader", how == SHUT_RD ? "rd" : "rdwr"), [=](role& r, int fd) {
+            std::atomic<int> tid = 0;
+            std::thread th([&] {
+                tid = my_tid();
+                r.rd("recv in thread", fd, 4);
+            });
+            wait_until_blocked(tid);
+            shutdown(fd, how);
+            th.join();
+        }, [](role&, int) {});
     }
     t.pair("shutdown/big-data-then-wr", [](role& r, int fd) {
         std::string big = pattern(3 << 20);
@@ -184,23 +181,20 @@ void closing(table& t) {
         r.rd("recv", fd, 8);
     });
     for (bool signal : {false, true}) {
-        t.pair(
-            std::format("close/write-after-peer-closed{}", signal ? "-sigpipe" : ""),
-            [=](role& r, int fd) {
-                catch_signal(SIGPIPE);
-                int flags = signal ? 0 : MSG_NOSIGNAL;
-                r.until(fd, POLLRDHUP);
-                r.poll_now("poll", fd, POLLIN | POLLOUT | POLLRDHUP);
-                r.wr("first send", fd, "a", flags);
-                r.poll_is("poll", fd, POLLIN | POLLOUT | POLLRDHUP, POLLERR | POLLHUP);
-                r.wr("second send", fd, "b", flags);
-                r.wr("third send", fd, "c", flags);
-                r.ret("write", write(fd, "d", 1));
-                r.say("SIGPIPE {}", signals_seen(SIGPIPE));
-                r.rd("recv", fd, 4);
-                r.say("SO_ERROR {}", r.so_error(fd));
-            },
-            [](role&, int fd) { close(fd); });
+        t.pair(std::format("close/write-after-peer-closed{}", signal ? "-sigpipe" : ""), [=](role& r, int fd) {
+            catch_signal(SIGPIPE);
+            int flags = signal ? 0 : MSG_NOSIGNAL;
+            r.until(fd, POLLRDHUP);
+            r.poll_now("poll", fd, POLLIN | POLLOUT | POLLRDHUP);
+            r.wr("first send", fd, "a", flags);
+            r.poll_is("poll", fd, POLLIN | POLLOUT | POLLRDHUP, POLLERR | POLLHUP);
+            r.wr("second send", fd, "b", flags);
+            r.wr("third send", fd, "c", flags);
+            r.ret("write", write(fd, "d", 1));
+            r.say("SIGPIPE {}", signals_seen(SIGPIPE));
+            r.rd("recv", fd, 4);
+            r.say("SO_ERROR {}", r.so_error(fd));
+        }, [](role&, int fd) { close(fd); });
     }
     t.pair("close/error-after-late-write-by-so-error", [](role& r, int fd) {
         r.until(fd, POLLRDHUP);
@@ -266,7 +260,8 @@ void closing(table& t) {
             r.meet();
             char b[16];
             long n = recv(fd, b, sizeof b, MSG_WAITALL);
-            if (n != 16) r.got("recv", n, b);
+            if (n != 16)
+                r.got("recv", n, b);
         }
         r.eof("end", fd);
     }, [](role& r, int fd) {

@@ -31,17 +31,19 @@ const reader readers[] = {
     {"read", [](int fd) -> long { return read(fd, sink, 8); }},
     {"recv", [](int fd) -> long { return recv(fd, sink, 8, 0); }},
     {"recvfrom", [](int fd) -> long { return recvfrom(fd, sink, 8, 0, nullptr, nullptr); }},
-    {"readv", [](int fd) -> long {
-         iovec v{sink, 8};
-         return readv(fd, &v, 1);
-     }},
-    {"recvmsg", [](int fd) -> long {
-         iovec v{sink, 8};
-         msghdr m{};
-         m.msg_iov = &v;
-         m.msg_iovlen = 1;
-         return recvmsg(fd, &m, 0);
-     }},
+    {"readv",
+     [](int fd) -> long {
+    iovec v{sink, 8};
+    return readv(fd, &v, 1);
+}},
+    {"recvmsg",
+     [](int fd) -> long {
+    iovec v{sink, 8};
+    msghdr m{};
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    return recvmsg(fd, &m, 0);
+}},
     {"recv-waitall", [](int fd) -> long { return recv(fd, sink, 8, MSG_WAITALL); }},
     {"recv-peek", [](int fd) -> long { return recv(fd, sink, 8, MSG_PEEK); }},
 };
@@ -114,26 +116,18 @@ void receiving(table& t) {
         nap(100);
         r.put(fd, "abc");
     });
-    t.pair(
-        "timing/rcvtimeo-read-back",
-        [](role& r, int fd) {
-            for (auto [s, us] : {std::pair{0L, 0L},
-                                 {1L, 500000L},
-                                 {7L, 0L},
-                                 {0L, 1L},
-                                 {-1L, 0L},
-                                 {0L, 1000000L}}) {
-                for (int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {
-                    timeval tv{s, us}, back{9, 9};
-                    r.ret("set", setsockopt(fd, SOL_SOCKET, which, &tv, sizeof tv));
-                    socklen_t n = sizeof back;
-                    getsockopt(fd, SOL_SOCKET, which, &back, &n);
-                    r.say("{} {} len {}", back.tv_sec, back.tv_usec, n);
-                }
+    t.pair("timing/rcvtimeo-read-back", [](role& r, int fd) {
+        for (auto [s, us] : {std::pair{0L, 0L}, {1L, 500000L}, {7L, 0L}, {0L, 1L}, {-1L, 0L}, {0L, 1000000L}}) {
+            for (int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {
+                timeval tv{s, us}, back{9, 9};
+                r.ret("set", setsockopt(fd, SOL_SOCKET, which, &tv, sizeof tv));
+                socklen_t n = sizeof back;
+                getsockopt(fd, SOL_SOCKET, which, &back, &n);
+                r.say("{} {} len {}", back.tv_sec, back.tv_usec, n);
             }
-            r.ret("short", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &fd, 4));
-        },
-        quiet);
+        }
+        r.ret("short", setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &fd, 4));
+    }, quiet);
 }
 
 // A full connection may still take some when the machine is busy: until nothing goes at all.
@@ -141,7 +135,8 @@ long send_when_full(int fd, const std::string& s, stopwatch& w) {
     for (int tries = 0;; tries++) {
         w = {};
         long n = send(fd, s.data(), s.size(), MSG_NOSIGNAL);
-        if (n < 0 || tries == 20) return n;
+        if (n < 0 || tries == 20)
+            return n;
     }
 }
 
@@ -185,7 +180,8 @@ void sending(table& t) {
         nap(100);
         std::string b(1 << 16, 0);
         long n;
-        while ((n = recv(fd, b.data(), b.size(), 0)) > 0) {}
+        while ((n = recv(fd, b.data(), b.size(), 0)) > 0) {
+        }
         r.ret("end", n);
     });
     t.pair("timing/restart-send-in-the-middle", [](role& r, int fd) {

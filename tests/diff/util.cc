@@ -12,8 +12,10 @@ int endpoint::port() const {
 }
 
 void endpoint::set_port(int port) {
-    if (ss.ss_family == AF_INET) reinterpret_cast<sockaddr_in&>(ss).sin_port = htons(port);
-    else reinterpret_cast<sockaddr_in6&>(ss).sin6_port = htons(port);
+    if (ss.ss_family == AF_INET)
+        reinterpret_cast<sockaddr_in&>(ss).sin_port = htons(port);
+    else
+        reinterpret_cast<sockaddr_in6&>(ss).sin6_port = htons(port);
 }
 
 std::string endpoint::host() const {
@@ -45,12 +47,14 @@ endpoint make_endpoint(int family, const char* host, int port) {
 
 endpoint name_of(int fd) {
     endpoint e;
-    if (getsockname(fd, e.sa(), &e.len) < 0) e.len = 0;
+    if (getsockname(fd, e.sa(), &e.len) < 0)
+        e.len = 0;
     return e;
 }
 endpoint peer_of(int fd) {
     endpoint e;
-    if (getpeername(fd, e.sa(), &e.len) < 0) e.len = 0;
+    if (getpeername(fd, e.sa(), &e.len) < 0)
+        e.len = 0;
     return e;
 }
 
@@ -61,24 +65,27 @@ std::string errno_name(int e) {
 
 std::string poll_mask(unsigned mask) {
     static constexpr std::pair<unsigned, const char*> names[] = {
-        {EPOLLIN, "IN"},         {EPOLLPRI, "PRI"},       {EPOLLOUT, "OUT"},
-        {EPOLLERR, "ERR"},       {EPOLLHUP, "HUP"},       {POLLNVAL, "NVAL"},
-        {EPOLLRDNORM, "RDNORM"}, {EPOLLRDBAND, "RDBAND"}, {EPOLLWRNORM, "WRNORM"},
-        {EPOLLWRBAND, "WRBAND"}, {EPOLLRDHUP, "RDHUP"}};
+        {EPOLLIN, "IN"},         {EPOLLPRI, "PRI"},       {EPOLLOUT, "OUT"},       {EPOLLERR, "ERR"},
+        {EPOLLHUP, "HUP"},       {POLLNVAL, "NVAL"},      {EPOLLRDNORM, "RDNORM"}, {EPOLLRDBAND, "RDBAND"},
+        {EPOLLWRNORM, "WRNORM"}, {EPOLLWRBAND, "WRBAND"}, {EPOLLRDHUP, "RDHUP"}};
     std::string s;
     for (auto [bit, name] : names) {
-        if (mask & bit) s += (s.empty() ? "" : "|") + std::string(name);
+        if (mask & bit)
+            s += (s.empty() ? "" : "|") + std::string(name);
         mask &= ~bit;
     }
-    if (mask) s += std::format("|{:#x}", mask);
+    if (mask)
+        s += std::format("|{:#x}", mask);
     return s.empty() ? "0" : s;
 }
 
 std::string shown(std::string_view s) {
     std::string out = "\"";
     for (char c : s.substr(0, 48)) {
-        if (c >= ' ' && c < 127) out += c;
-        else out += std::format("\\x{:02x}", static_cast<unsigned char>(c));
+        if (c >= ' ' && c < 127)
+            out += c;
+        else
+            out += std::format("\\x{:02x}", static_cast<unsigned char>(c));
     }
     out += '"';
     if (s.size() > 48)
@@ -88,7 +95,8 @@ std::string shown(std::string_view s) {
 
 void nap(int ms) {
     timespec t{ms / 1000, ms % 1000 * 1000000L};
-    while (nanosleep(&t, &t) < 0 && errno == EINTR) {}
+    while (nanosleep(&t, &t) < 0 && errno == EINTR) {
+    }
 }
 
 std::string pattern(size_t bytes, unsigned seed) {
@@ -105,7 +113,8 @@ std::string pattern(size_t bytes, unsigned seed) {
 
 uint64_t hash_more(uint64_t h, const void* data, size_t n) {
     auto p = static_cast<const unsigned char*>(data);
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001B3ull + 7;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001B3ull + 7;
     return h;
 }
 
@@ -114,7 +123,8 @@ void fill_up(int fd) {
     double limit = now_s() + 3;
     for (double end = now_s() + 0.3; now_s() < end && now_s() < limit; nap(5)) {
         // Windows and buffers grow for a while, and a window probe (every 0.2 s) may find room.
-        while (send(fd, b.data(), b.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) end = now_s() + 0.3;
+        while (send(fd, b.data(), b.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+            end = now_s() + 0.3;
     }
 }
 
@@ -122,16 +132,16 @@ void drain(int fd, int quiet_ms) {
     std::string b(1 << 16, 0);
     for (double end = now_s() + quiet_ms / 1000.0; now_s() < end;) {
         long n = recv(fd, b.data(), b.size(), MSG_DONTWAIT);
-        if (n > 0) end = now_s() + quiet_ms / 1000.0;
-        else if (n < 0 && errno == EAGAIN) nap(2);
-        else break;
+        if (n > 0)
+            end = now_s() + quiet_ms / 1000.0;
+        else if (n < 0 && errno == EAGAIN)
+            nap(2);
+        else
+            break;
     }
 }
 
-double now_s() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // --- signals -------------------------------------------------------------------------------------
 
@@ -161,14 +171,16 @@ int my_tid() { return static_cast<int>(syscall(SYS_gettid)); }
 
 void wait_until_blocked(const std::atomic<int>& tid) {
     double end = now_s() + 1.0;
-    while (tid == 0 && now_s() < end) nap(1);
+    while (tid == 0 && now_s() < end)
+        nap(1);
     std::string path = std::format("/proc/self/task/{}/stat", tid.load());
     end = now_s() + 0.3;
     for (int asleep = 0; asleep < 4 && now_s() < end; nap(5)) {
         FILE* f = fopen(path.c_str(), "r");
         char state = 'X';
         if (f) {
-            if (fscanf(f, "%*d %*s %c", &state) != 1) state = 'X';
+            if (fscanf(f, "%*d %*s %c", &state) != 1)
+                state = 'X';
             fclose(f);
         }
         asleep = state == 'S' ? asleep + 1 : 0;
@@ -188,19 +200,23 @@ child_process::child_process(const std::function<void()>& in_child) {
 std::string child_process::wait() const {
     int st = 0;
     while (waitpid(pid, &st, 0) < 0) {
-        if (errno != EINTR) return "wait " + errno_name(errno);
+        if (errno != EINTR)
+            return "wait " + errno_name(errno);
     }
-    if (WIFSIGNALED(st)) return std::format("signal {}", WTERMSIG(st));
+    if (WIFSIGNALED(st))
+        return std::format("signal {}", WTERMSIG(st));
     return std::format("exit {}", WEXITSTATUS(st));
 }
 
 gate::gate() {
-    if (syscall(SYS_pipe2, p, 0) < 0) _exit(5);
+    if (syscall(SYS_pipe2, p, 0) < 0)
+        _exit(5);
 }
 void gate::open() const { syscall(SYS_write, p[1], "x", 1); }
 void gate::wait() const {
     char c;
-    while (syscall(SYS_read, p[0], &c, 1) < 0 && errno == EINTR) {}
+    while (syscall(SYS_read, p[0], &c, 1) < 0 && errno == EINTR) {
+    }
 }
 
 std::string self_path() {
@@ -216,8 +232,7 @@ scenario& table::add(std::string name, body server, body client) {
     return all.back();
 }
 
-void table::pair(const std::string& name, const pair_body& subject, const pair_body& peer,
-                 int timeout_ms) {
+void table::pair(const std::string& name, const pair_body& subject, const pair_body& peer, int timeout_ms) {
     auto as = [](pair_body b) {
         return [b](role& r) {
             int fd = r.pair();

@@ -22,7 +22,8 @@ static int family, polled, count, in_fd = -1, out_fd = -1;
 static int at_once, late;
 
 static void need(int good, const char* what) {
-    if (good) return;
+    if (good)
+        return;
     perror(what);
     exit(1);
 }
@@ -139,9 +140,12 @@ int main(int argc, char** argv) {
         in_fd = atoi(argv[5]);
         out_fd = atoi(argv[6]);
     }
-    if (one) both_ends(fresh);
-    else if (!strcmp(argv[1], "serve")) serve();
-    else dial_another();
+    if (one)
+        both_ends(fresh);
+    else if (!strcmp(argv[1], "serve"))
+        serve();
+    else
+        dial_another();
     printf("{\"at_once\": %d, \"late\": %d}\n", at_once, late);
     return 0;
 }

@@ -7,17 +7,17 @@
 #include <unistd.h>
 
 static void sleep_us(long us) {
-  struct timespec t = {us / 1000000, us % 1000000 * 1000};
-  nanosleep(&t, 0);
+    struct timespec t = {us / 1000000, us % 1000000 * 1000};
+    nanosleep(&t, 0);
 }
 
 int listen(int fd, int backlog) {
-  int (*next)(int, int) = (int (*)(int, int))dlsym(RTLD_NEXT, "listen");
-  sleep_us(100000);
-  return next(fd, backlog);
+    int (*next)(int, int) = (int (*)(int, int))dlsym(RTLD_NEXT, "listen");
+    sleep_us(100000);
+    return next(fd, backlog);
 }
 
 int usleep(useconds_t us) {
-  sleep_us(us == 50 ? 300000 : us);
-  return 0;
+    sleep_us(us == 50 ? 300000 : us);
+    return 0;
 }

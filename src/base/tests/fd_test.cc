@@ -24,7 +24,9 @@ TEST(unique_fd, closes_once_and_moves) {
 
 TEST(unique_fd, release_gives_the_duty_away) {
     int raw = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    { EXPECT_EQ(unique_fd(raw).release(), raw); }
+    {
+        EXPECT_EQ(unique_fd(raw).release(), raw);
+    }
     EXPECT_TRUE(is_open(raw));
     ::close(raw);
 }

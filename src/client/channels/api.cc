@@ -24,7 +24,6 @@ namespace client = vmsgr::client;
 namespace sys = vmsgr::sys;
 using vmsgr::base::address;
 
-
 struct vmsgr_stream {
     client::stream stream;
     vmsgr::base::unique_fd bell;
@@ -84,8 +83,10 @@ int vmsgr_session_open(const vmsgr_session_options* given, vmsgr_session** out, 
         return fail(error, EINVAL, "vmsgr_session_open: no place for the session (out is NULL)");
     }
     if (int e = read_options(given, options); e != 0) {
-        return fail(error, e, "vmsgr_session_open: options->size %zu, or an option set that libvmsgr " VMSGR_VERSION
-                    " does not know", given->size);
+        return fail(error, e,
+                    "vmsgr_session_open: options->size %zu, or an option set that libvmsgr " VMSGR_VERSION
+                    " does not know",
+                    given->size);
     }
     const char* path = options.socket_path;
     if (path == nullptr) {

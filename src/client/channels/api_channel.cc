@@ -43,8 +43,9 @@ uint32_t spin_us_of(int given) noexcept {
 int read_channel_options(const vmsgr_channel_options* given, client::open_options& o, vmsgr_error* error) {
     vmsgr_channel_options options;
     if (int e = read_options(given, options); e != 0) {
-        return fail(error, e, "channel options: size %zu, or an option set that libvmsgr " VMSGR_VERSION
-                    " does not know", given->size);
+        return fail(error, e,
+                    "channel options: size %zu, or an option set that libvmsgr " VMSGR_VERSION " does not know",
+                    given->size);
     }
     if (options.name != nullptr) {
         if (strlen(options.name) >= vmsgr::shm::name_bytes) {
@@ -87,8 +88,8 @@ int prepare(const char* call, vmsgr_session* s, const sockaddr* at, socklen_t le
         return fail(error, client::unattached(s->path, s->session->last_failure()));
     }
     if (o.settings.max_message_bytes == 0) {
-        o.settings.max_message_bytes =
-            std::min(client::channel_settings{}.max_message_bytes, client::message_bytes_in(s->session->ring_bytes()));
+        o.settings.max_message_bytes = std::min(client::channel_settings{}.max_message_bytes,
+                                                client::message_bytes_in(s->session->ring_bytes()));
     }
     return 0;
 }
@@ -238,9 +239,7 @@ ssize_t vmsgr_channel_recv(vmsgr_channel* c, void* buffer, size_t bytes, int tim
 ssize_t vmsgr_channel_peek(vmsgr_channel* c, const void** message, int timeout_ms) {
     const std::byte* at = nullptr;
     size_t n = 0;
-    int e = message == nullptr              ? EINVAL
-            : c->receives.first != nullptr  ? EBUSY
-                                            : c->end->peek(timeout_ms, at, n);
+    int e = message == nullptr ? EINVAL : c->receives.first != nullptr ? EBUSY : c->end->peek(timeout_ms, at, n);
     if (e != 0) {
         errno = e;
         return -1;

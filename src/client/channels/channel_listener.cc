@@ -27,8 +27,8 @@ base::error os_error(const std::string& what) {
 
 base::error denied(const base::address& at) {
     const std::string where = base::to_string(at);
-    return {EACCES, "a route of vmsgrd denies listening on " + where + ": see vmsgr routes test " + where +
-                        " --role server"};
+    return {EACCES,
+            "a route of vmsgrd denies listening on " + where + ": see vmsgr routes test " + where + " --role server"};
 }
 
 }  // namespace
@@ -98,10 +98,9 @@ int channel_listener::attach() {
         rest(true);  // so that the descriptor stays readable
         return EACCES;
     }
-    const int e = _session->ensure()
-                      ? listen_through_daemon(*_session, _socket.get(), _socket.get(), _options.name, 0, SOMAXCONN,
-                                              _listener, _door)
-                      : ENOTCONN;
+    const int e = _session->ensure() ? listen_through_daemon(*_session, _socket.get(), _socket.get(), _options.name, 0,
+                                                             SOMAXCONN, _listener, _door)
+                                     : ENOTCONN;
     if (e != 0) {
         rest(true);
         return EAGAIN;

@@ -19,7 +19,7 @@
 
 namespace vmsgr::client {
 
-inline constexpr size_t unknown_max = 64;       // that have not said hello
+inline constexpr size_t unknown_max = 64;  // that have not said hello
 inline constexpr int hello_timeout_ms = 30'000;
 inline constexpr int reattach_period_ms = 200;
 

@@ -16,7 +16,8 @@ base::error unfit(const open_options& o, uint64_t ring_bytes) {
     const uint32_t most = message_bytes_in(ring_bytes);
     if (o.settings.max_message_bytes > most) {
         return {EINVAL, "max_message_bytes " + std::to_string(o.settings.max_message_bytes) + " is more than the " +
-                            std::to_string(most) + " that half a ring takes: raise ring_bytes in vmsgrd's "
+                            std::to_string(most) +
+                            " that half a ring takes: raise ring_bytes in vmsgrd's "
                             "configuration"};
     }
     return {};
@@ -32,9 +33,8 @@ base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shar
     if (end.accepted) {
         memory.header().end[end.which].flags.fetch_or(shm::end_accepted, std::memory_order_release);
     }
-    channel_parts parts{memory,   std::move(*rings), std::move(end.bell),   end.which,
-                        end.local, end.self,          end.peer,              s,
-                        std::move(end.memory), std::move(end.port)};
+    channel_parts parts{memory, std::move(*rings),     std::move(end.bell), end.which, end.local, end.self, end.peer,
+                        s,      std::move(end.memory), std::move(end.port)};
     if (end.local && s) {
         parts.shown = s->show_local({parts.bell.get(), parts.self, parts.peer, end.accepted, end.name});
     }
@@ -93,7 +93,8 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
     const local_peer local = find_local_peer(s, socket.get(), to);
     if (local.listener.id != 0 && dial_local(s, socket.get(), local, phase::up, false, end) == 0) {
         const auto self = end.stream.page().local;
-        return new_end{end.stream.take_memory(), std::move(end.bell), std::move(socket), 0, true, self, local.peer, false, o.name};
+        return new_end{
+            end.stream.take_memory(), std::move(end.bell), std::move(socket), 0, true, self, local.peer, false, o.name};
     }
     const int on = 1;
     sys::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -110,8 +111,9 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
         return std::unexpected(os_error("no conduit for a channel (see ulimit -n and the memory)"));
     }
     if (!hand_over(s, end, socket.get(), end.bell.get(), to, o.name, by_trunk)) {
-        return base::fail(EAGAIN, "vmsgrd at " + daemon + " takes no job now (just ended, or its list is full): try "
-                                  "again");
+        return base::fail(EAGAIN, "vmsgrd at " + daemon +
+                                      " takes no job now (just ended, or its list is full): try "
+                                      "again");
     }
     end.other.reset();  // so that theirs is the last, and its end is seen
     // A connected socket is taken at once, or not at all; a way by trunk may take its time.
@@ -155,7 +157,7 @@ base::result<std::unique_ptr<channel>> connect_channel(const std::shared_ptr<ses
     }
     if ((*c)->ended() == channel_end::cut || (*c)->ended() == channel_end::reset) {
         return base::fail(ECONNRESET, where + " ended the connection before a word: no channel's listener, or a limit "
-                                      "of vmsgrd's");
+                                              "of vmsgrd's");
     }
     return base::fail(e, how_it_ended(**c));
 }

@@ -223,13 +223,9 @@ int channel::await(int timeout_ms, found wanted) noexcept {
         }
         const int tokens_before = wait.spurious;
         switch (e.wait_readable(user, wait, until)) {
-        case shm::woken::look:
-            user.looked = timeout_ms == 0 || wait.spurious == tokens_before;
-            break;
-        case shm::woken::over:
-            return receive_failure();
-        case shm::woken::failed:
-            return wait.errnum == ETIMEDOUT && timeout_ms == 0 ? EAGAIN : wait.errnum;
+        case shm::woken::look: user.looked = timeout_ms == 0 || wait.spurious == tokens_before; break;
+        case shm::woken::over: return receive_failure();
+        case shm::woken::failed: return wait.errnum == ETIMEDOUT && timeout_ms == 0 ? EAGAIN : wait.errnum;
         }
     }
 }

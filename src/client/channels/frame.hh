@@ -77,7 +77,7 @@ inline frame_fault check_frame(const frame_header& h, bool greeted, uint32_t max
     }
     switch (h.kind) {
     case frame_kind::data:
-        return !greeted ? frame_fault::out_of_place
+        return !greeted                      ? frame_fault::out_of_place
                : h.bytes > max_message_bytes ? frame_fault::too_long
                                              : frame_fault::none;
     case frame_kind::bye: return greeted && h.bytes == 0 ? frame_fault::none : frame_fault::out_of_place;

@@ -125,9 +125,7 @@ int stream::take_error(int fd) noexcept {
     return err;
 }
 
-bool stream::closed_both_ways() noexcept {
-    return broken() || (_page->shut_write.load() != 0 && other_finished());
-}
+bool stream::closed_both_ways() noexcept { return broken() || (_page->shut_write.load() != 0 && other_finished()); }
 
 // The first to see the break keeps its errno for whoever asks next.
 bool stream::broken() noexcept {
@@ -162,23 +160,16 @@ int stream::connect_again(int fd, bool& retry) noexcept {
         p = current();
     }
     switch (p) {
-    case phase::connecting:
-        errno = EALREADY;
-        return -1;
-    case phase::up_untold:
-        _page->state.compare_exchange_strong(p, phase::up);
-        return 0;
-    case phase::up:
-        errno = EISCONN;
-        return -1;
+    case phase::connecting: errno = EALREADY; return -1;
+    case phase::up_untold: _page->state.compare_exchange_strong(p, phase::up); return 0;
+    case phase::up: errno = EISCONN; return -1;
     case phase::failed_untold: {
         int err = take_error(fd);
         _page->state.store(phase::failed);
         errno = err != 0 ? err : ECONNABORTED;
         return -1;
     }
-    case phase::failed:
-        break;
+    case phase::failed: break;
     }
     retry = true;
     return -1;

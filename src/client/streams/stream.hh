@@ -64,15 +64,15 @@ struct end_page {
     uint16_t family;                   // of the socket, which may differ from the address's
     uint16_t which;                    // end 0 or 1 of the conduit
     far_end other;
-    std::atomic<uint32_t> holders;     // processes, and descriptors under way, that may use this end; rather too many
-    std::atomic<uint32_t> shared;      // holders was ever more than one
+    std::atomic<uint32_t> holders;  // processes, and descriptors under way, that may use this end; rather too many
+    std::atomic<uint32_t> shared;  // holders was ever more than one
     std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
-    std::atomic<uint32_t> nonblocking; // O_NONBLOCK as the program set it last: a hint
-    std::atomic<uint32_t> over;        // the last holder has closed it
-    std::atomic<uint64_t> deposited;   // the session that left it with the daemon for heirs
+    std::atomic<uint32_t> nonblocking;  // O_NONBLOCK as the program set it last: a hint
+    std::atomic<uint32_t> over;  // the last holder has closed it
+    std::atomic<uint64_t> deposited;  // the session that left it with the daemon for heirs
     shm::patience spins;
     shm::patience gathers;
-    option_list options;               // local: what the program has set; over a trunk: what its socket lacks
+    option_list options;  // local: what the program has set; over a trunk: what its socket lacks
 };
 
 // Who may say what of a page that came from a relative: every index and enum in it is possible. Null: it is.
@@ -198,16 +198,16 @@ private:
     // Copying and waiting: stream_send.cc, stream_receive.cc. A step is made under its side's lock.
     enum class put : uint8_t {
         finished,  // the call returns what it has done
-        failed,    // the copy did, errno says why, and nothing was done before it
-        broken,    // nothing can be sent any more
-        full,      // the ring is, and the doorbell shows it
+        failed,  // the copy did, errno says why, and nothing was done before it
+        broken,  // nothing can be sent any more
+        full,  // the ring is, and the doorbell shows it
     };
     enum class took : uint8_t {
         finished,
         failed,
-        empty,      // nothing is left, and the writer has not been told
+        empty,  // nothing is left, and the writer has not been told
         too_short,  // of a peek that wants all
-        unlocked,   // meanwhile; look again
+        unlocked,  // meanwhile; look again
     };
     // Published and freed in steps of this size, so that both sides work at once.
     static constexpr size_t step_bytes = 64u << 10;

@@ -90,14 +90,10 @@ int64_t stream::look_limit_ns(int flags) noexcept {
     return may ? shm::spin_limit_ns() : 0;
 }
 
-uint64_t stream::bytes_sent() const noexcept {
-    return header().ring[out()].head.load(std::memory_order_relaxed);
-}
+uint64_t stream::bytes_sent() const noexcept { return header().ring[out()].head.load(std::memory_order_relaxed); }
 
 // Nothing will follow what lies in the ring now.
-bool stream::ending() noexcept {
-    return other_finished() || broken() || _page->shut_read.load() != 0;
-}
+bool stream::ending() noexcept { return other_finished() || broken() || _page->shut_read.load() != 0; }
 
 // Before it sleeps the call looks for a while, once after each success. Without the lock: a handler, or another thread,
 // may read meanwhile. False: it did not look, and still holds the lock.
@@ -132,8 +128,9 @@ bool stream::gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept {
     const shm::spin s = e.in.begin_spin(r.left());
     const size_t enough = std::min<size_t>(r.left(), e.in.capacity() / 2);
     lock.release();
-    _page->gathers.gather(limit_ns, [&]() noexcept { return e.in.gathered(s, enough); },
-                          [&]() noexcept { return e.in.gathered(s, gather_pays_times * r.done); });
+    _page->gathers.gather(
+        limit_ns, [&]() noexcept { return e.in.gathered(s, enough); },
+        [&]() noexcept { return e.in.gathered(s, gather_pays_times * r.done); });
     return true;
 }
 
@@ -212,12 +209,9 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain) {
             return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
         }
         switch (take_some(r, e, lock, drain)) {
-        case took::finished:
-            return r.result();
-        case took::failed:
-            return -1;
-        case took::unlocked:
-            continue;
+        case took::finished: return r.result();
+        case took::failed: return -1;
+        case took::unlocked: continue;
         case took::too_short: {
             lock.release();
             constexpr int peek_again_ms = 1;
@@ -225,14 +219,11 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain) {
             r.wait.hung_up = sys::poll(&p, 1, peek_again_ms) == 1;
             continue;
         }
-        case took::empty:
-            break;
+        case took::empty: break;
         }
         switch (e.wait_readable(user, r.wait, until)) {
-        case shm::woken::look:
-            break;
-        case shm::woken::over:
-            return r.result();
+        case shm::woken::look: break;
+        case shm::woken::over: return r.result();
         case shm::woken::failed:
             return r.done != 0 ? ssize_t(r.done) : fail(r.wait.errnum == ETIMEDOUT ? EAGAIN : r.wait.errnum);
         }

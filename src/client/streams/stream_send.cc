@@ -121,16 +121,13 @@ int stream::await_connected(int fd, bool wait) noexcept {
     for (;;) {
         switch (current()) {
         case phase::up:
-        case phase::up_untold:
-            return 0;
+        case phase::up_untold: return 0;
         case phase::failed_untold: {
             int err = take_error(fd);
             return err != 0 ? err : ENOTCONN;
         }
-        case phase::failed:
-            return ENOTCONN;
-        case phase::connecting:
-            break;
+        case phase::failed: return ENOTCONN;
+        case phase::connecting: break;
         }
         if (!wait) {
             return EAGAIN;
@@ -214,14 +211,10 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
         const put next = put_some(s, e, fill);
         lock.release();
         switch (next) {
-        case put::finished:
-            return ssize_t(s.done);
-        case put::failed:
-            return -1;
-        case put::broken:
-            return s.done != 0 ? ssize_t(s.done) : fail(pipe_error(fd, flags));
-        case put::full:
-            break;
+        case put::finished: return ssize_t(s.done);
+        case put::failed: return -1;
+        case put::broken: return s.done != 0 ? ssize_t(s.done) : fail(pipe_error(fd, flags));
+        case put::full: break;
         }
         const int err = s.dont_wait() ? EAGAIN : wait_for_room(fd, until, s.done != 0);
         if (err != 0) {

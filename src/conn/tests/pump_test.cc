@@ -293,7 +293,10 @@ TEST(pump, bytes_arrive_in_order_whatever_the_steps) {
         for (int step = 0; step < 200; ++step) {
             std::string some(random() % 150, char('a' + random() % 26));
             switch (random() % 6) {
-            case 0: n.out += some; sent += some; break;
+            case 0:
+                n.out += some;
+                sent += some;
+                break;
             case 1: n.peer().send_room += some.size(); break;
             case 2: n.in.size() > n.capacity / 2 ? void(n.capacity += some.size()) : void(); break;
             case 3:

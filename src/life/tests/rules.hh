@@ -11,7 +11,8 @@ inline const char* broken_rule(const connection& before, event e, const connecti
     const bool changed = !(before == after);
     const auto restored = connection::restore(after.save());
     const bool far_let_go = after.last().has(action::reset_far) + after.last().has(action::close_far) +
-                                after.last().has(action::release_far) == 1;
+                                after.last().has(action::release_far) ==
+                            1;
     const struct {
         bool broken;
         const char* text;

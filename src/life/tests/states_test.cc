@@ -60,8 +60,8 @@ TEST(states, every_state_with_every_event_keeps_the_rules) {
                 connection after = before;
                 const actions todo = after.apply(event(e), err);
                 const char* broken = broken_rule(before, event(e), after, todo);
-                ASSERT_EQ(broken, nullptr) << broken << ": event " << e << " in " << text(before) << "-> "
-                                           << text(after);
+                ASSERT_EQ(broken, nullptr)
+                    << broken << ": event " << e << " in " << text(before) << "-> " << text(after);
             }
         }
     }
@@ -76,8 +76,8 @@ TEST(states, every_pair_of_events_keeps_the_rules) {
                 connection twice = once;
                 const actions todo = twice.apply(event(second), some_error);
                 const char* broken = broken_rule(once, event(second), twice, todo);
-                ASSERT_EQ(broken, nullptr) << broken << ": events " << first << ", " << second << " in "
-                                           << text(restored(bytes));
+                ASSERT_EQ(broken, nullptr)
+                    << broken << ": events " << first << ", " << second << " in " << text(restored(bytes));
                 if (first == second) {
                     ASSERT_EQ(twice, once) << "event " << first << " counts twice in " << text(restored(bytes));
                     ASSERT_EQ(todo.bits, 0) << "event " << first << " acts twice in " << text(restored(bytes));
@@ -145,9 +145,8 @@ TEST(saved, restore_takes_the_states_that_are_reached_and_no_other) {
     each(c.at, phase::over, [&] {
         each(c.out, way::ended, [&] {
             each(c.in, way::ended, [&] {
-                each(c.program, side::killed, [&] {
-                    each(c.far, side::killed, [&] { each(c.why, cause::recalled, flags_and_error); });
-                });
+                each(c.program, side::killed,
+                     [&] { each(c.far, side::killed, [&] { each(c.why, cause::recalled, flags_and_error); }); });
             });
         });
     });

@@ -82,12 +82,12 @@ void close_in_between(int, siginfo_t*, void* context) {
 }
 // Leaves the red zone below the stack pointer alone.
 __attribute__((always_inline)) inline void start_steps() {
-    asm volatile("lea -128(%%rsp), %%rsp; pushfq; orq $0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::: "memory",
-                 "cc");
+    asm volatile("lea -128(%%rsp), %%rsp; pushfq; orq $0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::
+                     : "memory", "cc");
 }
 __attribute__((always_inline)) inline void stop_steps() {
-    asm volatile("lea -128(%%rsp), %%rsp; pushfq; andq $~0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::: "memory",
-                 "cc");
+    asm volatile("lea -128(%%rsp), %%rsp; pushfq; andq $~0x100, (%%rsp); popfq; lea 128(%%rsp), %%rsp" ::
+                     : "memory", "cc");
 }
 
 // The last call on an object ends while another thread closes its number: wherever that falls, one of the two frees it.

@@ -74,10 +74,20 @@ TEST(routes, concerns_programs_that_a_route_other_than_posix_may_meet) {
 TEST(routes, broken_text_is_refused) {
     const std::string long_name(route_name_bytes, 'a');
     const std::string bad[] = {
-        "a", "a * any * 0-65535 direct", "a * any * 0-65535 direct posix more", "a * any * 65536-65536 direct posix",
-        "a * any * 80 direct posix", "a * any * 0- direct posix", "a * any * -1 direct posix",
-        "a * all * 0-1 direct posix", "a * any 10/8 0-1 direct posix", "a * any * 0-1 driect posix",
-        "a * any * 0-1 direct never", "a  * any * 0-1 direct posix", " ", ";",
+        "a",
+        "a * any * 0-65535 direct",
+        "a * any * 0-65535 direct posix more",
+        "a * any * 65536-65536 direct posix",
+        "a * any * 80 direct posix",
+        "a * any * 0- direct posix",
+        "a * any * -1 direct posix",
+        "a * all * 0-1 direct posix",
+        "a * any 10/8 0-1 direct posix",
+        "a * any * 0-1 driect posix",
+        "a * any * 0-1 direct never",
+        "a  * any * 0-1 direct posix",
+        " ",
+        ";",
         long_name + " * any * 0-1 direct posix",
     };
     for (const auto& text : bad) {

@@ -45,8 +45,8 @@ struct pair {
     pair() { renew(memory.header()); }
     end of(unsigned which) {
         auto& m = memory;
-        return {m.header(), m.ring_data(0), m.ring_data(1), m.capacity, which, tx[which], rx[which],
-                which == 0 ? bells.program.get() : bells.other.get()};
+        return {m.header(), m.ring_data(0), m.ring_data(1), m.capacity,
+                which,      tx[which],      rx[which],      which == 0 ? bells.program.get() : bells.other.get()};
     }
     void put(unsigned which, size_t n) {
         auto e = of(which);

@@ -396,7 +396,8 @@ public:
             return stale_value;
         }
         auto v = T(w.load(_v));
-        if (w.broken == fault::mark_means_awake && is_waits && w.self().producer && announcement(uint32_t(v)).is_mark()) {
+        if (w.broken == fault::mark_means_awake && is_waits && w.self().producer &&
+            announcement(uint32_t(v)).is_mark()) {
             v = 0;
         }
         w.note("  read", uint64_t(v));

@@ -79,8 +79,7 @@ TEST_P(channel_explored, at_random) {
     EXPECT_EQ(at_random(p, runs, seed != 0 ? seed : std::random_device{}()), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(plans, channel_explored, testing::ValuesIn(plans),
-                         [](const auto& i) { return i.param.name; });
+INSTANTIATE_TEST_SUITE_P(plans, channel_explored, testing::ValuesIn(plans), [](const auto& i) { return i.param.name; });
 
 struct mistake {
     fault what;

@@ -198,8 +198,7 @@ private:
         const bool looks = kind == reader::spinning || kind == reader::gathering;
         const bool waits_in_call = kind == reader::blocking || kind == reader::polling || looks;
         for (bool drained = true, hung_up = false;;) {
-            bool poll = kind == reader::level || kind == reader::polling ||
-                        (looks && _w.choices.choose(2) == 1);
+            bool poll = kind == reader::level || kind == reader::polling || (looks && _w.choices.choose(2) == 1);
             if (poll) {
                 _w.sleep(sleep_on::in, "polls");
             } else if (!waits_in_call && drained) {

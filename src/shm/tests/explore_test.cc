@@ -125,8 +125,7 @@ TEST_P(explored, at_random) {
     EXPECT_EQ(at_random(p, runs, seed).error, "");
 }
 
-INSTANTIATE_TEST_SUITE_P(plans, explored, testing::ValuesIn(plans),
-                         [](const auto& i) { return i.param.name; });
+INSTANTIATE_TEST_SUITE_P(plans, explored, testing::ValuesIn(plans), [](const auto& i) { return i.param.name; });
 
 // --- mistakes that must be found ---
 

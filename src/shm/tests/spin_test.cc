@@ -176,8 +176,7 @@ TEST(announcement_table, producer) {
         const bool awake = before.is_awake(), mark = before.is_mark();
         EXPECT_EQ(after(before, send_one), result(mark ? before : announcement::awake(), awake || mark ? 0 : 1));
         EXPECT_EQ(after(before, send_beyond), result(announcement::awake(), awake ? 0 : 1));
-        EXPECT_EQ(after(before, send_what_is_taken),
-                  result(awake ? announcement::awake() : announcement::asleep(), 0));
+        EXPECT_EQ(after(before, send_what_is_taken), result(awake ? announcement::awake() : announcement::asleep(), 0));
     }
 }
 

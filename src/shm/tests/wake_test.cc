@@ -133,14 +133,14 @@ constexpr uint64_t mib = 1 << 20;
 
 INSTANTIATE_TEST_SUITE_P(
     shapes, wake,
-    testing::Values(shape{"small_pieces", 4096, 4 * mib * scale, 16, 64, reader_kind::level},
-                    shape{"small_pieces_edge", 4096, 4 * mib * scale, 16, 64, reader_kind::edge},
-                    shape{"small_pieces_spinning", 4096, 4 * mib * scale, 16, 64, reader_kind::spinning},
-                    shape{"slow_reader", 4096, 2 * mib * scale, 4096, 16, reader_kind::level},
-                    shape{"slow_reader_edge", 4096, 2 * mib * scale, 4096, 16, reader_kind::edge},
-                    shape{"whole_ring", 4096, 32 * mib * scale, 4096, 4096, reader_kind::level},
-                    shape{"whole_ring_edge", 4096, 32 * mib * scale, 4096, 4096, reader_kind::edge},
-                    shape{"whole_ring_spinning", 4096, 32 * mib * scale, 4096, 4096, reader_kind::spinning}),
+    testing::Values(shape{"small_pieces", 4096, 4 * mib* scale, 16, 64, reader_kind::level},
+                    shape{"small_pieces_edge", 4096, 4 * mib* scale, 16, 64, reader_kind::edge},
+                    shape{"small_pieces_spinning", 4096, 4 * mib* scale, 16, 64, reader_kind::spinning},
+                    shape{"slow_reader", 4096, 2 * mib* scale, 4096, 16, reader_kind::level},
+                    shape{"slow_reader_edge", 4096, 2 * mib* scale, 4096, 16, reader_kind::edge},
+                    shape{"whole_ring", 4096, 32 * mib* scale, 4096, 4096, reader_kind::level},
+                    shape{"whole_ring_edge", 4096, 32 * mib* scale, 4096, 4096, reader_kind::edge},
+                    shape{"whole_ring_spinning", 4096, 32 * mib* scale, 4096, 4096, reader_kind::spinning}),
     [](const auto& i) { return std::string(i.param.name); });
 
 }  // namespace

@@ -32,7 +32,8 @@ bytes make(const std::vector<std::pair<const char*, std::string>>& subject, cons
     }
     for (auto& a : alt) {
         EXPECT_EQ(gnutls_x509_crt_set_subject_alt_name(c, a.type, a.value.data(), unsigned(a.value.size()),
-                                                       GNUTLS_FSAN_APPEND), 0);
+                                                       GNUTLS_FSAN_APPEND),
+                  0);
     }
     gnutls_x509_crt_set_key(c, key);
     EXPECT_EQ(gnutls_x509_crt_sign2(c, c, key, GNUTLS_DIG_SHA512, 0), 0);

@@ -247,9 +247,7 @@ TEST_F(engines, what_was_not_acknowledged_leaves_again_and_once_is_enough) {
     EXPECT_EQ(other(s).received, 3000u);
 }
 
-TEST_F(engines, a_peer_that_claims_what_never_left_is_no_peer) {
-    EXPECT_FALSE(a.e.attach(1, 5, 1000));
-}
+TEST_F(engines, a_peer_that_claims_what_never_left_is_no_peer) { EXPECT_FALSE(a.e.attach(1, 5, 1000)); }
 
 TEST_F(engines, the_replay_limit_holds_senders_back_until_the_peer_acknowledges) {
     b.first_credit = 10 << 20;
@@ -319,8 +317,8 @@ TEST_F(engines, wrong_packets_are_refused_by_reason) {
     EXPECT_EQ(send(h), packet_fault::type);
     EXPECT_EQ(send(good, 512), packet_fault::size);
     EXPECT_EQ(send(good), std::nullopt);
-    for (auto f : {packet_fault::cookie, packet_fault::sequence, packet_fault::ack, packet_fault::type,
-                   packet_fault::size}) {
+    for (auto f :
+         {packet_fault::cookie, packet_fault::sequence, packet_fault::ack, packet_fault::type, packet_fault::size}) {
         EXPECT_EQ(b.count.faults[size_t(f)], 1u);
     }
 }
@@ -341,8 +339,14 @@ TEST_F(engines, frames_for_channels_never_opened_end_the_session) {
 
 // Each destination is opened by hand, as an honest engine's owner never asks for one that is refused here.
 TEST_F(engines, destinations_that_name_no_one_host_are_refused_before_the_owner_is_asked) {
-    const char* refused[] = {"0.0.0.0:22", "[::]:22", "[::ffff:0.0.0.0]:22", "224.0.0.1:22", "[::ffff:239.1.1.1]:22",
-                             "255.255.255.255:22", "[::ffff:255.255.255.255]:22", "[ff02::1]:22"};
+    const char* refused[] = {"0.0.0.0:22",
+                             "[::]:22",
+                             "[::ffff:0.0.0.0]:22",
+                             "224.0.0.1:22",
+                             "[::ffff:239.1.1.1]:22",
+                             "255.255.255.255:22",
+                             "[::ffff:255.255.255.255]:22",
+                             "[ff02::1]:22"};
     uint64_t channel = 0;
     for (const char* to : refused) {
         test_sink s(a);

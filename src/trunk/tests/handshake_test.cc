@@ -5,10 +5,20 @@
 namespace vmsgr::trunk {
 namespace {
 
-const session_terms a{.node = 1, .name = "a", .packet_bytes = 8192, .outage_ms = 30000, .keepalive_ms = 500,
-                      .replay_bytes = 1 << 20, .channels_max = 10};
-const session_terms b{.node = 2, .name = "b", .packet_bytes = 4096, .outage_ms = 20000, .keepalive_ms = 900,
-                      .replay_bytes = 2 << 20, .channels_max = 20};
+const session_terms a{.node = 1,
+                      .name = "a",
+                      .packet_bytes = 8192,
+                      .outage_ms = 30000,
+                      .keepalive_ms = 500,
+                      .replay_bytes = 1 << 20,
+                      .channels_max = 10};
+const session_terms b{.node = 2,
+                      .name = "b",
+                      .packet_bytes = 4096,
+                      .outage_ms = 20000,
+                      .keepalive_ms = 900,
+                      .replay_bytes = 2 << 20,
+                      .channels_max = 20};
 const known_session seventh{7, 40, 1024};
 
 // What arrives is what was sent.

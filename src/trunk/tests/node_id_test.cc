@@ -33,8 +33,8 @@ TEST_F(node_ids, the_number_is_made_once_and_kept) {
 }
 
 TEST_F(node_ids, a_file_without_a_number_is_replaced) {
-    for (const char* text : {"", "0000000000000000\n", "123\n", "zzzzzzzzzzzzzzzz\n", "0123456789abcdef",
-                             "0123456789abcdef\nmore"}) {
+    for (const char* text :
+         {"", "0000000000000000\n", "123\n", "zzzzzzzzzzzzzzzz\n", "0123456789abcdef", "0123456789abcdef\nmore"}) {
         std::ofstream(path, std::ios::trunc) << text;
         auto made = load_node_id(path);
         EXPECT_NE(made.id, 0u) << text;

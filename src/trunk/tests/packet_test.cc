@@ -21,9 +21,7 @@ std::vector<std::byte> sealed(header h, size_t size = 1024) {
     return p;
 }
 
-TEST(packet, crc_is_castagnoli) {
-    EXPECT_EQ(crc32c(std::as_bytes(std::span("123456789", 9))), 0xe3069283u);
-}
+TEST(packet, crc_is_castagnoli) { EXPECT_EQ(crc32c(std::as_bytes(std::span("123456789", 9))), 0xe3069283u); }
 
 TEST(packet, what_is_sealed_is_read) {
     header h{packet_type::dummy, 1, 2, 3, 4, 5, 6}, out;

@@ -135,9 +135,7 @@ void run(uint64_t seed) {
     constexpr size_t channels = 12;
     simulation sim(seed);
     std::map<uint64_t, std::pair<uint64_t, uint64_t>> wanted;  // bytes from a, from b
-    auto done = [&] {
-        return wanted.size() == channels && sim.a.e.channels() == 0 && sim.b.e.channels() == 0;
-    };
+    auto done = [&] { return wanted.size() == channels && sim.a.e.channels() == 0 && sim.b.e.channels() == 0; };
     constexpr int damaged_steps = 20000, steps_max = 400000;
     int step = 0;
     for (; step < steps_max && !done(); ++step) {
@@ -193,10 +191,10 @@ TEST(simulation, hostile_frames_harm_only_their_session) {
             size_t filled = header_bytes;
             while (filled + frame_header_bytes + open_body_bytes <= p.size() && random() % 6 != 0) {
                 auto kind = frame_kind(1 + random() % 7);
-                size_t n = kind == frame_kind::open                                     ? open_body_bytes
+                size_t n = kind == frame_kind::open                                   ? open_body_bytes
                            : kind == frame_kind::accept || kind == frame_kind::credit ? credit_body_bytes
-                           : kind == frame_kind::data                                   ? 1 + random() % 64
-                                                                                        : 0;
+                           : kind == frame_kind::data                                 ? 1 + random() % 64
+                                                                                      : 0;
                 put_frame_header(p.data() + filled, random() % 4, kind, uint16_t(n), uint32_t(random()));
                 p[filled + frame_header_bytes] = std::byte(4);
                 p[filled + frame_header_bytes + address_bytes] = std::byte(4);
