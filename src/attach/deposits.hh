@@ -1,6 +1,6 @@
-// What processes leave for those that inherit a descriptor of theirs, by exec or by a message: descriptors and a few bytes,
-// found again by showing that descriptor. The daemon does not look at them. Who shows it must be of the same user: what
-// lies in an end page is believed by its heirs.
+// What processes leave for those that inherit a descriptor of theirs, by exec or by a message: descriptors and a few
+// bytes, found again by showing that descriptor. The daemon does not look at them. Who shows it must be of the same
+// user: what lies in an end page is believed by its heirs.
 //
 // Owner: the control_server, on its shard.
 #pragma once

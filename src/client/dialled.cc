@@ -99,8 +99,8 @@ namespace {
 
 enum class hello_look : uint8_t { came, nothing };
 
-// Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not makes
-// the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
+// Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not
+// makes the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
 hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
     for (bool last = false;;) {

@@ -1,6 +1,6 @@
-// Descriptors that the library keeps open in somebody else's program. The preload library moves them out of the program's
-// way and hides them; libvmsgr leaves them where they are. `where` is the variable that holds the number: it may change
-// while the descriptor is kept. Any thread.
+// Descriptors that the library keeps open in somebody else's program. The preload library moves them out of the
+// program's way and hides them; libvmsgr leaves them where they are. `where` is the variable that holds the number:
+// it may change while the descriptor is kept. Any thread.
 #pragma once
 
 #include "base/unique_fd.hh"

@@ -1,5 +1,5 @@
-// Where a connection goes that the kernel does not make: to a program of this host that listens through the same daemon, or
-// to a trunk. The socket stays a bound one, which keeps its port and proves its address.
+// Where a connection goes that the kernel does not make: to a program of this host that listens through the same
+// daemon, or to a trunk. The socket stays a bound one, which keeps its port and proves its address.
 //
 // Any thread. Nothing here allocates.
 #pragma once

@@ -1,9 +1,10 @@
-// The shared memory of this process: arenas (shm/arena.hh), made here or by the other party of a connection, and the files
-// of end pages, which only this process, its forks and its heirs have. A connection holds a slot of the one and a page of
-// the other.
+// The shared memory of this process: arenas (shm/arena.hh), made here or by the other party of a connection, and the
+// files of end pages, which only this process, its forks and its heirs have. A connection holds a slot of the one and
+// a page of the other.
 //
-// A fork shares all of it. So what exists at a fork takes no new connection, neither here nor in the child, and the other
-// parties are told to begin no new one in it: who gets a connection after a fork shares no memory with the sibling.
+// A fork shares all of it. So what exists at a fork takes no new connection, neither here nor in the child, and the
+// other parties are told to begin no new one in it: who gets a connection after a fork shares no memory with the
+// sibling.
 //
 // Any thread, signal handlers too. Nothing allocates from the heap, but for the text of an error on the way.
 #pragma once

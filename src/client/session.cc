@@ -44,17 +44,11 @@ int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::rec
     }
 }
 
-template <size_t N>
-void copy_name(char (&to)[N], std::string_view from) noexcept {
-    memset(to, 0, N);
-    memcpy(to, from.data(), std::min(from.size(), N - 1));
-}
-
 }  // namespace
 
 void session::configure(const char* path, std::string_view program) noexcept {
-    copy_name(_path, path);
-    copy_name(_program, program);
+    proto::copy_text(_path, path);
+    proto::copy_text(_program, program);
 }
 
 bool session::failed(attach_failure::step at, int errnum) noexcept {
@@ -109,7 +103,7 @@ bool session::attach() noexcept {
         if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.status <= 0) {
             return failed(step::version, EPROTO);
         }
-        copy_name(_failure.text, std::string_view(welcome.text, strnlen(welcome.text, sizeof welcome.text)));
+        proto::copy_text(_failure.text, std::string_view(welcome.text, strnlen(welcome.text, sizeof welcome.text)));
         return failed(step::refused, welcome.status);
     }
     auto map = shm::map_sealed(got.fds[0].get(), sizeof(shm::session_segment));
@@ -214,7 +208,7 @@ bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
         slot.peer = j.peer;
         slot.slot = j.slot;
         slot.flags = j.by_trunk ? uint32_t(shm::connect_by_trunk) : 0;
-        copy_name(slot.route, j.route);
+        proto::copy_text(slot.route, j.route);
         slot.state.store(shm::slot_posted, std::memory_order_release);  // pairs with the daemon's copy
         proto::request_msg m;
         m.what = proto::kind::connect;
@@ -230,73 +224,6 @@ bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
     return false;
 }
 
-// Among those that fit best, the one that `hash` falls on.
-template <typename Score>
-found_listener session::best_listener(uint16_t port, uint32_t hash, Score&& score_of) const noexcept {
-    const auto* registry = _registry.load(std::memory_order_acquire);
-    if (registry == nullptr) {
-        return {};
-    }
-    const uint32_t used = std::min(registry->used.load(std::memory_order_acquire), shm::registry_slots);
-    auto each = [&](auto&& see) {
-        for (uint32_t i = 0; i < used; ++i) {
-            const shm::listening_entry& e = registry->entry[i];
-            if (e.id.load(std::memory_order_acquire) == 0 || e.address.port != port) {
-                continue;
-            }
-            if (const int score = score_of(e); score != 0) {
-                see(e, score);
-            }
-        }
-    };
-    int best = 0;
-    uint32_t many = 0;
-    each([&](const shm::listening_entry&, int score) {
-        many = score > best ? 1 : many + (score == best ? 1 : 0);
-        best = std::max(best, score);
-    });
-    found_listener found;
-    uint32_t left = many != 0 ? uint32_t(uint64_t(hash) * many >> 32) : 0;
-    each([&](const shm::listening_entry& e, int score) {
-        if (score != best || found.id != 0 || left-- != 0) {
-            return;
-        }
-        const uint64_t id = e.id.load(std::memory_order_acquire);
-        found.flags = e.flags;
-        memcpy(found.door, e.door, sizeof found.door);
-        found.door[sizeof found.door - 1] = 0;
-        std::atomic_thread_fence(std::memory_order_acquire);
-        if (e.id.load(std::memory_order_relaxed) == id) {
-            found.id = id;
-        }
-    });
-    return found;
-}
-
-bool session::one_address_plan() noexcept {
-    const auto* registry = _registry.load(std::memory_order_acquire);
-    return registry != nullptr && (registry->flags & shm::registry_one_address_plan) != 0;
-}
-
-found_listener session::find_listener(uint64_t netns, const base::address& peer, uint32_t hash) noexcept {
-    if (netns == 0) {
-        return {};
-    }
-    const base::address to = peer.unmapped();
-    return best_listener(to.port, hash,
-                         [&](const shm::listening_entry& e) { return e.netns == netns ? e.score_for(to) : 0; });
-}
-
-found_listener session::find_listener_elsewhere(uint64_t netns, const base::address& peer, uint32_t hash) noexcept {
-    const base::address to = peer.unmapped();
-    if (netns == 0 || to.is_any() || to.is_loopback() || !one_address_plan()) {
-        return {};
-    }
-    return best_listener(to.port, hash, [&](const shm::listening_entry& e) {
-        return e.netns != netns && e.address.unmapped() == to ? 1 : 0;
-    });
-}
-
 int session::listen(int socket, int shown, std::string_view route, uint32_t flags, int backlog,
                     listening& out) noexcept {
     proto::request_msg m;
@@ -304,7 +231,7 @@ int session::listen(int socket, int shown, std::string_view route, uint32_t flag
     m.fd = shown;
     m.flags = flags;
     m.backlog = uint32_t(std::max(backlog, 0));
-    copy_name(m.route, route);
+    proto::copy_text(m.route, route);
     proto::reply_msg reply;
     proto::received got;
     if (int e = ask(m, {&socket, 1}, reply, got); e != 0) {
@@ -451,73 +378,6 @@ int session::ask_attached(proto::request_msg& m, std::span<const int> fds, proto
         if (reply.serial == m.serial) {
             return reply.status;
         }
-    }
-}
-
-shm::local_entry* session::show_local(const local_facts& f) noexcept {
-    auto* segment = _segment.load(std::memory_order_acquire);
-    if (segment == nullptr) {
-        return nullptr;
-    }
-    const uint32_t start = _entry_hint.load(std::memory_order_relaxed);
-    for (uint32_t i = 0; i < shm::local_slots; ++i) {
-        const uint32_t at = (start + i) % shm::local_slots;
-        auto& e = segment->locals[at];
-        uint32_t expected = shm::slot_free;
-        if (e.state.load(std::memory_order_relaxed) != shm::slot_free ||
-            !e.state.compare_exchange_strong(expected, shm::slot_filling, std::memory_order_acquire)) {
-            continue;
-        }
-        timespec now{};
-        ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
-        e.fd = f.fd;
-        e.local = f.local;
-        e.peer = f.peer;
-        e.role = f.server ? 1 : 0;
-        e.opened_s = double(now.tv_sec) + double(now.tv_nsec) / 1e9;
-        copy_name(e.route, f.route);
-        e.bytes_in.store(0, std::memory_order_relaxed);
-        e.bytes_out.store(0, std::memory_order_relaxed);
-        e.state.store(shm::slot_posted, std::memory_order_release);
-        segment->locals_opened.fetch_add(1, std::memory_order_relaxed);
-        uint32_t used = segment->locals_used.load(std::memory_order_relaxed);
-        while (used <= at && !segment->locals_used.compare_exchange_weak(used, at + 1, std::memory_order_release)) {
-        }
-        _entry_hint.store(at + 1, std::memory_order_relaxed);
-        return &e;
-    }
-    return nullptr;
-}
-
-void session::hide_local(shm::local_entry* e) noexcept {
-    auto* segment = _segment.load(std::memory_order_acquire);
-    if (e == nullptr) {
-        return;
-    }
-    // An entry of an earlier daemon's segment is of no interest any more.
-    if (segment != nullptr && e >= segment->locals && e < segment->locals + shm::local_slots) {
-        segment->bytes_local.fetch_add(e->bytes_out.load(std::memory_order_relaxed), std::memory_order_relaxed);
-        _entry_hint.store(uint32_t(e - segment->locals), std::memory_order_relaxed);
-    }
-    e->state.store(shm::slot_free, std::memory_order_release);
-}
-
-void session::show_fd(uint32_t slot, uint64_t id, int fd) noexcept {
-    auto* segment = _segment.load(std::memory_order_acquire);
-    if (segment != nullptr && slot < shm::connected_slots && segment->connected[slot].id == id) {
-        segment->connected[slot].fd.store(fd, std::memory_order_relaxed);
-    }
-}
-
-void session::count_fall_back() noexcept {
-    if (auto* segment = _segment.load(std::memory_order_acquire)) {
-        segment->fell_back.fetch_add(1, std::memory_order_relaxed);
-    }
-}
-
-void session::count_turned_away() noexcept {
-    if (auto* segment = _segment.load(std::memory_order_acquire)) {
-        segment->turned_away.fetch_add(1, std::memory_order_relaxed);
     }
 }
 

@@ -115,8 +115,8 @@ public:
     found_listener find_listener_elsewhere(uint64_t netns, const base::address& peer, uint32_t hash) noexcept;
     bool one_address_plan() noexcept;
 
-    // Posts a job and sends its descriptors (proto::kind::connect). False: no daemon, or its lists are full, or a limit of
-    // the daemon's is nearly used up: fall back.
+    // Posts a job and sends its descriptors (proto::kind::connect). False: no daemon, or its lists are full, or a
+    // limit of the daemon's is nearly used up: fall back.
     bool post_connect(const job& j, std::span<const int> fds) noexcept;
     // 0, or an errno: the socket stays the kernel's.
     int listen(int socket, int shown, std::string_view route, uint32_t flags, int backlog, listening& out) noexcept;

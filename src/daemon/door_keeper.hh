@@ -1,5 +1,5 @@
-// A small process beside the daemon that outlives it by a moment: when the daemon has ended, however it ended, it knocks at
-// all doors, so that programs that wait in accept() find that the daemon is gone.
+// A small process beside the daemon that outlives it by a moment: when the daemon has ended, however it ended, it
+// knocks at all doors, so that programs that wait in accept() find that the daemon is gone.
 #pragma once
 
 #include <string>

@@ -58,28 +58,13 @@ actions connection::apply(event e, int err) noexcept {
         return act({action::wake_out});
     case event::closed: return on_hang_up(side::left);
     case event::killed: return on_hang_up(side::killed);
-    case event::nothing_unread:
-        if (!gone() || orphan) {
-            return {};
-        }
-        if (out == way::ended) {
-            return over_by(cause::in_order);
-        }
-        orphan = true;
-        return act({action::count_orphan, action::watch, action::wake_out, action::wake_in});
+    case event::nothing_unread: return on_nothing_unread();
     case event::program_reset: return over_by(cause::program_reset);
     case event::all_sent: return on_all_sent();
     case event::far_fin: return on_far_fin();
     case event::all_received:
         return in == way::fin && out == way::ended && !gone() ? over_by(cause::in_order) : actions{};
-    case event::send_failed:
-        if (at == phase::connecting || far == side::left || far == side::killed) {
-            return {};
-        }
-        // The socket gave its error to the send, so a receive of 0 that follows is no end of file. But EPIPE says that
-        // the far side's own end of file came first.
-        far = err == EPIPE ? side::left : side::killed;
-        return act({action::salvage}, err);
+    case event::send_failed: return on_send_failed(err);
     case event::far_failed:
         if (at == phase::connecting) {
             return over_by(cause::connect_failed, err);
@@ -93,6 +78,28 @@ actions connection::apply(event e, int err) noexcept {
     case event::recalled: break;
     }
     return {};
+}
+
+// The program is gone and has read everything: what it sent still leaves.
+actions connection::on_nothing_unread() noexcept {
+    if (!gone() || orphan) {
+        return {};
+    }
+    if (out == way::ended) {
+        return over_by(cause::in_order);
+    }
+    orphan = true;
+    return act({action::count_orphan, action::watch, action::wake_out, action::wake_in});
+}
+
+// The socket gave its error to the send, so a receive of 0 that follows is no end of file. But EPIPE says that the far
+// side's own end of file came first.
+actions connection::on_send_failed(int err) noexcept {
+    if (at == phase::connecting || far == side::left || far == side::killed) {
+        return {};
+    }
+    far = err == EPIPE ? side::left : side::killed;
+    return act({action::salvage}, err);
 }
 
 // Every end comes by here. A program that is still there learns of any that it did not bring about itself.

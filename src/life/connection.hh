@@ -138,6 +138,8 @@ private:
     actions on_hang_up(side how) noexcept;
     actions on_all_sent() noexcept;
     actions on_far_fin() noexcept;
+    actions on_nothing_unread() noexcept;
+    actions on_send_failed(int err) noexcept;
     actions on_stop() noexcept;
 };
 static_assert(sizeof(connection) == 16);

@@ -1,5 +1,5 @@
-// The folder of doors beside the control socket (proto/dial.hh). Whoever may search it and knows a door's name may dial; the
-// names stand in the registry, which attached programs have. Nobody else writes there.
+// The folder of doors beside the control socket (proto/dial.hh). Whoever may search it and knows a door's name may
+// dial; the names stand in the registry, which attached programs have. Nobody else writes there.
 #pragma once
 
 #include <string>
@@ -21,8 +21,9 @@ struct made_door {
 base::result<made_door> make_door(const std::string& folder, int backlog);
 void remove_door(const door_place& d) noexcept;
 
-// A connection without a word, by which a program that waits in accept() learns that it has to look at its lifeline. Waits
-// for nobody. A full queue is no loss: whoever accepts has something to take, and meets the knock of the next one.
+// A connection without a word, by which a program that waits in accept() learns that it has to look at its lifeline.
+// Waits for nobody. A full queue is no loss: whoever accepts has something to take, and meets the knock of the next
+// one.
 void knock(const char* path) noexcept;
 // At every door of the folder. remove: they are of an earlier daemon.
 void knock_at_all(const char* folder, bool remove) noexcept;

@@ -177,8 +177,8 @@ seastar::future<brought> listener::until_there_is_room(Once once) {
     }
 }
 
-// There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it, so it
-// must not be lost.
+// There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
+// so it must not be lost.
 seastar::future<> listener::pass_on(base::unique_fd tcp) {
     ++_owner.local().count().accepts_passed_on;
     proto::dial_hello hello;

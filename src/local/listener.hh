@@ -1,6 +1,6 @@
-// One listening socket that a program bound itself. Accepts, and brings each connection to the listener's door, on a shard
-// in turn. A program that does not take its connections stops its own accepting only: the kernel's backlog fills then, as
-// without us. Owner: the shard's listeners.
+// One listening socket that a program bound itself. Accepts, and brings each connection to the listener's door, on a
+// shard in turn. A program that does not take its connections stops its own accepting only: the kernel's backlog
+// fills then, as without us. Owner: the shard's listeners.
 #pragma once
 
 #include "local/doors.hh"
@@ -34,8 +34,8 @@ public:
     // Makes door and lifeline, and watches. 0, or an errno.
     int prepare(listen_answer& out) noexcept;
     seastar::future<> run();
-    // The port refuses from now on, if nobody else holds the socket. The lifeline goes last, so that a program which shut
-    // its end down can wait for our hang-up.
+    // The port refuses from now on, if nobody else holds the socket. The lifeline goes last, so that a program which
+    // shut its end down can wait for our hang-up.
     void close(bool stop_listening) noexcept;
 
     listeners::reserved reserve() noexcept;

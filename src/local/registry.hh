@@ -37,8 +37,8 @@ public:
     shm::load& descriptors() const noexcept { return memory().descriptors; }
     shm::load& connections() const noexcept { return memory().connections; }
 
-    // `socket` listens. door: programs of this host may find and dial it; empty, or where no slot is left: they reach it
-    // by TCP.
+    // `socket` listens. door: programs of this host may find and dial it; empty, or where no slot is left: they reach
+    // it by TCP.
     void publish(uint64_t id, unsigned shard, int socket, const std::string& door);
     void unlist(uint64_t id) noexcept;
     void retract(uint64_t id) noexcept;

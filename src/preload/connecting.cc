@@ -90,8 +90,8 @@ bool port_fits(int fd) noexcept {
     return rlim_t(fd) < limit.rlim_cur / 2;
 }
 
-// A peer that listens in a program of the same daemon is dialled: the two share one conduit, and TCP has no part in it but
-// the port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
+// A peer that listens in a program of the same daemon is dialled: the two share one conduit, and TCP has no part in
+// it but the port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
 bool connect_locally(int fd, const base::address& asked, const proto::route& route) noexcept {
     auto& rt = runtime();
     if (!route.local) {
@@ -198,6 +198,49 @@ int wait_connected(int fd, object* o) noexcept {
     return r;
 }
 
+// The route says direct or trunk.
+int connect_by_route(int fd, const sockaddr* sa, socklen_t len, const base::address& peer, const proto::route& route) {
+    auto& rt = runtime();
+    const bool attached = rt.session.ensure();
+    // A listener that was known before the daemon went away is dialled without it.
+    if (connect_locally(fd, peer, route)) {
+        use o(fd, kind::stream);
+        return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
+    }
+    if (!attached) {
+        rt.session.count_fall_back();
+        if (route.without_daemon == proto::fallback::fail) {
+            log("no vmsgrd, and route '%s' has fallback: fail", route.name.data());
+            errno = ENETUNREACH;
+            return -1;
+        }
+        return real.connect(fd, sa, len);
+    }
+    if (route.way == proto::via::trunk && connect_by_trunk(fd, peer, route)) {
+        use o(fd, kind::stream);
+        bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+        if (o && waits) {
+            return wait_connected(fd, o.get());
+        }
+        errno = EINPROGRESS;
+        return -1;
+    }
+    // The kernel connects, so its errors, its waiting and its EINTR are exact. What stands is handed over.
+    int r = real.connect(fd, sa, len);
+    int err = errno;
+    if (r == 0 || err == EINPROGRESS || err == EALREADY) {
+        attempt now = r == 0 ? attempt::up : look_at_attempt(fd);
+        auto state = r == 0               ? client::phase::up
+                     : now == attempt::up ? client::phase::up_untold
+                                          : client::phase::connecting;
+        if (now != attempt::failed && !hand_over(fd, peer, route, state)) {
+            rt.session.count_fall_back();
+        }
+    }
+    errno = err;
+    return r;
+}
+
 }  // namespace
 
 bool recall(int fd, object* o) noexcept {
@@ -249,44 +292,7 @@ int routed_connect(int fd, const sockaddr* sa, socklen_t len) {
         errno = EACCES;
         return -1;
     }
-    const bool attached = rt.session.ensure();
-    // A listener that was known before the daemon went away is dialled without it.
-    if (connect_locally(fd, *peer, *route)) {
-        use o(fd, kind::stream);
-        return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
-    }
-    if (!attached) {
-        rt.session.count_fall_back();
-        if (route->without_daemon == proto::fallback::fail) {
-            log("no vmsgrd, and route '%s' has fallback: fail", route->name.data());
-            errno = ENETUNREACH;
-            return -1;
-        }
-        return real.connect(fd, sa, len);
-    }
-    if (route->way == proto::via::trunk && connect_by_trunk(fd, *peer, *route)) {
-        use o(fd, kind::stream);
-        bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
-        if (o && waits) {
-            return wait_connected(fd, o.get());
-        }
-        errno = EINPROGRESS;
-        return -1;
-    }
-    // The kernel connects, so its errors, its waiting and its EINTR are exact. What stands is handed over.
-    int r = real.connect(fd, sa, len);
-    int err = errno;
-    if (r == 0 || err == EINPROGRESS || err == EALREADY) {
-        attempt now = r == 0 ? attempt::up : look_at_attempt(fd);
-        auto state = r == 0               ? client::phase::up
-                     : now == attempt::up ? client::phase::up_untold
-                                          : client::phase::connecting;
-        if (now != attempt::failed && !hand_over(fd, *peer, *route, state)) {
-            rt.session.count_fall_back();
-        }
-    }
-    errno = err;
-    return r;
+    return connect_by_route(fd, sa, len, *peer, *route);
 }
 
 }  // namespace vmsgr::preload

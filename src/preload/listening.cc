@@ -83,8 +83,8 @@ void listen_by_kernel(int fd, object* o) noexcept {
     watch_for_daemon();
 }
 
-// Room for the descriptors of a connection: with none, the message would be taken and they would be lost. Asked only near
-// the limit, by the last number that accept() gave.
+// Room for the descriptors of a connection: with none, the message would be taken and they would be lost. Asked only
+// near the limit, by the last number that accept() gave.
 std::atomic<int> last_number{0};
 constexpr int far_from_limit = 256;
 
@@ -211,6 +211,48 @@ int accept_by_kernel(int fd, object* o, sockaddr* sa, socklen_t* len, int flags)
 
 }  // namespace
 
+namespace {
+
+// The socket listens. It goes to the daemon, or waits for it; without room for ours the kernel's listener does the job.
+void take_listener(int fd, int backlog, const proto::route& route) noexcept {
+    int kernel_fd = sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+    void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (kernel_fd < 0 || page == MAP_FAILED) {
+        sys::close(kernel_fd);
+        return;
+    }
+    object* o = nullptr;
+    object* old = nullptr;
+    {
+        table_lock l;
+        o = new_object(kind::listener);
+        if (o != nullptr) {
+            o->listener.kernel_fd = kernel_fd;
+            o->listener.page = new (page) listener_page;
+            o->listener.page->holders.store(1);
+            o->listener.route = &route;
+            o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
+            if (object* before = at_number(fd)) {
+                o->options = before->options;
+            }
+            old = swap_behind(fd, at_number(fd), o, kernel_fd);
+        }
+    }
+    if (o == nullptr) {
+        sys::close(kernel_fd);
+        return;
+    }
+    make_internal(&o->listener.kernel_fd);
+    forget_stale(old);
+    if (!listen_by_daemon(fd, o)) {
+        runtime().session.count_fall_back();
+        log("no vmsgrd: listener %d is served by the kernel until it is there", fd);
+        watch_for_daemon();
+    }
+}
+
+}  // namespace
+
 int routed_listen(int fd, int backlog) {
     {
         use o(fd, kind::listener);
@@ -241,40 +283,7 @@ int routed_listen(int fd, int backlog) {
         errno = EACCES;
         return -1;
     }
-    int kernel_fd = sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
-    void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (kernel_fd < 0 || page == MAP_FAILED) {
-        sys::close(kernel_fd);
-        return r;  // no room for ours: the kernel's listener does the job
-    }
-    object* o = nullptr;
-    object* old = nullptr;
-    {
-        table_lock l;
-        o = new_object(kind::listener);
-        if (o != nullptr) {
-            o->listener.kernel_fd = kernel_fd;
-            o->listener.page = new (page) listener_page;
-            o->listener.page->holders.store(1);
-            o->listener.route = route;
-            o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
-            if (object* before = at_number(fd)) {
-                o->options = before->options;
-            }
-            old = swap_behind(fd, at_number(fd), o, kernel_fd);
-        }
-    }
-    if (o == nullptr) {
-        sys::close(kernel_fd);
-        return r;
-    }
-    make_internal(&o->listener.kernel_fd);
-    forget_stale(old);
-    if (!listen_by_daemon(fd, o)) {
-        rt.session.count_fall_back();
-        log("no vmsgrd: listener %d is served by the kernel until it is there", fd);
-        watch_for_daemon();
-    }
+    take_listener(fd, backlog, *route);
     return 0;
 }
 

@@ -1,7 +1,7 @@
-// listen() and accept(). A routed listener's number is a door (proto/dial.hh): a listening unix socket, from which the
-// kernel gives each connection, whoever dialled it. The listening TCP socket is the program's own; the daemon has a copy
-// of it, and we keep one: when the daemon goes away, the number becomes that socket again (the port never closes), and
-// when it is back, a door.
+// listen() and accept(). A routed listener's number is a door (proto/dial.hh): a listening unix socket, from which
+// the kernel gives each connection, whoever dialled it. The listening TCP socket is the program's own; the daemon has
+// a copy of it, and we keep one: when the daemon goes away, the number becomes that socket again (the port never
+// closes), and when it is back, a door.
 #pragma once
 
 #include <sys/socket.h>
@@ -18,8 +18,8 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags);
 bool listeners_wait() noexcept;
 void listen_again() noexcept;
 
-// Leaves with the daemon what an heir of the listener behind fd needs; and the heir's object from that. Null: no memory, or
-// not a listener's.
+// Leaves with the daemon what an heir of the listener behind fd needs; and the heir's object from that. Null: no
+// memory, or not a listener's.
 void deposit_listener(int fd, const object& o) noexcept;
 object* inherited_listener(client::inherited& from) noexcept;
 
@@ -30,8 +30,8 @@ void stop_listening(object* o) noexcept;
 // The door was shut: what waits in it is reset, as the kernel does.
 void reset_waiting(int door) noexcept;
 
-// The listening socket shows a connection only with its first bytes (TCP_DEFER_ACCEPT): that is TCP's to keep, so programs
-// of this host come by TCP too.
+// The listening socket shows a connection only with its first bytes (TCP_DEFER_ACCEPT): that is TCP's to keep, so
+// programs of this host come by TCP too.
 bool defers_accept(int socket) noexcept;
 
 }  // namespace vmsgr::preload

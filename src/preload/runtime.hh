@@ -29,9 +29,8 @@ void choose_vfork() noexcept;
 // One line on stderr, only with VMSGR_LOG set.
 void log(const char* format, ...) noexcept __attribute__((format(printf, 1, 2)));
 
-// The library's own descriptors: high numbers, CLOEXEC, out of the program's reach.
-// Moves *where up, or keeps it where it is when there is no room above. `where` is changed again if the program wants the
-// number for itself.
+// The library's own descriptors: high numbers, CLOEXEC, out of the program's reach. Moves *where up, or keeps it
+// where it is when there is no room above. `where` is changed again if the program wants the number for itself.
 void make_internal(int* where) noexcept;
 void close_internal(int fd) noexcept;
 void drop_internal(int* where) noexcept;

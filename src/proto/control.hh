@@ -1,17 +1,21 @@
-// What travels over the control socket (SOCK_SEQPACKET, one message a packet, descriptors beside it). Fixed-size structs in
-// the machine's byte order: both ends are on one host. Every message begins with its magic and its kind; a receiver checks
-// length, magic and kind before anything else.
+// What travels over the control socket (SOCK_SEQPACKET, one message a packet, descriptors beside it). Fixed-size
+// structs in the machine's byte order: both ends are on one host. Every message begins with its magic and its kind; a
+// receiver checks length, magic and kind before anything else.
 //
-// Attach: hello -> welcome (with the session segment and the registry of listeners, or a refusal that says why).
-// No answer: connect (the job itself lies in the session segment), deposit, unlist. One answer each: the others.
+// Attach: hello -> welcome (with the session segment and the registry of listeners, or a refusal that says why). No
+// answer: connect (the job itself lies in the session segment), deposit, unlist. One answer each: the others.
 //
 // Rights follow from descriptors. An id names a connection or a listener, in status and logs too; it gives nobody
 // anything. Who wants something of a connection sends its descriptor along ("shows" it).
 #pragma once
 
+#include <string.h>
+
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/address.hh"
 #include "base/error.hh"
@@ -39,7 +43,8 @@ enum class kind : uint16_t {
     // and for what the daemon accepts), the lifeline (its end is the listener's end); data: the secret by which the
     // daemon is known when it dials; id.
     listen = 10,
-    // fds: the daemon's end of the doorbell; the socket, connecting or connected (or bound: connect_by_trunk); the arena.
+    // fds: the daemon's end of the doorbell; the socket, connecting or connected (or bound: connect_by_trunk); the
+    // arena.
     connect = 11,
     // fds: a listener's door. Programs of this host do not find it any more: TCP brings them.
     unlist = 12,
@@ -122,6 +127,13 @@ struct received {
     size_t fd_count = 0;
     bool truncated = false;
 };
+
+// As much of a text as fits, with zeros behind it.
+template <size_t N>
+void copy_text(char (&to)[N], std::string_view from) noexcept {
+    memset(to, 0, N);
+    memcpy(to, from.data(), std::min(from.size(), N - 1));
+}
 
 // One message with descriptors. flags: MSG_DONTWAIT or 0; MSG_NOSIGNAL is added, EINTR is returned as it comes.
 // Returns 0 or an errno. Allocates nothing.

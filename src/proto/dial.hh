@@ -1,7 +1,8 @@
-// Dialling a listener. A routed listener's number is a door: a listening AF_UNIX stream socket that the daemon has bound in
-// its folder of doors. Whoever brings a connection dials it: a program of the same host, or the daemon with what it has
-// accepted. The kernel makes the accepted end, which nobody else has, keeps the queue and the backlog, and puts connect
-// before accept. The dialler's socket is its end of the doorbell; its first bytes are a hello, with descriptors.
+// Dialling a listener. A routed listener's number is a door: a listening AF_UNIX stream socket that the daemon has
+// bound in its folder of doors. Whoever brings a connection dials it: a program of the same host, or the daemon with
+// what it has accepted. The kernel makes the accepted end, which nobody else has, keeps the queue and the backlog,
+// and puts connect before accept. The dialler's socket is its end of the doorbell; its first bytes are a hello, with
+// descriptors.
 //
 // The acceptor believes nothing: addresses are proved by the bound TCP socket (check_source), the daemon by a secret.
 #pragma once
@@ -51,13 +52,13 @@ inline constexpr int64_t hello_patience_ns = 20'000;
 inline constexpr const char* doors_suffix = ".d";
 size_t door_path(std::string_view control_socket, std::string_view door, char (&out)[108]) noexcept;
 
-// Dials the door at this path, and says hello. 0: `bell` is the dialler's end of the doorbell. ECONNREFUSED, ENOENT: the
-// listener is gone; EAGAIN: its queue is full; EPIPE: the acceptor was faster than the hello and has turned it away, dial
-// again. Never waits.
+// Dials the door at this path, and says hello. 0: `bell` is the dialler's end of the doorbell. ECONNREFUSED, ENOENT:
+// the listener is gone; EAGAIN: its queue is full; EPIPE: the acceptor was faster than the hello and has turned it
+// away, dial again. Never waits.
 int dial(const char* path, const dial_hello& hello, std::span<const int> fds, base::unique_fd& bell) noexcept;
 
-// The source address that a connection to `to` has, dialled with this bound socket, at a listener on `own` in another or
-// the same network namespace. Nothing: the socket is not what it should be, or TCP would not bring it there.
+// The source address that a connection to `to` has, dialled with this bound socket, at a listener on `own` in another
+// or the same network namespace. Nothing: the socket is not what it should be, or TCP would not bring it there.
 struct listener_place {
     base::address own;
     uint64_t netns = 0;

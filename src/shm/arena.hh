@@ -1,6 +1,6 @@
-// An arena: memory that two parties share, with slots for connections (layout.hh). Making and touching new memory is most
-// of what a short connection costs, so a slot that both ends have left serves the next connection of the same two
-// parties, and its first pages are warm.
+// An arena: memory that two parties share, with slots for connections (layout.hh). Making and touching new memory is
+// most of what a short connection costs, so a slot that both ends have left serves the next connection of the same
+// two parties, and its first pages are warm.
 //
 // `arena` is a checked mapping, for either side. `made_arena` is its maker's account of the slots: private memory,
 // which the other side cannot change. One thread, or its caller's lock.

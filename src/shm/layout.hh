@@ -19,9 +19,9 @@ inline constexpr size_t page = 4096;
 
 // --- arena: the memory that two parties share ------------------------------------------------------------------
 
-// Two parties are a program and its daemon, or a program and the programs that accept from one listener. Either side may
-// have made the arena; its maker gives out the slots. A slot holds one connection at a time, a conduit: a header and two
-// rings. The file: this header, the headers of all slots, and from the next page on the rings, two a slot.
+// Two parties are a program and its daemon, or a program and the programs that accept from one listener. Either side
+// may have made the arena; its maker gives out the slots. A slot holds one connection at a time, a conduit: a header
+// and two rings. The file: this header, the headers of all slots, and from the next page on the rings, two a slot.
 inline constexpr uint64_t arena_magic = 0x616e6572'615600;  // "\0Varena"
 inline constexpr uint32_t arena_slots_max = 64;
 
@@ -155,8 +155,8 @@ static_assert(sizeof(load) == 16);
 inline constexpr uint64_t session_magic = 0x6e6f6973'73657356;  // "Vsession"
 inline constexpr size_t name_bytes = 32;
 
-// A slot of a list is free, being filled, or posted. The daemon copies a posted job and frees its slot. Threads race for
-// slots with compare-exchange on `state`.
+// A slot of a list is free, being filled, or posted. The daemon copies a posted job and frees its slot. Threads race
+// for slots with compare-exchange on `state`.
 enum slot_state : uint32_t { slot_free = 0, slot_filling = 1, slot_posted = 2 };
 
 enum connect_flag : uint32_t {

@@ -1,7 +1,8 @@
 // A session of a trunk on its shard: the engine, and the fibers that carry its packets over one connection at a time.
 // Sessions outlive connections: client.cc and acceptor.cc make connections and bring them here.
 //
-// Owner: lw_shared_ptr of the shard's directory or client, of the far sides of its channels, and of each connection's turn.
+// Owner: lw_shared_ptr of the shard's directory or client, of the far sides of its channels, and of each connection's
+// turn.
 #pragma once
 
 #include <chrono>

@@ -105,8 +105,8 @@ def test_silent_daemon_ends_after_two_seconds(vmsgr, here):
 
 
 BAD_ANSWERS = [
-    ([(fake.welcome(version=3), None)], "speaks version 3", "this vmsgr speaks 2"),
-    ([(fake.welcome(version=3)[:64], None)], "speaks version 3", "install both"),
+    ([(fake.welcome(version=4), None)], "speaks version 4", "this vmsgr speaks 3"),
+    ([(fake.welcome(version=4)[:64], None)], "speaks version 4", "install both"),
     ([(fake.welcome(magic=1), None)], "no welcome", "another version"),
     ([(b"x", None)], "no welcome", "another version"),
     ([(fake.welcome()[:100], None)], "a welcome of 100 bytes", "another version"),

@@ -1,11 +1,11 @@
-// Listens for channels. The kernel's listening socket goes to the daemon, which gives a door for it (proto/dial.hh): programs
-// of this host dial it, and the daemon with what it has accepted. While the daemon is away the port stays open;
-// when it is back, the listener goes to it again with one of the next calls. Where a route of the daemon's denies the
-// address there is no listener, and accept() says so if the route came with another daemon.
+// Listens for channels. The kernel's listening socket goes to the daemon, which gives a door for it (proto/dial.hh):
+// programs of this host dial it, and the daemon with what it has accepted. While the daemon is away the port stays
+// open; when it is back, the listener goes to it again with one of the next calls. Where a route of the daemon's
+// denies the address there is no listener, and accept() says so if the route came with another daemon.
 //
 // What connects has to say hello first; until then it waits in a list, beside the others, so a stranger that says
-// nothing holds nobody up. The time for it is long, as a cut of the network may lie in it; where the list is full, who
-// has waited longest goes.
+// nothing holds nobody up. The time for it is long, as a cut of the network may lie in it; where the list is full,
+// who has waited longest goes.
 //
 // One thread at a time.
 #pragma once
