@@ -134,6 +134,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received got) 
     r.route = route_name(m.route);
     r.local = (m.flags & proto::listen_no_local) == 0;
     r.backlog = m.backlog;
+    r.program_fd = m.fd;
     auto& b = _server.deps().budget;
     auto total = net::lease::take(b.listeners);
     auto fds = net::lease::take(b.fds, net::fds_per_listener);

@@ -20,6 +20,7 @@ namespace {
 // An acceptor that turns an honest dialler away was faster than its hello. The pauses make about 100 ms.
 constexpr int dials_max = 14;
 constexpr long first_pause_ns = 10'000;
+constexpr int trusted_patience_ms = 100;
 
 void pause_ns(long ns) noexcept {
     const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
@@ -99,11 +100,24 @@ namespace {
 
 enum class hello_look : uint8_t { came, nothing };
 
+// Of a user who could stop this process anyway, or the daemon: such a dialler that is slow was interrupted, and is waited
+// for. Of others nobody waits for more than a moment.
+bool is_trusted(int fd, int lifeline) noexcept {
+    auto user_at = [](int socket) {
+        ucred c{0, uid_t(-1), gid_t(-1)};
+        socklen_t len = sizeof c;
+        sys::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &c, &len);
+        return c.uid;
+    };
+    const uid_t uid = user_at(fd);
+    return uid == 0 || uid == ::geteuid() || (uid != uid_t(-1) && uid == user_at(lifeline));
+}
+
 // Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not
 // makes the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
-hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
+hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::received& got) noexcept {
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
-    for (bool last = false;;) {
+    for (bool waited = false, last = false;;) {
         const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
         if (e == 0) {
             return got.bytes == sizeof h && !got.truncated && h.magic == proto::dial_magic &&
@@ -114,12 +128,15 @@ hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexc
         if (last || (e != EAGAIN && e != EINTR)) {
             return hello_look::nothing;
         }
-        if (base::now_ns() >= until) {
-            ::syscall(SYS_shutdown, fd, SHUT_RD);
-            last = true;
-        } else {
+        if (base::now_ns() < until) {
             // The connection woke us: on one processor its dialler was interrupted by that, before it could speak.
             ::sched_yield();
+        } else if (!std::exchange(waited, true) && is_trusted(fd, lifeline)) {
+            pollfd p{fd, POLLIN, 0};
+            sys::poll(&p, 1, trusted_patience_ms);
+        } else {
+            ::syscall(SYS_shutdown, fd, SHUT_RD);
+            last = true;
         }
     }
 }
@@ -203,7 +220,7 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
             continue;
         }
         proto::received got;
-        const bool came = await_hello(fd.get(), out.hello, got) == hello_look::came;
+        const bool came = await_hello(fd.get(), l.lifeline, out.hello, got) == hello_look::came;
         for (size_t i = 0; i < got.fd_count; ++i) {
             stop_lingering(got.fds[i].get());
         }

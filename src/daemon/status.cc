@@ -117,8 +117,13 @@ json row(const attach::control_server::local_row& c) {
 }
 
 json row(const net::listener_info& l) {
-    return {{"id", l.id},         {"session", l.session},  {"pid", l.pid}, {"address", base::to_string(l.address)},
-            {"shards", l.shards}, {"accepted", l.accepted}};
+    return {{"id", l.id},
+            {"session", l.session},
+            {"pid", l.pid},
+            {"fd", l.fd},
+            {"address", base::to_string(l.address)},
+            {"shards", l.shards},
+            {"accepted", l.accepted}};
 }
 
 json row(const trunks::session_info& t) {

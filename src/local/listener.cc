@@ -67,7 +67,7 @@ int listener::prepare(listen_answer& out) noexcept try {
 }
 
 listener_info listener::info() const {
-    return {_id, _r.owner->session_id, _r.owner->pid, _address, seastar::smp::count, _accepted};
+    return {_id, _r.owner->session_id, _r.owner->pid, _r.program_fd, _address, seastar::smp::count, _accepted};
 }
 
 door_target listener::target() const { return {_id, _door.path, _word}; }

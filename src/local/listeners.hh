@@ -19,6 +19,7 @@ struct listen_request {
     lease total, fds;
     std::string route;
     base::unique_fd tcp;
+    int program_fd = -1;  // the program's number for it, to be shown
     bool local = true;  // programs of this host may dial it
     uint32_t backlog = 0;
 };
@@ -36,6 +37,7 @@ struct listener_info {
     uint64_t id;
     uint64_t session;
     pid_t pid;
+    int fd;
     base::address address;
     unsigned shards;  // over which its connections spread
     uint64_t accepted;  // by the daemon; who dials by himself is not counted here

@@ -325,16 +325,17 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             errno = err == EAGAIN && o->listener.shut.load() ? EINVAL : err;
             return -1;
         }
-        if (sa != nullptr && len == nullptr) {
-            errno = EFAULT;  // the kernel, too, drops the connection
-            return -1;
-        }
         const base::address peer = a.peer;
         const int r = a.plain ? take_kernel_socket(a, flags) : take_connection(a, o.get(), fd, flags);
         if (r < 0) {
             continue;
         }
         last_number.store(r, std::memory_order_relaxed);
+        if (sa != nullptr && len == nullptr) {
+            ::close(r);  // our own: the kernel, too, ends the connection in order
+            errno = EFAULT;
+            return -1;
+        }
         if (sa != nullptr) {
             base::give_name(peer, sa, len);
         }
