@@ -100,8 +100,8 @@ namespace {
 
 enum class hello_look : uint8_t { came, nothing };
 
-// Of a user who could stop this process anyway, or the daemon: such a dialler that is slow was interrupted, and is waited
-// for. Of others nobody waits for more than a moment.
+// Of a user who could stop this process anyway, or the daemon: such a dialler that is slow was interrupted, and is
+// waited for. Of others nobody waits for more than a moment.
 bool is_trusted(int fd, int lifeline) noexcept {
     auto user_at = [](int socket) {
         ucred c{0, uid_t(-1), gid_t(-1)};
