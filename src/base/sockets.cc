@@ -61,6 +61,11 @@ bool is_own_address(const address& a) noexcept {
     return probe && len != 0 && ::syscall(SYS_bind, probe.get(), &ss, len) == 0;
 }
 
+void stop_lingering(int fd) noexcept {
+    const linger off{};
+    sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+}
+
 uint64_t socket_cookie(int fd) noexcept {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;

@@ -25,6 +25,10 @@ const char* not_unix(int fd, int type) noexcept;
 bool is_own_address(const address& a) noexcept;
 
 // The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
+// The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a stranger
+// sent; does nothing to what is no socket.
+void stop_lingering(int fd) noexcept;
+
 uint64_t socket_cookie(int fd) noexcept;
 
 }  // namespace vmsgr::base

@@ -125,8 +125,12 @@ struct received {
 // One message with descriptors. flags: MSG_DONTWAIT or 0; MSG_NOSIGNAL is added, EINTR is returned as it comes.
 // Returns 0 or an errno. Allocates nothing.
 int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> fds, int flags) noexcept;
-// Returns 0 or an errno. Received descriptors are CLOEXEC; surplus ones are closed.
+// Returns 0 or an errno. Received descriptors are CLOEXEC and do not linger; surplus ones are closed, and `truncated` says so.
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept;
+
+// Closes a unix socket that a stranger may have sent descriptors on. What lies there unread is closed with it, and that
+// would wait if it lingers; so it is received first.
+void discard(base::unique_fd sock) noexcept;
 
 // A struct sockaddr_un for path; fails with ENAMETOOLONG beyond 107 bytes.
 int unix_address(const char* path, void* sockaddr_un_out, uint32_t& len) noexcept;
