@@ -87,10 +87,11 @@ brought carrier::bring(bring_request& r, usage& fds) {
         owner.hide(hello.shown);
         // Nobody has seen the slot: the other end is done with it as well.
         slot->conduit().header().end[0].flags.store(shm::end_left | shm::end_done, std::memory_order_release);
-        if (err == EAGAIN) {
+        // On a busy machine the acceptor may be faster each time: connect() wakes it, and it runs first.
+        if (err == EAGAIN || err == EPIPE) {
             return brought::queue_full;
         }
-        return failed(err == EPIPE ? "its program turns connections away" : "its program has closed the listener");
+        return failed("its program has closed the listener");
     }
     vm_conn::parts p;
     p.role = conn_role::server;
