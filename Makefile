@@ -3,11 +3,13 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build setup-build setup demo check test test-cuts bench clean
+.PHONY: all build build-programs setup-build setup-demo setup demo check test test-cuts fuzz bench clean
 all: build
 
 setup-build:
 	@tools/setup.sh build
+setup-demo:
+	@tools/setup.sh demo
 setup:
 	@tools/setup.sh all
 
@@ -15,7 +17,12 @@ build: setup-build
 	@test -f $(BUILD)/build.ninja || cmake --preset $(PRESET) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
 
-demo: setup build
+# What is installed, and nothing else: without tests and benches.
+build-programs: setup-build
+	@test -f $(BUILD)/build.ninja || cmake --preset $(PRESET) >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target programs
+
+demo: setup-demo build-programs
 	@tools/demo
 
 check: setup build
@@ -28,6 +35,12 @@ test: setup build
 test-cuts: setup build
 	@VMSGR_CUT_SECONDS=$${VMSGR_CUT_SECONDS:-600} /usr/bin/python3 -m pytest -q -s tests/trunk/test_all_cuts.py
 	@VMSGR_CLUSTER_CUT_ROUNDS=$${VMSGR_CLUSTER_CUT_ROUNDS:-3} /usr/bin/python3 -m pytest -q -s tests/cluster/test_cut_links.py
+
+# Each fuzz target for a minute, with libFuzzer. Needs clang-19 and libclang-rt-19-dev.
+fuzz: setup-build
+	@cmake --preset fuzz >/dev/null
+	@cmake --build --preset fuzz -j $(JOBS)
+	@for target in build/fuzz/bin/fuzz_*; do $$target -max_total_time=$${VMSGR_FUZZ_SECONDS:-60} || exit 1; done
 
 bench: setup build
 	@bench/bench.py

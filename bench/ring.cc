@@ -16,8 +16,8 @@
 #include <thread>
 #include <vector>
 
-#include "shm/ring.hh"
 #include "shm/arena.hh"
+#include "shm/wake.hh"
 #include "two_threads.hh"
 
 namespace {

@@ -27,7 +27,7 @@ inline void pin_to(int n) {
         sched_getaffinity(0, sizeof set, &set);
         return set;
     }();
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
         if (CPU_ISSET(cpu, &allowed) && n-- == 0) {
             cpu_set_t one;
             CPU_ZERO(&one);

@@ -1,3 +1,9 @@
+# `programs` builds what is installed, and no tests.
+add_custom_target(programs DEPENDS vmsgr vmsgr_preload vmsgr_shared)
+if(TARGET vmsgrd)
+  add_dependencies(programs vmsgrd)
+endif()
+
 # What `cmake --install` puts where. The preload library lies where `vmsgr run` looks for it, beside the binary.
 include(GNUInstallDirs)
 
@@ -13,7 +19,7 @@ configure_package_config_file(packaging/vmsgr-config.cmake.in ${CMAKE_BINARY_DIR
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/vmsgr-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/vmsgr-config.cmake ${CMAKE_BINARY_DIR}/vmsgr-config-version.cmake COMPONENT libvmsgr
         DESTINATION ${VMSGR_CMAKE_DIR})
-install(FILES include/vmsgr/vmsgr.h include/vmsgr/vmsgr.hh COMPONENT libvmsgr
+install(FILES include/vmsgr/vmsgr.h include/vmsgr/vmsgr.hh ${CMAKE_BINARY_DIR}/include/vmsgr/version.h COMPONENT libvmsgr
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/vmsgr)
 # Relative to the .pc file, so that a tree installed anywhere works.
 file(RELATIVE_PATH VMSGR_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
@@ -21,13 +27,16 @@ string(REGEX REPLACE "/$" "" VMSGR_PC_TO_PREFIX "${VMSGR_PC_TO_PREFIX}")
 configure_file(packaging/vmsgr.pc.in ${CMAKE_BINARY_DIR}/vmsgr.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/vmsgr.pc COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-install(FILES man/libvmsgr.3 COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
+foreach(page libvmsgr.3 vmsgr.1 vmsgrd.8)
+  configure_file(man/${page} ${CMAKE_BINARY_DIR}/man/${page} @ONLY)
+endforeach()
+install(FILES ${CMAKE_BINARY_DIR}/man/libvmsgr.3 COMPONENT libvmsgr DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
 install(TARGETS vmsgr_preload LIBRARY DESTINATION lib/vmsgr)
 # Configured with prefix /usr, that is where Debian's Wireshark looks for Lua plugins.
 install(FILES packaging/vmsgr.lua DESTINATION ${CMAKE_INSTALL_LIBDIR}/wireshark/plugins)
-install(FILES man/vmsgr.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${CMAKE_BINARY_DIR}/man/vmsgr.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 if(TARGET vmsgrd)
   install(TARGETS vmsgrd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
-  install(FILES man/vmsgrd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+  install(FILES ${CMAKE_BINARY_DIR}/man/vmsgrd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
   install(FILES packaging/vmsgrd.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 endif()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what VMSGR needs to build, to run its demo and to run its tests, on Debian 12 or 13.
 #
-#   tools/setup.sh [--check] [build|all]
+#   tools/setup.sh [--check] [build|demo|all]
 #
-# build: compiler, Seastar and libraries. all (the default): also Ceph and the programs that tests and benches
-# drive.
+# build: compiler, Seastar and libraries. demo: also Ceph. all (the default): also the programs that tests, benches and
+# checks drive.
 # --check: say what is missing and exit 1, install nothing.
 #
 # trixie and sid are added with pins far below the installed release, so that nothing moves but what is named
@@ -19,13 +19,15 @@ seastar_version='25.05.0-1*'
 build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgtest-dev libcli11-dev
        nlohmann-json3-dev libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
        libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev liblz4-dev libprotobuf-dev
-       libsctp-dev libyaml-cpp-dev protobuf-compiler libisal-dev)
+       libsctp-dev libyaml-cpp-dev protobuf-compiler libisal-dev
+       libxxhash-dev)
 from_sid=(seastar-dev)
-ceph=(ceph-osd ceph-mon ceph-mgr ceph-common ceph-test librados-dev)
-tests=(spin python3 python3-pytest python3-yaml strace iproute2 nftables iperf3 curl nginx-light redis-server
-       redis-tools socat man-db procps psmisc util-linux
+demo=(ceph-osd ceph-mon ceph-mgr ceph-common python3 iproute2 procps util-linux)
+tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables iperf3 curl nginx-light redis-server
+       redis-tools socat man-db psmisc
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
 bench=(sockperf wrk python3-matplotlib)
+checks=(clang-format-19 clang-tidy-19)
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -34,8 +36,9 @@ check_only=0
 what=${1:-all}
 case "$what" in
   build) wanted=("${build[@]}" "${from_sid[@]}") ;;
-  all)   wanted=("${build[@]}" "${from_sid[@]}" "${ceph[@]}" "${tests[@]}" "${bench[@]}") ;;
-  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|all]" ;;
+  demo)  wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}") ;;
+  all)   wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}" "${tests[@]}" "${bench[@]}" "${checks[@]}") ;;
+  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|all]" ;;
 esac
 
 installed=$(dpkg-query -W -f='|${Package} ${db:Status-Status}|' "${wanted[@]}" 2>/dev/null || true)

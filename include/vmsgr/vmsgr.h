@@ -13,10 +13,11 @@
  *         fprintf(stderr, "%s\n", error.text);
  *     }
  *
- * Results: 0 or a count; -1 with errno set, as system calls have it. The two calls that open something also fill
- * in a vmsgr_error, if they are given one, whose text names the cause and the next step.
- * Threads: every call may be made on any thread, also several on one object at once; only a close must be the last
- * call on its object. Channels and their listeners, further down, say their own. No call is async-signal-safe. No threads are started, no signal handlers installed.
+ * Results: 0 or a count; -1 with errno set, as system calls have it. Calls that take a
+ * vmsgr_error also fill it in, unless it is NULL; its text names the cause and the next step.
+ * Threads: calls on sessions and streams may be made on any thread, also several on one object at once; only a close
+ * must be the last call on its object. Channels and their listeners have rules of their own, see below. No call is
+ * async-signal-safe. The library starts no threads and installs no signal handlers.
  * fork: the child must not use sessions and streams of its parent, nor close them; it may exec (all descriptors
  * here are close-on-exec) or open a session of its own.
  * Linux only. ABI: stable for one SOVERSION; options structs may grow at their end, which is what `size` is for.
@@ -29,7 +30,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#define VMSGR_VERSION "0.1.0"
+#include <vmsgr/version.h>
+
 #define VMSGR_API __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -60,7 +62,7 @@ VMSGR_API const char *vmsgr_version(void);
  * the caller's, to be given to vmsgr_session_close(). When vmsgrd goes away and comes back, the session attaches
  * again with the next vmsgr_stream_open().
  *
- * EINVAL        options->size is none of this library's, unknown options are set, or a name is too long
+ * EINVAL        options->size is not one that this library knows, unknown options are set, or a name is too long
  * ENAMETOOLONG  socket_path has more than 107 characters
  * ENOENT, ECONNREFUSED   no vmsgrd there                EACCES  no permission, or vmsgrd does not admit this user
  * EAGAIN        vmsgrd has as many sessions as it may   ETIMEDOUT  it does not answer

@@ -7,11 +7,11 @@
 #include "base/sockets.hh"
 #include "base/source.hh"
 #include "conn/kernel_socket.hh"
-#include "trunks/trunks.hh"
+#include "trunks/service.hh"
 
 namespace vmsgr::net {
 
-connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks>& t)
+connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t)
     : _carrier(carriers.local()), _trunks(t.local()) {}
 
 // Over a trunk, or else by TCP as if there were none. 0, or an errno with which it has failed.
@@ -22,7 +22,7 @@ int connector::find_way(vm_conn::parts& p, bool may_probe) {
     }
     auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped(), may_probe) : nullptr;
     if (session) {
-        p.far = trunk_wire::open(session, p.conduit.capacity, from, p.peer);
+        p.far = trunks::trunk_far::open(session, p.conduit.capacity, from, p.peer);
     }
     if (p.far) {
         return 0;

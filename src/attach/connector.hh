@@ -9,16 +9,18 @@
 #include "conn/carrier.hh"
 #include "conn/requests.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
+class service;
+}
 
-class trunks;
+namespace vmsgr::net {
 
 class connector {
     carrier& _carrier;
-    trunks& _trunks;
+    trunks::service& _trunks;
 
 public:
-    connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks>& t);
+    connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t);
     seastar::future<> stop() { return seastar::make_ready_future<>(); }
 
     // Nothing: the connection is under way, and its conduit will tell the outcome.

@@ -11,6 +11,7 @@
 
 #include "attach/session.hh"
 #include "base/text.hh"
+#include "ssx/spawn.hh"
 
 namespace vmsgr::attach {
 
@@ -35,7 +36,7 @@ void control_server::start() {
         throw std::runtime_error("cannot watch the control socket: " + r.error().text);
     }
     _events = std::move(*r);
-    (void)seastar::with_gate(_gate, [this] { return accept_loop(); });
+    ssx::spawn(_gate, log, "accepting on the control socket", [this] { return accept_loop(); });
 }
 
 seastar::future<> control_server::stop() {
@@ -73,22 +74,18 @@ seastar::future<> control_server::accept_loop() {
 }
 
 void control_server::begin_session(base::unique_fd fd) {
-    auto holder = _gate.try_hold();
-    if (!holder) {
-        return;
-    }
     auto fds = net::lease::take(_deps.budget.fds, net::fds_per_session);
     if (!fds) {
         ++count().refused;
         return;
     }
     auto s = std::make_unique<session>(*this, std::move(fd), std::move(*fds));
-    auto* at = s.get();
-    ++_greeting;
-    _sessions.emplace(at, std::move(s));
-    (void)at->run()
-        .handle_exception([](std::exception_ptr e) { log.warn("a session ended by an exception: {}", e); })
-        .finally([this, at, h = std::move(*holder)] { _sessions.erase(at); });
+    ssx::spawn(_gate, log, "a session", [this, s = std::move(s)]() mutable {
+        auto* at = s.get();
+        ++_greeting;
+        _sessions.emplace(at, std::move(s));
+        return at->run().finally([this, at] { _sessions.erase(at); });
+    });
 }
 
 void control_server::program_ended(net::program& p) {

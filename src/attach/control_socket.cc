@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -26,8 +25,8 @@ constexpr int backlog = 512;
 constexpr auto lock_wait = std::chrono::seconds(2);
 
 std::unexpected<base::error> failed(const std::string& what, const char* next_step) {
-    int e = errno;
-    return base::fail(e, what + ": " + strerror(e) + "; " + next_step);
+    auto e = base::os_error(what);
+    return base::fail(e.errnum, e.text + "; " + next_step);
 }
 
 // Held from the look at an old socket until the new one is in its place, so that two daemons that start at once

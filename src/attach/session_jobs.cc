@@ -14,6 +14,11 @@ namespace vmsgr::attach {
 
 namespace {
 
+// A program wrote it into shared memory, and may write on.
+std::string route_name(const char* text) {
+    return text[0] != 0 ? base::printable(text, shm::name_bytes) : std::string();
+}
+
 bool is_posted(const std::atomic<uint32_t>& state) {
     return state.load(std::memory_order_acquire) == shm::slot_posted;
 }
@@ -27,8 +32,7 @@ base::result<base::unique_fd> document(const std::string& text) {
     for (size_t at = 0; at < text.size();) {
         ssize_t n = ::pwrite(fd->get(), text.data() + at, text.size() - at, off_t(at));
         if (n <= 0) {
-            int e = errno;
-            return base::fail(e, std::string("writing a document: ") + strerror(e));
+            return std::unexpected(base::os_error("writing a document"));
         }
         at += size_t(n);
     }
@@ -102,7 +106,7 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
     r.id = job.id;
     r.program_fd = job.fd;
     r.peer = job.peer;
-    r.route = base::printable(job.route, sizeof job.route);
+    r.route = route_name(job.route);
     r.slot = job.slot;
     r.by_trunk = (job.flags & shm::connect_by_trunk) != 0;
     job.state.store(shm::slot_free, std::memory_order_release);
@@ -133,7 +137,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
         co_return;
     }
     net::listen_request r;
-    r.route = base::printable(m.route, sizeof m.route);
+    r.route = route_name(m.route);
     r.local = (m.flags & proto::listen_no_local) == 0;
     r.backlog = m.backlog;
     auto& b = _server.deps().budget;

@@ -45,6 +45,18 @@ bool address::is_loopback() const noexcept {
     return a.family == AF_INET6 && a.ip == loopback(AF_INET6, 0).ip;
 }
 
+bool address::names_one_host() const noexcept {
+    address a = unmapped();
+    if (a.is_any()) {
+        return false;
+    }
+    if (a.family == AF_INET) {
+        const bool broadcast = std::all_of(a.ip.begin(), a.ip.begin() + 4, [](uint8_t b) { return b == 0xff; });
+        return !broadcast && (a.ip[0] & 0xf0) != 0xe0;
+    }
+    return a.family == AF_INET6 && a.ip[0] != 0xff;
+}
+
 address loopback(uint16_t family, uint16_t port) noexcept {
     address a{family, port, 0, {}};
     if (family == AF_INET) {

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ struct address {
     bool operator==(const address&) const = default;
     bool is_any() const noexcept;    // 0.0.0.0 or ::
     bool is_loopback() const noexcept;  // 127.0.0.0/8 or ::1, mapped too
+    // Neither a wildcard nor a multicast nor the broadcast address, mapped too; false for none.
+    bool names_one_host() const noexcept;
     // An IPv4-mapped IPv6 address as the IPv4 address that it is, and the way back; others as they are.
     address unmapped() const noexcept;
     address mapped() const noexcept;
@@ -51,7 +54,7 @@ struct prefix {
     uint8_t bits = 0;
     std::array<uint8_t, 16> ip{};
 
-    bool operator==(const prefix&) const = default;
+    auto operator<=>(const prefix&) const = default;
     // An IPv4-mapped IPv6 address is matched as the IPv4 address that it is.
     bool contains(const address& a) const noexcept;
 };

@@ -3,6 +3,7 @@
 
 #include <expected>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace vmsgr::base {
@@ -18,5 +19,8 @@ using result = std::expected<T, error>;
 inline std::unexpected<error> fail(int errnum, std::string text) {
     return std::unexpected(error{errnum, std::move(text)});
 }
+
+// The call that has just failed: errno, and "what: its text".
+error os_error(std::string_view what);
 
 }  // namespace vmsgr::base

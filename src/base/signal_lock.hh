@@ -1,7 +1,9 @@
-// A lock of the library's that a signal handler may want too: with all signals blocked while it is held, no handler runs
-// in between and waits for its own thread. Recursive use is an error. Across fork: lock() and unlock() by hand.
+// The lock for state that signal handlers may need: while a thread holds it, all of its signals are blocked. A handler
+// may call close(), connect() or fork(), as POSIX allows; if it ran above a holder of the lock, it would wait for
+// itself for ever. Any thread. Never recursive. errno is kept.
 #pragma once
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -11,31 +13,36 @@
 
 namespace vmsgr::base {
 
-class signal_mutex {
-    pthread_mutex_t _m = PTHREAD_MUTEX_INITIALIZER;
-
-public:
-    void lock(uint64_t& mask) noexcept {
-        // The kernel's own mask of 64 signals: libc's leaves out those that it uses itself.
-        const uint64_t all = ~uint64_t{0};
-        ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, sizeof mask);
-        pthread_mutex_lock(&_m);
-    }
-    void unlock(uint64_t mask) noexcept {
-        pthread_mutex_unlock(&_m);
-        ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, nullptr, sizeof mask);
-    }
-};
+// The kernel's own set: sigset_t of libc is larger than what the system call takes, and libc leaves out two signals.
+using kernel_sigset = uint64_t;
 
 class signal_lock {
-    signal_mutex& _m;
-    uint64_t _mask = 0;
+    pthread_mutex_t _mutex = PTHREAD_MUTEX_INITIALIZER;
+    kernel_sigset _before = 0;  // the holder's mask
+
+    static void set_mask(kernel_sigset now, kernel_sigset* before) noexcept {
+        const int saved = errno;
+        ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &now, before, sizeof now);
+        errno = saved;
+    }
 
 public:
-    explicit signal_lock(signal_mutex& m) noexcept : _m(m) { _m.lock(_mask); }
+    constexpr signal_lock() noexcept = default;
     signal_lock(const signal_lock&) = delete;
     signal_lock& operator=(const signal_lock&) = delete;
-    ~signal_lock() { _m.unlock(_mask); }
+
+    void lock() noexcept {
+        kernel_sigset before = 0;
+        set_mask(~kernel_sigset{0}, &before);
+        pthread_mutex_lock(&_mutex);
+        _before = before;
+    }
+    // Also in the child of a fork that was made under the lock.
+    void unlock() noexcept {
+        const kernel_sigset before = _before;
+        pthread_mutex_unlock(&_mutex);
+        set_mask(before, nullptr);
+    }
 };
 
 }  // namespace vmsgr::base

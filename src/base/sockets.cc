@@ -8,27 +8,11 @@
 
 namespace vmsgr::base {
 
-namespace {
-
-address name_of(int fd, long call) noexcept {
-    sockaddr_storage ss{};
-    socklen_t len = sizeof ss;
-    if (::syscall(call, fd, &ss, &len) != 0) {
-        return {};
-    }
-    return from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(address{});
-}
-
-}  // namespace
-
 int socket_option(int fd, int name) noexcept {
     int value = 0;
     socklen_t len = sizeof value;
     return sys::getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
 }
-
-address local_name(int fd) noexcept { return name_of(fd, SYS_getsockname); }
-address peer_name(int fd) noexcept { return name_of(fd, SYS_getpeername); }
 
 const char* not_tcp(int fd) noexcept {
     const int domain = socket_option(fd, SO_DOMAIN);
@@ -50,15 +34,6 @@ bool is_unconnected(int fd) noexcept {
 const char* not_unix(int fd, int type) noexcept {
     return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == type ? nullptr
                                                                                          : "not a unix socket of its kind";
-}
-
-bool is_own_address(const address& a) noexcept {
-    unique_fd probe(sys::socket(a.family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    address bare = a;
-    bare.port = 0;
-    sockaddr_storage ss{};
-    const socklen_t len = to_sockaddr(bare, ss);
-    return probe && len != 0 && ::syscall(SYS_bind, probe.get(), &ss, len) == 0;
 }
 
 void stop_lingering(int fd) noexcept {

@@ -5,24 +5,18 @@
 #include <cstdint>
 
 #include "base/address.hh"
+#include "base/names.hh"
 
 namespace vmsgr::base {
 
 // An int option of SOL_SOCKET; -1 where there is none.
 int socket_option(int fd, int name) noexcept;
-// None where the socket has none.
-address local_name(int fd) noexcept;
-address peer_name(int fd) noexcept;
-
 // Why fd is no TCP socket over IPv4 or IPv6; null: it is one.
 const char* not_tcp(int fd) noexcept;
 // A TCP socket that is neither connected, nor connecting, nor listening (it may be bound).
 bool is_unconnected(int fd) noexcept;
 // Why fd is no AF_UNIX socket of this type; null: it is one.
 const char* not_unix(int fd, int type) noexcept;
-
-// An address of this host, in the caller's network namespace. A look costs a socket and a bind.
-bool is_own_address(const address& a) noexcept;
 
 // The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
 // The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a stranger

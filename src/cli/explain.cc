@@ -58,7 +58,7 @@ command add_explain(CLI::App& app, const options& o) {
     auto e = std::make_shared<explain_options>();
     app.add_option("PID", e->pid, "process")->required()->check(CLI::Range(1, pid_max));
     app.add_option("FD", e->fd, "its descriptor, as in /proc/PID/fd")->required()->check(CLI::Range(0, fd_max));
-    app.footer("Without the daemon, what /proc tells is told.\n\nExamples:\n  vmsgr explain 4711 23\n"
+    app.footer("Without the daemon the answer comes from /proc alone.\n\nExamples:\n  vmsgr explain 4711 23\n"
                "  vmsgr explain $(pidof ceph-osd) 23 --json");
     return {[&o, e] { return run_explain(o, *e); }};
 }

@@ -28,7 +28,7 @@ public:
 
     verdict answer() {
         if (!find_descriptor() && !find_connection() && !find_kind() && !find_library() && !find_route()) {
-            conclude("unknown", "nothing speaks against it; VMSGR does not know this descriptor");
+            conclude("unknown", "no rule is against it, but VMSGR does not know this descriptor");
         }
         if (!_daemon_error.empty()) {
             fact("daemon", _daemon_error);
@@ -204,8 +204,8 @@ private:
                                          "'vmsgr run -- ...'");
         }
         if (!text) {
-            return conclude("environment_lost", "the process has written over its environment, its routes cannot be "
-                                                "seen; try 'vmsgr routes test'");
+            return conclude("environment_lost", "the process has overwritten its environment, so its routes cannot "
+                                                "be read; try 'vmsgr routes test'");
         }
         if (!proto::parse_routes(*text, routes)) {
             return conclude("routes_not_understood", "the routes in its environment are of another version");
@@ -231,7 +231,7 @@ private:
         }
         if (rule->way == proto::via::deny) {
             return conclude("route_says_deny", "route " + name + " denies " + where +
-                                                   "; this socket was made otherwise, before or past the library");
+                                                   "; this socket was made before or without the library");
         }
         auto socket = environment_of(_pid, "VMSGR_SOCKET");
         return conclude("fell_back", "route " + name + " would carry it, but vmsgrd at " +
@@ -246,7 +246,7 @@ private:
             other_program = other_program && !r.matches_program(_v.program);
         }
         if (other_program) {
-            return conclude("program_not_routed", "no route is for a program of the name " + conf::quote(_v.program));
+            return conclude("program_not_routed", "no route is for a program named " + conf::quote(_v.program));
         }
         return conclude("no_route", "no route matches " + where + " as " + std::string(proto::to_text(a.who)) +
                                         ", so it stays on POSIX");

@@ -13,8 +13,8 @@ namespace vmsgr::cli {
 
 int say_error(int code, std::string_view text) {
     std::string line = "vmsgr: ";
-    for (unsigned char c : text) {
-        line += c < ' ' ? ' ' : char(c);
+    for (char c : text) {
+        line += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
     }
     fprintf(stderr, "%s\n", line.c_str());
     return code;

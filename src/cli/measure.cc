@@ -99,7 +99,7 @@ base::result<uint64_t> measuring_client::ask(uint32_t mode) {
         return failed(n.error());
     }
     if (!is_order(std::span(_came).first(*n), o)) {
-        return base::fail(EPROTO, "the other side answers something else: it is no `vmsgr perf --serve`");
+        return base::fail(EPROTO, "the other side gives another answer: it is not a `vmsgr perf --serve`");
     }
     return o.counted;
 }
@@ -114,7 +114,7 @@ base::result<double> measuring_client::round_trip(size_t bytes) {
         return failed(n.error());
     }
     if (*n != bytes) {
-        return base::fail(EPROTO, "another message came back than was sent: it is no `vmsgr perf --serve`");
+        return base::fail(EPROTO, "not what was sent came back: the other side is not a `vmsgr perf --serve`");
     }
     return now_us() - begin;
 }

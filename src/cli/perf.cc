@@ -178,7 +178,7 @@ command add_perf(CLI::App& app, const options& o) {
     app.add_option("--seconds", p->seconds, "time for each size, half of it for round trips; default 1")
         ->check(CLI::Range(0.01, 600.0))
         ->type_name("S");
-    app.add_option("--batch", p->batch, "send so many messages at a time (VMSGR_MORE); default 1: each by itself")
+    app.add_option("--batch", p->batch, "send N messages at a time (VMSGR_MORE); default 1: each by itself")
         ->check(CLI::Range(1u, 1024u))
         ->type_name("N");
     app.add_option("--spin-us", p->spin_us, "how long a wait looks at memory before it sleeps; default 20, 0: never")

@@ -39,7 +39,7 @@ base::error odd(const std::string& path, const std::string& what) {
 std::string who_may(const std::string& path) {
     struct stat st;
     if (::stat(path.c_str(), &st) != 0) {
-        return "its directory lets you not in";
+        return "you have no permission to enter its directory";
     }
     char mode[8];
     snprintf(mode, sizeof mode, "%04o", unsigned(st.st_mode & 07777));

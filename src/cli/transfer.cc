@@ -8,15 +8,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <format>
 #include <memory>
+#include <span>
+#include <string>
 
 #include "base/unique_fd.hh"
 #include "cli/progress.hh"
 #include "cli/reach.hh"
 #include "cli/table.hh"
-#include "cli/xxh64.hh"
 #include "conf/words.hh"
 #include <nlohmann/json.hpp>
+#include <xxhash.h>
 
 namespace vmsgr::cli {
 
@@ -37,6 +42,18 @@ constexpr int head_timeout_ms = 10'000;
 struct tail {
     uint64_t bytes = 0, hash = 0;
 };
+
+// XXH64, as xxhsum -H1 prints it: shows whether what arrived is what was sent. It finds accidents, not attacks.
+class stream_hash {
+    XXH64_state_t _state;
+
+public:
+    stream_hash() noexcept { XXH64_reset(&_state, 0); }
+    void add(std::span<const std::byte> data) noexcept { XXH64_update(&_state, data.data(), data.size()); }
+    uint64_t value() const noexcept { return XXH64_digest(&_state); }
+};
+
+std::string hex(uint64_t value) { return std::format("{:016x}", value); }
 
 template <typename T>
 std::span<const std::byte> bytes_of(const T& value) {
@@ -62,18 +79,18 @@ std::string os_text(const std::string& what) {
 
 void tell(const options& o, const char* verb, const tail& t, double seconds) {
     if (o.json) {
-        nlohmann::json j{{"bytes", t.bytes}, {"seconds", seconds}, {"xxh64", hash_text(t.hash)}};
+        nlohmann::json j{{"bytes", t.bytes}, {"seconds", seconds}, {"xxh64", hex(t.hash)}};
         puts(j.dump(2).c_str());
     } else {
         fprintf(stderr, "%s %lu bytes in %.2f s (%s/s), xxh64 %s\n", verb, t.bytes, seconds,
-                bytes_text(uint64_t(double(t.bytes) / std::max(seconds, 1e-3))).c_str(), hash_text(t.hash).c_str());
+                bytes_text(uint64_t(double(t.bytes) / std::max(seconds, 1e-3))).c_str(), hex(t.hash).c_str());
     }
 }
 
 // An error is a line for people.
 std::expected<tail, std::string> send_all(vmsgr::channel& c, int file, progress& shown) {
     tail t;
-    xxh64 hash;
+    stream_hash hash;
     for (;;) {
         auto place = c.reserve(c.max());
         if (!place) {
@@ -144,8 +161,8 @@ int send(const options& o, const transfer_options& s) {
     }
     if (*n != sizeof theirs || theirs.bytes != sent->bytes || theirs.hash != sent->hash) {
         return say_error(exit_failure, "send: the receiver has " + std::to_string(theirs.bytes) + " bytes, hash " +
-                                           hash_text(theirs.hash) + "; sent were " + std::to_string(sent->bytes) +
-                                           ", hash " + hash_text(sent->hash));
+                                           hex(theirs.hash) + "; sent were " + std::to_string(sent->bytes) +
+                                           ", hash " + hex(sent->hash));
     }
     tell(o, "sent", *sent, seconds);
     return exit_ok;
@@ -201,7 +218,7 @@ public:
 
 std::expected<tail, std::string> receive_all(vmsgr::channel& c, const target& to, progress& shown) {
     tail t;
-    xxh64 hash;
+    stream_hash hash;
     std::vector<std::byte> data(c.max());
     for (;;) {
         // Copied first, so that what is hashed is what is written.
@@ -245,7 +262,7 @@ int receive_from(const options& o, vmsgr::channel& c, target& to) {
     }
     c.send(bytes_of(*came));
     if (!same) {
-        return say_error(exit_failure, n ? "recv: another hash than the sender's: something was lost on the way"
+        return say_error(exit_failure, n ? "recv: the hash differs from the sender's: something was lost on the way"
                                          : "recv: " + reason(c, n.error()));
     }
     c.finish();

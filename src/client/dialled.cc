@@ -2,8 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <time.h>
 
+#include <utility>
+
+#include "base/clock.hh"
 #include "base/netns.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
@@ -20,13 +24,6 @@ constexpr long first_pause_ns = 10'000;
 void pause_ns(long ns) noexcept {
     const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
     ::syscall(SYS_nanosleep, &t, nullptr);
-}
-
-// By the kernel's own clock: a program may have an interposed one that stands still.
-int64_t clock_ns() noexcept {
-    timespec t{};
-    ::syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
-    return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
 }
 
 }  // namespace
@@ -105,7 +102,7 @@ enum class hello_look : uint8_t { came, nothing };
 // Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not makes
 // the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
 hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
-    const int64_t until = clock_ns() + proto::hello_patience_ns;
+    const int64_t until = base::now_ns() + proto::hello_patience_ns;
     for (bool last = false;; ) {
         const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
         if (e == 0) {
@@ -117,9 +114,12 @@ hello_look await_hello(int fd, proto::dial_hello& h, proto::received& got) noexc
         if (last || (e != EAGAIN && e != EINTR)) {
             return hello_look::nothing;
         }
-        if (clock_ns() >= until) {
+        if (base::now_ns() >= until) {
             ::syscall(SYS_shutdown, fd, SHUT_RD);
             last = true;
+        } else {
+            // The connection woke us: on one processor its dialler was interrupted by that, before it could speak.
+            ::sched_yield();
         }
     }
 }
@@ -182,11 +182,19 @@ bool take_from_program(session& s, proto::received& got, const daemon_listener& 
 }  // namespace
 
 int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out) noexcept {
-    for (;;) {
+    for (bool refuses = false;;) {
         base::unique_fd fd(int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC | (flags & SOCK_NONBLOCK))));
         if (!fd) {
-            // A door that refuses, and is empty: the daemon is gone (below), or the program has shut it down.
-            return errno == EINVAL && hangs_up(l.lifeline) ? ESTALE : errno;
+            const int e = errno;
+            if ((e != EAGAIN && e != EINVAL) || !hangs_up(l.lifeline)) {
+                return e;  // EINVAL: the program has shut it down
+            }
+            if (std::exchange(refuses, true)) {
+                return ESTALE;
+            }
+            // The daemon is gone. What waits in the door is still taken, and no more comes.
+            ::syscall(SYS_shutdown, door, SHUT_RD);
+            continue;
         }
         proto::received got;
         const bool came = await_hello(fd.get(), out.hello, got) == hello_look::came;
@@ -199,9 +207,10 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
                 return 0;
             }
         } else if (hangs_up(l.lifeline)) {
-            // Somebody knocked to say that the daemon is gone. What waits in the door is still taken, and no more comes.
+            // Somebody knocked to say so.
             ::syscall(SYS_shutdown, door, SHUT_RD);
             proto::discard(std::move(fd));
+            refuses = true;
             continue;
         }
         proto::discard(std::move(fd));

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.hh"
 #include "base/sys.hh"
-#include "client/channels/look_for.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::client {
@@ -39,7 +39,7 @@ base::error unattached(const char* path, const attach_failure& f) {
 }
 
 int await_verdict(stream& s, int bell, int timeout_ms) noexcept {
-    const time_limit limit(timeout_ms);
+    const base::deadline limit(timeout_ms);
     for (;;) {
         const int left = limit.left_ms();
         pollfd p{bell, POLLOUT, 0};

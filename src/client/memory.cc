@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <bit>
+#include <mutex>
 #include <new>
 
 #include "base/signal_lock.hh"
@@ -41,8 +42,8 @@ constexpr size_t files_a_chunk = 64;
 // Arenas without a connection stay mapped for the next one of the same two parties, the latest of them.
 constexpr uint32_t resting_max = 16;
 
-constinit base::signal_mutex mutex;
-uint64_t fork_mask = 0;
+constinit base::signal_lock mutex;
+using locked = std::lock_guard<base::signal_lock>;
 constinit memory_file* files = nullptr;  // all that ever were; the free ones have kind none
 uint64_t clock_ticks = 0;
 
@@ -163,7 +164,7 @@ void held_memory::release(bool reusable) noexcept {
         return;
     }
     leaving gone, also_gone;
-    base::signal_lock l(mutex);
+    locked l(mutex);
     --f->uses;
     switch (f->kind) {
     case file_kind::made_arena:
@@ -188,7 +189,7 @@ void held_memory::release(bool reusable) noexcept {
 
 base::result<held_memory> take_slot(uint64_t towards, uint32_t ring_bytes) {
     leaving gone;
-    base::signal_lock l(mutex);
+    locked l(mutex);
     for (auto* f = files; f != nullptr; f = f->next) {
         if (f->kind != file_kind::made_arena || f->towards != towards || !may_begin(*f) ||
             f->arena.memory().ring_bytes() != ring_bytes) {
@@ -216,7 +217,7 @@ base::result<held_memory> take_slot(uint64_t towards, uint32_t ring_bytes) {
 
 base::result<held_memory> join_slot(base::unique_fd file, uint32_t slot) {
     leaving gone;
-    base::signal_lock l(mutex);
+    locked l(mutex);
     const auto which = identity_of(file.get());
     auto* f = find([which](const memory_file& m) { return m.kind == file_kind::joined_arena && m.file == which; });
     if (f == nullptr) {
@@ -240,7 +241,7 @@ base::result<held_memory> join_slot(base::unique_fd file, uint32_t slot) {
 }
 
 base::result<held_memory> take_page() {
-    base::signal_lock l(mutex);
+    locked l(mutex);
     for (auto* f = files; f != nullptr; f = f->next) {
         if (f->kind == file_kind::made_pages && !f->old && ~f->pages_taken != 0) {
             const auto index = uint32_t(std::countr_one(f->pages_taken));
@@ -265,7 +266,7 @@ base::result<held_memory> join_page(base::unique_fd file, uint32_t index) {
     if (index >= pages_a_file) {
         return base::fail(EINVAL, "an end page beyond the end of its file");
     }
-    base::signal_lock l(mutex);
+    locked l(mutex);
     const auto which = identity_of(file.get());
     auto* f = find([which](const memory_file& m) { return m.pages && m.file == which; });
     if (f == nullptr) {
@@ -283,9 +284,7 @@ base::result<held_memory> join_page(base::unique_fd file, uint32_t index) {
 }
 
 void lock_memory_for_fork() noexcept {
-    uint64_t mask = 0;
-    mutex.lock(mask);
-    fork_mask = mask;
+    mutex.lock();
     for (auto* f = files; f != nullptr; f = f->next) {
         if (f->kind != file_kind::none) {
             f->old = true;
@@ -297,6 +296,6 @@ void lock_memory_for_fork() noexcept {
 }
 
 // Parent and child alike. What nobody used goes with the next release.
-void unlock_memory_after_fork() noexcept { mutex.unlock(fork_mask); }
+void unlock_memory_after_fork() noexcept { mutex.unlock(); }
 
 }  // namespace vmsgr::client

@@ -8,11 +8,12 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <mutex>
 
+#include "base/random.hh"
 #include "base/sys.hh"
 #include "base/sockets.hh"
 #include "client/kept_fds.hh"
-#include "client/spin.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::client {
@@ -21,11 +22,11 @@ namespace {
 
 constexpr size_t routes_text_max = 1 << 20;
 
-using locked = base::signal_lock;
+using locked = std::lock_guard<base::signal_lock>;
 
 // Waits for an answer on the control socket; 0 or an errno.
 int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::received& out) noexcept {
-    int64_t end = now_ms() + timeout_ms;
+    int64_t end = base::now_ms() + timeout_ms;
     for (;;) {
         int e = proto::receive_with_fds(sock, msg, bytes, MSG_DONTWAIT, out);
         if (e == 0) {
@@ -34,7 +35,7 @@ int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::rec
         if (e != EAGAIN && e != EINTR) {
             return e;
         }
-        int64_t left = end - now_ms();
+        int64_t left = end - base::now_ms();
         if (left <= 0) {
             return ETIMEDOUT;
         }
@@ -50,10 +51,6 @@ void copy_name(char (&to)[N], std::string_view from) noexcept {
 }
 
 }  // namespace
-
-int64_t now_ms() noexcept {
-    return now_ns() / 1'000'000;
-}
 
 void session::configure(const char* path, std::string_view program) noexcept {
     copy_name(_path, path);
@@ -76,10 +73,10 @@ bool session::attach() noexcept {
     if (_control >= 0) {
         return true;
     }
-    if (now_ms() < _not_before_ms) {
+    if (base::now_ms() < _not_before_ms) {
         return false;
     }
-    _not_before_ms = now_ms() + retry_ms;
+    _not_before_ms = base::now_ms() + retry_ms;
 
     sockaddr_un un;
     uint32_t len = 0;
@@ -102,13 +99,13 @@ bool session::attach() noexcept {
         e = receive_within(sock.get(), &welcome, sizeof welcome, attach_timeout_ms, got);
     }
     if (e != 0) {
-        _not_before_ms = now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
+        _not_before_ms = base::now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
         return failed(step::answer, e);
     }
     if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic ||
         welcome.what != proto::kind::welcome || welcome.status != 0 || got.fd_count != 2 ||
         welcome.segment_bytes != sizeof(shm::session_segment) || !shm::valid_ring_bytes(welcome.ring_bytes)) {
-        _not_before_ms = now_ms() + 10 * retry_ms;
+        _not_before_ms = base::now_ms() + 10 * retry_ms;
         if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.status <= 0) {
             return failed(step::version, EPROTO);
         }
@@ -330,10 +327,13 @@ int session::listen(int socket, int shown, std::string_view route, uint32_t flag
 void session::unlist(int door) noexcept {
     proto::request_msg m;
     m.what = proto::kind::unlist;
-    locked l(_lock);
-    if (_control >= 0) {
-        send(m, {&door, 1});
+    {
+        locked l(_lock);
+        if (_control < 0 || send(m, {&door, 1}) != 0) {
+            return;
+        }
     }
+    await_settled();
 }
 
 int session::borrow(int shown, uint64_t id) noexcept {
@@ -365,7 +365,7 @@ void session::deposit(int shown, std::span<const int> left, std::span<const uint
     }
 }
 
-void session::await_deposits() noexcept {
+void session::await_settled() noexcept {
     proto::request_msg m;
     m.what = proto::kind::settled;
     proto::reply_msg reply;
@@ -436,9 +436,9 @@ int session::ask_attached(proto::request_msg& m, std::span<const int> fds, proto
     if (int e = send(m, fds); e != 0) {
         return e;
     }
-    const int64_t end = now_ms() + request_timeout_ms;
+    const int64_t end = base::now_ms() + request_timeout_ms;
     for (;;) {
-        const int left = int(std::max<int64_t>(end - now_ms(), 0));
+        const int left = int(std::max<int64_t>(end - base::now_ms(), 0));
         if (int e = receive_within(_control, &reply, sizeof reply, left, got); e != 0) {
             // A late answer would be taken for the next one's: the serial tells them apart.
             if (e != ETIMEDOUT) {

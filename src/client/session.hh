@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "base/address.hh"
+#include "base/clock.hh"
 #include "base/signal_lock.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
@@ -67,8 +68,7 @@ struct attach_failure {
 };
 
 class session {
-    base::signal_mutex _lock;
-    uint64_t _fork_mask = 0;
+    base::signal_lock _lock;
     int _control = -1;
     // What an earlier daemon gave stays mapped, as another thread may still look at it.
     std::atomic<shm::session_segment*> _segment{nullptr};
@@ -120,14 +120,14 @@ public:
     bool post_connect(const job& j, std::span<const int> fds) noexcept;
     // 0, or an errno: the socket stays the kernel's.
     int listen(int socket, int shown, std::string_view route, uint32_t flags, int backlog, listening& out) noexcept;
-    // Programs do not find this listener any more.
+    // Programs do not find this listener any more when this returns.
     void unlist(int door) noexcept;
 
     // The kernel socket of connection `id`, whose doorbell is shown; or -errno.
     int borrow(int shown, uint64_t id) noexcept;
-    // Leaves with the daemon what an heir of this descriptor needs. The last one of several waits until all are there.
+    // Leaves with the daemon what an heir of this descriptor needs. It is there once await_settled() has returned.
     void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data) noexcept;
-    void await_deposits() noexcept;
+    void await_settled() noexcept;
     // 0, or an errno.
     int adopt(int shown, inherited& out) noexcept;
 
@@ -145,10 +145,10 @@ public:
     void count_fall_back() noexcept;
     void count_turned_away() noexcept;
 
-    // In the child of a fork: the session is the parent's.
+    // In the child of a fork, unlocked: the session is the parent's.
     void forget() noexcept;
-    void lock_for_fork() noexcept { _lock.lock(_fork_mask); }
-    void unlock_after_fork() noexcept { _lock.unlock(_fork_mask); }
+    void lock_for_fork() noexcept { _lock.lock(); }
+    void unlock_after_fork() noexcept { _lock.unlock(); }
 
 private:
     bool attach() noexcept;
@@ -164,6 +164,5 @@ private:
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
 };
 
-int64_t now_ms() noexcept;
 
 }  // namespace vmsgr::client

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <yaml-cpp/eventhandler.h>
@@ -237,8 +236,7 @@ std::optional<size_t> reader::word(const spot& at, std::span<const std::string_v
 std::optional<std::string> read_file(const std::string& path, reader& r) {
     base::unique_fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!fd) {
-        int e = errno;
-        return r.refuse_file(e, std::string("cannot be read: ") + strerror(e));
+        return r.refuse_file(base::os_error("cannot be read"));
     }
     struct stat st;
     if (::fstat(fd.get(), &st) == 0 && S_ISDIR(st.st_mode)) {
@@ -249,8 +247,7 @@ std::optional<std::string> read_file(const std::string& path, reader& r) {
     for (;;) {
         ssize_t n = ::read(fd.get(), buf, sizeof buf);
         if (n < 0) {
-            int e = errno;
-            return r.refuse_file(e, std::string("cannot be read: ") + strerror(e));
+            return r.refuse_file(base::os_error("cannot be read"));
         }
         if (n == 0) {
             return text;

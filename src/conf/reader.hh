@@ -35,6 +35,7 @@ public:
     // The first call counts. Returns nullopt, so that a reading function can end with it.
     std::nullopt_t refuse(const spot& at, std::string_view text);
     std::nullopt_t refuse_file(int errnum, std::string_view text);
+    std::nullopt_t refuse_file(const base::error& e) { return refuse_file(e.errnum, e.text); }
 
     // The one document of text; nothing when it is no YAML, empty, or not one mapping.
     std::optional<spot> document(std::string_view text);

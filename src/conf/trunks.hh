@@ -18,13 +18,13 @@ inline constexpr size_t trunk_names_max = 256;
 // Files in PEM. All three, or none: plain. They are read again when they change.
 struct trunk_tls {
     std::string ca, certificate, key;
-    std::vector<std::string> names;  // common names that a peer's certificate may have; empty: any that the CA signed
+    std::vector<std::string> names;  // a peer's certificate must have one of them; empty: any that the CA signed
     bool on() const noexcept { return !ca.empty(); }
 };
 
 // A peer to which this daemon connects.
 struct trunk_peer {
-    std::string name;
+    std::string name;  // with TLS, one that the peer's certificate must have
     base::address connect;
     std::vector<base::prefix> addresses;  // the destinations that it serves
 };
@@ -39,10 +39,12 @@ struct trunk_probe {
 };
 
 struct trunk_config {
-    std::string name;      // for people; the host's by default
+    std::string name;      // informational; the host's by default
     base::address listen;  // none: no peer may connect
-    std::vector<base::prefix> accept_from;  // who may connect; by default, without TLS, only `peers`; empty: all
-    std::vector<base::prefix> serves;       // destinations that peers may reach; empty: all but loopback
+    // Who may connect. Empty: with TLS everybody whose certificate is good; without TLS nobody, so the reader then puts
+    // the addresses of `trunks` here.
+    std::vector<base::prefix> accept_from;
+    std::vector<base::prefix> serves;       // own addresses that peers may reach; empty: all. Never loopback
     uint32_t packet_bytes = trunk::packet_bytes_default;
     uint64_t replay_bytes = 8 << 20;  // of one session, kept until the peer has it
     uint64_t memory_bytes = 16 << 20;  // of all sessions of a shard together

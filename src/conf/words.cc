@@ -57,13 +57,14 @@ std::string did_you_mean(std::string_view word, std::span<const std::string_view
 
 std::string one_line(std::string_view text) {
     std::string out;
-    for (unsigned char c : text) {
+    for (char character : text) {
+        const auto c = static_cast<unsigned char>(character);
         if (c < ' ' || c >= 127) {
             char hex[8];
             snprintf(hex, sizeof hex, "\\x%02x", c);
             out += hex;
         } else {
-            out += char(c);
+            out += character;
         }
     }
     return out;

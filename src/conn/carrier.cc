@@ -5,10 +5,12 @@
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
 
+#include "base/random.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 #include "proto/control.hh"
 #include "ssx/idle_yield.hh"
+#include "ssx/spawn.hh"
 
 namespace vmsgr::net {
 
@@ -87,9 +89,8 @@ brought carrier::bring(bring_request& r, usage& fds) {
         owner.hide(hello.shown);
         // Nobody has seen the slot: the other end is done with it as well.
         slot->conduit().header().end[0].flags.store(shm::end_left | shm::end_done, std::memory_order_release);
-        // On a busy machine the acceptor may be faster each time: connect() wakes it, and it runs first.
         if (err == EAGAIN || err == EPIPE) {
-            return brought::queue_full;
+            return brought::queue_full;  // or it turned us away: later again
         }
         return failed("its program has closed the listener");
     }
@@ -108,18 +109,14 @@ brought carrier::bring(bring_request& r, usage& fds) {
 }
 
 void carrier::run(conn_ptr c) {
-    auto holder = _gate.try_hold();
-    if (!holder) {
-        return;  // the daemon stops; the object's end closes everything
-    }
-    ++_count.connections_total;
-    _conns.emplace(c->id(), c);
-    // The fiber holds the connection, and the gate holds the fiber.
-    (void)c->run()
-        .handle_exception([](std::exception_ptr e) { log.error("a connection ended by an exception: {}", e); })
-        .finally([this, c, h = std::move(*holder)] {
+    // Where the daemon stops, the object's end closes everything.
+    ssx::spawn(_gate, log, "a connection", [this, c = std::move(c)] {
+        ++_count.connections_total;
+        _conns.emplace(c->id(), c);
+        return c->run().finally([this, c] {
             _conns.erase(c->id());
         });
+    });
 }
 
 base::unique_fd carrier::borrow(uint64_t id, int shown) noexcept {

@@ -29,7 +29,7 @@ struct bring_request {
     places place;
     std::string route;
     door_target door;
-    std::unique_ptr<wire> far;  // none: tcp itself
+    std::unique_ptr<far_side> far;  // none: tcp itself
 };
 enum class brought : uint8_t {
     yes,

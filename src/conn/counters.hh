@@ -1,10 +1,12 @@
 // What a shard has done so far, and the reasons for which it closed things. Plain numbers of one shard; `status`
-// adds those of all shards up.
+// adds those of all shards up. A new counter is a member and a line of the table.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string_view>
+
+#include "base/counters.hh"
 
 namespace vmsgr::net {
 
@@ -42,7 +44,23 @@ struct counters {
 
     void count(fault f) noexcept { ++faults[size_t(f)]; }
     uint64_t faults_total() const noexcept;
-    counters& operator+=(const counters&) noexcept;
 };
+inline constexpr base::counter<counters> counter_table[] = {
+    {"connections_total", &counters::connections_total},
+    {"connects_failed", &counters::connects_failed},
+    {"refused", &counters::refused},
+    {"bytes_in", &counters::bytes_in},
+    {"bytes_out", &counters::bytes_out},
+    {"bytes_trunk", &counters::bytes_trunk},
+    {"resets_sent", &counters::resets_sent},
+    {"accept_pauses", &counters::accept_pauses},
+    {"accepts_passed_on", &counters::accepts_passed_on},
+    {"trunk_probes", &counters::probes},
+    {"trunk_probes_absent", &counters::probes_absent},
+    {"trunk_probes_skipped", &counters::probes_skipped},
+    {"orphans", &counters::orphans},
+    {"orphans_given_up", &counters::orphans_given_up},
+};
+static_assert(base::lists_all(counter_table));
 
 }  // namespace vmsgr::net

@@ -25,9 +25,6 @@ base::unique_fd duplicate(int fd) noexcept {
     return base::unique_fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
-base::address local_address(int fd) noexcept { return base::local_name(fd); }
-base::address peer_address(int fd) noexcept { return base::peer_name(fd); }
-
 int take_socket_error(int fd) noexcept {
     int err = 0;
     socklen_t len = sizeof err;

@@ -4,6 +4,7 @@
 
 #include "base/address.hh"
 #include "base/error.hh"
+#include "base/names.hh"
 #include "base/unique_fd.hh"
 
 namespace vmsgr::net {
@@ -16,8 +17,8 @@ int make_nonblocking(int fd) noexcept;
 // Another descriptor of the same open file; none on failure, and for -1.
 base::unique_fd duplicate(int fd) noexcept;
 
-base::address local_address(int fd) noexcept;
-base::address peer_address(int fd) noexcept;
+inline base::address local_address(int fd) noexcept { return base::local_name(fd); }
+inline base::address peer_address(int fd) noexcept { return base::peer_name(fd); }
 int take_socket_error(int fd) noexcept;
 
 // The program asked that closing resets the connection (SO_LINGER on, 0 s).

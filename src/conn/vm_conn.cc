@@ -16,6 +16,16 @@
 
 namespace vmsgr::net {
 
+namespace {
+
+// Bytes moved by one system call, and between two looks at the clock of the reactor: never more than half a ring, so
+// that the program works on one half while we work on the other.
+size_t bytes_at_once(uint64_t capacity) { return std::min<size_t>(256 << 10, capacity / 2); }
+
+static_assert(int(conn_state::closing) == int(life::phase::closing));
+
+}  // namespace
+
 vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     : _carrier(c),
       _p(std::move(p)),
@@ -23,10 +33,10 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
       _bell(_p.bell.get(), shm::resident_tokens),
       _rx(_p.conduit.header().ring[0], _p.conduit.ring_data(0), _p.conduit.capacity, _rx_state),
       _tx(_p.conduit.header().ring[1], _p.conduit.ring_data(1), _p.conduit.capacity, _tx_state),
-      _state(state),
       _peer(_p.peer),
       _opened_s(unix_time_s()),
-      _wire(_p.far ? std::move(_p.far) : make_tcp_wire(_p.tcp)) {
+      _far(_p.far ? std::move(_p.far) : make_tcp_far(_p.tcp)),
+      _pump(*this, _far, _life, bytes_at_once(_p.conduit.capacity)) {
     _progress_timer.set_callback([this] { on_progress_timer(); });
     _slot = _p.shown != shm::no_slot ? _p.shown
                                      : _p.place.owner->show(_id, _p.role, seastar::this_shard_id(), _p.program_fd);
@@ -39,10 +49,10 @@ vm_conn::~vm_conn() { finish(); }
 
 conn_info vm_conn::info() const {
     auto& owner = *_p.place.owner;
-    int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
-    return {_id,    owner.session_id, owner.pid, fd,     _p.role,    _local,     _peer,
-            _p.route, seastar::this_shard_id(), _state, _bytes_in, _bytes_out, _opened_s,
-            _wire->brings() ? conn_path::trunk : conn_path::direct};
+    const int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
+    const auto state = std::min(conn_state(_life.at), conn_state::closing);
+    return {_id,      owner.session_id, owner.pid, fd,        _p.role,    _local,    _peer,
+            _p.route, seastar::this_shard_id(), state, _bytes_in, _bytes_out, _opened_s, _far->path()};
 }
 
 // A doorbell has no name, so ours gets one that nobody else has, once it is asked for: the kernel tells it to whoever
@@ -69,47 +79,51 @@ bool vm_conn::is_shown_by(int descriptor) noexcept {
            base::netns_cookie(descriptor) == base::netns_cookie(_bell.fd());
 }
 
-bool vm_conn::watch_bell() noexcept {
-    auto r = _carrier.events().add(_bell.fd(), _bell_sink);
-    if (r) {
-        _bell_events = std::move(*r);
-    }
-    return bool(r);
+uint32_t vm_conn::program_flags() const noexcept {
+    return _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
 }
 
-bool vm_conn::watch_wire() noexcept { return _wire->watch(_carrier.events(), _wire_sink); }
+bool vm_conn::watch() noexcept {
+    auto r = _carrier.events().add(_bell.fd(), _bell_events);
+    if (r) {
+        _bell_watch = std::move(*r);
+    }
+    return r && watch_far();
+}
+
+bool vm_conn::watch_far() noexcept { return _far->watch(_carrier.events(), _far_events); }
 
 // The peer's daemon does not carry this destination: the program's socket, which is bound only, connects after all.
 bool vm_conn::take_direct_way() noexcept {
-    _wire->unwatch();
-    _wire = make_tcp_wire(_p.tcp);
+    _far->unwatch();
+    _far = make_tcp_far(_p.tcp);
     int err = _carrier.alarm().guard([this] { return begin_connect(tcp_fd(), _peer); });
     if (err != 0) {
         errno = err;
         return false;
     }
-    return watch_wire();
+    return watch_far();
 }
 
 seastar::future<> vm_conn::run() {
-    if (_state == conn_state::connecting) {
-        int err = co_await connected();
-        if (err != 0) {
-            if (!_program_left && !_over) {
-                _wire->unwatch();
-                ++_carrier.count().connects_failed;
-                tell_failed(err);
-            }
+    if (_life.at == life::phase::connecting) {
+        const int err = co_await connected();
+        if (_life.over()) {
             finish();
             co_return;
         }
-        established();
-    } else if (!watch_bell() || !watch_wire()) {
-        fail(ENOMEM);
+        if (err != 0) {
+            ++_carrier.count().connects_failed;
+            step(life::event::connect_failed, err);
+            finish();
+            co_return;
+        }
+    } else if (!watch()) {
+        step(life::event::far_failed, ENOMEM);
     }
     auto broken = [this](std::exception_ptr e) {
         log.error("connection to {}: {}", base::to_string(_peer), e);
-        end_with_reset();
+        step(life::event::aborted);
     };
     auto writes = write_loop().handle_exception(broken);
     auto reads = read_loop().handle_exception(broken);
@@ -118,44 +132,39 @@ seastar::future<> vm_conn::run() {
     finish();
 }
 
-// 0 or an errno. ECANCELED when the program or the daemon left meanwhile. The program has called connect() itself,
-// so that its errors and its waiting are the kernel's own; and we could not do it safely: the program shares the
-// socket's O_NONBLOCK and might take it away.
+// 0 or an errno; it does not count when the program or the daemon left meanwhile. The program has called connect()
+// itself, so that its errors and its waiting are the kernel's own; and we could not do it safely: the program shares
+// the socket's O_NONBLOCK and might take it away.
 seastar::future<int> vm_conn::connected() {
-    if (!watch_bell() || !watch_wire()) {
+    if (!watch()) {
         co_return ENOMEM;
     }
-    for (;;) {
-        if (_program_left || _over) {
-            co_return ECANCELED;
-        }
+    while (!_life.over()) {
         _out.point.clear();
-        switch (_wire->connecting()) {
-        case progress::up: co_return 0;
+        switch (_far->connecting()) {
+        case progress::up:
+            established();  // here: the caller may go on later, and a hang-up before that must not find it connecting
+            co_return 0;
         case progress::elsewhere:
             if (!take_direct_way()) {
                 co_return errno;
             }
             break;
-        case progress::under_way:
-            if (_connect_writable) {
-                co_return 0;  // TCP_FASTOPEN_CONNECT: the first send connects
-            }
-            co_await _out.point.wait();
-            break;
+        case progress::under_way: co_await _out.point.wait(); break;
         case progress::failed: {
-            int err = _wire->take_error();
+            int err = _far->take_error();
             co_return err != 0 ? err : ECONNABORTED;
         }
         }
     }
+    co_return ECANCELED;
 }
 
-// The program learns the addresses first, then that the connection stands, then its descriptor turns writable.
+// The program learns the addresses first, then that the connection is made, then its descriptor turns writable.
 void vm_conn::established() noexcept {
-    _state = conn_state::established;
-    _local = _wire->local();
-    if (auto peer = _wire->peer(); peer.family != 0) {
+    step(life::event::connected);
+    _local = _far->local();
+    if (auto peer = _far->peer(); peer.family != 0) {
         _peer = peer;
     }
     _p.place.owner->show_addresses(_slot, _local, _peer);
@@ -170,9 +179,46 @@ void vm_conn::established() noexcept {
     }
 }
 
+// Each event comes by here. What last() says waits for finish(), as both fibers may still be at work.
+life::actions vm_conn::step(life::event e, int err) noexcept {
+    using life::action;
+    const life::actions todo = _life.apply(e, err);
+    if (todo.has(action::shut_far)) {
+        _far->shut_send();
+    }
+    if (todo.has(action::fin_program)) {
+        _tx.set_flags(shm::ring_fin);
+        ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
+    }
+    if (todo.has(action::reset_program)) {
+        _tx.reset(todo.error);
+        _tx.wake(_bell);
+    }
+    if (todo.has(action::give_back)) {
+        give_back(todo.error);
+    }
+    if (todo.has(action::flush)) {
+        flush_and_judge();
+    }
+    if (todo.has(action::count_orphan)) {
+        ++_carrier.count().orphans;
+    }
+    if (todo.has(action::watch)) {
+        watch_progress();
+    }
+    if (todo.has(action::wake_in) || todo.has(action::finish)) {
+        _in.wake();
+    }
+    if (todo.has(action::wake_out) || todo.has(action::finish)) {
+        _out.wake();
+    }
+    return todo;
+}
+
 // The kernel socket goes back beside one token, for another attempt; the program's own tokens stay unread, which
 // makes its end show OUT, ERR and HUP as a refused TCP connect does.
-void vm_conn::tell_failed(int err) noexcept {
+void vm_conn::give_back(int err) noexcept {
+    _far->unwatch();
     auto& h = _p.conduit.header();
     h.error.store(err, std::memory_order_relaxed);
     h.status.store(shm::conduit_failed, std::memory_order_release);
@@ -180,7 +226,7 @@ void vm_conn::tell_failed(int err) noexcept {
     h.ring[1].tokens_sent.fetch_add(1, std::memory_order_seq_cst);
     int fd = tcp_fd();
     proto::send_with_fds(_bell.fd(), &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT);
-    _bell_events.reset();
+    _bell_watch.reset();
     _p.bell.reset();
     _p.tcp.reset();
 }
@@ -188,122 +234,67 @@ void vm_conn::tell_failed(int err) noexcept {
 void vm_conn::refuse(int err) noexcept {
     ++_carrier.count().refused;
     disconnect_tcp(tcp_fd());
-    tell_failed(err);
+    step(life::event::connect_failed, err);
     finish();
 }
 
+// The last holder of the program's end is gone, or both directions are shut down: the table tells them apart.
 void vm_conn::on_hang_up() noexcept {
-    if (_program_left || _program_shut_all || _over) {
+    const uint32_t ring = _rx.flags(), end = program_flags();
+    // Its connect is undone by a shutdown, or its connection broken by connect(AF_UNSPEC): both need the socket itself.
+    if ((end & shm::end_recalled) != 0) {
+        step(life::event::recalled);
         return;
     }
-    _program_shut_out = true;
-    if (_state == conn_state::connecting) {
-        _program_left = true;
-        _out.wake();
+    if ((ring & shm::ring_fin) != 0) {
+        step(life::event::shut_write);
+    }
+    if ((end & shm::end_read_shut) != 0) {
+        step(life::event::shut_read);
+    }
+    step((end & shm::end_left) != 0 ? life::event::closed : life::event::killed);
+}
+
+// What the kernel takes without waiting counts as sent by the program before it closed. What it left unread decides
+// then how the far side ends: closing with unread data is told to the peer by RST.
+void vm_conn::flush_and_judge() noexcept {
+    const bool never_taken = _p.role == conn_role::server && (program_flags() & shm::end_accepted) == 0;
+    if (never_taken || (_rx.flags() & shm::ring_reset) != 0) {
+        step(life::event::program_reset);
         return;
     }
-    if (recalled()) {
-        end();
-        return;
-    }
-    uint32_t flags = _rx.flags();
-    uint32_t end0 = _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
-    // Both directions shut down show a hang-up too, although the program still holds its descriptor.
-    if ((flags & shm::ring_fin) != 0 && ((end0 & shm::end_read_shut) != 0 || _fin_to_program)) {
-        _program_shut_all = true;
-        _state = conn_state::closing;
-        if (_out.done) {
-            end();
-            return;
-        }
-        watch_progress();
-        _in.wake();
-        _out.wake();
-        return;
-    }
-    _program_left = true;
-    _state = conn_state::closing;
-    bool never_taken = _p.role == conn_role::server && (end0 & shm::end_accepted) == 0;
-    if (never_taken || (flags & shm::ring_reset) != 0) {
-        end_with_reset();
-        return;
-    }
-    // What the kernel takes without waiting counts as sent by the program before it closed.
-    while (!_over && !_out.done && pump_out() == next::again) {
-    }
-    if (_over && _out.done) {
-        // All is sent; what the program left unread decides how the socket ends.
-        _reset_wire = _reset_wire || program_left_unread();
-        return;
-    }
-    if (_over) {
-        return;
-    }
-    if (program_left_unread() || lingers_zero(tcp_fd())) {
-        end_with_reset();
-    } else if (_out.done) {
-        end();
-    } else {
-        ++_carrier.count().orphans;
-        watch_progress();
-        _in.wake();
-        _out.wake();
+    _pump.flush(_rx.capacity());
+    if (!_life.over()) {
+        const bool resets = program_left_unread() || lingers_zero(tcp_fd());
+        step(resets ? life::event::program_reset : life::event::nothing_unread);
     }
 }
 
-// As the kernel does: closing with unread data is told to the peer by RST.
 bool vm_conn::program_left_unread() noexcept {
     size_t free = 0;
-    if (_tx.free_bytes(free) != shm::look::ok) {
-        return true;
-    }
-    return free != _tx.capacity() || _wire->has_unread();
+    return _tx.free_bytes(free) != shm::look::ok || free != _tx.capacity() || _far->has_unread();
 }
 
 void vm_conn::watch_progress() noexcept {
     _bytes_out_checked = _bytes_out;
     _progress_timer.rearm(seastar::lowres_clock::now() +
-                          (_stopping ? _carrier.settings().flush_limit : _carrier.settings().orphan_limit));
+                          (_life.stopping ? _carrier.settings().flush_limit : _carrier.settings().orphan_limit));
 }
 
 void vm_conn::on_progress_timer() noexcept {
-    if (_over) {
+    if (_life.over()) {
         return;
     }
-    if (!_stopping && _bytes_out != _bytes_out_checked) {
+    if (!_life.stopping && _bytes_out != _bytes_out_checked) {
         watch_progress();
         return;
     }
     ++_carrier.count().orphans_given_up;
-    end_with_reset();
-}
-
-void vm_conn::end() noexcept {
-    _over = true;
-    _in.wake();
-    _out.wake();
-}
-
-void vm_conn::end_with_reset() noexcept {
-    _reset_wire = true;
-    end();
-}
-
-// The network broke the connection, or we cannot go on: the program reads the errno from its ring.
-void vm_conn::fail(int err) noexcept {
-    if (_over) {
-        return;
-    }
-    _broken = true;
-    if (!_program_left) {
-        _tx.reset(err);
-        _tx.wake(_bell);
-    }
-    end();
+    step(life::event::time_out);
 }
 
 void vm_conn::break_rules(fault why) noexcept {
-    if (_over) {
+    if (_life.over()) {
         return;
     }
     static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
@@ -311,71 +302,42 @@ void vm_conn::break_rules(fault why) noexcept {
     log.log(seastar::log_level::warn, rate, "{} in the conduit of {} (pid {}) to {}: the connection is reset",
             to_text(why), owner.name, owner.pid, base::to_string(_peer));
     _carrier.count().count(why);
-    _tx.reset(ECONNRESET);
-    end_with_reset();
+    step(life::event::rules_broken);
 }
 
-void vm_conn::stop() noexcept {
-    if (_over || _stopping) {
-        return;
-    }
-    _stopping = true;
-    if (_state == conn_state::connecting) {
-        end();
-        return;
-    }
-    if (_out.done) {
-        end();
-        return;
-    }
-    watch_progress();
-    _out.wake();
-}
+void vm_conn::stop() noexcept { step(life::event::stop); }
 
-void vm_conn::abort() noexcept {
-    if (!_over) {
-        end_with_reset();
+void vm_conn::let_go_of_far() noexcept {
+    const life::actions last = _life.last();
+    if (last.has(life::action::discard_input)) {
+        _far->discard_input();
     }
-}
-
-// Its connect is undone by a shutdown, or its connection broken by connect(AF_UNSPEC): both need the socket itself.
-bool vm_conn::recalled() noexcept {
-    uint32_t end0 = _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
-    _recalled = _recalled || (end0 & shm::end_recalled) != 0;
-    return _recalled;
+    if (last.has(life::action::release_far)) {
+        _far->release();
+    } else if (last.has(life::action::reset_far)) {
+        ++_carrier.count().resets_sent;
+        _far->reset();
+    } else if (last.has(life::action::close_far)) {
+        lingers_zero(tcp_fd()) ? _far->reset() : _far->close();
+    }
+    _p.tcp.reset();
 }
 
 void vm_conn::finish() noexcept {
     _progress_timer.cancel();
     _carrier.rings().forget(*this);
-    _wire->unwatch();
-    _bell_events.reset();
-    if (_p.tcp && recalled()) {
-        _p.tcp.reset();
-        if (_wire->brings()) {
-            _wire->reset();
-        }
+    _far->unwatch();
+    _bell_watch.reset();
+    step(life::event::aborted);  // for one that was never run
+    if ((program_flags() & shm::end_recalled) != 0) {
+        step(life::event::recalled);  // the program may have done so since the end
     }
     if (_p.tcp) {
-        if (_stopping && !_program_left) {
-            _tx.reset(ECONNRESET);
-        }
-        if (_reset_wire) {
-            ++_carrier.count().resets_sent;
-            _wire->reset();
-        } else {
-            if (_program_shut_all) {
-                _wire->discard_input();
-            }
-            lingers_zero(tcp_fd()) ? _wire->reset() : _wire->close();
-        }
-        _p.tcp.reset();
+        let_go_of_far();
     }
     if (_p.bell) {
-        // Closed with the resident token unread, the program's end shows an error beside the hang-up. An orderly end
-        // reads it first.
-        bool quiet = !_broken && !_reset_wire && !_stopping && _state != conn_state::connecting;
-        if (quiet) {
+        // Closed with the resident token unread, the program's end shows an error beside the hang-up.
+        if (_life.last().has(life::action::drain_tokens)) {
             _bell.drain();
         }
         _p.bell.reset();

@@ -1,7 +1,8 @@
-// One connection: a program's conduit on one side, a wire (a kernel TCP socket, or a channel of a trunk) on the other,
-// on one shard for its whole life. Two fibers carry the bytes: the write loop from ring 0 to the wire, the read loop
-// from the wire to ring 1, both in place. vm_conn.cc has how it begins and ends, vm_conn_loops.cc how bytes move and
-// who wakes whom.
+// One connection: a program's conduit on one side, a far side (a kernel TCP socket, or a channel of a trunk) on the
+// other, on one shard for its whole life. Two fibers move the bytes: the write loop from ring 0 to the far side, the
+// read loop from the far side to ring 1, both in place (conn/pump.hh). What each event means is the table's to say
+// (life/connection.hh); step() asks it and does what it answers. vm_conn.cc has how a connection begins and ends,
+// vm_conn_loops.cc how bytes move and who wakes whom.
 //
 // Owner: the shard's carrier, by lw_shared_ptr until run() is done. All calls on that shard.
 #pragma once
@@ -18,10 +19,12 @@
 #include "conn/arenas.hh"
 #include "conn/budget.hh"
 #include "conn/counters.hh"
+#include "conn/far.hh"
 #include "conn/program.hh"
-#include "conn/wire.hh"
+#include "conn/pump.hh"
+#include "life/connection.hh"
 #include "shm/bell.hh"
-#include "shm/ring.hh"
+#include "shm/wake.hh"
 #include "ssx/event_set.hh"
 #include "ssx/ring_poller.hh"
 #include "ssx/wake_point.hh"
@@ -37,7 +40,6 @@ struct places {
 };
 
 enum class conn_state : uint8_t { connecting, established, closing };
-enum class conn_path : uint8_t { direct, local, trunk };
 
 // What `status` shows of a connection.
 struct conn_info {
@@ -66,32 +68,31 @@ public:
         memory_slot memory;
         shm::conduit conduit;            // a view of it
         uint32_t shown = shm::no_slot;   // in the owner's connected list; none: it is shown by the constructor
-        std::unique_ptr<wire> far;  // none: tcp itself
+        std::unique_ptr<far_side> far;  // none: tcp itself
     };
 
 private:
-    enum class waits : uint8_t { nothing, wire, ring };
-    enum class next : uint8_t { again, wire, ring, done };
+    friend class pump<vm_conn>;
+    enum class waits : uint8_t { nothing, far, ring };
     // A direction's fiber, as events and the poller see it.
     struct direction {
         ssx::wake_point point;
         waits on = waits::nothing;
-        bool done = false;
         void wake() noexcept {
             on = waits::nothing;
             point.wake();
         }
     };
-    struct wire_sink final : wire_user {
+    struct far_events final : far_user {
         vm_conn& conn;
-        explicit wire_sink(vm_conn& c) noexcept : conn(c) {}
-        void on_events(uint32_t events) noexcept override { conn.on_wire(events); }
-        bool on_bytes(std::span<const std::byte> bytes) noexcept override { return conn.on_bytes(bytes); }
-        void on_bytes_end() noexcept override { conn.on_bytes_end(); }
+        explicit far_events(vm_conn& c) noexcept : conn(c) {}
+        void on_events(uint32_t events) noexcept override { conn.on_far(events); }
+        bool on_bytes(std::span<const std::byte> bytes) noexcept override { return conn._pump.take(bytes); }
+        void on_batch_end() noexcept override { conn.on_batch_end(); }
     };
-    struct bell_sink final : ssx::event_sink {
+    struct bell_events final : ssx::event_sink {
         vm_conn& conn;
-        explicit bell_sink(vm_conn& c) noexcept : conn(c) {}
+        explicit bell_events(vm_conn& c) noexcept : conn(c) {}
         void on_events(uint32_t events) noexcept override { conn.on_bell(events); }
     };
 
@@ -104,31 +105,19 @@ private:
     shm::ring_receiver _rx;
     shm::ring_sender _tx;
 
-    conn_state _state;
+    life::connection _life;
     direction _out, _in;
-    bool _over = false;             // both fibers leave
-    bool _reset_wire = false;        // ... and the wire ends with a reset
-    bool _program_left = false;     // the last holder of its descriptor is gone
-    bool _program_shut_all = false; // shutdown(SHUT_RDWR): flush, then end
-    bool _program_shut_out = false; // its end of the doorbell sends no more
-    bool _fin_to_program = false;
-    bool _connect_writable = false;
-    bool _broken = false;           // the program is shown an error
-    bool _end_is_error = false;     // the socket's error was taken by a send: reading shows a false end
-    bool _recalled = false;         // the program has its kernel socket back: nothing is done to it any more
-    bool _stopping = false;         // the daemon ends: flush, then end
-    bool _wire_may_end = false;      // FIN, error or urgent data: a short read is not yet the last one
-
     uint64_t _bytes_in = 0, _bytes_out = 0;
     uint64_t _bytes_out_checked = 0;
     uint32_t _slot = shm::no_slot;
     base::address _local, _peer;
     double _opened_s;
 
-    wire_sink _wire_sink{*this};
-    std::unique_ptr<wire> _wire;
-    bell_sink _bell_sink{*this};
-    ssx::event_set::registration _bell_events;
+    far_events _far_events{*this};
+    std::unique_ptr<far_side> _far;
+    bell_events _bell_events{*this};
+    ssx::event_set::registration _bell_watch;
+    pump<vm_conn> _pump;
     seastar::timer<seastar::lowres_clock> _progress_timer;
 
 public:
@@ -150,8 +139,6 @@ public:
     void refuse(int err) noexcept;
     // What the program has sent leaves, then the connection ends; the program sees ECONNRESET.
     void stop() noexcept;
-    // No more waiting.
-    void abort() noexcept;
 
     // ring_waiter
     bool rings_ready() noexcept override;
@@ -160,37 +147,43 @@ public:
 
 private:
     // Beginning and end (vm_conn.cc).
-    bool watch_bell() noexcept;
-    bool watch_wire() noexcept;
+    bool watch() noexcept;
+    bool watch_far() noexcept;
     bool take_direct_way() noexcept;
     seastar::future<int> connected();
     void established() noexcept;
-    void tell_failed(int err) noexcept;
+    life::actions step(life::event e, int err = 0) noexcept;
+    void give_back(int err) noexcept;
     void on_hang_up() noexcept;
+    void flush_and_judge() noexcept;
     bool program_left_unread() noexcept;
     void watch_progress() noexcept;
     void on_progress_timer() noexcept;
-    void end() noexcept;
-    void end_with_reset() noexcept;
-    void fail(int err) noexcept;
     void break_rules(fault why) noexcept;
-    bool recalled() noexcept;
+    void let_go_of_far() noexcept;
     void finish() noexcept;
+    uint32_t program_flags() const noexcept;
 
     // Moving bytes (vm_conn_loops.cc).
-    void on_wire(uint32_t events) noexcept;
-    bool on_bytes(std::span<const std::byte> bytes) noexcept;
-    void on_bytes_end() noexcept;
-    void add_received(size_t n) noexcept;
+    void on_far(uint32_t events) noexcept;
+    void on_batch_end() noexcept;
     void on_bell(uint32_t events) noexcept;
     void check_doorbell_bytes() noexcept;
+    void count(uint64_t& own, uint64_t& all, size_t n) noexcept;
     seastar::future<> write_loop();
     seastar::future<> read_loop();
     seastar::future<> wait_on(direction& d, waits what);
-    next pump_out() noexcept;
-    next pump_in() noexcept;
-    void sent_all() noexcept;
-    void received_all() noexcept;
+
+    // near_side, for the pump
+    bool to_send(size_t& n) noexcept;
+    shm::pieces data(size_t n) noexcept { return _rx.data(n); }
+    bool more_follows() noexcept;
+    void sent(size_t n) noexcept;
+    bool room(size_t& n) noexcept;
+    shm::pieces space(size_t n) noexcept { return _tx.space(n); }
+    void received(size_t n) noexcept;
+    void wake_program() noexcept { _tx.wake(_bell); }
+    void credit_exceeded() noexcept { break_rules(fault::bad_ring_index); }  // only the program could take the room
 };
 
 using conn_ptr = seastar::lw_shared_ptr<vm_conn>;

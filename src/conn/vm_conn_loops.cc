@@ -1,24 +1,37 @@
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "conn/carrier.hh"
-#include "conn/kernel_socket.hh"
-#include "conn/log.hh"
 #include "conn/vm_conn.hh"
 
 namespace vmsgr::net {
 
-namespace {
+seastar::future<> vm_conn::write_loop() {
+    while (_pump.sends()) {
+        _out.point.clear();
+        const next n = _pump.send();
+        if (n == next::again) {
+            co_await seastar::coroutine::maybe_yield();
+        } else if (n != next::done) {
+            co_await wait_on(_out, n == next::far ? waits::far : waits::ring);
+        }
+    }
+}
 
-// Bytes moved by one system call, and between two looks at the clock of the reactor: never more than half a ring, so
-// that the program works on one half while we work on the other.
-size_t quantum_bytes(uint64_t capacity) { return std::min<size_t>(256 << 10, capacity / 2); }
-
-}  // namespace
+seastar::future<> vm_conn::read_loop() {
+    while (_pump.receives()) {
+        _in.point.clear();
+        const next n = _pump.receive();
+        if (n == next::again) {
+            co_await seastar::coroutine::maybe_yield();
+        } else if (n != next::done) {
+            co_await wait_on(_in, n == next::far ? waits::far : waits::ring);
+        }
+    }
+}
 
 seastar::future<> vm_conn::wait_on(direction& d, waits what) {
     d.on = what;
@@ -35,220 +48,86 @@ seastar::future<> vm_conn::wait_on(direction& d, waits what) {
     return woken;
 }
 
-seastar::future<> vm_conn::write_loop() {
-    while (!_over && !_out.done) {
-        switch (pump_out()) {
-        case next::again: co_await seastar::coroutine::maybe_yield(); break;
-        case next::wire: co_await wait_on(_out, waits::wire); break;
-        case next::ring: co_await wait_on(_out, waits::ring); break;
-        case next::done: break;
-        }
-    }
-}
-
-seastar::future<> vm_conn::read_loop() {
-    while (!_over && !_in.done) {
-        switch (pump_in()) {
-        case next::again: co_await seastar::coroutine::maybe_yield(); break;
-        case next::wire: co_await wait_on(_in, waits::wire); break;
-        case next::ring: co_await wait_on(_in, waits::ring); break;
-        case next::done: break;
-        }
-    }
-}
-
-// Sends what lies in ring 0, straight from it.
-vm_conn::next vm_conn::pump_out() noexcept {
-    _out.point.clear();
-    uint32_t flags = _rx.flags();  // before the look at the data: fin is set after the last byte
-    size_t there = 0;
-    if (_rx.data_bytes(there) != shm::look::ok) {
+bool vm_conn::to_send(size_t& n) noexcept {
+    const uint32_t flags = _rx.flags();  // before the look at the data: fin is set after the last byte
+    if (_rx.data_bytes(n) != shm::look::ok) {
         break_rules(fault::bad_ring_index);
-        return next::done;
+        return false;
     }
     if ((flags & shm::ring_reset) != 0) {
-        end_with_reset();
-        return next::done;
+        step(life::event::program_reset);
+        return false;
     }
-    if (there == 0) {
-        // While polling nothing settles this side's tokens: a producer's top-up is taken back here.
-        _rx.relieve(_bell);
-        if ((flags & shm::ring_fin) == 0 && !_program_shut_out && !_program_left && !_stopping) {
-            return next::ring;
-        }
-        sent_all();
-        return next::done;
-    }
-    size_t n = std::min(there, quantum_bytes(_rx.capacity()));
-    // Read after the data it belongs to. The last bytes never wait for more.
-    flags = _rx.flags();
-    bool more = n < there || ((flags & shm::ring_more) != 0 && (flags & shm::ring_fin) == 0);
-    auto p = _rx.data(n);
-    ssize_t r = _wire->send(std::span(p.iov).first(size_t(p.count())), more);
-    if (r < 0) {
-        int err = int(-r);
-        if (err == EAGAIN || err == EINTR) {
-            return err == EAGAIN ? next::wire : next::again;
-        }
-        // What the peer sent before it broke the connection is still the program's. Its end of file is so only if it
-        // came first (EPIPE): the error just taken would otherwise read as one.
-        _end_is_error = err != EPIPE;
-        while (!_over && !_in.done && pump_in() == next::again) {
-        }
-        fail(err);
-        return next::done;
-    }
-    _rx.consume(size_t(r));
-    _rx.relieve(_bell);
-    _bytes_out += uint64_t(r);
-    _carrier.count().bytes_out += uint64_t(r);
-    if (_wire->brings()) {
-        _carrier.count().bytes_trunk += uint64_t(r);
-    }
-    return size_t(r) < n ? next::wire : next::again;
-}
-
-// Receives straight into the free part of ring 1.
-vm_conn::next vm_conn::pump_in() noexcept {
-    _in.point.clear();
-    if (_program_shut_all) {
-        _in.done = true;
-        return next::done;
-    }
-    if (_program_left) {
-        // Nobody will read it: the peer learns as it would from the kernel.
-        if (_wire->has_unread()) {
-            end_with_reset();
-            return next::done;
-        }
-        return next::wire;
-    }
-    size_t n = 0;
-    if (_tx.free_bytes(n) != shm::look::ok) {
-        break_rules(fault::bad_ring_index);
-        return next::done;
+    if ((flags & shm::ring_fin) != 0) {
+        step(life::event::shut_write);
     }
     if (n == 0) {
-        return next::ring;
+        // While polling nothing settles this side's tokens: a producer's top-up is taken back here.
+        _rx.relieve(_bell);
     }
-    if (!_wire->brings()) {
-        n = std::min(n, quantum_bytes(_tx.capacity()));
-    }
-    auto p = _tx.space(n);
-    ssize_t r = _wire->receive(std::span(p.iov).first(size_t(p.count())));
-    if (r > 0) {
-        add_received(size_t(r));
-        _tx.wake(_bell);
-        // A short read emptied the socket, unless something stands behind the data; more of it is a new edge.
-        return size_t(r) < n && !_wire_may_end ? next::wire : next::again;
-    }
-    if (r == 0) {
-        if (_end_is_error) {
-            _in.done = true;
-            return next::done;
-        }
-        received_all();
-        return next::done;
-    }
-    int err = int(-r);
-    if (err == EAGAIN || err == EINTR) {
-        return err == EAGAIN ? next::wire : next::again;
-    }
-    fail(err);
-    return next::done;
+    return true;
 }
 
-void vm_conn::add_received(size_t n) noexcept {
+// The last bytes never wait for more.
+bool vm_conn::more_follows() noexcept {
+    return (_rx.flags() & (shm::ring_more | shm::ring_fin)) == shm::ring_more;
+}
+
+void vm_conn::sent(size_t n) noexcept {
+    _rx.consume(n);
+    _rx.relieve(_bell);
+    count(_bytes_out, _carrier.count().bytes_out, n);
+}
+
+bool vm_conn::room(size_t& n) noexcept {
+    if (_tx.free_bytes(n) != shm::look::ok) {
+        break_rules(fault::bad_ring_index);
+        return false;
+    }
+    return true;
+}
+
+void vm_conn::received(size_t n) noexcept {
     _tx.publish(n);
-    _bytes_in += n;
-    _carrier.count().bytes_in += n;
-    if (_wire->brings()) {
+    count(_bytes_in, _carrier.count().bytes_in, n);
+}
+
+void vm_conn::count(uint64_t& own, uint64_t& all, size_t n) noexcept {
+    own += n;
+    all += n;
+    if (_far->path() == conn_path::trunk) {
         _carrier.count().bytes_trunk += n;
     }
 }
 
-// From a wire that brings bytes, within the room that it was told.
-bool vm_conn::on_bytes(std::span<const std::byte> bytes) noexcept {
-    if (_over || _program_left || _program_shut_all) {
-        if (_program_left) {
-            end_with_reset();  // nobody will read it
-        }
-        return false;
-    }
-    size_t n = 0;
-    if (_tx.free_bytes(n) != shm::look::ok || n < bytes.size()) {
-        break_rules(fault::bad_ring_index);  // there was room when it was granted, and only the program could take it
-        return false;
-    }
-    auto p = _tx.space(bytes.size());
-    memcpy(p.iov[0].iov_base, bytes.data(), p.iov[0].iov_len);
-    memcpy(p.iov[1].iov_base, bytes.data() + p.iov[0].iov_len, p.iov[1].iov_len);
-    add_received(bytes.size());
-    return true;
-}
-
 // One wake-up of the program for all packets that came at once.
-void vm_conn::on_bytes_end() noexcept {
-    if (_over) {
+void vm_conn::on_batch_end() noexcept {
+    if (_life.over()) {
         return;
     }
-    _tx.wake(_bell);
-    size_t free = 0;
-    if (_in.on == waits::wire && (_tx.free_bytes(free) != shm::look::ok || _wire->wants_room(free))) {
+    wake_program();
+    if (_in.on == waits::far && _pump.needs_credit()) {
         _in.wake();
     }
 }
 
-void vm_conn::sent_all() noexcept {
-    _out.done = true;
-    if ((_rx.flags() & shm::ring_fin) != 0) {
-        _wire->shut_send();  // also where a reset follows: SO_LINGER after shutdown()
-    }
-    if (_program_left || _program_shut_all || _stopping) {
-        end();
-    } else {
-        _state = conn_state::closing;
-    }
-}
-
-void vm_conn::received_all() noexcept {
-    _in.done = true;
-    _fin_to_program = true;
-    _state = conn_state::closing;
-    _tx.set_flags(shm::ring_fin);
-    ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
-    // A reset right behind the end of file came as one event with it.
-    if (int err = _wire->take_error(); err != 0) {
-        fail(err);
-    }
-}
-
-void vm_conn::on_wire(uint32_t events) noexcept {
-    // Noted in every state: an end that comes before connect() is looked at makes no second edge.
-    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0) {
-        _wire_may_end = true;
-    }
-    if (_state == conn_state::connecting) {
-        _connect_writable = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT;
+void vm_conn::on_far(uint32_t events) noexcept {
+    if (_life.at == life::phase::connecting) {
         _out.wake();
         return;
     }
-    if ((events & EPOLLERR) != 0 && _in.done && !_over) {
-        if (int err = _wire->take_error(); err != 0) {
-            fail(err);
+    if ((events & EPOLLERR) != 0 && !_life.over() && !_pump.receives()) {
+        if (int err = _far->take_error(); err != 0) {
+            step(life::event::far_failed, err);
             return;
         }
     }
-    bool ending = (events & (EPOLLERR | EPOLLHUP)) != 0;
-    if ((events & EPOLLIN) != 0 || ending) {
-        if (_in.on != waits::ring) {
-            _in.wake();
-        }
+    const bool ending = (events & (EPOLLERR | EPOLLHUP)) != 0;
+    if (((events & EPOLLIN) != 0 || ending) && _in.on != waits::ring) {
+        _in.wake();
     }
-    if ((events & EPOLLOUT) != 0 || ending) {
-        if (_out.on != waits::ring) {
-            _out.wake();
-        }
+    if (((events & EPOLLOUT) != 0 || ending) && _out.on != waits::ring) {
+        _out.wake();
     }
 }
 
@@ -258,15 +137,18 @@ void vm_conn::on_bell(uint32_t events) noexcept {
         return;
     }
     // A token that announces data is not looked at: what else may lie there is found when it is taken.
-    if ((events & EPOLLIN) != 0 && !_program_shut_out && !_rx.has_data()) {
+    if ((events & EPOLLIN) != 0 && !_rx.has_data()) {
         check_doorbell_bytes();
     }
-    if ((events & EPOLLRDHUP) != 0 && !std::exchange(_program_shut_out, true)) {
+    if ((events & EPOLLRDHUP) != 0) {
+        step(life::event::shut_write);
         // It produces no more: its tokens say nothing now, and without them a writer that still waits for room in the
         // program finds its end writable, looks, and learns of the shutdown.
-        _rx_state.tokens_taken += _bell.take_tokens(std::min(_bell.unread(), shm::bell_tokens_max));
+        if (_p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire) != _rx_state.tokens_taken) {
+            _rx_state.tokens_taken += _bell.take_tokens(std::min(_bell.unread(), shm::bell_tokens_max));
+        }
     }
-    if (_state == conn_state::connecting) {
+    if (_life.at == life::phase::connecting) {
         return;
     }
     if ((events & (EPOLLIN | EPOLLRDHUP)) != 0 && _out.on == waits::ring) {

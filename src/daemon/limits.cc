@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <string.h>
 #include <sys/resource.h>
 
 #include <string>
@@ -15,13 +14,11 @@ namespace vmsgr::daemon {
 base::result<uint64_t> raise_descriptor_limit() {
     rlimit r;
     if (::getrlimit(RLIMIT_NOFILE, &r) != 0) {
-        int e = errno;
-        return base::fail(e, std::string("cannot read the limit on descriptors: ") + strerror(e));
+        return std::unexpected(base::os_error("cannot read the limit on descriptors"));
     }
     r.rlim_cur = r.rlim_max;
     if (::setrlimit(RLIMIT_NOFILE, &r) != 0) {
-        int e = errno;
-        return base::fail(e, std::string("cannot raise the limit on descriptors: ") + strerror(e));
+        return std::unexpected(base::os_error("cannot raise the limit on descriptors"));
     }
     constexpr uint64_t least = net::fds_reserve + 64;
     if (r.rlim_cur < least) {

@@ -2,8 +2,6 @@
 
 #include <signal.h>
 
-#include <fstream>
-
 #include <seastar/core/signal.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/core/thread.hh>
@@ -11,6 +9,7 @@
 
 #include "daemon/status.hh"
 #include "proto/control.hh"
+#include "trunk/node_id.hh"
 
 namespace vmsgr::daemon {
 
@@ -28,18 +27,16 @@ net::carrier_settings settings_of(const conf::daemon_config& c) {
     return s;
 }
 
-// The same at each start of this daemon, and another for every other daemon, also of this machine.
+// Beside the control socket, which belongs to one daemon; where there are no trunks nobody asks for it.
 uint64_t node_of(const conf::daemon_config& c) {
-    std::string text = c.socket + '\n';
-    std::ifstream file("/etc/machine-id");
-    std::string id;
-    std::getline(file, id);
-    text += id + '\n' + base::to_string(c.trunks.listen) + '\n' + c.trunks.name;
-    uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-    for (unsigned char b : text) {
-        hash = (hash ^ b) * 0x100000001b3;
+    if (!c.trunks.wanted()) {
+        return 0;
     }
-    return hash;
+    auto node = trunk::load_node_id(c.socket + ".node");
+    if (!node.not_kept.empty()) {
+        log.warn("{}; peers take this daemon for another one after its next start", node.not_kept);
+    }
+    return node.id;
 }
 
 }  // namespace
@@ -85,8 +82,8 @@ void service::run() {
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
     _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry), _socket.doors()).get();
 
-    auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&net::trunks::quiesce).get(); });
-    _trunks.invoke_on_all(&net::trunks::start).get();
+    auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&trunks::service::quiesce).get(); });
+    _trunks.invoke_on_all(&trunks::service::start).get();
 
     auto stop_control = seastar::defer([this]() noexcept {
         if (_control) {

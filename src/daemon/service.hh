@@ -6,7 +6,7 @@
 #include <seastar/core/future.hh>
 
 #include "attach/control_server.hh"
-#include "trunks/trunks.hh"
+#include "trunks/service.hh"
 
 namespace vmsgr::daemon {
 
@@ -17,7 +17,7 @@ class service {
     net::budget _budget;
     double _started_s;
     seastar::sharded<net::carrier> _carriers;
-    seastar::sharded<net::trunks> _trunks;
+    seastar::sharded<trunks::service> _trunks;
     seastar::sharded<net::connector> _connectors;
     seastar::sharded<net::listeners> _listeners;
     std::unique_ptr<attach::control_server> _control;

@@ -73,6 +73,13 @@ private:
     }
 };
 
+template <typename Counters, size_t N>
+void add_counters(json& out, const Counters& from, const base::counter<Counters> (&table)[N]) {
+    for (auto& c : table) {
+        out[std::string(c.name)] = from.*c.member;
+    }
+}
+
 double round_ms(double s) { return std::round(s * 1000) / 1000; }
 
 json row(const net::conn_info& c) {
@@ -118,14 +125,14 @@ json row(const net::listener_info& l) {
             {"accepted", l.accepted}};
 }
 
-json row(const net::trunk_info& t) {
+json row(const trunks::session_info& t) {
     json dropped = json::object();
-    for (size_t i = 0; i < trunk::fault_kinds; ++i) {
+    for (size_t i = 0; i < trunk::packet_fault_kinds; ++i) {
         if (t.count.faults[i] != 0) {
-            dropped[std::string(trunk::to_text(trunk::fault(i)))] = t.count.faults[i];
+            dropped[std::string(trunk::to_text(trunk::packet_fault(i)))] = t.count.faults[i];
         }
     }
-    return {{"name", t.name},
+    json out{{"name", t.name},
             {"outgoing", t.outgoing},
             {"learnt", t.learnt},
             {"address", base::to_string(t.address)},
@@ -135,17 +142,10 @@ json row(const net::trunk_info& t) {
             {"packet_bytes", t.packet_bytes},
             {"channels", t.channels},
             {"rtt_us", t.rtt_us},
-            {"in_flight_bytes", t.in_flight_bytes},
-            {"packets_out", t.count.packets_out},
-            {"packets_in", t.count.packets_in},
-            {"bytes_out", t.count.bytes_out},
-            {"bytes_in", t.count.bytes_in},
-            {"replayed", t.count.replayed},
-            {"duplicates", t.count.duplicates},
-            {"late_frames", t.count.late_frames},
-            {"channels_total", t.count.channels_total},
-            {"channels_reset", t.count.channels_reset},
-            {"dropped_by_reason", dropped}};
+            {"in_flight_bytes", t.in_flight_bytes}};
+    add_counters(out, t.count, trunk::engine_counter_table);
+    out["dropped_by_reason"] = std::move(dropped);
+    return out;
 }
 
 json row(const attach::session_info& s) {
@@ -162,27 +162,15 @@ json row(const attach::session_info& s) {
 
 json totals(const status_sources& s, const net::counters& c, const attach::control_server::local_totals& local,
             size_t sessions) {
-    return {{"sessions_open", sessions},
-            {"connections_open", s.budget.connections.used()},
-            {"connections_total", c.connections_total},
-            {"bytes_direct", c.bytes_in + c.bytes_out - c.bytes_trunk},
-            {"bytes_local", local.bytes},
-            {"locals_opened", local.opened},
-            {"diallers_turned_away", local.turned_away},
-            {"bytes_trunk", c.bytes_trunk},
-            {"bytes_in", c.bytes_in},
-            {"bytes_out", c.bytes_out},
-            {"connects_failed", c.connects_failed},
-            {"refused", c.refused},
-            {"resets_sent", c.resets_sent},
-            {"accept_pauses", c.accept_pauses},
-            {"accepts_passed_on", c.accepts_passed_on},
-            {"trunk_probes", c.probes},
-            {"trunk_probes_absent", c.probes_absent},
-            {"trunk_probes_skipped", c.probes_skipped},
-            {"orphans", c.orphans},
-            {"orphans_given_up", c.orphans_given_up},
-            {"faults", c.faults_total()}};
+    json out{{"sessions_open", sessions},
+             {"connections_open", s.budget.connections.used()},
+             {"bytes_direct", c.bytes_in + c.bytes_out - c.bytes_trunk},
+             {"bytes_local", local.bytes},
+             {"locals_opened", local.opened},
+             {"diallers_turned_away", local.turned_away}};
+    add_counters(out, c, net::counter_table);
+    out["faults"] = c.faults_total();
+    return out;
 }
 
 json faults(const net::counters& c) {
@@ -234,7 +222,8 @@ seastar::future<std::string> status_document(status_sources s) {
     net::counters sum;
     out.open("connections");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
-        sum += co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); });
+        base::add(sum, co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); }),
+                  net::counter_table);
         co_await add_rows(out, s.carriers, shard, [](net::carrier& c, uint64_t after) {
             return c.list(after, rows_at_once);
         });
@@ -256,7 +245,7 @@ seastar::future<std::string> status_document(status_sources s) {
     out.close();
     out.open("trunks");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
-        for (auto& t : co_await s.trunks.invoke_on(shard, [](net::trunks& x) { return x.list(); })) {
+        for (auto& t : co_await s.trunks.invoke_on(shard, [](trunks::service& x) { return x.list(); })) {
             out.add(row(t));
             co_await seastar::coroutine::maybe_yield();
         }

@@ -1,4 +1,4 @@
-// The status document: one JSON object with what issue 2 names.
+// The status document that `vmsgr status --json` prints: one JSON object, described in vmsgr(1).
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 #include <seastar/core/future.hh>
 
 #include "attach/control_server.hh"
-#include "trunks/trunks.hh"
+#include "trunks/service.hh"
 
 namespace vmsgr::daemon {
 
@@ -16,7 +16,7 @@ struct status_sources {
     const net::budget& budget;
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::listeners>& listeners;
-    seastar::sharded<net::trunks>& trunks;
+    seastar::sharded<trunks::service>& trunks;
     const attach::control_server& control;
     double started_s;
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "base/keep_errno.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 
@@ -10,16 +11,7 @@
 
 namespace vmsgr::preload {
 
-// What we do on the way to a success leaves errno as it was.
-template <typename F>
-auto keep_errno(F&& f) {
-    int saved = errno;
-    auto r = f();
-    if (r >= 0) {
-        errno = saved;
-    }
-    return r;
-}
+using base::keep_errno;
 
 inline int bad_descriptor() noexcept {
     errno = EBADF;

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -56,12 +57,20 @@ void finish_quietly(object* o) noexcept {
 
 int duplicated(int from, int to) noexcept {
     if (to >= 0 && known(from)) {
-        int saved = errno;
-        table_lock l;
-        add_alias(from, to);
-        errno = saved;
+        object* stale = nullptr;
+        {
+            table_lock l;
+            stale = add_alias(from, to);
+        }
+        finish_quietly(stale);
     }
     return to;
+}
+
+// A number that is open may be; the kernel takes no new one there.
+bool beyond_limit(int fd) noexcept {
+    rlimit limit{};
+    return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && rlim_t(fd) >= limit.rlim_cur;
 }
 
 // The program wants a number that is the library's: ours moves.
@@ -108,7 +117,7 @@ VMSGR_HOOK int close(int fd) {
 
 VMSGR_HOOK int close_range(unsigned first, unsigned last, int flags) {
     // CLOEXEC only marks: ours are marked already, and the program's stay what they are.
-    if (table == nullptr || first > last || (flags & CLOSE_RANGE_CLOEXEC) != 0) {
+    if (table == nullptr || first > last || (unsigned(flags) & CLOSE_RANGE_CLOEXEC) != 0) {
         return real.close_range(first, last, flags);
     }
     return close_around_ours(first, last, [&](unsigned a, unsigned b) { return real.close_range(a, b, flags); });
@@ -127,7 +136,11 @@ VMSGR_HOOK int dup3(int from, int to, int flags) {
     if (from == to || !(known(from) || known(to))) {
         return real.dup3(from, to, flags);
     }
-    if (sys::fcntl(from, F_GETFD) < 0) {
+    // What fails leaves the target as it is: the kernel's own checks, before ours is taken apart.
+    if ((flags & ~O_CLOEXEC) != 0) {
+        return real.dup3(from, to, flags);
+    }
+    if (sys::fcntl(from, F_GETFD) < 0 || beyond_limit(to)) {
         return bad_descriptor();
     }
     make_way(to);

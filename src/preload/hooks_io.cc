@@ -115,6 +115,18 @@ ssize_t stream_splice(object* o, int fd, int pipe, bool to_stream, size_t n, uns
     }
 }
 
+// A message between other sockets may carry descriptors of ours.
+bool carries_control(const msghdr* m) noexcept {
+    return table != nullptr && m->msg_controllen != 0 && m->msg_control != nullptr;
+}
+void follow_received(const msghdr* m) noexcept {
+    if (carries_control(m)) {
+        int saved = errno;
+        take_received(m);
+        errno = saved;
+    }
+}
+
 bool is_stream(const use& o) noexcept { return o && o->what == kind::stream; }
 
 // Where a call goes that is the kernel's after all: a listener's number carries messages of ours, so its listening
@@ -255,7 +267,7 @@ VMSGR_HOOK ssize_t sendmsg(int fd, const msghdr* m, int flags) {
         }
         return real.sendmsg(kernel_number(o, fd), m, flags);
     }
-    if (table != nullptr && m->msg_controllen != 0 && m->msg_control != nullptr) {
+    if (carries_control(m)) {
         note_sent(m);
     }
     return real.sendmsg(fd, m, flags);
@@ -270,10 +282,8 @@ VMSGR_HOOK ssize_t recvmsg(int fd, msghdr* m, int flags) {
         return real.recvmsg(kernel_number(o, fd), m, flags);
     }
     ssize_t r = real.recvmsg(fd, m, flags);
-    if (r >= 0 && table != nullptr && m->msg_controllen != 0 && m->msg_control != nullptr) {
-        int saved = errno;
-        take_received(m);
-        errno = saved;
+    if (r >= 0) {
+        follow_received(m);
     }
     return r;
 }
@@ -293,6 +303,11 @@ VMSGR_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
             return int(done);
         }
         return real.sendmmsg(kernel_number(o, fd), messages, count, flags);
+    }
+    for (unsigned i = 0; table != nullptr && i < std::min<unsigned>(count, iov_max); ++i) {
+        if (carries_control(&messages[i].msg_hdr)) {
+            note_sent(&messages[i].msg_hdr);
+        }
     }
     return real.sendmmsg(fd, messages, count, flags);
 }
@@ -316,7 +331,11 @@ VMSGR_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, ti
         }
         return real.recvmmsg(kernel_number(o, fd), messages, count, flags, timeout);
     }
-    return real.recvmmsg(fd, messages, count, flags, timeout);
+    const int n = real.recvmmsg(fd, messages, count, flags, timeout);
+    for (int i = 0; i < n; ++i) {
+        follow_received(&messages[i].msg_hdr);
+    }
+    return n;
 }
 
 VMSGR_HOOK ssize_t sendfile(int out, int in, off_t* offset, size_t n) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/names.hh"
 #include "preload/connecting.hh"
 #include "preload/hook.hh"
 #include "preload/listening.hh"
@@ -11,26 +12,6 @@
 
 using namespace vmsgr;
 using namespace vmsgr::preload;
-
-namespace {
-
-int give_name(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
-    if (sa == nullptr || len == nullptr) {
-        errno = EFAULT;
-        return -1;
-    }
-    if (int(*len) < 0) {
-        errno = EINVAL;
-        return -1;
-    }
-    sockaddr_storage ss;
-    socklen_t whole = base::to_sockaddr(a, ss);
-    memcpy(sa, &ss, std::min(*len, whole));
-    *len = whole;
-    return 0;
-}
-
-}  // namespace
 
 VMSGR_HOOK int socket(int domain, int type, int protocol) {
     int fd = real.socket(domain, type, protocol);
@@ -124,7 +105,7 @@ VMSGR_HOOK int getsockname(int fd, sockaddr* sa, socklen_t* len) {
         use o(fd);
         if (o && o->what == kind::stream) {
             o->stream.current();
-            return give_name(o->stream.page().local, sa, len);
+            return base::give_name(o->stream.page().local, sa, len);
         }
         if (o && o->what == kind::listener) {
             return real.getsockname(o->listener.kernel_fd, sa, len);
@@ -142,7 +123,7 @@ VMSGR_HOOK int getpeername(int fd, sockaddr* sa, socklen_t* len) {
                 errno = ENOTCONN;
                 return -1;
             }
-            return give_name(o->stream.page().peer, sa, len);
+            return base::give_name(o->stream.page().peer, sa, len);
         }
         if (o && o->what == kind::listener) {
             errno = ENOTCONN;

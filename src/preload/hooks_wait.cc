@@ -110,26 +110,24 @@ int64_t budget_of(const timespec* timeout) noexcept {
     return timeout->tv_sec > 0 ? no_end : timeout->tv_nsec;
 }
 
-// look(ns) is the call without waiting, sleep(ns) the call itself, each after ns have passed.
+// look(spent_ns) is the call without waiting, sleep(spent_ns) the call itself, each after so much time.
 template <typename Look, typename Sleep>
-int look_then_sleep(int64_t budget_ns, Look&& look, Sleep&& sleep) {
+int look_then_sleep(int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+    const int64_t budget_ns = at_most_ns != 0 ? spin_budget_ns(at_most_ns) : 0;
     if (budget_ns == 0) {
         return sleep(0);
     }
-    int64_t spent_ns = 0;
-    if (spin_wait s(budget_ns); s) {
-        if (int r = look(0); r != 0) {
-            return r;  // it would not have slept
-        }
-        while (s.more()) {
-            if (int r = look(s.spent_ns()); r != 0) {
-                s.won();
-                return r;
-            }
-        }
-        spent_ns = s.spent_ns();
+    const int64_t began_ns = base::now_ns();
+    int r = look(0);
+    if (r != 0) {
+        return r;  // it would not have slept
     }
-    return sleep(spent_ns);
+    const auto spun = shm::look_until(shm::system_calls, budget_ns, [&] {
+        r = look(base::now_ns() - began_ns);
+        return r != 0;
+    });
+    note_spin(spun);
+    return r != 0 ? r : sleep(base::now_ns() - began_ns);
 }
 
 template <typename Sleep>
@@ -170,7 +168,7 @@ struct sets {
 }  // namespace
 
 VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
-    if (client::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+    if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
         return real.epoll_wait(epfd, events, max, timeout);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
@@ -179,7 +177,7 @@ VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
 }
 
 VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
-    if (client::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+    if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
         return real.epoll_pwait(epfd, events, max, timeout, mask);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
@@ -188,7 +186,7 @@ VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, 
 }
 
 VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timespec* timeout, const sigset_t* mask) {
-    if (client::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+    if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
@@ -198,7 +196,7 @@ VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timesp
 }
 
 VMSGR_HOOK int poll(pollfd* fds, nfds_t n, int timeout) {
-    if (client::spin_limit_ns() == 0 || !any_stream(fds, n)) {
+    if (shm::spin_limit_ns() == 0 || !any_stream(fds, n)) {
         return real.poll(fds, n, timeout);
     }
     return wait_poll(fds, n, budget_of(timeout),
@@ -206,7 +204,7 @@ VMSGR_HOOK int poll(pollfd* fds, nfds_t n, int timeout) {
 }
 
 VMSGR_HOOK int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
-    if (client::spin_limit_ns() == 0 || !any_stream(fds, n)) {
+    if (shm::spin_limit_ns() == 0 || !any_stream(fds, n)) {
         return real.ppoll(fds, n, timeout, mask);
     }
     return wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {
@@ -231,7 +229,7 @@ VMSGR_HOOK int __ppoll_chk(pollfd* fds, nfds_t n, const timespec* timeout, const
 
 // select() says in `timeout` what is left of it.
 VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
-    if (client::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
+    if (shm::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
         return real.select(n, in, out, except, timeout);
     }
     timespec whole{};
@@ -262,7 +260,7 @@ VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* t
 }
 
 VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask) {
-    if (client::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
+    if (shm::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
         return real.pselect(n, in, out, except, timeout, mask);
     }
     sets all{{in, out, except}, n};

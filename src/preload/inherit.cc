@@ -137,7 +137,7 @@ bool deposit_all() noexcept {
         sent = deposit(fd) || sent;
     }
     if (sent) {
-        runtime().session.await_deposits();
+        runtime().session.await_settled();
     }
     return any;
 }
@@ -185,7 +185,7 @@ void note_sent(const msghdr* m) noexcept {
         sent = deposit(fd) || sent;
     });
     if (sent) {
-        runtime().session.await_deposits();
+        runtime().session.await_settled();
     }
 }
 

@@ -26,7 +26,19 @@ namespace vmsgr::preload {
 
 namespace {
 
-constexpr uint32_t listen_flags(const proto::route& r) { return r.local ? 0u : uint32_t(proto::listen_no_local); }
+// The daemon lets go of the listening socket, without stopping it, before this returns.
+void leave_daemon(listener_part& part) noexcept {
+    real.shutdown(part.door.lifeline, SHUT_WR);
+    pollfd p{part.door.lifeline, 0, 0};
+    int64_t end = base::now_ms() + client::request_timeout_ms;
+    while ((p.revents & POLLHUP) == 0 && base::now_ms() < end) {
+        sys::poll(&p, 1, client::request_timeout_ms);
+    }
+}
+
+uint32_t listen_flags(const listener_part& part) {
+    return part.route->local && !defers_accept(part.kernel_fd) ? 0u : uint32_t(proto::listen_no_local);
+}
 
 // Gives the listening socket to the daemon and puts a door behind the number. False: it stays the kernel's.
 bool listen_by_daemon(int fd, object* o) noexcept {
@@ -36,16 +48,13 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     const int nonblocking_flag = sys::fcntl(part.kernel_fd, F_GETFL) & O_NONBLOCK;  // the daemon will change it, for all who share it
     const int e = rt.session.ensure() ? client::listen_through_daemon(
                                             rt.session, part.kernel_fd, fd, part.route->name_text(),
-                                            listen_flags(*part.route), int(part.backlog.load()), part.door, door)
+                                            listen_flags(part), int(part.backlog.load()), part.door, door)
                                       : ENOTCONN;
     if (e != 0) {
         return false;
     }
     copy_description(part.kernel_fd, door.get());
     sys::fcntl(door.get(), F_SETFL, O_RDWR | nonblocking_flag);
-    if (defers_accept(part.kernel_fd)) {
-        rt.session.unlist(door.get());
-    }
     table_lock l;
     if (o->dead) {
         return false;
@@ -101,16 +110,6 @@ bool room_for_three() noexcept {
     }
     errno = err;
     return n == 3;
-}
-
-void give_address(const base::address& a, sockaddr* sa, socklen_t* len) noexcept {
-    if (sa == nullptr || len == nullptr) {
-        return;
-    }
-    sockaddr_storage ss;
-    socklen_t whole = base::to_sockaddr(a, ss);
-    memcpy(sa, &ss, std::min(*len, whole));
-    *len = whole;
 }
 
 void forget_stale(object* stale) noexcept {
@@ -188,6 +187,17 @@ int take_kernel_socket(client::arrived& a, int flags) noexcept {
 
 bool nonblocking(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 
+// The program has shut it down, and listens again: with another door.
+void listen_anew(int fd, object* o, int backlog) noexcept {
+    o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
+    if (o->listener.by_daemon.load()) {
+        leave_daemon(o->listener);
+    }
+    if (!listen_by_daemon(fd, o)) {
+        listen_by_kernel(fd, o);
+    }
+}
+
 int accept_by_kernel(int fd, object* o, sockaddr* sa, socklen_t* len, int flags) {
     o->listener.kernel_waiters.fetch_add(1);
     int r = o->listener.by_daemon.load() ? -1 : real.accept4(fd, sa, len, flags);
@@ -204,7 +214,11 @@ int routed_listen(int fd, int backlog) {
     {
         use o(fd, kind::listener);
         if (o) {
-            return real.listen(o->listener.kernel_fd, backlog);
+            const int r = real.listen(o->listener.kernel_fd, backlog);
+            if (r == 0 && o->listener.shut.exchange(false)) {
+                listen_anew(fd, o.get(), backlog);
+            }
+            return r;
         }
     }
     int r = real.listen(fd, backlog);
@@ -298,7 +312,11 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             continue;
         }
         if (err != 0) {
-            errno = err;
+            errno = err == EAGAIN && o->listener.shut.load() ? EINVAL : err;
+            return -1;
+        }
+        if (sa != nullptr && len == nullptr) {
+            errno = EFAULT;  // the kernel, too, drops the connection
             return -1;
         }
         const base::address peer = a.peer;
@@ -307,7 +325,9 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             continue;
         }
         last_number.store(r, std::memory_order_relaxed);
-        give_address(peer, sa, len);
+        if (sa != nullptr) {
+            base::give_name(peer, sa, len);
+        }
         return r;
     }
 }
@@ -376,15 +396,9 @@ object* inherited_listener(client::inherited& from) noexcept {
 
 void stop_listening(object* o) noexcept {
     auto& part = o->listener;
-    if (part.page->holders.fetch_sub(1) != 1 || !part.by_daemon.load()) {
-        return;
-    }
-    part.shut.store(true);
-    real.shutdown(part.door.lifeline, SHUT_WR);
-    pollfd p{part.door.lifeline, 0, 0};
-    int64_t end = client::now_ms() + client::request_timeout_ms;
-    while ((p.revents & POLLHUP) == 0 && client::now_ms() < end) {
-        sys::poll(&p, 1, client::request_timeout_ms);
+    if (part.page->holders.fetch_sub(1) == 1 && part.by_daemon.load()) {
+        part.shut.store(true);
+        leave_daemon(part);
     }
 }
 

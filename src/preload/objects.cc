@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -16,20 +17,11 @@ std::atomic<object*>* table = nullptr;
 
 namespace {
 
-pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+constinit base::signal_lock lock;
 object* free_objects = nullptr;
 int highest = -1;
 
 constexpr size_t objects_a_chunk = 128;
-
-// The kernel's own masking: sigset_t of libc is larger than what the system call takes.
-void block_signals(sigset_t& old) noexcept {
-    uint64_t all = ~uint64_t{0};
-    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, kernel_sigset_bytes);
-}
-void restore_signals(const sigset_t& old) noexcept {
-    ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, nullptr, kernel_sigset_bytes);
-}
 
 bool grow() noexcept {
     void* at = ::mmap(nullptr, objects_a_chunk * sizeof(object), PROT_READ | PROT_WRITE,
@@ -93,20 +85,15 @@ void use::drop() noexcept {
     }
     object* o = _o;
     _o = nullptr;
-    bool dead = o->dead;
-    if (o->users.fetch_sub(1, std::memory_order_seq_cst) == 1 && dead) {
+    // In this order: whoever takes the last number away sets dead and then looks at the users (finish). One of the two
+    // sees the other. Objects are never given back to the system, so a late look is harmless.
+    if (o->users.fetch_sub(1, std::memory_order_seq_cst) == 1 && o->dead.load(std::memory_order_seq_cst)) {
         finish(o);
     }
 }
 
-table_lock::table_lock() noexcept {
-    block_signals(_old);
-    pthread_mutex_lock(&lock);
-}
-table_lock::~table_lock() {
-    pthread_mutex_unlock(&lock);
-    restore_signals(_old);
-}
+table_lock::table_lock() noexcept { lock.lock(); }
+table_lock::~table_lock() { lock.unlock(); }
 
 object* new_object(kind what) noexcept {
     if (free_objects == nullptr && !grow()) {
@@ -115,7 +102,7 @@ object* new_object(kind what) noexcept {
     object* o = free_objects;
     free_objects = o->next_free;
     o->what = what;
-    o->dead = false;
+    o->dead.store(false, std::memory_order_relaxed);
     o->refs = 0;
     o->registered = 0;
     o->unfollowed = false;
@@ -161,14 +148,13 @@ object* clear_number(int fd) noexcept {
     if (o->what == kind::epoll) {
         forget_epoll(fd);
     }
-    o->dead = true;
+    o->dead.store(true, std::memory_order_seq_cst);
     return o;
 }
 
-void add_alias(int from, int to) noexcept {
-    if (object* o = at_number(from)) {
-        set_number(to, o);
-    }
+object* add_alias(int from, int to) noexcept {
+    object* o = at_number(from);
+    return o != nullptr ? set_number(to, o) : nullptr;
 }
 
 void forget_epoll(int epfd) noexcept {
@@ -194,7 +180,8 @@ void finish(object* o) noexcept {
     int port_fd = -1, kernel_fd = -1, lifeline = -1;
     {
         table_lock l;
-        if (!o->dead || o->users.load(std::memory_order_seq_cst) != 0 || o->what == kind::none) {
+        const bool in_use = o->users.load(std::memory_order_seq_cst) != 0;
+        if (!o->dead.load(std::memory_order_relaxed) || in_use || o->what == kind::none) {
             return;  // somebody else did it, or will
         }
         const kind was = std::exchange(o->what, kind::none);
@@ -223,7 +210,7 @@ void finish(object* o) noexcept {
 
 // The child's share is counted before it exists: the parent may close its own number at once.
 void lock_table_for_fork() noexcept {
-    pthread_mutex_lock(&lock);
+    lock.lock();
     for (int fd = 0; fd <= highest; ++fd) {
         object* o = at_number(fd);
         if (o != nullptr && o->what == kind::listener && is_first_number(o, fd)) {
@@ -243,7 +230,7 @@ void unlock_table_after_fork(bool in_child) noexcept {
             o->stream.show_in(nullptr);  // the session is the parent's
         }
     }
-    pthread_mutex_unlock(&lock);
+    lock.unlock();
 }
 
 }  // namespace vmsgr::preload

@@ -56,7 +56,7 @@ struct listener_part {
 struct object {
     std::atomic<uint32_t> users{0};
     kind what = kind::none;
-    bool dead = false;     // no number leads here any more; freed with the last user
+    std::atomic<bool> dead{false};  // no number leads here any more; freed with the last user
     uint32_t refs = 0;     // numbers of this process
     uint32_t registered = 0;
     bool unfollowed = false;  // in an epoll set that is not among `registrations`
@@ -103,11 +103,11 @@ bool make_table() noexcept;
 
 // Holds the table's lock with all signals blocked. Recursive use is an error.
 class table_lock {
-    sigset_t _old;
-
 public:
     table_lock() noexcept;
     ~table_lock();
+    table_lock(const table_lock&) = delete;
+    table_lock& operator=(const table_lock&) = delete;
 };
 
 // All below: under the table's lock.
@@ -116,7 +116,8 @@ object* new_object(kind what) noexcept;  // null: out of memory
 object* set_number(int fd, object* o) noexcept;
 // The number is closed or replaced. Returns the object if that was its last number; finish() it then.
 object* clear_number(int fd) noexcept;
-void add_alias(int from, int to) noexcept;
+// The object that was known at `to` before, if that was its last number: finish() it.
+object* add_alias(int from, int to) noexcept;
 object* at_number(int fd) noexcept;
 void forget_epoll(int epfd) noexcept;
 int highest_number() noexcept;

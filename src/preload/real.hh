@@ -1,5 +1,5 @@
 // The functions that our hooks stand in front of. Before our constructor has run (allocators read files and make
-// pipes that early, some from inside malloc) they are plain system calls: dlsym takes locks.
+// pipes that early, some from inside malloc) they are plain system calls: dlsym takes locks. Null: not before then.
 #pragma once
 
 #include <poll.h>
@@ -63,63 +63,65 @@ inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
     return int(::syscall(SYS_pselect6, n, in, out, except, timeout != nullptr ? &left : nullptr, &masked));
 }
 
+// CALL(result, name, parameters, what it is before dlsym has found it)
+#define VMSGR_REAL_CALLS(CALL) \
+    CALL(ssize_t, read, (int, void*, size_t), raw_call<SYS_read>) \
+    CALL(ssize_t, write, (int, const void*, size_t), raw_call<SYS_write>) \
+    CALL(ssize_t, readv, (int, const iovec*, int), raw_call<SYS_readv>) \
+    CALL(ssize_t, writev, (int, const iovec*, int), raw_call<SYS_writev>) \
+    CALL(ssize_t, send, (int, const void*, size_t, int), raw_send) \
+    CALL(ssize_t, recv, (int, void*, size_t, int), raw_recv) \
+    CALL(ssize_t, sendto, (int, const void*, size_t, int, const sockaddr*, socklen_t), raw_call<SYS_sendto>) \
+    CALL(ssize_t, recvfrom, (int, void*, size_t, int, sockaddr*, socklen_t*), raw_call<SYS_recvfrom>) \
+    CALL(ssize_t, sendmsg, (int, const msghdr*, int), raw_call<SYS_sendmsg>) \
+    CALL(ssize_t, recvmsg, (int, msghdr*, int), raw_call<SYS_recvmsg>) \
+    CALL(int, sendmmsg, (int, mmsghdr*, unsigned, int), raw_call<SYS_sendmmsg>) \
+    CALL(int, recvmmsg, (int, mmsghdr*, unsigned, int, timespec*), raw_call<SYS_recvmmsg>) \
+    CALL(ssize_t, sendfile, (int, int, off_t*, size_t), raw_call<SYS_sendfile>) \
+    CALL(ssize_t, splice, (int, loff_t*, int, loff_t*, size_t, unsigned), raw_call<SYS_splice>) \
+    CALL(int, socket, (int, int, int), raw_call<SYS_socket>) \
+    CALL(int, connect, (int, const sockaddr*, socklen_t), raw_call<SYS_connect>) \
+    CALL(int, listen, (int, int), raw_call<SYS_listen>) \
+    CALL(int, accept, (int, sockaddr*, socklen_t*), raw_call<SYS_accept>) \
+    CALL(int, accept4, (int, sockaddr*, socklen_t*, int), raw_call<SYS_accept4>) \
+    CALL(int, shutdown, (int, int), raw_call<SYS_shutdown>) \
+    CALL(int, getsockopt, (int, int, int, void*, socklen_t*), raw_call<SYS_getsockopt>) \
+    CALL(int, setsockopt, (int, int, int, const void*, socklen_t), raw_call<SYS_setsockopt>) \
+    CALL(int, getsockname, (int, sockaddr*, socklen_t*), raw_call<SYS_getsockname>) \
+    CALL(int, getpeername, (int, sockaddr*, socklen_t*), raw_call<SYS_getpeername>) \
+    CALL(int, close, (int), raw_call<SYS_close>) \
+    CALL(int, close_range, (unsigned, unsigned, int), raw_call<SYS_close_range>) \
+    CALL(void, closefrom, (int), nullptr) \
+    CALL(int, dup, (int), raw_call<SYS_dup>) \
+    CALL(int, dup2, (int, int), raw_dup2) \
+    CALL(int, dup3, (int, int, int), raw_call<SYS_dup3>) \
+    CALL(int, fcntl, (int, int, ...), raw_fcntl) \
+    CALL(int, fcntl64, (int, int, ...), raw_fcntl) \
+    CALL(int, ioctl, (int, unsigned long, ...), raw_ioctl) \
+    CALL(int, epoll_ctl, (int, int, int, epoll_event*), raw_call<SYS_epoll_ctl>) \
+    CALL(int, epoll_wait, (int, epoll_event*, int, int), raw_call<SYS_epoll_wait>) \
+    CALL(int, epoll_pwait, (int, epoll_event*, int, int, const sigset_t*), raw_epoll_pwait) \
+    CALL(int, epoll_pwait2, (int, epoll_event*, int, const timespec*, const sigset_t*), raw_epoll_pwait2) \
+    CALL(int, poll, (pollfd*, nfds_t, int), raw_call<SYS_poll>) \
+    CALL(int, ppoll, (pollfd*, nfds_t, const timespec*, const sigset_t*), raw_ppoll) \
+    CALL(int, select, (int, fd_set*, fd_set*, fd_set*, timeval*), raw_call<SYS_select>) \
+    CALL(int, pselect, (int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*), raw_pselect) \
+    CALL(pid_t, vfork, (), nullptr) \
+    CALL(int, execve, (const char*, char* const*, char* const*), raw_call<SYS_execve>) \
+    CALL(int, execvpe, (const char*, char* const*, char* const*), nullptr) \
+    CALL(int, fexecve, (int, char* const*, char* const*), nullptr) \
+    CALL(int, posix_spawn, (pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, \
+         char* const*, char* const*), nullptr) \
+    CALL(int, posix_spawnp, (pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, \
+         char* const*, char* const*), nullptr) \
+    CALL(int, vdprintf, (int, const char*, va_list), nullptr) \
+    CALL(FILE*, fdopen, (int, const char*), nullptr) \
+    CALL(int, fileno, (FILE*), nullptr)
+
 struct real_calls {
-    ssize_t (*read)(int, void*, size_t) = raw_call<SYS_read>;
-    ssize_t (*write)(int, const void*, size_t) = raw_call<SYS_write>;
-    ssize_t (*readv)(int, const iovec*, int) = raw_call<SYS_readv>;
-    ssize_t (*writev)(int, const iovec*, int) = raw_call<SYS_writev>;
-    ssize_t (*send)(int, const void*, size_t, int) = raw_send;
-    ssize_t (*recv)(int, void*, size_t, int) = raw_recv;
-    ssize_t (*sendto)(int, const void*, size_t, int, const sockaddr*, socklen_t) = raw_call<SYS_sendto>;
-    ssize_t (*recvfrom)(int, void*, size_t, int, sockaddr*, socklen_t*) = raw_call<SYS_recvfrom>;
-    ssize_t (*sendmsg)(int, const msghdr*, int) = raw_call<SYS_sendmsg>;
-    ssize_t (*recvmsg)(int, msghdr*, int) = raw_call<SYS_recvmsg>;
-    int (*sendmmsg)(int, mmsghdr*, unsigned, int) = raw_call<SYS_sendmmsg>;
-    int (*recvmmsg)(int, mmsghdr*, unsigned, int, timespec*) = raw_call<SYS_recvmmsg>;
-    ssize_t (*sendfile)(int, int, off_t*, size_t) = raw_call<SYS_sendfile>;
-    ssize_t (*splice)(int, loff_t*, int, loff_t*, size_t, unsigned) = raw_call<SYS_splice>;
-
-    int (*socket)(int, int, int) = raw_call<SYS_socket>;
-    int (*connect)(int, const sockaddr*, socklen_t) = raw_call<SYS_connect>;
-    int (*listen)(int, int) = raw_call<SYS_listen>;
-    int (*accept)(int, sockaddr*, socklen_t*) = raw_call<SYS_accept>;
-    int (*accept4)(int, sockaddr*, socklen_t*, int) = raw_call<SYS_accept4>;
-    int (*shutdown)(int, int) = raw_call<SYS_shutdown>;
-    int (*getsockopt)(int, int, int, void*, socklen_t*) = raw_call<SYS_getsockopt>;
-    int (*setsockopt)(int, int, int, const void*, socklen_t) = raw_call<SYS_setsockopt>;
-    int (*getsockname)(int, sockaddr*, socklen_t*) = raw_call<SYS_getsockname>;
-    int (*getpeername)(int, sockaddr*, socklen_t*) = raw_call<SYS_getpeername>;
-
-    int (*close)(int) = raw_call<SYS_close>;
-    int (*close_range)(unsigned, unsigned, int) = raw_call<SYS_close_range>;
-    void (*closefrom)(int) = nullptr;
-    int (*dup)(int) = raw_call<SYS_dup>;
-    int (*dup2)(int, int) = raw_dup2;
-    int (*dup3)(int, int, int) = raw_call<SYS_dup3>;
-    int (*fcntl)(int, int, ...) = raw_fcntl;
-    int (*fcntl64)(int, int, ...) = raw_fcntl;
-    int (*ioctl)(int, unsigned long, ...) = raw_ioctl;
-    int (*epoll_ctl)(int, int, int, epoll_event*) = raw_call<SYS_epoll_ctl>;
-
-    int (*epoll_wait)(int, epoll_event*, int, int) = raw_call<SYS_epoll_wait>;
-    int (*epoll_pwait)(int, epoll_event*, int, int, const sigset_t*) = raw_epoll_pwait;
-    int (*epoll_pwait2)(int, epoll_event*, int, const timespec*, const sigset_t*) = raw_epoll_pwait2;
-    int (*poll)(pollfd*, nfds_t, int) = raw_call<SYS_poll>;
-    int (*ppoll)(pollfd*, nfds_t, const timespec*, const sigset_t*) = raw_ppoll;
-    int (*select)(int, fd_set*, fd_set*, fd_set*, timeval*) = raw_call<SYS_select>;
-    int (*pselect)(int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*) = raw_pselect;
-
-    pid_t (*vfork)() = nullptr;
-    int (*execve)(const char*, char* const*, char* const*) = raw_call<SYS_execve>;
-    int (*execvpe)(const char*, char* const*, char* const*) = nullptr;
-    int (*fexecve)(int, char* const*, char* const*) = nullptr;
-    int (*posix_spawn)(pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, char* const*,
-                       char* const*) = nullptr;
-    int (*posix_spawnp)(pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, char* const*,
-                        char* const*) = nullptr;
-    int (*vdprintf)(int, const char*, va_list) = nullptr;
-    FILE* (*fdopen)(int, const char*) = nullptr;
-    int (*fileno)(FILE*) = nullptr;
+#define VMSGR_DECLARE_CALL(result, name, parameters, early) result(*name) parameters = early;
+    VMSGR_REAL_CALLS(VMSGR_DECLARE_CALL)
+#undef VMSGR_DECLARE_CALL
 };
 
 extern constinit real_calls real;

@@ -14,7 +14,7 @@
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
 #include "client/memory.hh"
-#include "client/spin.hh"
+#include "shm/spin.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
 #include "preload/objects.hh"
@@ -49,8 +49,8 @@ void after_fork_parent() noexcept {
 void after_fork_child() noexcept {
     unlock_table_after_fork(true);
     client::unlock_memory_after_fork();
-    state.session.unlock_after_fork();
     watching.store(false);
+    state.session.unlock_after_fork();
     state.session.forget();
 }
 
@@ -82,7 +82,7 @@ void take_spin_budget() noexcept {
         }
         us = parsed.value_or(us);
     }
-    client::set_spin_limit(us);
+    shm::set_spin_limit(us);
     if (asked != nullptr) {
         spin_as_asked();
     }

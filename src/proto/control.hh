@@ -17,13 +17,14 @@
 #include "base/error.hh"
 #include "base/unique_fd.hh"
 #include "shm/layout.hh"
+#include "vmsgr/version.h"
 
 namespace vmsgr::proto {
 
 inline constexpr uint32_t control_magic = 0x52474d56;  // "VMGR"
 inline constexpr uint16_t control_version = 3;
 inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
-inline constexpr const char* version_text = "0.1.0";
+inline constexpr const char* version_text = VMSGR_VERSION;
 
 // Feature bits: what a side understands beyond its version. Both use the intersection.
 enum feature : uint64_t {

@@ -6,6 +6,7 @@
 
 #include "base/netns.hh"
 #include "base/sockets.hh"
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "proto/control.hh"
 #include "shm/bell.hh"

@@ -96,7 +96,7 @@ void renew(conduit_header& h) noexcept {
         r.flags.store(0, relaxed);
         r.error.store(0, relaxed);
         r.tail.store(0, relaxed);
-        r.consumer_waits.store(ring_waits, relaxed);
+        r.consumer_waits.store(announcement::asleep().word(), relaxed);
     }
 }
 

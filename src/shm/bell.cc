@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -76,8 +75,7 @@ void tune_bell(int fd) noexcept {
 base::result<bell_pair> make_bell() {
     int fds[2];
     if (sys::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-        int e = errno;
-        return base::fail(e, std::string("socketpair: ") + strerror(e));
+        return std::unexpected(base::os_error("socketpair"));
     }
     bell_pair p{base::unique_fd(fds[0]), base::unique_fd(fds[1])};
     tune_bell(fds[0]);

@@ -1,16 +1,11 @@
 #include "shm/doubled.hh"
 
-#include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 
 namespace vmsgr::shm {
 
 base::result<doubled_rings> map_doubled(int memory, size_t at, uint64_t capacity) {
-    auto failed = [] {
-        int e = errno;
-        return base::fail(e, std::string("mapping the rings of a conduit twice: ") + strerror(e));
-    };
+    auto failed = [] { return std::unexpected(base::os_error("mapping the rings of a conduit twice")); };
     // Room for all four first, so that nobody else's mapping lies between them.
     void* room = ::mmap(nullptr, 4 * capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {

@@ -54,15 +54,34 @@ enum ring_flag : uint32_t {
     ring_inexact = 8,  // a holder died between counting and sending a token: tokens_sent is not to be trusted
 };
 
-// In consumer_waits: bit 1 is set and the rest is an index, shortened to 30 bits (a ring has 26 at most). Whoever takes
-// it for a plain 1 sends a token too many, no more.
-inline constexpr uint32_t ring_waits = 1;
-inline constexpr uint32_t ring_deciding = 4;  // the producer looks whether what it published is still unread
-inline constexpr uint32_t ring_mark_bit = 2;
-constexpr uint32_t ring_mark(uint64_t index) { return uint32_t(index) << 2 | ring_mark_bit; }
-constexpr bool ring_below_mark(uint32_t waits, uint64_t head) {
-    return (waits & ring_mark_bit) != 0 && int32_t((uint32_t(head) << 2) - (waits & ~ring_mark_bit)) <= 0;
-}
+// What the consumer has announced, as consumer_waits holds it. wake.hh says who may turn which into which.
+class announcement {
+    static constexpr uint32_t mark_bit = 2;  // the rest is an index, shortened to 30 bits (a ring has 26 at most)
+    uint32_t _word;
+
+public:
+    constexpr explicit announcement(uint32_t word) noexcept : _word(word) {}
+    // No token is wanted: the consumer looks by itself, or a token is in the socket or about to be sent.
+    static constexpr announcement awake() noexcept { return announcement(0); }
+    // The consumer sleeps or is about to: who turns this to awake owes it a token.
+    static constexpr announcement asleep() noexcept { return announcement(1); }
+    // The same once head is past `index`; up to there the consumer looks by itself. A producer that takes it for
+    // asleep sends a token too many, no more.
+    static constexpr announcement mark(uint64_t index) noexcept {
+        return announcement(uint32_t(index) << 2 | mark_bit);
+    }
+    // The producer looks whether what it published is still unread, and then turns this to awake or asleep.
+    static constexpr announcement deciding() noexcept { return announcement(4); }
+
+    constexpr uint32_t word() const noexcept { return _word; }
+    constexpr bool is_awake() const noexcept { return _word == 0; }
+    constexpr bool is_mark() const noexcept { return (_word & mark_bit) != 0; }
+    // A producer that has published up to `head` owes nothing.
+    constexpr bool is_content_with(uint64_t head) const noexcept {
+        return is_awake() || (is_mark() && int32_t((uint32_t(head) << 2) - (_word & ~mark_bit)) <= 0);
+    }
+    constexpr bool operator==(const announcement&) const noexcept = default;
+};
 
 // The shared words of one direction. One writer a cache line; consumer_waits alone has two.
 struct ring_words {
@@ -75,8 +94,7 @@ struct ring_words {
     // The consumer writes.
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
 
-    // 1: the consumer sleeps or is about to; who turns it to 0 owes it a token. A mark (ring_mark): so, once head is
-    // past the mark. ring_deciding: the producer will turn it to 0 or to 1.
+    // An `announcement`.
     alignas(cache_line) std::atomic<uint32_t> consumer_waits;
 };
 static_assert(sizeof(ring_words) == 3 * cache_line);

@@ -1,21 +1,9 @@
 // A byte ring with one producer and one consumer in two processes: indices run freely in 64 bits, the capacity
 // is a power of two. Each side's own index lives in its private state (tx_state, rx_state) and is only
-// published; the other side's index is read once a call and checked before use.
+// published; the other side's index is read once a call and checked before use. Which token is owed for what, wake.hh
+// says, whose ring_sender and ring_receiver are what others use.
 //
-// Who may call: a ring_sender under its side's send lock or on its shard, a ring_receiver likewise.
-// The wake protocol (which byte on the doorbell is owed when) is here too, as it is inseparable from the order
-// of these loads and stores. models/wake.pml is its proof; a change here starts there. src/shm/tests/explore*.cc runs
-// this very code in every order that x86 allows.
-//
-// Spinning. A reader that looks at memory for a while would rather not be sent a token for each piece of data. To
-// withdraw its announcement would be wrong: a read that then takes a part of what came leaves data in the ring and no
-// token, and nobody could send one (a consumer cannot make its own end readable). So it raises its announcement to a
-// mark, the index where its call will stop reading (begin_spin): up to there the bytes are its own business, the first
-// byte beyond brings a token as ever. Either the call reads up to the mark, or it finds the ring empty and settles; in
-// both cases "data in the ring implies a token in the socket or about to be sent" holds again when it returns, and a
-// spin that succeeds costs neither side a system call. A mark is kept by its reader alone: one that is killed while it
-// spins takes it along, so it needs that no other process has the descriptor. Spinning in poll or epoll_wait needs no
-// mark: it only looks.
+// Who may call: a producer under its side's send lock or on its shard, a consumer likewise.
 #pragma once
 
 #include <sys/uio.h>
@@ -23,9 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
 
-#include "shm/bell.hh"
 #include "shm/layout.hh"
 
 namespace vmsgr::shm {
@@ -55,35 +41,20 @@ inline pieces ring_pieces(std::byte* data, uint64_t capacity, uint64_t from, siz
     return {{iovec{data + at, first}, iovec{data, n - first}}};
 }
 
-// Found by the words' type: tests/explore runs this very code on words and fences of its own.
-inline void full_fence(const ring_words&) noexcept { std::atomic_thread_fence(std::memory_order_seq_cst); }
-
-// Left lying for a program that waits for edges (settle_lazily). One more, and OUT could be withheld from a producer
-// although there is room: one missed by the count and one answer to the present announcement come on top, and
-// bell_limits promises no more than four until the end is not writable.
-inline constexpr uint32_t lazy_tokens_max = 1;
-
-// So often a producer looks anew because the consumer changed its announcement in between.
-inline constexpr int decisions_max = 64;
-
-// What a spinning reader compares with.
-struct spin {
-    uint64_t head = 0;
-    uint32_t ended = 0;
-};
-
 // The answer of a look at the other side's index.
 enum class look : uint8_t { ok, bad_index };
 
+// Words: ring_words, or those of tests/explore.
 template <typename Words>
-class basic_ring_sender {
+class basic_ring_producer {
+protected:
     Words* _w;
     std::byte* _data;
     uint64_t _capacity;
     tx_state* _st;
 
 public:
-    basic_ring_sender(Words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
+    basic_ring_producer(Words& w, std::byte* data, uint64_t capacity, tx_state& st) noexcept
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
@@ -91,7 +62,7 @@ public:
 
     // Free bytes now. bad_index: the peer published nonsense; this conduit is to be closed.
     look free_bytes(size_t& n) noexcept {
-        uint64_t tail = _w->tail.load(std::memory_order_acquire);  // pairs with ring_receiver::consume
+        uint64_t tail = _w->tail.load(std::memory_order_acquire);  // pairs with consume
         if (tail - _st->tail_seen > _st->head - _st->tail_seen) {
             return look::bad_index;
         }
@@ -105,15 +76,7 @@ public:
     // Makes n bytes visible. wake() is owed afterwards, once for any number of publishes.
     void publish(size_t n) noexcept {
         _st->head += n;
-        _w->head.store(_st->head, std::memory_order_release);  // pairs with ring_receiver::data_bytes
-    }
-    // This side lost a holder in its lock (a killed fork): what is private is true; whether its token was counted or
-    // sent is not known, so one more goes out uncounted and the consumer stops counting.
-    template <typename Bell>
-    void recover(Bell& bell) noexcept {
-        _w->head.store(_st->head, std::memory_order_release);
-        set_flags(ring_inexact);
-        bell.send_token();
+        _w->head.store(_st->head, std::memory_order_release);  // pairs with data_bytes
     }
 
     // fin or reset, after the last publish. wake() is owed for whoever reads now (a spinning one looks at the flags),
@@ -129,87 +92,25 @@ public:
         _w->error.store(err, std::memory_order_relaxed);
         set_flags(ring_reset);
     }
-
-    // Sends a token when the consumer has announced that it waits, and for no less than there is now. What it has taken
-    // already needs none, although its announcement came after that: the token would make a descriptor readable
-    // that has nothing to read. Between the look at the announcement and the look at the tail the word says so
-    // (ring_deciding), as a settle() that met a 0 would count on a token to come.
-    template <typename Bell>
-    void wake(Bell& bell) noexcept {
-        full_fence(*_w);  // publish before the look; pairs with ring_receiver::settle
-        for (int i = 0; i < decisions_max; ++i) {
-            uint32_t waits = _w->consumer_waits.load(std::memory_order_relaxed);
-            if (waits == 0 || ring_below_mark(waits, _st->head)) {
-                return;
-            }
-            if (!_w->consumer_waits.compare_exchange_strong(waits, ring_deciding, std::memory_order_seq_cst)) {
-                continue;
-            }
-            // Acquire, with the exchange above: what was taken before the announcement shows in the tail.
-            const bool taken = _w->tail.load(std::memory_order_acquire) == _st->head;
-            uint32_t deciding = ring_deciding;
-            const uint32_t next = taken ? ring_waits : 0;
-            if (_w->consumer_waits.compare_exchange_strong(deciding, next, std::memory_order_seq_cst)) {
-                if (!taken) {
-                    send_token(bell);
-                }
-                return;
-            }
-            // It has announced anew meanwhile, or withdrawn.
-        }
-        send_token(bell);  // a consumer that changes its mind for ever; a token too many harms nobody
-    }
-
-    // Ring full: fills the doorbell until this end is not writable, so that poll and epoll show OUT only once the
-    // consumer has freed enough. True: there is room after all. `wanted`: at most half a ring, which is what a consumer
-    // frees before it gives OUT back (relieve).
-    template <typename Bell>
-    look await_space(Bell& bell, bool& room, size_t wanted = 1) noexcept {
-        size_t n = 0;
-        for (;;) {
-            // The last look comes after the last token was counted: pairs with ring_receiver::relieve.
-            full_fence(*_w);
-            if (free_bytes(n) != look::ok) {
-                return look::bad_index;
-            }
-            room = n >= wanted;
-            if (room || !bell.writable() || !send_token(bell)) {
-                return look::ok;
-            }
-        }
-    }
-
-private:
-    // Counted before it is sent, so that the reader it wakes can take it.
-    template <typename Bell>
-    bool send_token(Bell& bell) noexcept {
-        _w->tokens_sent.fetch_add(1, std::memory_order_seq_cst);
-        if (bell.send_token()) {
-            return true;
-        }
-        // The other end is gone (its hang-up is seen elsewhere), or a stranger filled the socket.
-        _w->tokens_sent.fetch_sub(1, std::memory_order_seq_cst);
-        _w->consumer_waits.store(1, std::memory_order_seq_cst);
-        return false;
-    }
 };
 
 template <typename Words>
-class basic_ring_receiver {
+class basic_ring_consumer {
+protected:
     Words* _w;
     std::byte* _data;
     uint64_t _capacity;
     rx_state* _st;
 
 public:
-    basic_ring_receiver(Words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
+    basic_ring_consumer(Words& w, std::byte* data, uint64_t capacity, rx_state& st) noexcept
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
 
     // Bytes to read now.
     look data_bytes(size_t& n) noexcept {
-        uint64_t head = _w->head.load(std::memory_order_acquire);  // pairs with ring_sender::publish
+        uint64_t head = _w->head.load(std::memory_order_acquire);  // pairs with publish
         n = head - _st->tail;
         if (n > _capacity || head - _st->head_seen > n) {
             return look::bad_index;
@@ -225,138 +126,11 @@ public:
     // Frees n bytes. relieve() or settle() is owed afterwards.
     void consume(size_t n) noexcept {
         _st->tail += n;
-        _w->tail.store(_st->tail, std::memory_order_release);  // pairs with ring_sender::free_bytes
-    }
-    void recover() noexcept {
-        _w->tail.store(_st->tail, std::memory_order_release);
-        distrust_count();
+        _w->tail.store(_st->tail, std::memory_order_release);  // pairs with free_bytes
     }
 
     uint32_t flags() const noexcept { return _w->flags.load(std::memory_order_acquire); }
     int error() const noexcept { return _w->error.load(std::memory_order_relaxed); }
-
-    // After a consume: gives a producer that waits for room its writable end back, and keeps one token so that
-    // this end stays readable.
-    template <typename Bell>
-    void relieve(Bell& bell) noexcept {
-        full_fence(*_w);  // consume before the look at the count; pairs with ring_sender::await_space
-        uint32_t unread = unread_tokens(bell);
-        if (unread >= 2) {
-            size_t left = _st->head_seen - _st->tail;
-            if (_capacity - left >= _capacity / 2) {
-                take(bell, unread - 1);
-            }
-        }
-    }
-
-    // The ring was seen empty: announces that this side waits, looks again, and only then takes the tokens that
-    // were counted before the announcement. A later token answers it and must stay. True: still empty, or a token
-    // is certain to come for what is there now. False: data came; the caller goes on reading, as no further edge may
-    // come for it. The announcement is withdrawn if it was ours (another reader may rely on one that stood already),
-    // and all tokens but one are taken, or a producer would find its end not writable although there is room.
-    template <typename Bell>
-    bool settle(Bell& bell) noexcept {
-        return settle_to(bell, 0);
-    }
-    // The same for a program that waits for edges, after a read that emptied the ring and returns a short count: a few
-    // tokens may stay, as each further one is an edge all the same. Only where no read would sleep: the descriptor
-    // shows IN for nothing. Not before EAGAIN: what lies there hides a hang-up from a look at the doorbell.
-    template <typename Bell>
-    bool settle_lazily(Bell& bell, uint32_t max_left = lazy_tokens_max) noexcept {
-        return settle_to(bell, max_left);
-    }
-
-    // A blocking read found the ring empty, or emptied it, and will look for a while. `wanted`: what the call still
-    // takes. It keeps reading up to there, or until settle() says that the ring is empty; nothing else may end it (no
-    // MSG_PEEK). Only a standing announcement is raised: at 0, a token is there or on its way.
-    spin begin_spin(size_t wanted) noexcept {
-        spin s{_st->tail, flags() & (ring_fin | ring_reset)};
-        uint32_t stands = ring_waits;
-        uint32_t mark = ring_mark(_st->tail + std::min<uint64_t>(wanted, _capacity));
-        _w->consumer_waits.compare_exchange_strong(stands, mark, std::memory_order_seq_cst);
-        return s;
-    }
-    // The same for a look alone, as before poll and epoll_wait: nothing is announced. Needs no lock.
-    spin watch() const noexcept {
-        return {_w->head.load(std::memory_order_acquire), flags() & (ring_fin | ring_reset)};
-    }
-    // Something came or ended since. Needs no lock.
-    bool spin_over(const spin& s) const noexcept {
-        return _w->head.load(std::memory_order_acquire) != s.head || (flags() & (ring_fin | ring_reset)) != s.ended;
-    }
-    // So many bytes came since, or it ended. Needs no lock.
-    bool gathered(const spin& s, size_t n) const noexcept {
-        return _w->head.load(std::memory_order_acquire) - s.head >= n || (flags() & (ring_fin | ring_reset)) != s.ended;
-    }
-
-private:
-    template <typename Bell>
-    bool settle_to(Bell& bell, uint32_t max_left) noexcept {
-        full_fence(*_w);  // consume before the look at the count, or a top-up of a ring no longer full is not counted
-        uint32_t unread = unread_tokens(bell);
-        uint32_t was = _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
-        full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
-        const bool empty = !has_data();
-        if (empty || answered(was)) {
-            if (unread > (empty ? max_left : 0)) {
-                take(bell, unread);
-            }
-            return true;
-        }
-        if (unread >= 2) {
-            take(bell, unread - 1);
-        }
-        return false;
-    }
-    // Data came right after the announcement. Who answers that sends a token, which is an edge too: for the caller it
-    // is as if the data came with it (read now, it would leave the token with an empty ring). Only where none is sure
-    // the caller reads on: nobody had seen the announcement, which is withdrawn then; or it was a mark before, and
-    // the bytes below that bring no token; or a producer died before it looked, and its relative's token is taken.
-    bool answered(uint32_t was) noexcept {
-        if ((was & ring_mark_bit) != 0 || (was != 0 && inexact())) {
-            return false;
-        }
-        return was != 0 || _w->consumer_waits.exchange(0, std::memory_order_seq_cst) == 0;
-    }
-
-public:
-    // A read left data behind and the program waits for edges: new data is to bring one, as TCP does. Tokens stay
-    // bounded at any fill, as each such read may be answered by one.
-    template <typename Bell>
-    void announce_with_data(Bell& bell) noexcept {
-        uint32_t unread = unread_tokens(bell);
-        if (unread >= 2) {
-            take(bell, unread - 1);
-        }
-        _w->consumer_waits.exchange(1, std::memory_order_seq_cst);
-    }
-    // A holder of this side died in its lock: what it took is not known.
-    void distrust_count() noexcept { _st->inexact = true; }
-    // The daemon while it polls: no token is wanted.
-    void stay_awake() noexcept {
-        if (_w->consumer_waits.load(std::memory_order_relaxed) != 0) {
-            _w->consumer_waits.store(0, std::memory_order_relaxed);
-        }
-    }
-
-private:
-    bool inexact() const noexcept {
-        return _st->inexact || (_w->flags.load(std::memory_order_relaxed) & ring_inexact) != 0;
-    }
-    template <typename Bell>
-    uint32_t unread_tokens(Bell& bell) noexcept {
-        if (__builtin_expect(inexact(), 0)) {
-            return bell.unread();
-        }
-        return _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken;
-    }
-    template <typename Bell>
-    void take(Bell& bell, uint32_t n) noexcept {
-        _st->tokens_taken += bell.take_tokens(std::min<uint32_t>(n, bell_tokens_max));
-    }
 };
-
-using ring_sender = basic_ring_sender<ring_words>;
-using ring_receiver = basic_ring_receiver<ring_words>;
 
 }  // namespace vmsgr::shm

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -23,11 +22,6 @@ namespace vmsgr::shm {
 namespace {
 
 constexpr int needed_seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-
-base::error os_error(const char* what) {
-    int e = errno;
-    return {e, std::string(what) + ": " + strerror(e)};
-}
 
 }  // namespace
 
@@ -53,10 +47,10 @@ base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
         fd.reset(::memfd_create(name, flags));
     }
     if (!fd) {
-        return std::unexpected(os_error("memfd_create"));
+        return std::unexpected(base::os_error("memfd_create"));
     }
     if (::ftruncate(fd.get(), off_t(bytes)) != 0) {
-        return std::unexpected(os_error("ftruncate of shared memory"));
+        return std::unexpected(base::os_error("ftruncate of shared memory"));
     }
     return fd;
 }
@@ -64,7 +58,7 @@ base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
 base::result<mapping> map(int fd, size_t bytes, int protection) {
     void* at = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED) {
-        return std::unexpected(os_error("mmap of shared memory"));
+        return std::unexpected(base::os_error("mmap of shared memory"));
     }
     return mapping(static_cast<std::byte*>(at), bytes);
 }
@@ -74,7 +68,7 @@ base::result<mapping> map(int fd, size_t bytes, int protection) {
 base::result<base::unique_fd> create_sealed(const char* name, size_t bytes) {
     auto fd = create_unsealed(name, bytes);
     if (fd && sys::fcntl(fd->get(), F_ADD_SEALS, needed_seals) != 0) {
-        return std::unexpected(os_error("sealing shared memory"));
+        return std::unexpected(base::os_error("sealing shared memory"));
     }
     return fd;
 }
@@ -90,7 +84,7 @@ base::result<new_page> create_published(const char* name, size_t bytes) {
     }
     // From here on nobody can map it for writing, nor write to it: our mapping is the only one that can.
     if (sys::fcntl(fd->get(), F_ADD_SEALS, needed_seals | F_SEAL_FUTURE_WRITE) != 0) {
-        return std::unexpected(os_error("sealing shared memory"));
+        return std::unexpected(base::os_error("sealing shared memory"));
     }
     return new_page{std::move(*fd), std::move(*ours)};
 }
@@ -114,7 +108,7 @@ base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
     }
     struct stat st;
     if (::fstat(fd, &st) != 0) {
-        return std::unexpected(os_error("fstat of shared memory"));
+        return std::unexpected(base::os_error("fstat of shared memory"));
     }
     if (st.st_size < 0 || size_t(st.st_size) < min || size_t(st.st_size) > max) {
         return base::fail(EINVAL, "shared memory of " + std::to_string(st.st_size) + " bytes, expected " +

@@ -1,10 +1,6 @@
 #include "ssx/event_set.hh"
 
-#include <errno.h>
-#include <string.h>
 #include <sys/eventfd.h>
-
-#include <string>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/posix.hh>
@@ -63,8 +59,7 @@ base::result<event_set::registration> event_set::add(int fd, event_sink& sink) {
     ev.events = interest;
     ev.data.u64 = pack(index, _slots[index].generation);
     if (::epoll_ctl(_epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0) {
-        int e = errno;
-        return base::fail(e, std::string("epoll_ctl: ") + strerror(e));
+        return std::unexpected(base::os_error("epoll_ctl"));
     }
     _free.pop_back();
     _slots[index].sink = &sink;

@@ -7,11 +7,13 @@
 #include <bit>
 #include <concepts>
 
+#include "base/text.hh"
+
 namespace vmsgr::trunk {
 
 namespace {
 
-constexpr std::string_view fault_words[fault_kinds] = {
+constexpr std::string_view fault_words[packet_fault_kinds] = {
     "truncated", "bad_magic", "bad_version",  "bad_type", "bad_size",    "bad_cookie",   "bad_crc",
     "bad_length", "bad_sequence", "bad_ack", "bad_frame", "bad_channel", "beyond_credit"};
 
@@ -67,15 +69,15 @@ bool fits(frame_kind kind, size_t length) noexcept {
 
 }  // namespace
 
-std::string_view to_text(fault f) noexcept { return fault_words[size_t(f)]; }
+std::string_view to_text(packet_fault f) noexcept { return fault_words[size_t(f)]; }
 
-std::string_view to_text(verdict v) noexcept {
+std::string_view to_text(hello_verdict v) noexcept {
     switch (v) {
-    case verdict::welcome: return "welcome";
-    case verdict::unknown_session: return "the session is not known there";
-    case verdict::not_allowed: return "no trunk is configured there for this peer";
-    case verdict::too_many: return "a limit is met there";
-    case verdict::stopping: return "that daemon stops";
+    case hello_verdict::welcome: return "welcome";
+    case hello_verdict::unknown_session: return "the session is not known there";
+    case hello_verdict::not_allowed: return "no trunk is configured there for this peer";
+    case hello_verdict::too_many: return "a limit is met there";
+    case hello_verdict::stopping: return "that daemon stops";
     }
     return "refused for a reason that this version does not know";
 }
@@ -98,32 +100,32 @@ void seal(std::span<std::byte> packet, const header& h) noexcept {
     put(p + at_crc, packet_crc(packet));
 }
 
-std::optional<fault> invalid(std::span<const std::byte> packet, header& h) noexcept {
+std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h) noexcept {
     if (packet.size() < header_bytes) {
-        return fault::truncated;
+        return packet_fault::truncated;
     }
     auto* p = packet.data();
     if (get<uint32_t>(p + at_magic) != packet_magic) {
-        return fault::magic;
+        return packet_fault::magic;
     }
     if (get<uint16_t>(p + at_version) != protocol_version) {
-        return fault::version;
+        return packet_fault::version;
     }
     if (get<uint32_t>(p + at_packet_bytes) != packet.size()) {
-        return fault::size;
+        return packet_fault::size;
     }
     if (get<uint32_t>(p + at_crc) != packet_crc(packet)) {
-        return fault::crc;
+        return packet_fault::crc;
     }
     auto type = get<uint8_t>(p + at_type);
     if (type < uint8_t(packet_type::hello) || type > uint8_t(packet_type::bye)) {
-        return fault::type;
+        return packet_fault::type;
     }
     h = {packet_type(type),          get<uint64_t>(p + at_session), get<uint64_t>(p + at_sequence),
          get<uint64_t>(p + at_ack),  get<uint64_t>(p + at_stamp),   get<uint64_t>(p + at_echo),
          get<uint32_t>(p + at_payload_bytes)};
     if (h.payload_bytes > packet.size() - header_bytes) {
-        return fault::length;
+        return packet_fault::length;
     }
     return std::nullopt;
 }
@@ -136,9 +138,9 @@ void put_frame_header(std::byte* at, uint64_t channel, frame_kind kind, uint16_t
     put(at + 15, uint8_t(0));
 }
 
-std::optional<fault> next_frame(std::span<const std::byte>& payload, frame& out) noexcept {
+std::optional<packet_fault> next_frame(std::span<const std::byte>& payload, frame& out) noexcept {
     if (payload.size() < frame_header_bytes) {
-        return fault::frame;
+        return packet_fault::frame;
     }
     auto* p = payload.data();
     size_t length = get<uint16_t>(p + 12);
@@ -146,7 +148,7 @@ std::optional<fault> next_frame(std::span<const std::byte>& payload, frame& out)
     out.value = get<uint32_t>(p + 8);
     out.kind = frame_kind(get<uint8_t>(p + 14));
     if (length > payload.size() - frame_header_bytes || !fits(out.kind, length)) {
-        return fault::frame;
+        return packet_fault::frame;
     }
     out.body = payload.subspan(frame_header_bytes, length);
     payload = payload.subspan(frame_header_bytes + length);
@@ -181,15 +183,15 @@ void put_greeting(std::byte* at, uint16_t lane) noexcept {
     put(at + 6, lane);
 }
 
-std::optional<fault> get_greeting(std::span<const std::byte> bytes, uint16_t& lane) noexcept {
+std::optional<packet_fault> get_greeting(std::span<const std::byte> bytes, uint16_t& lane) noexcept {
     if (bytes.size() < greeting_bytes) {
-        return fault::truncated;
+        return packet_fault::truncated;
     }
     if (get<uint32_t>(bytes.data()) != greeting_magic) {
-        return fault::magic;
+        return packet_fault::magic;
     }
     if (get<uint16_t>(bytes.data() + 4) != protocol_version) {
-        return fault::version;
+        return packet_fault::version;
     }
     lane = get<uint16_t>(bytes.data() + 6);
     return std::nullopt;
@@ -212,29 +214,25 @@ void make_hello(std::span<std::byte> packet, uint64_t session, uint64_t ack, con
     seal(packet, h);
 }
 
-std::optional<fault> read_hello(std::span<const std::byte> packet, header& h, hello_body& b) noexcept {
+std::optional<packet_fault> read_hello(std::span<const std::byte> packet, header& h, hello_body& b) {
     if (auto why = invalid(packet, h)) {
         return why;
     }
     if (h.type != packet_type::hello) {
-        return fault::type;
+        return packet_fault::type;
     }
     if (h.payload_bytes < hello_body_bytes) {
-        return fault::length;
+        return packet_fault::length;
     }
     auto* p = packet.data() + header_bytes;
     b.node = get<uint64_t>(p);
     b.packet_bytes = get<uint32_t>(p + 8);
-    b.answer = verdict(get<uint32_t>(p + 12));
+    b.answer = hello_verdict(get<uint32_t>(p + 12));
     b.outage_ms = get<uint32_t>(p + 16);
     b.lane = get<uint16_t>(p + 20);
-    // It goes into documents and logs: nothing but printable text.
-    for (size_t i = 0; i + 1 < name_bytes; ++i) {
-        char c = char(p[32 + i]);
-        b.name[i] = c == 0 || (c > ' ' && c < 127) ? c : '?';
-    }
-    b.name[name_bytes - 1] = 0;
-    return valid_packet_bytes(b.packet_bytes) ? std::nullopt : std::optional(fault::size);
+    memset(b.name, 0, sizeof b.name);
+    base::printable(reinterpret_cast<const char*>(p + 32), name_bytes - 1).copy(b.name, name_bytes - 1);
+    return valid_packet_bytes(b.packet_bytes) ? std::nullopt : std::optional(packet_fault::size);
 }
 
 }  // namespace vmsgr::trunk

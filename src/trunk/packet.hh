@@ -1,6 +1,6 @@
 // What travels on a trunk: packets of one size, and the small frames of which their payload is a run. This file knows
-// where each byte lies and what makes a packet or a frame wrong; engine.hh knows what they mean. docs/PROTOCOL.md,
-// "The trunk protocol", says the same in words.
+// where each byte lies and what makes a packet or a frame wrong; engine.hh and mux.hh know what they mean.
+// docs/PROTOCOL.md, "The trunk protocol", says the same in words.
 //
 // Seastar-free, any thread. Little-endian on the wire; nothing is read through a cast. What comes from a peer is
 // checked here before anything else looks at it, and a check returns the reason.
@@ -38,7 +38,7 @@ enum class packet_type : uint8_t {
 };
 
 // Why a packet, or a frame in it, is not taken. Each has its counter.
-enum class fault : uint8_t {
+enum class packet_fault : uint8_t {
     truncated,     // the connection ended inside a packet
     magic,
     version,
@@ -50,11 +50,11 @@ enum class fault : uint8_t {
     sequence,      // a gap: not the next data packet, nor one that has come already
     ack,           // acknowledges what was never sent
     frame,         // of an unknown kind, or cut off by the payload's end
-    channel,       // for a channel that was never opened, or opened twice
+    channel,       // for a channel that was never opened, or opened twice; a lane that the greeting did not name
     credit,        // data beyond what was granted: not delivered, and the channel is reset
 };
-inline constexpr size_t fault_kinds = 13;
-std::string_view to_text(fault) noexcept;
+inline constexpr size_t packet_fault_kinds = 13;
+std::string_view to_text(packet_fault) noexcept;
 
 struct header {
     packet_type type = packet_type::data;
@@ -70,14 +70,14 @@ struct header {
 void seal(std::span<std::byte> packet, const header& h) noexcept;
 // The reason why these bytes are no packet of this size, or nothing, and `h` is filled. Looks at magic, version, size,
 // CRC, type and length, in this order; session, sequence and ack are for the engine to judge.
-std::optional<fault> invalid(std::span<const std::byte> packet, header& h) noexcept;
+std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h) noexcept;
 uint32_t crc32c(std::span<const std::byte> bytes) noexcept;
 
 // --- frames ---------------------------------------------------------------------------------------------------
 
 enum class frame_kind : uint8_t {
     open = 1,    // body: source, destination, the opener's first credit
-    accept = 2,  // body: credit of who accepts
+    accept = 2,  // body: credit of the acceptor
     refuse = 3,  // value: an errno
     data = 4,    // body: bytes of the stream
     fin = 5,     // no more data from this side
@@ -100,7 +100,7 @@ struct frame {
 void put_frame_header(std::byte* at, uint64_t channel, frame_kind kind, uint16_t length, uint32_t value = 0) noexcept;
 // Takes the next frame off `payload`. A fault: nothing more of this packet can be read. Kind and length are checked
 // against each other.
-std::optional<fault> next_frame(std::span<const std::byte>& payload, frame& out) noexcept;
+std::optional<packet_fault> next_frame(std::span<const std::byte>& payload, frame& out) noexcept;
 
 void put_u64(std::byte* at, uint64_t v) noexcept;
 uint64_t get_u64(const std::byte* at) noexcept;
@@ -110,37 +110,37 @@ std::optional<base::address> get_address(const std::byte* at) noexcept;
 
 // --- greeting and hello ---------------------------------------------------------------------------------------
 
-// The very first bytes of who connects, before TLS and before anything is agreed: which of its lanes this connection
-// is, so that all connections of a lane come to the same shard.
+// The first bytes of the initiator, before TLS and before anything is agreed: which of its lanes this connection is, so
+// that all connections of a lane come to the same shard.
 inline constexpr size_t greeting_bytes = 8;
 void put_greeting(std::byte* at, uint16_t lane) noexcept;
-std::optional<fault> get_greeting(std::span<const std::byte> bytes, uint16_t& lane) noexcept;
+std::optional<packet_fault> get_greeting(std::span<const std::byte> bytes, uint16_t& lane) noexcept;
 
 inline constexpr size_t name_bytes = 64;  // with the ending NUL
 
-// Why a hello is answered with no.
-enum class verdict : uint32_t {
+// Whether a hello is accepted, or why not.
+enum class hello_verdict : uint32_t {
     welcome = 0,
-    unknown_session = 1,  // the session that shall go on is not known here (restarted, or given up): begin a new one
+    unknown_session = 1,  // the session to be continued is not known here (restarted, or given up): begin a new one
     not_allowed = 2,      // no trunk is configured here for this peer
     too_many = 3,         // a limit
     stopping = 4,
 };
-std::string_view to_text(verdict) noexcept;
+std::string_view to_text(hello_verdict) noexcept;
 
-// The hello of who connects, and of who answers. `session` 0 asks for a new session; the answer names it.
+// The hello of the initiator, and the acceptor's answer. `session` 0 asks for a new session; the answer names it.
 struct hello_body {
     uint64_t node = 0;          // the same for all connections of one daemon, whenever it was started
     uint32_t packet_bytes = 0;  // wanted, and in the answer agreed: the smaller of the two
-    verdict answer = verdict::welcome;
+    hello_verdict answer = hello_verdict::welcome;
     uint32_t outage_ms = 0;     // how long the sender keeps a session without a connection
     uint16_t lane = 0;
-    char name[name_bytes] = {};  // the sender's own, for people
+    char name[name_bytes] = {};  // the sender's own, informational
 };
 inline constexpr size_t hello_body_bytes = 32 + name_bytes;
 
 // header.session, header.ack and the body; the packet has hello_bytes.
 void make_hello(std::span<std::byte> packet, uint64_t session, uint64_t ack, const hello_body& b) noexcept;
-std::optional<fault> read_hello(std::span<const std::byte> packet, header& h, hello_body& b) noexcept;
+std::optional<packet_fault> read_hello(std::span<const std::byte> packet, header& h, hello_body& b);
 
 }  // namespace vmsgr::trunk

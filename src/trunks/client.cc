@@ -1,7 +1,6 @@
 #include "trunks/client.hh"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
@@ -9,31 +8,31 @@
 #include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/coroutine/as_future.hh>
+#include <seastar/util/defer.hh>
 
 #include "conn/kernel_socket.hh"
-#include "conn/log.hh"
+#include "trunks/log.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 namespace {
 
 constexpr auto first_pause = std::chrono::milliseconds(10);
 constexpr auto longest_pause = std::chrono::milliseconds(1000);
-constexpr auto patience = std::chrono::milliseconds(3000);
 
 }  // namespace
 
-trunk_client::trunk_client(trunks& owner, conf::trunk_peer p, bool learnt)
-    : _owner(owner),
+client::client(environment& env, conf::trunk_peer p, bool learnt)
+    : _env(env),
       _peer(std::move(p)),
       _learnt(learnt),
-      _patience(learnt ? std::chrono::milliseconds(owner._config.probe.timeout_ms) : patience) {}
+      _patience(learnt ? std::chrono::milliseconds(env.config.probe.timeout_ms) : greeting_limit) {}
 
-bool trunk_client::reaches(const base::address& destination) const noexcept {
+bool client::reaches(const base::address& destination) const noexcept {
     return std::ranges::any_of(_peer.addresses, [&](const base::prefix& p) { return p.contains(destination); });
 }
 
-void trunk_client::interrupt() noexcept {
+void client::interrupt() noexcept {
     if (_link != nullptr) {
         _link->shut();
     }
@@ -42,42 +41,47 @@ void trunk_client::interrupt() noexcept {
     }
 }
 
-seastar::future<> trunk_client::run() {
+seastar::future<> client::run() {
     auto pause = std::chrono::milliseconds(0);
-    while (!_owner._stopping) {
+    while (!_env.stop.abort_requested()) {
         auto done = co_await seastar::coroutine::as_future(attempt());
-        const bool done_badly = done.failed();
-        if (done_badly) {
-            auto e = done.get_exception();
-            log.debug("trunk {}: {}", _peer.name, e);
-            if (!std::exchange(_said_down, true) && !_learnt) {
-                log.warn("trunk {}: no connection to {}: {}; trying again", _peer.name,
-                         base::to_string(_peer.connect), e);
-            }
+        const bool failed = done.failed();
+        if (failed) {
+            report_down(done.get_exception());
         } else if (done.get()) {
             pause = std::chrono::milliseconds(0);
         }
         if (_session && _session->ended()) {
             _session = nullptr;
         }
-        if (_learnt && done_badly && !_session) {
-            ++_owner._carriers.local().count().probes_absent;
-            _absent_until = seastar::lowres_clock::now() + std::chrono::seconds(_owner._config.probe.absent_s);
+        if (_learnt && failed && !_session) {
+            ++_env.carriers.local().count().probes_absent;
+            _absent_until = seastar::lowres_clock::now() + std::chrono::seconds(_env.config.probe.absent_s);
             _absent = true;
             break;
         }
-        auto slept = co_await seastar::coroutine::as_future(seastar::sleep_abortable(pause, _owner._abort));
+        auto slept = co_await seastar::coroutine::as_future(seastar::sleep_abortable(pause, _env.stop));
         slept.ignore_ready_future();
         pause = std::clamp(pause * 2, first_pause, longest_pause);
     }
 }
 
-seastar::future<base::unique_fd> trunk_client::connect() {
+// Each reason once: another one may be what has to be changed.
+void client::report_down(std::exception_ptr e) {
+    std::string reason = fmt::to_string(e);
+    const bool said = reason == _down_reason || _learnt;
+    const auto level = said ? seastar::log_level::debug : seastar::log_level::warn;
+    log.log(level, "trunk {}: no connection to {}: {}; trying again", _peer.name, base::to_string(_peer.connect),
+            reason);
+    _down_reason = std::move(reason);
+}
+
+seastar::future<base::unique_fd> client::connect() {
     sockaddr_storage ss{};
     socklen_t len = base::to_sockaddr(_peer.connect, ss);
     base::unique_fd fd(::socket(_peer.connect.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     seastar::throw_system_error_on(!fd, "socket");
-    base::unique_fd handle = duplicate(fd.get());
+    base::unique_fd handle = net::duplicate(fd.get());
     seastar::pollable_fd pollable(seastar::file_desc::from_fd(fd.release()));
     if (::connect(handle.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0) {
         seastar::throw_system_error_on(errno != EINPROGRESS, "connect");
@@ -88,10 +92,10 @@ seastar::future<base::unique_fd> trunk_client::connect() {
         _connecting = -1;
         waited.ignore_ready_future();
     }
-    if (int err = take_socket_error(handle.get()); err != 0) {
+    if (int err = net::take_socket_error(handle.get()); err != 0) {
         throw std::system_error(err, std::generic_category(), "connect");
     }
-    if (connect_progress(handle.get()) != progress::up) {
+    if (net::connect_progress(handle.get()) != net::progress::up) {
         throw std::system_error(ETIMEDOUT, std::generic_category(), "connect");
     }
     pollable.close();
@@ -102,89 +106,87 @@ seastar::future<base::unique_fd> trunk_client::connect() {
     co_return handle;
 }
 
-seastar::future<bool> trunk_client::attempt() {
+seastar::future<bool> client::attempt() {
+    auto fds = net::lease::take(_env.budget.fds, fds_per_link);
+    if (!fds) {
+        throw std::runtime_error("no descriptors are left for it; raise LimitNOFILE or ulimit -n");
+    }
     auto fd = co_await connect();
-    trunk_link link;
-    _link = &link;
-    seastar::timer<seastar::lowres_clock> limit([&] { link.shut(); });
-    limit.arm(_patience);
-    auto started = co_await seastar::coroutine::as_future(link.start(std::move(fd), _owner._tls, true));
-    if (started.failed()) {
-        _link = nullptr;
-        co_return co_await seastar::make_exception_future<bool>(started.get_exception());
-    }
-    auto asked = co_await seastar::coroutine::as_future(converse(link));
-    limit.cancel();
-    std::exception_ptr refused = asked.failed() ? asked.get_exception() : nullptr;
-    const bool carried = !refused && asked.get();
-    if (carried) {
-        if (std::exchange(_said_down, false)) {
-            log.info("trunk {}: connected to {}", _peer.name, base::to_string(_peer.connect));
-        }
-        auto session = _session;
-        _link = nullptr;
-        co_await session->carry(link, session->hello_ack);
-    }
-    _link = nullptr;
-    link.shut();
-    co_await link.close();
-    if (refused) {
-        co_return co_await seastar::make_exception_future<bool>(refused);
-    }
-    co_return carried;
+    link l;
+    auto ran = co_await seastar::coroutine::as_future(converse(l, std::move(fd)));
+    l.shut();
+    co_await l.close();
+    co_return co_await std::move(ran);
 }
 
-// True: _session is to be carried over this connection.
-seastar::future<bool> trunk_client::converse(trunk_link& link) {
-    const bool goes_on = bool(_session);
-    trunk::hello_body mine;
-    mine.node = _owner._node;
-    mine.packet_bytes = _owner._config.packet_bytes;
-    mine.outage_ms = _owner._config.outage_ms;
-    mine.lane = uint16_t(seastar::this_shard_id());
-    strncpy(mine.name, _owner._config.name.c_str(), trunk::name_bytes - 1);
-    std::byte packet[trunk::hello_bytes];
-    trunk::make_hello(packet, goes_on ? _session->cookie() : 0, goes_on ? _session->engine().received() : 0, mine);
-    co_await link.send(packet);
-    size_t n = co_await link.receive(packet);
-    trunk::header h;
-    trunk::hello_body theirs;
-    auto why = n == sizeof packet ? trunk::read_hello(packet, h, theirs) : std::optional(trunk::fault::truncated);
-    if (why) {
-        ++_count.faults[size_t(*why)];
-        throw std::runtime_error("its answer is no hello (" + std::string(to_text(*why)) + ")");
+seastar::future<bool> client::converse(link& l, base::unique_fd fd) {
+    auto hands = co_await shake_hands(l, std::move(fd));
+    if (!hands) {
+        co_return false;
     }
-    if (theirs.answer != trunk::verdict::welcome) {
-        if (goes_on && theirs.answer == trunk::verdict::unknown_session) {
-            log.warn("trunk {}: the peer has restarted or given up; {} channels are reset", _peer.name,
-                     _session->engine().channels());
-            _session->end(ECONNRESET);
-            co_return false;
-        }
-        throw std::runtime_error("it refuses: " + std::string(to_text(theirs.answer)));
+    if (!std::exchange(_down_reason, {}).empty()) {
+        log.info("trunk {}: connected to {}", _peer.name, base::to_string(_peer.connect));
     }
-    if (goes_on && h.session == _session->cookie()) {
-        _session->hello_ack = h.ack;
-        co_return true;
-    }
-    if (goes_on || h.session == 0 || h.ack != 0 || theirs.packet_bytes > mine.packet_bytes) {
-        ++_count.faults[size_t(trunk::fault::cookie)];
-        throw std::runtime_error("its answer does not fit what was asked");
-    }
-    trunk::engine_settings s;
-    s.which = trunk::side::initiator;
-    s.packet_bytes = theirs.packet_bytes;
-    s.replay_bytes = _owner._config.replay_bytes;
-    s.channels_max = _owner._config.channels;
-    s.keepalive_ms = _owner._config.keepalive_ms;
-    _session = seastar::make_lw_shared<trunk_session>(h.session, _peer.name, theirs.node, mine.lane,
-                                                      std::min(theirs.outage_ms, mine.outage_ms), s, _owner._memory,
-                                                      _count, nullptr);
+    auto session = _session;
+    co_await session->run_on(std::move(hands->turn), hands->peer_ack);
     co_return true;
 }
 
-trunk_info trunk_client::info() const {
-    trunk_info i;
+seastar::future<std::optional<client::agreed>> client::shake_hands(link& l, base::unique_fd fd) {
+    _link = &l;
+    auto leave = seastar::defer([this]() noexcept { _link = nullptr; });
+    seastar::timer<seastar::lowres_clock> limit([&] { l.shut(); });
+    limit.arm(_patience);
+    co_await l.start(std::move(fd), _env.tls, {.dials = true, .wanted = _learnt ? std::string() : _peer.name});
+    std::optional<trunk_session::turn> turn;
+    std::optional<trunk::known_session> known;
+    if (_session) {
+        turn = co_await _session->take_turn(l);
+        if (!turn) {
+            co_return std::nullopt;  // it has ended meanwhile
+        }
+        known = _session->known();
+    }
+    const auto asked = trunk::ask(_env.terms, uint16_t(seastar::this_shard_id()), known ? &*known : nullptr);
+    co_await l.send(asked);
+    const auto answer = co_await l.receive_hello();
+    if (!answer) {
+        _count.count(answer.error());
+        throw std::runtime_error("its answer is no hello (" + std::string(to_text(answer.error())) + ")");
+    }
+    switch (trunk::judge_answer(asked, *answer)) {
+    case trunk::answer_kind::continues: break;
+    case trunk::answer_kind::begins:
+        begin_session(*answer, l);
+        turn = co_await _session->take_turn(l);
+        break;
+    case trunk::answer_kind::lost:
+        log.warn("trunk {}: the peer has restarted or given up; {} channels are reset", _peer.name,
+                 _session->engine().channels());
+        _session->end(ECONNRESET);
+        co_return std::nullopt;
+    case trunk::answer_kind::refused:
+        throw std::runtime_error("it refuses: " + std::string(to_text(answer->body.answer)));
+    case trunk::answer_kind::wrong:
+        _count.count(trunk::packet_fault::cookie);
+        throw std::runtime_error("its answer does not fit what was asked");
+    }
+    if (!turn) {
+        co_return std::nullopt;
+    }
+    co_return agreed{std::move(*turn), answer->ack};
+}
+
+void client::begin_session(const trunk::hello& answer, const link& l) {
+    _session = seastar::make_lw_shared<trunk_session>(
+        answer.session,
+        trunk_session::identity{_peer.name, l.peer_name(), answer.body.node, uint16_t(seastar::this_shard_id())},
+        trunk::agreed_outage_ms(_env.terms, answer),
+        trunk::settings_of(trunk::side::initiator, _env.terms, answer.body.packet_bytes), _env.memory, _count, nullptr);
+}
+
+session_info client::info() const {
+    session_info i;
     i.name = _peer.name;
     i.outgoing = true;
     i.learnt = _learnt;
@@ -196,14 +198,9 @@ trunk_info trunk_client::info() const {
     i.address = _peer.connect;
     i.count = _count;
     if (_session && !_session->ended()) {
-        auto& e = _session->engine();
-        i.state = e.attached() ? "up" : "waiting";
-        i.channels = e.channels();
-        i.rtt_us = e.rtt_us();
-        i.in_flight_bytes = e.in_flight_bytes();
-        i.packet_bytes = e.settings().packet_bytes;
+        i.add(_session->engine());
     }
     return i;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -1,14 +1,16 @@
 // This shard's lane to one peer: connects, asks for the session to go on or for a new one, and again when the
 // connection breaks, with growing pauses. One that a probe made gives up when nobody answers at its first attempt, or
-// once its session is lost, and is remembered as absent for a while. Owner: the shard's trunks.
+// once its session is lost, and is remembered as absent for a while. Owner: the shard's directory.
 #pragma once
 
-#include "trunks/trunks.hh"
+#include "trunks/environment.hh"
+#include "trunks/info.hh"
+#include "trunks/session.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
-class trunk_client {
-    trunks& _owner;
+class client {
+    environment& _env;
     const conf::trunk_peer _peer;
     const bool _learnt;
     const std::chrono::milliseconds _patience;  // for the connect, and again for TLS and hello
@@ -16,13 +18,13 @@ class trunk_client {
     bool _absent = false;  // run() has ended
     session_ptr _session;  // may have ended
     trunk::engine_counters _count;
-    trunk_link* _link = nullptr;  // in its handshake
+    link* _link = nullptr;  // of the attempt under way, until it runs the session
     int _connecting = -1;
-    bool _said_down = false;
+    std::string _down_reason;  // as logged; empty: it is up, or was never tried
 
 public:
-    trunk_client(trunks& owner, conf::trunk_peer p, bool learnt);
-    // Until the owner stops, or a learnt peer is absent.
+    client(environment& env, conf::trunk_peer p, bool learnt);
+    // Until the room stops, or a learnt peer is absent.
     seastar::future<> run();
     // Whatever waits for the peer's answer ends.
     void interrupt() noexcept;
@@ -32,13 +34,21 @@ public:
     bool forgotten() const noexcept { return _absent && seastar::lowres_clock::now() >= _absent_until; }
     const session_ptr& session() const noexcept { return _session; }
     bool reaches(const base::address& destination) const noexcept;
-    trunk_info info() const;
+    session_info info() const;
 
 private:
-    // True: a session was carried for a while.
+    void report_down(std::exception_ptr e);
+    // True: the session ran for a while.
     seastar::future<bool> attempt();
     seastar::future<base::unique_fd> connect();
-    seastar::future<bool> converse(trunk_link& link);
+    seastar::future<bool> converse(link& l, base::unique_fd fd);
+    struct agreed {
+        trunk_session::turn turn;
+        uint64_t peer_ack;
+    };
+    // Nothing: the peer has lost the session.
+    seastar::future<std::optional<agreed>> shake_hands(link& l, base::unique_fd fd);
+    void begin_session(const trunk::hello& answer, const link& l);
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

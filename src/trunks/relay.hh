@@ -1,70 +1,79 @@
 // A peer's channel to a program of this host that is not attached: we connect to it by plain TCP, on the peer's behalf.
-// It sees our address as its peer's. Driven by events alone; no fiber.
+// It sees our address as its peer's. One pump between two far sides: the server's socket is the pump's far side, and
+// the channel takes the place of the program, with a buffer each way instead of rings. Driven by events; no fiber.
 //
 // Owner: the shard's trunks, which drop it once it is over().
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "conn/budget.hh"
-#include "trunks/wire.hh"
+#include "conn/pump.hh"
+#include "trunks/far.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
-class trunk_relay {
-    struct near_end final : wire_user {
-        trunk_relay& r;
-        explicit near_end(trunk_relay& x) noexcept : r(x) {}
-        void on_events(uint32_t) noexcept override { r.pump(); }
-        bool on_bytes(std::span<const std::byte>) noexcept override { return false; }
-        void on_bytes_end() noexcept override {}
-    };
-    struct far_end final : wire_user {
-        trunk_relay& r;
-        explicit far_end(trunk_relay& x) noexcept : r(x) {}
-        void on_events(uint32_t) noexcept override { r.pump(); }
-        bool on_bytes(std::span<const std::byte> bytes) noexcept override { return r.take(bytes); }
-        void on_bytes_end() noexcept override { r.pump(); }
-    };
+class trunk_relay final : net::far_user {
+    friend class net::pump<trunk_relay>;
     // Bytes on their way in one direction: those from `sent` on are still to be sent.
-    struct queue {
+    struct buffer {
         std::vector<std::byte> bytes;
         size_t sent = 0;
-        bool ended = false;       // nothing follows them
-        bool told = false;        // ... and the other side knows
         size_t left() const noexcept { return bytes.size() - sent; }
+        shm::pieces piece(size_t n) noexcept { return {{iovec{bytes.data() + sent, n}, iovec{}}}; }
+        void drop(size_t n) noexcept;
     };
 
     base::unique_fd _socket;
-    std::unique_ptr<wire> _near;
-    std::unique_ptr<trunk_wire> _far;
-    lease _place, _fds;
-    near_end _near_end{*this};
-    far_end _far_end{*this};
-    queue _in, _out;  // from the trunk, to the trunk
-    bool _up = false, _over = false, _pumping = false;
+    std::unique_ptr<net::far_side> _server;
+    std::unique_ptr<trunk_far> _channel;
+    net::lease _place, _fds;
+    buffer _to_server, _to_channel;
+    life::connection _life;
+    net::pump<trunk_relay> _pump;
+    bool _running = false;
 
 public:
     // Buffered each way at most.
     static constexpr size_t window = 256 << 10;
 
     // socket: connecting.
-    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_wire> far, lease place, lease fds);
+    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, net::lease place, net::lease fds);
     ~trunk_relay();
     bool start(ssx::event_set& events);
-    bool over() const noexcept { return _over; }
+    bool over() const noexcept { return _life.over(); }
 
 private:
-    void pump() noexcept;
-    bool connected() noexcept;
-    bool pump_in() noexcept;
-    bool pump_out() noexcept;
-    bool take(std::span<const std::byte> bytes) noexcept;
-    void keep(queue& q, std::span<const std::byte> bytes) noexcept;
-    bool flush(queue& q, wire& to) noexcept;
-    void broken(int err, bool near) noexcept;
-    void end(bool with_reset) noexcept;
+    // net::far_user: of both sides; only the channel pushes.
+    void on_events(uint32_t) noexcept override { run(); }
+    bool on_bytes(std::span<const std::byte> bytes) noexcept override { return keep(_to_server, bytes); }
+    void on_batch_end() noexcept override { run(); }
+
+    void run() noexcept;
+    void connect() noexcept;
+    bool take_from_channel() noexcept;
+    bool send_to_channel() noexcept;
+    bool keep(buffer& b, std::span<const std::byte> bytes) noexcept;
+    life::actions step(life::event e, int err = 0) noexcept;
+    void let_go() noexcept;
+
+    // near_side, for the pump
+    bool to_send(size_t& n) noexcept { return n = _to_server.left(), true; }
+    shm::pieces data(size_t n) noexcept { return _to_server.piece(n); }
+    bool more_follows() const noexcept { return false; }
+    void sent(size_t n) noexcept { _to_server.drop(n); }
+    // A read goes here first, as it is not known how much will come. None before the channel took what came before.
+    static std::array<std::byte, 64 << 10>& scratch() noexcept {
+        static thread_local std::array<std::byte, 64 << 10> bytes;
+        return bytes;
+    }
+    bool room(size_t& n) noexcept { return n = _to_channel.left() == 0 ? scratch().size() : 0, true; }
+    shm::pieces space(size_t n) noexcept { return {{iovec{scratch().data(), n}, iovec{}}}; }
+    void received(size_t n) noexcept;
+    void wake_program() noexcept {}
+    void credit_exceeded() noexcept {}  // a socket is pulled
 };
 
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -5,18 +5,21 @@
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
+#include <seastar/coroutine/as_future.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 #include <seastar/net/packet.hh>
+#include <seastar/util/defer.hh>
 
-#include "conn/log.hh"
-#include "trunks/wire.hh"
+#include "trunks/far.hh"
+#include "trunks/log.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::trunks {
 
 namespace {
 
 // Handed to the kernel by one write.
 constexpr size_t write_bytes_max = 256 << 10;
+constexpr auto bye_limit = std::chrono::milliseconds(200);
 
 void add(seastar::net::packet& to, trunk::packet_ptr p) {
     auto bytes = p->bytes();
@@ -31,17 +34,18 @@ uint64_t clock_us() noexcept {
     return uint64_t(duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count());
 }
 
-trunk_session::trunk_session(uint64_t cookie, std::string peer_name, uint64_t peer_node, uint16_t lane_,
-                             uint32_t outage_ms, const trunk::engine_settings& s, trunk::memory_share& share,
-                             trunk::engine_counters& count, opener on_open)
+trunk_session::trunk_session(uint64_t cookie, identity who_, uint32_t outage_ms, const trunk::engine_settings& s,
+                             trunk::memory_share& share, trunk::engine_counters& count, opener on_open)
     : _cookie(cookie),
       _outage_us(uint64_t(outage_ms) * 1000),
       _open(std::move(on_open)),
       _engine(s, *this, share, count),
       _down_since_us(clock_us()),
-      peer(std::move(peer_name)),
-      node(peer_node),
-      lane(lane_) {}
+      who(std::move(who_)) {}
+
+trunk::known_session trunk_session::known() const noexcept {
+    return {_cookie, _engine.received(), _engine.settings().packet_bytes};
+}
 
 trunk::channel_sink* trunk_session::on_open(uint64_t id, const base::address& source,
                                             const base::address& destination) noexcept {
@@ -51,43 +55,59 @@ trunk::channel_sink* trunk_session::on_open(uint64_t id, const base::address& so
     try {
         return _open(*this, id, source, destination);
     } catch (const std::exception& e) {
-        log.warn("a channel of trunk {} is refused: {}", peer, e.what());
+        log.warn("a channel of trunk {} is refused: {}", who.peer, e.what());
         return nullptr;
     }
 }
 
-seastar::future<> trunk_session::carry(trunk_link& link, uint64_t peer_ack) {
+// --- connections ------------------------------------------------------------------------------------------------
+
+trunk_session::turn::turn(session_ptr s, seastar::semaphore_units<> units) noexcept
+    : _session(std::move(s)), _units(std::move(units)) {}
+
+trunk_session::turn::~turn() {
+    if (_session) {
+        _session->_link = nullptr;
+    }
+}
+
+seastar::future<std::optional<trunk_session::turn>> trunk_session::take_turn(link& l) {
     auto self = shared_from_this();
-    co_await drop_link();  // another connection may have come while the hello was answered
-    if (_ended) {
-        co_return;
+    break_link();
+    auto units = co_await seastar::get_units(_turns, 1);
+    if (_ended || _turns.waiters() != 0) {
+        co_return std::nullopt;
+    }
+    _link = &l;
+    _broken = false;
+    co_return turn(std::move(self), std::move(units));
+}
+
+seastar::future<> trunk_session::run_on([[maybe_unused]] turn t, uint64_t peer_ack) {
+    if (_ended || _broken) {
+        co_return;  // meanwhile, for instance as a newer connection has come
     }
     if (!_engine.attach(_cookie, peer_ack, clock_us())) {
-        log.warn("trunk {}: the peer claims to have what never left; the session ends", peer);
-        _engine.count(trunk::fault::ack);
+        log.warn("trunk {}: the peer claims to have what never left; the session ends", who.peer);
+        _engine.count(trunk::packet_fault::ack);
         end(ECONNRESET);
         co_return;
     }
-    _link = &link;
-    _broken = false;
+    auto leave = seastar::defer([this]() noexcept {
+        _engine.detach();
+        _down_since_us = clock_us();
+    });
     _part.clear();
     auto lost = [this](std::exception_ptr e) {
-        log.debug("trunk {}: {}", peer, e);
+        log.debug("trunk {}: {}", who.peer, e);
         break_link();
     };
-    auto reads = read_loop(link).handle_exception(lost);
-    auto writes = write_loop(link).handle_exception(lost);
+    // Neither leaves before the other, whatever happens: both use the link, which is the caller's.
+    link& l = *_link;
+    auto reads = seastar::futurize_invoke([&] { return read_loop(l); }).handle_exception(lost);
+    auto writes = seastar::futurize_invoke([&] { return write_loop(l); }).handle_exception(lost);
     co_await std::move(reads);
     co_await std::move(writes);
-    _engine.detach();
-    _link = nullptr;
-    _down_since_us = clock_us();
-}
-
-seastar::future<> trunk_session::drop_link() {
-    for (; _link != nullptr; co_await seastar::sleep(std::chrono::milliseconds(1))) {
-        break_link();
-    }
 }
 
 void trunk_session::break_link() noexcept {
@@ -108,14 +128,14 @@ void trunk_session::tick(uint64_t now_us) noexcept {
     if (_ended) {
         return;
     }
-    if (_link != nullptr) {
+    if (_engine.attached()) {
         if (!_broken && !_engine.tick(now_us)) {
-            log.info("trunk {}: nothing heard for too long; the connection is made anew", peer);
+            log.info("trunk {}: nothing heard for too long; the connection is made anew", who.peer);
             break_link();
         }
     } else if (now_us - _down_since_us > _outage_us) {
         if (_engine.channels() != 0) {
-            log.warn("trunk {}: no connection for more than {} ms; {} channels are reset", peer, _outage_us / 1000,
+            log.warn("trunk {}: no connection for more than {} ms; {} channels are reset", who.peer, _outage_us / 1000,
                      _engine.channels());
         }
         end(ECONNRESET);
@@ -130,18 +150,19 @@ seastar::future<> trunk_session::finish(std::chrono::milliseconds limit) {
         _engine.tick(clock_us());
         co_await seastar::sleep(std::chrono::milliseconds(5));
     }
-    if (!_ended && _link != nullptr) {
+    if (!_ended && _engine.attached()) {
         _says_bye = true;
         _output.wake();
-        for (int i = 0; i < 100 && _link != nullptr; ++i) {
-            co_await seastar::sleep(std::chrono::milliseconds(2));
-        }
+        auto left = co_await seastar::coroutine::as_future(seastar::get_units(_turns, 1, bye_limit));
+        left.ignore_ready_future();
     }
     end(ECONNRESET);
-    co_await drop_link();
+    co_await seastar::get_units(_turns, 1);
 }
 
-seastar::future<> trunk_session::write_loop(trunk_link& link) {
+// --- packets ----------------------------------------------------------------------------------------------------
+
+seastar::future<> trunk_session::write_loop(link& l) {
     while (!_broken) {
         _output.clear();
         seastar::net::packet batch;
@@ -160,22 +181,22 @@ seastar::future<> trunk_session::write_loop(trunk_link& link) {
             co_await _output.wait();
             continue;
         }
-        co_await link.out().write(std::move(batch));
-        co_await link.out().flush();
+        co_await l.out().write(std::move(batch));
+        co_await l.out().flush();
         if (last) {
-            co_await link.finish_output();
+            co_await l.finish_output();
             break_link();
         }
         co_await seastar::coroutine::maybe_yield();
     }
 }
 
-seastar::future<> trunk_session::read_loop(trunk_link& link) {
+seastar::future<> trunk_session::read_loop(link& l) {
     while (!_broken) {
-        auto buf = co_await link.in().read();
+        auto buf = co_await l.in().read();
         if (buf.empty()) {
             if (!_part.empty() && !_broken) {
-                _engine.count(trunk::fault::truncated);
+                _engine.count(trunk::packet_fault::truncated);
             }
             break;
         }
@@ -217,18 +238,18 @@ bool trunk_session::feed(std::span<const std::byte> bytes) {
 }
 
 void trunk_session::end_of_data() noexcept {
-    while (trunk_wire* w = _brought) {
-        _brought = w->next_brought;
-        w->on_end_of_data();
+    while (trunk_far* w = _in_batch) {
+        _in_batch = w->next_in_batch;
+        w->on_end_of_batch();
     }
 }
 
-void trunk_session::remember(trunk_wire& w) noexcept { w.next_brought = std::exchange(_brought, &w); }
+void trunk_session::remember(trunk_far& w) noexcept { w.next_in_batch = std::exchange(_in_batch, &w); }
 
-void trunk_session::forget(trunk_wire& w) noexcept {
-    for (trunk_wire** at = &_brought; *at != nullptr; at = &(*at)->next_brought) {
+void trunk_session::forget(trunk_far& w) noexcept {
+    for (trunk_far** at = &_in_batch; *at != nullptr; at = &(*at)->next_in_batch) {
         if (*at == &w) {
-            *at = w.next_brought;
+            *at = w.next_in_batch;
             return;
         }
     }
@@ -239,7 +260,7 @@ bool trunk_session::take(std::span<const std::byte> packet) {
     auto why = _engine.receive(packet, clock_us(), bye);
     if (why) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
-        log.log(seastar::log_level::warn, rate, "trunk {}: {}; the connection is made anew", peer, to_text(*why));
+        log.log(seastar::log_level::warn, rate, "trunk {}: {}; the connection is made anew", who.peer, to_text(*why));
     }
     if (bye || (why && trunk::engine::session_is_over(*why))) {
         end(ECONNRESET);
@@ -247,4 +268,4 @@ bool trunk_session::take(std::span<const std::byte> packet) {
     return !why && !bye && !_ended;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::trunks

@@ -6,16 +6,16 @@ import threading
 
 MAGIC = 0x52474D56
 WELCOME = struct.Struct("<IHHiIQQQ168s")
-REPLY = struct.Struct("<IHHiIQQ")
+REPLY = struct.Struct("<IHHiIQQ64x")
 STATUS, ROUTES, WELCOME_KIND, REPLY_KIND = 30, 31, 2, 40
 
 
-def welcome(version=2, status=0, text=b"", magic=MAGIC):
+def welcome(version=3, status=0, text=b"", magic=MAGIC):
     return WELCOME.pack(magic, WELCOME_KIND, version, status, 262144, 3, 7, 0, text)
 
 
-def reply(status=0, length=0, key=1):
-    return REPLY.pack(MAGIC, REPLY_KIND, 0, status, 0, length, key)
+def reply(status=0, length=0, serial=1):
+    return REPLY.pack(MAGIC, REPLY_KIND, 0, status, serial, length, 0)
 
 
 class Fake:

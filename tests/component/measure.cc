@@ -40,7 +40,7 @@ void round_trips(int pause_us, bool spin) {
         auto t = clock::now();
         conn.send(buf, sizeof buf);
         if (spin) {
-            auto r = conn.receiver();
+            auto r = conn.end().in;
             size_t n = 0;
             while (r.data_bytes(n), n < sizeof buf && us_since(t) < 1e6) {
             }

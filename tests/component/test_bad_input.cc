@@ -34,7 +34,7 @@ protected:
         auto& ring = c.header().ring[0];
         if (ring.consumer_waits.exchange(0) != 0) {
             ring.tokens_sent.fetch_add(1);
-            EXPECT_TRUE(c.bell().send_token());
+            EXPECT_TRUE(c.end().doorbell.send_token());
         }
     }
 };
@@ -79,7 +79,7 @@ TEST_F(bad_input, raw_write_into_the_doorbell) {
 TEST_F(bad_input, uncounted_tokens) {
     auto c = connected();
     ::poll(nullptr, 0, 5);
-    c.bell().send_token();
+    c.end().doorbell.send_token();
     EXPECT_NE(c.poll(0) & POLLHUP, 0);
     EXPECT_EQ(d.faults("foreign_bytes"), 1u);
 }

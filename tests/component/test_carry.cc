@@ -104,11 +104,11 @@ TEST(carry, more_flag_holds_a_piece_back_and_the_next_sends_both) {
     ASSERT_EQ(conn.wait_connected(), 0);
     auto peer = tcp_accept(server);
     auto one = random_bytes(100, 5), two = random_bytes(200, 6);
-    conn.sender().set_more(true);
+    conn.end().out.set_more(true);
     conn.send(one);
     pollfd p{peer.get(), POLLIN, 0};
     EXPECT_EQ(::poll(&p, 1, 50), 0) << "the kernel holds a corked segment for 200 ms";
-    conn.sender().set_more(false);
+    conn.end().out.set_more(false);
     conn.send(two);
     auto both = tcp_read_exactly(peer.get(), 300);
     one.insert(one.end(), two.begin(), two.end());

@@ -87,7 +87,9 @@ def test_a_file_goes_across_and_appears_when_it_is_whole(daemon, other_daemon, h
 
 
 @pytest.mark.parametrize("data,xxh64", [(b"", "ef46db3751d8e999"), (b"a", "d24ec4f1a98c6e5b"), (b"abc", "44bc2cf5ad770999"),
-                                        (b"Nobody inspects the spammish repetition", "fbcea83c8a378bf1")])
+                                        (b"Nobody inspects the spammish repetition", "fbcea83c8a378bf1"),
+                                        (bytes(i * 7 % 251 for i in range(50000)), "6b6c743e3a3ac877")],
+                         ids=["nothing", "a", "abc", "39 bytes", "50,000 bytes"])
 def test_standard_input_and_output_and_the_known_hashes(daemon, data, xxh64):
     with Waiting(daemon, "recv", ":0", says="stderr") as r:
         code, out, _ = run(daemon, "send", r.at, "--json", input=data)

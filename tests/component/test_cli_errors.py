@@ -116,7 +116,7 @@ BAD_ANSWERS = [
     ([(fake.welcome(), None), None], "closed the connection without an answer", "log"),
     ([(fake.welcome(), None), (fake.reply(status=12), None)], "could not answer: Cannot allocate memory", ""),
     ([(fake.welcome(), None), (fake.reply(), None)], "without a document", ""),
-    ([(fake.welcome(), None), (fake.reply(key=2), b"")], "no reply to a question", ""),
+    ([(fake.welcome(), None), (fake.reply(serial=2), b"")], "no reply to a question", ""),
     ([(fake.welcome(), None), (b"nonsense", None)], "no reply to a question", ""),
     ([(fake.welcome(), None), (fake.reply(length=1000), b"short")], "shorter than it says", ""),
     ([(fake.welcome(), None), (fake.reply(length=1 << 40), b"short")], "a document of 1099511627776 bytes", ""),

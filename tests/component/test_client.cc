@@ -7,10 +7,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <random>
 #include <stdexcept>
 #include <system_error>
+
+#include "base/names.hh"
 
 namespace vmsgr::test {
 
@@ -20,23 +21,11 @@ namespace {
     throw std::system_error(err, std::generic_category(), what);
 }
 
-int64_t now_ms() {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(
-               std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
-
 short poll_fd(int fd, short events, int limit_ms) {
     pollfd p{fd, events, 0};
     return ::poll(&p, 1, limit_ms) == 1 ? p.revents : short(0);
 }
 
-base::address name_of(int fd) {
-    sockaddr_storage ss;
-    socklen_t len = sizeof ss;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&ss), &len);
-    return base::from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value();
-}
 
 }  // namespace
 
@@ -51,73 +40,87 @@ bytes random_bytes(size_t n, unsigned seed) {
 
 // --- a conduit's end ---
 
+namespace {
+
+// The waits of a test (shm/end.hh).
+struct test_user {
+    bool (*ended)(uint32_t flags);
+    const shm::end* e;
+    bool gone = false;
+
+    bool looks() const { return false; }
+    void unlock() const {}
+    bool over() const { return ended(e->flags_at_end().value_or(0)); }
+    void broke_rules() const { throw std::runtime_error("bytes that are no tokens"); }
+    void left() { gone = true; }
+};
+
+}  // namespace
+
 short conn::poll(short events, int limit_ms) const { return poll_fd(fd.get(), events, limit_ms); }
 
 size_t conn::try_send(const unsigned char* data, size_t n) {
-    auto s = sender();
+    auto e = end();
     size_t room = 0;
-    if (s.free_bytes(room) != shm::look::ok) {
+    if (e.out.free_bytes(room) != shm::look::ok) {
         throw std::runtime_error("bad index from the daemon");
     }
     n = std::min(n, room);
     if (n != 0) {
-        auto p = s.space(n);
+        auto p = e.out.space(n);
         memcpy(p.iov[0].iov_base, data, p.iov[0].iov_len);
         memcpy(p.iov[1].iov_base, data + p.iov[0].iov_len, p.iov[1].iov_len);
-        s.publish(n);
-        auto b = bell();
-        s.wake(b);
+        e.out.publish(n);
+        e.sent();
     }
     return n;
 }
 
 void conn::send(const unsigned char* data, size_t n) {
-    while (n != 0) {
+    auto e = end();
+    test_user user{nullptr, &e};
+    for (shm::waiting w; n != 0;) {
         size_t sent = try_send(data, n);
         data += sent;
         n -= sent;
-        bool room = true;
-        auto b = bell();
-        if (n != 0 && sender().await_space(b, room) == shm::look::ok && !room) {
-            if ((poll(POLLOUT) & POLLOUT) == 0) {
-                throw std::runtime_error("no room in 5 s");
-            }
+        if (n != 0 && e.wait_writable(user, w, 1, base::deadline(5000)) == shm::woken::failed) {
+            throw std::runtime_error("no room in 5 s");
+        }
+        if (user.gone) {
+            throw std::runtime_error("the other end is gone");
         }
     }
 }
 
 size_t conn::receive(unsigned char* data, size_t n, int limit_ms) {
-    auto r = receiver();
-    auto b = bell();
-    for (int64_t end = now_ms() + limit_ms;;) {
-        uint32_t flags = r.flags();
+    auto e = end();
+    auto ended = [](uint32_t flags) { return (flags & (shm::ring_fin | shm::ring_reset)) != 0; };
+    test_user user{ended, &e};
+    const base::deadline until(limit_ms);
+    for (shm::waiting w; !user.gone;) {
         size_t there = 0;
-        if (r.data_bytes(there) != shm::look::ok) {
+        if (e.in.data_bytes(there) != shm::look::ok) {
             throw std::runtime_error("bad index from the daemon");
         }
         if (there != 0) {
             n = std::min(n, there);
-            auto p = r.data(n);
+            auto p = e.in.data(n);
             memcpy(data, p.iov[0].iov_base, p.iov[0].iov_len);
             memcpy(data + p.iov[0].iov_len, p.iov[1].iov_base, p.iov[1].iov_len);
-            r.consume(n);
-            r.relieve(b);
+            e.in.consume(n);
+            e.left_some(false);
             return n;
         }
-        if ((flags & (shm::ring_fin | shm::ring_reset)) != 0) {
+        switch (e.wait_readable(user, w, until)) {
+        case shm::woken::look:
+            break;
+        case shm::woken::over:
             return 0;
-        }
-        if (!r.settle(b)) {
-            continue;
-        }
-        int64_t left = end - now_ms();
-        if (left <= 0 || poll(POLLIN, int(left)) == 0) {
+        case shm::woken::failed:
             throw std::runtime_error("nothing came in time");
         }
-        if ((poll(0, 0) & POLLHUP) != 0 && !r.has_data() && r.flags() == flags) {
-            return 0;
-        }
     }
+    return 0;
 }
 
 bytes conn::receive_exactly(size_t n) {
@@ -141,23 +144,23 @@ bytes conn::receive_all() {
 }
 
 int conn::reset_error() {
-    auto r = receiver();
-    return (r.flags() & shm::ring_reset) != 0 ? r.error() : 0;
+    auto e = end();
+    return (e.in.flags() & shm::ring_reset) != 0 ? e.in.error() : 0;
 }
 
 void conn::shut_write() {
-    sender().set_flags(shm::ring_fin);
+    end().out.set_flags(shm::ring_fin);
     ::shutdown(fd.get(), SHUT_WR);
 }
 
 void conn::shut_both() {
     header().end[0].flags.fetch_or(shm::end_read_shut);
-    sender().set_flags(shm::ring_fin);
+    end().out.set_flags(shm::ring_fin);
     ::shutdown(fd.get(), SHUT_RDWR);
 }
 
 int conn::wait_connected(int limit_ms) {
-    for (int64_t end = now_ms() + limit_ms; now_ms() < end;) {
+    for (base::deadline until(limit_ms); until.left_ms() != 0;) {
         uint32_t status = header().status.load(std::memory_order_acquire);
         if (status != shm::conduit_connecting) {
             return status == shm::conduit_established ? 0 : header().error.load();
@@ -265,7 +268,7 @@ conn client::hand_over(int tcp, const base::address& peer, shm::new_arena memory
     c.fd = std::move(bell.program);
     c.arena = std::make_shared<shm::arena>(std::move(memory.memory));
     c.memory = c.arena->at(0);
-    shm::bell b = c.bell();
+    shm::bell b = c.end().doorbell;
     while (b.writable()) {
         c.header().ring[0].tokens_sent.fetch_add(1);
         b.send_token();
@@ -352,7 +355,7 @@ tcp_listener tcp_listen(int family, int backlog) {
     if (::bind(l.fd.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0 || ::listen(l.fd.get(), backlog) != 0) {
         fail("listen");
     }
-    l.address = name_of(l.fd.get());
+    l.address = base::local_name(l.fd.get());
     return l;
 }
 

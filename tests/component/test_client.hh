@@ -12,9 +12,8 @@
 
 #include "proto/control.hh"
 #include "proto/dial.hh"
-#include "shm/bell.hh"
-#include "shm/ring.hh"
 #include "shm/arena.hh"
+#include "shm/end.hh"
 
 namespace vmsgr::test {
 
@@ -34,9 +33,9 @@ public:
     base::address local, peer;
 
     shm::conduit_header& header() const { return memory.header(); }
-    shm::ring_sender sender() { return {header().ring[0], memory.ring_data(0), memory.capacity, tx_state}; }
-    shm::ring_receiver receiver() { return {header().ring[1], memory.ring_data(1), memory.capacity, rx_state}; }
-    shm::bell bell() const { return shm::bell(fd.get()); }
+    shm::end end() {
+        return {header(), memory.ring_data(0), memory.ring_data(1), memory.capacity, 0, tx_state, rx_state, fd.get()};
+    }
 
     void mark_accepted() { header().end[0].flags.fetch_or(shm::end_accepted); }
     // Poll bits of the doorbell, at most limit_ms after now.

@@ -247,7 +247,9 @@ TEST(ends, killed_program_leaves_nothing_within_100_ms) {
         }
         auto l = tcp_listen();
         auto door = c.listen(l.fd.get());
-        ::write(said[1], &l.address, sizeof l.address);
+        if (::write(said[1], &l.address, sizeof l.address) != ssize_t(sizeof l.address)) {
+            ::_exit(1);
+        }
         ::pause();
     }
     base::address listening;

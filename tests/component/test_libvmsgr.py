@@ -14,7 +14,8 @@ from lib.process import ROOT
 
 pytestmark = pytest.mark.fast
 
-LIB = os.path.join(os.path.dirname(vmsgrd.BIN), "lib")
+RELEASE = os.path.dirname(vmsgrd.BIN)
+LIB = os.path.join(RELEASE, "lib")
 HERE = os.path.dirname(os.path.abspath(__file__))
 BYTES = 1 << 20
 CXX = r"""
@@ -86,7 +87,7 @@ def programs():
     here = process.make_dir("vl-")
     with open(f"{here}/a.cc", "w", encoding="ascii") as f:
         f.write(CXX)
-    common = ["-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{ROOT}/include", f"-L{LIB}", f"-Wl,-rpath,{LIB}"]
+    common = ["-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{ROOT}/include", f"-I{RELEASE}/include", f"-L{LIB}", f"-Wl,-rpath,{LIB}"]
     build([compiler("gcc"), "-std=c11", "-D_GNU_SOURCE", *common, "-o", f"{here}/c", f"{HERE}/libvmsgr_echo.c",
            "-lvmsgr", "-pthread"])
     build([compiler("g++"), "-std=c++23", *common, "-o", f"{here}/cc", f"{here}/a.cc", "-lvmsgr"])

@@ -17,13 +17,15 @@ class Authority:
         process.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                      "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{directory}/{name}.key", "-out", self.ca])
 
-    def sign(self, common_name, file=None):
-        """The `tls:` section for a host of that name."""
+    def sign(self, common_name, file=None, subject=None, dns=()):
+        """The `tls:` section for a host of that name. `subject` takes the place of the plain common name, as openssl
+        writes it; `dns`: names in the subject alternative name."""
         base = f"{self.dir}/{file or common_name}"
         new = f"{base}.new"
+        extension = ["-addext", "subjectAltName=" + ",".join(f"DNS:{d}" for d in dns)] if dns else []
         process.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj",
-                     f"/CN={common_name}", "-keyout", f"{new}.key", "-out", f"{new}.csr"])
-        process.run(["openssl", "x509", "-req", "-in", f"{new}.csr", "-CA", self.ca, "-CAkey",
+                     subject or f"/CN={common_name}", *extension, "-keyout", f"{new}.key", "-out", f"{new}.csr"])
+        process.run(["openssl", "x509", "-req", "-copy_extensions", "copy", "-in", f"{new}.csr", "-CA", self.ca, "-CAkey",
                      f"{self.dir}/{self.name}.key", "-CAcreateserial", "-days", "2", "-out", f"{new}.pem"])
         os.rename(f"{new}.key", f"{base}.key")
         os.rename(f"{new}.pem", f"{base}.pem")

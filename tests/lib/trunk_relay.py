@@ -3,7 +3,8 @@
     python3 trunk_relay.py LISTEN TARGET SEED [name=probability ...]
 
 Runs inside a namespace. Faults are per piece of data that passes: cut, corrupt, repeat, lose; and `delay_ms`, `piece` (the
-largest piece). SIGUSR1 stops the faults (data pass unharmed), SIGUSR2 cuts every connection now. Prints `ready`.
+largest piece). With `kind=1` data pass unharmed until SIGHUP. SIGUSR1 stops the faults, SIGUSR2 cuts every connection now.
+Prints `ready`.
 """
 import random
 import signal
@@ -20,7 +21,7 @@ def endpoint(text):
 
 class Relay:
     def __init__(self, listen, target, seed, faults):
-        self.target, self.faults, self.kind = target, faults, False
+        self.target, self.faults, self.kind = target, faults, bool(faults.pop("kind", 0))
         self.random, self.open, self.lock = random.Random(seed), set(), threading.Lock()
         self.done = {name: 0 for name in ("cut", "corrupt", "repeat", "lose", "connections")}
         family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
@@ -101,6 +102,10 @@ def main():
     def be_kind(*_):
         relay.kind = True
         print(relay.done, flush=True)
+
+    def be_unkind(*_):
+        relay.kind = False
+    signal.signal(signal.SIGHUP, be_unkind)
     signal.signal(signal.SIGUSR1, be_kind)
     signal.signal(signal.SIGUSR2, lambda *_: relay.cut_all())
     print("ready", flush=True)

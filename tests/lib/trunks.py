@@ -37,19 +37,23 @@ def link_down(pair):
 
 
 class HarmfulRelay:
-    """A relay (trunk_relay.py) on `host` before `target`; `at` is where to connect instead."""
+    """A relay (trunk_relay.py) on `host` before `target`; `at` is where to connect instead. kind: harms nothing before
+    begin_faults()."""
 
-    def __init__(self, host, target, faults):
+    def __init__(self, host, target, faults, *, kind=False):
         self.seed = int(os.environ.get("VMSGR_SEED", random.randrange(1 << 32)))
         print(f"VMSGR_SEED={self.seed}")
         self.at = f"{host.address}:{RELAY_PORT}"
-        words = [f"{k}={v}" for k, v in faults.items()]
+        words = [f"{k}={v}" for k, v in {**faults, "kind": int(kind)}.items()]
         self.process = process.Process(["/usr/bin/python3", trunk_relay.__file__, self.at, target, str(self.seed),
                                         *words], name="relay", netns=host, stdout=-1)
         assert self.process.stdout.readline() == b"ready\n"
 
     def cut_all(self):
         self.process.signal(signal.SIGUSR2)
+
+    def begin_faults(self):
+        self.process.signal(signal.SIGHUP)
 
     def end_faults(self):
         """What it has done: a count of each fault, and of connections."""

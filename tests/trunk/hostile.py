@@ -3,6 +3,7 @@ import os
 import socket
 import struct
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from lib import trunk_wire as w  # noqa: E402
@@ -56,6 +57,18 @@ class Peer:
         except TimeoutError:
             return False
 
+
+    def keeps_alive(self):
+        """A dummy; False where the connection has ended meanwhile."""
+        try:
+            self.send(kind=w.DUMMY, sequence=0, stamp=77)
+            return True
+        except OSError:
+            return False
+
+    def is_closed(self):
+        self.sock.settimeout(0.01)
+        return self.closed()
 
     def stream_until_fin(self, channel):
         """All that comes on a channel, packets that come again taken once."""
@@ -144,6 +157,57 @@ def beyond_credit(address, port, server):
     return value == 71   # EPROTO
 
 
+def refused(address, port, to, server):
+    """An open for an address that peers do not reach."""
+    p = Peer(address, port)
+    assert p.hello() == 0
+    p.send(w.open_frame(1, ("10.99.0.1", 5000), (to, server)))
+    return p.frames_until(w.REFUSE)[1] == 113   # EHOSTUNREACH
+
+
+def served(address, port, to, server):
+    p = Peer(address, port)
+    assert p.hello() == 0
+    p.send(w.open_frame(1, ("10.99.0.1", 5000), (to, server)))
+    return p.frames_until(w.ACCEPT)[0] == 1
+
+
+def late(address, port):
+    """Says its greeting after 2 s and no hello: one limit of 3 s holds for both."""
+    began = time.monotonic()
+    p = Peer(address, port, b"")
+    time.sleep(2)
+    p.sock.sendall(w.greeting())
+    closed = p.closed()
+    return closed and 2.5 < time.monotonic() - began < 4.5
+
+
+def crowd(address, port, n, served):
+    """n connections that say a greeting and no hello. Those beyond `served` are closed at once, the others after the limit;
+    then there is room again."""
+    all_of_them = [Peer(address, port) for _ in range(n)]
+    time.sleep(1)
+    kept = sum(not p.is_closed() for p in all_of_them)
+    time.sleep(4)
+    return kept == served and all(p.is_closed() for p in all_of_them) and Peer(address, port).hello() == 0
+
+
+def older(address, port):
+    """Connections of one session at once: a newcomer ends the one before, and a single one runs the session in the end."""
+    p = Peer(address, port)
+    assert p.hello() == 0
+    session = p.session
+    peers = [Peer(address, port) for _ in range(8)]
+    for q in peers:   # all hellos are under way before an answer is read
+        q.sock.sendall(w.hello(session=session))
+        q.session = session
+    left = [p, *peers]
+    for _ in range(20):   # who says nothing is given up, so each that is left goes on talking
+        time.sleep(0.05)
+        left = [q for q in left if not q.is_closed() and q.keeps_alive()]
+    return len(left) == 1 and left[0] is not p
+
+
 def main():
     address, port, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if what == "beyond_credit":
@@ -161,10 +225,15 @@ def main():
     elif what == "silence":
         fine = Peer(address, port).closed()
     elif what == "refused":
-        p = Peer(address, port)
-        assert p.hello() == 0
-        p.send(w.open_frame(1, ("10.99.0.1", 5000), ("127.0.0.1", 22)))
-        fine = p.frames_until(w.REFUSE)[1] == 113   # EHOSTUNREACH
+        fine = refused(address, port, sys.argv[4], int(sys.argv[5]))
+    elif what == "served":
+        fine = served(address, port, sys.argv[4], int(sys.argv[5]))
+    elif what == "late":
+        fine = late(address, port)
+    elif what == "crowd":
+        fine = crowd(address, port, int(sys.argv[4]), int(sys.argv[5]))
+    elif what == "older":
+        fine = older(address, port)
     else:
         fine = in_session(address, port, LIES[what])
     print("fine" if fine else "not fine")

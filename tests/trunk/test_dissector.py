@@ -173,7 +173,7 @@ def test_tls_is_read_with_the_keys(own_net, directory, monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", f"{directory}/keys")
     ca = certificates.Authority(directory, "ca")
     capture = Capture(own_net["a"], directory)
-    with trunks.Pair(own_net, tls={name: ca.sign("host" + name) for name in "ab"}) as p, serve(p, "b", 7403):
+    with trunks.Pair(own_net, tls={name: ca.sign(name) for name in "ab"}) as p, serve(p, "b", 7403):
         assert ask(p, "a", "10.99.0.2", 7403, "echo", 200_000)["same"]
         counted = p.sessions("a")[0]
     capture.stop()

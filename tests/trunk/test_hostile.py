@@ -27,6 +27,13 @@ def server(pair):
         yield 7201
 
 
+@pytest.fixture(scope="module")
+def wildcards(pair):
+    """Ports on which somebody listens at every address of b: an attached program, and one that is not."""
+    with serve(pair, "b", 7202, address="::"), serve(pair, "b", 7203, address="::", attached=False):
+        yield 7202, 7203
+
+
 @pytest.fixture(autouse=True)
 def still_lives(pair, server):
     yield
@@ -71,8 +78,32 @@ def test_who_says_nothing_is_not_waited_for(pair):
     attack(pair, "silence")
 
 
-def test_loopback_is_not_served(pair):
-    attack(pair, "refused")
+@pytest.mark.parametrize("to", ["127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1",
+                                "0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "::ffff:224.0.0.1", "ff02::1",
+                                "255.255.255.255", "::ffff:255.255.255.255", "10.99.0.250", "10.99.0.255"])
+def test_only_addresses_of_the_host_itself_are_served(pair, wildcards, to):
+    for port in wildcards:
+        attack(pair, "refused", to, str(port))
+
+
+def test_each_own_address_is_served(pair, wildcards):
+    pair.net["b"].ip("addr", "replace", "10.99.0.78/24", "dev", "eth0")   # a secondary one
+    for to in (pair.net["b"].address, pair.net["b"].address6, "10.99.0.78", "::ffff:10.99.0.78"):
+        for port in wildcards:
+            attack(pair, "served", to, str(port))
+
+
+def test_greeting_and_hello_have_one_limit(pair):
+    attack(pair, "late")
+
+
+def test_strangers_of_one_address_leave_room_for_others(pair):
+    """64 places are for one source; what follows a greeting takes a place as well."""
+    attack(pair, "crowd", "70", "64")
+
+
+def test_several_connections_of_one_session(pair):
+    attack(pair, "older")
 
 
 def test_others_may_not_connect(pair):

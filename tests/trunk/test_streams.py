@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from lib import process
+from lib import process, trunks
 
 SERVER = """
 import socket, sys, threading
@@ -268,3 +268,25 @@ def test_a_queue_that_is_full_makes_connects_wait_as_tcp_does(pair):
 def test_nothing_is_left_when_programs_have_ended(pair, server):
     process.wait_until(lambda: all(t["channels"] == 0 for n in "ab" for t in pair[n].status()["trunks"]), 10,
                        "no channel left")
+
+
+def test_connections_of_trunks_count_as_descriptors(pair):
+    """Two for each connection, outgoing and incoming; no program is attached, and who asks is one session."""
+    process.wait_until(lambda: pair["a"].status()["limits"]["descriptors_used"] <= 5, 5, "programs have left")
+    assert pair["a"].status()["limits"]["descriptors_used"] == 2 * 2 + 1
+
+
+def test_a_daemon_keeps_its_number(own_net):
+    def number(daemon):
+        with open(f"{daemon.socket}.node", encoding="ascii") as f:
+            return f.read()
+    with trunks.Pair(own_net) as p:
+        first = number(p["a"])
+        assert int(first, 16) != 0 and len(first) == 17 and first != number(p["b"])
+        p["a"].stop()
+        p["a"].start()
+        p.wait_up()
+        assert number(p["a"]) == first
+        # b knows it again: the session of before has made room.
+        process.wait_until(lambda: len(p.sessions("b", outgoing=False)) == 1, 5, "one session from a")
+        assert not p.sessions("b", outgoing=False, state="waiting")

@@ -11,9 +11,18 @@ def pair_of(net, a, b):
     return trunks.Pair(net, tls={"a": a, "b": b})
 
 
+def holds(condition, seconds=3):
+    """True if the condition does not come to be within that time."""
+    try:
+        process.wait_until(condition, seconds, "what must not be")
+    except process.Failed:
+        return True
+    return False
+
+
 def test_streams_go_over_tls_and_survive_a_cut(own_net, directory):
     ca = certificates.Authority(directory, "ca")
-    a, b = {**ca.sign("hosta"), "names": "[hostb]"}, {**ca.sign("hostb"), "names": "[hosta]"}
+    a, b = {**ca.sign("a"), "names": "[b]"}, {**ca.sign("b"), "names": "[a]"}
     with pair_of(own_net, a, b) as p, serve(p, "b", 7301):
         assert ask(p, "a", own_net["b"].address, 7301, "echo", 5_000_000)["same"]
         assert p["a"].status()["totals"]["bytes_trunk"] >= 10_000_000
@@ -27,14 +36,13 @@ def test_streams_go_over_tls_and_survive_a_cut(own_net, directory):
 @pytest.mark.parametrize("wrong", ["name", "authority", "plain"])
 def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, wrong):
     ca, other = certificates.Authority(directory, "ca"), certificates.Authority(directory, "other")
-    b = {**ca.sign("hostb"), "names": "[hosta]"}
-    a = {"name": ca.sign("stranger"), "authority": {**other.sign("hosta"), "ca": ca.ca}, "plain": None}[wrong]
+    b = {**ca.sign("b"), "names": "[a]"}
+    a = {"name": ca.sign("stranger"), "authority": {**other.sign("a"), "ca": ca.ca}, "plain": None}[wrong]
     p = pair_of(own_net, a, b)
     try:
         for d in p.daemons.values():
             d.start()
-        with pytest.raises(process.Failed):
-            process.wait_until(lambda: p.sessions("a") or p.sessions("b", outgoing=False), 3, "a session")
+        assert holds(lambda: p.sessions("a") or p.sessions("b", outgoing=False))
         assert p["b"].process.alive()
         with serve(p, "b", 7302):   # and programs go the direct way
             assert ask(p, "a", own_net["b"].address, 7302, "echo", 10000)["same"]
@@ -43,18 +51,56 @@ def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, w
         p.close()
 
 
-def test_certificates_are_renewed_without_a_restart(own_net, directory):
+# What b may see as a's name: only `a` is in its list.
+@pytest.mark.parametrize("keys, accepted", [
+    (dict(subject="/O=company/CN=a"), True),
+    (dict(subject="/O=FOOCN=x/CN=a"), True),
+    (dict(subject="/O=x\\,CN=a/CN=evil"), False),
+    (dict(subject="/O=x,CN=a/CN=evil"), False),
+    (dict(subject="/CN=a/O=x,CN=evil"), True),
+    (dict(subject="/CN=other", dns=["other.example", "a"]), True),
+    (dict(subject="/CN=a", dns=["evil.example"]), False),
+], ids=str)
+def test_only_the_name_that_a_certificate_has_counts(own_net, directory, keys, accepted):
     ca = certificates.Authority(directory, "ca")
-    b = {**ca.sign("hostb"), "names": "[hosta]"}
-    ca.sign("stranger", file="hosta")   # a wrong name first
-    a = {"ca": ca.ca, "certificate": f"{directory}/hosta.pem", "key": f"{directory}/hosta.key"}
+    a, b = ca.sign("a", **keys), {**ca.sign("b"), "names": "[a]"}
     p = pair_of(own_net, a, b)
     try:
         for d in p.daemons.values():
             d.start()
-        with pytest.raises(process.Failed):
-            process.wait_until(lambda: p.sessions("a"), 2, "a session")
-        ca.sign("hosta")
+        if accepted:
+            process.wait_until(lambda: p.sessions("b", outgoing=False), 10, "a session")
+        else:
+            assert holds(lambda: p.sessions("a") or p.sessions("b", outgoing=False))
+    finally:
+        p.close()
+
+
+def test_a_peer_must_be_the_one_that_was_dialled(own_net, directory):
+    """b shows a good certificate of the same authority, and a's list allows its name: but a dialled `b`."""
+    ca = certificates.Authority(directory, "ca")
+    p = pair_of(own_net, {**ca.sign("a"), "names": "[b, c]"}, ca.sign("c"))
+    try:
+        for d in p.daemons.values():
+            d.start()
+        assert holds(lambda: p.sessions("a"))
+        assert "names 'c', but this trunk is to 'b'" in process.tail(p["a"].log)
+        assert p.sessions("b")   # the other way: a is a
+    finally:
+        p.close()
+
+
+def test_certificates_are_renewed_without_a_restart(own_net, directory):
+    ca = certificates.Authority(directory, "ca")
+    b = {**ca.sign("b"), "names": "[a]"}
+    ca.sign("stranger", file="a")   # a wrong name first
+    a = {"ca": ca.ca, "certificate": f"{directory}/a.pem", "key": f"{directory}/a.key"}
+    p = pair_of(own_net, a, b)
+    try:
+        for d in p.daemons.values():
+            d.start()
+        assert holds(lambda: p.sessions("a"), 2)
+        ca.sign("a")
         process.wait_until(lambda: p.sessions("a"), 15, "a session with the new certificate")
     finally:
         p.close()

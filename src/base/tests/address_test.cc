@@ -5,6 +5,8 @@
 
 #include <random>
 
+#include "base/source.hh"
+
 namespace vmsgr::base {
 namespace {
 
@@ -50,7 +52,7 @@ TEST(address, random_text_never_harms) {
     constexpr std::string_view letters = "0123456789abcdef:.[]/%-* ";
     for (int i = 0; i < 100'000; ++i) {
         std::string text;
-        for (unsigned n = rng() % 24; n != 0; --n) {
+        for (auto n = rng() % 24; n != 0; --n) {
             text += letters[rng() % letters.size()];
         }
         if (auto a = parse_address(text)) {
@@ -121,6 +123,30 @@ TEST(prefix, what_is_none_is_refused) {
                              "localhost", "10.0.0.0/8 ", "**"}) {
         EXPECT_FALSE(parse_prefix(text).has_value()) << text;
     }
+}
+
+TEST(address, wildcards_multicast_and_broadcast_name_no_host) {
+    for (const char* text : {"0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80", "224.0.0.1:80", "239.255.255.255:80",
+                             "[::ffff:224.0.0.1]:80", "255.255.255.255:80", "[::ffff:255.255.255.255]:80",
+                             "[ff02::1]:80"}) {
+        EXPECT_FALSE(parse_address(text).value().names_one_host()) << text;
+    }
+    EXPECT_FALSE(address{}.names_one_host());
+    for (const char* text : {"10.0.0.1:80", "127.0.0.1:80", "223.255.255.255:80", "240.0.0.1:80", "[::1]:80",
+                             "[::ffff:10.0.0.1]:80", "[fe80::1]:80", "[fd00::]:80"}) {
+        EXPECT_TRUE(parse_address(text).value().names_one_host()) << text;
+    }
+}
+
+TEST(address, own_addresses_are_the_hosts_and_nobody_elses) {
+    for (const char* text : {"127.0.0.1:0", "127.1.2.3:0", "[::ffff:127.0.0.1]:0"}) {
+        EXPECT_TRUE(is_own_address(parse_address(text).value())) << text;
+    }
+    for (const char* text : {"192.0.2.1:0", "0.0.0.0:0", "[::]:0", "[::ffff:0.0.0.0]:0", "255.255.255.255:0",
+                             "224.0.0.1:0", "127.255.255.255:0", "[2001:db8::1]:0"}) {
+        EXPECT_FALSE(is_own_address(parse_address(text).value())) << text;
+    }
+    EXPECT_FALSE(is_own_address({}));
 }
 
 }  // namespace

@@ -12,6 +12,8 @@
 #include <new>
 #include <string_view>
 
+#include "base/keep_errno.hh"
+#include "base/names.hh"
 #include "base/sys.hh"
 #include "client/channels/api.hh"
 #include "client/hand_over.hh"
@@ -22,7 +24,6 @@ namespace client = vmsgr::client;
 namespace sys = vmsgr::sys;
 using vmsgr::base::address;
 
-static_assert(std::string_view(VMSGR_VERSION) == vmsgr::proto::version_text);
 
 struct vmsgr_stream {
     client::stream stream;
@@ -47,18 +48,6 @@ int fail(vmsgr_error* error, const base::error& why) noexcept {
     return fail(error, why.errnum, "%s", why.text.c_str());
 }
 
-int copy_address(const address& a, sockaddr* to, socklen_t* length) noexcept {
-    if (to == nullptr || length == nullptr) {
-        errno = EFAULT;
-        return -1;
-    }
-    sockaddr_storage ss;
-    socklen_t whole = vmsgr::base::to_sockaddr(a, ss);
-    memcpy(to, &ss, std::min(whole, *length));
-    *length = whole;
-    return 0;
-}
-
 }  // namespace vmsgr::client::api
 
 using namespace vmsgr::client::api;
@@ -68,16 +57,7 @@ namespace {
 constexpr const char* default_name = "libvmsgr";
 constexpr int pieces_max = 1024;  // the kernel's UIO_MAXIOV
 
-// What happens on the way to a success leaves errno as it was.
-template <typename F>
-ssize_t keep_errno(F&& f) {
-    int saved = errno;
-    ssize_t r = f();
-    if (r >= 0) {
-        errno = saved;
-    }
-    return r;
-}
+using vmsgr::base::keep_errno;
 
 bool bad_pieces(const iovec* pieces, int count) noexcept {
     if (count > pieces_max) {
@@ -233,11 +213,11 @@ int vmsgr_stream_shutdown(vmsgr_stream* s, int how) {
 }
 
 int vmsgr_stream_local(const vmsgr_stream* s, sockaddr* to, socklen_t* length) {
-    return copy_address(s->stream.page().local, to, length);
+    return vmsgr::base::give_name(s->stream.page().local, to, length);
 }
 
 int vmsgr_stream_peer(const vmsgr_stream* s, sockaddr* to, socklen_t* length) {
-    return copy_address(s->stream.page().peer, to, length);
+    return vmsgr::base::give_name(s->stream.page().peer, to, length);
 }
 
 void vmsgr_stream_close(vmsgr_stream* s) {

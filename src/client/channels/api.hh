@@ -24,7 +24,6 @@ namespace vmsgr::client::api {
 // -1 with errno and, where there is a place for it, the text.
 __attribute__((format(printf, 3, 4))) int fail(vmsgr_error* error, int errnum, const char* format, ...) noexcept;
 int fail(vmsgr_error* error, const base::error& why) noexcept;
-int copy_address(const base::address& a, sockaddr* to, socklen_t* length) noexcept;
 
 // 0 or an errno. A program compiled against a later header may ask for what this library does not know. bytes_min: of
 // the struct as it was first published.

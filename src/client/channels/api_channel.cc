@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "base/names.hh"
 #include "client/channels/api.hh"
 #include "client/failures.hh"
 #include "proto/spin.hh"
@@ -28,7 +29,7 @@ int result_of(int e) noexcept {
 }
 
 uint32_t spin_us_of(int given) noexcept {
-    if (given < 0 || client::has_one_processor()) {
+    if (given < 0 || vmsgr::shm::has_one_processor()) {
         return 0;
     }
     if (given > 0) {
@@ -159,7 +160,7 @@ int vmsgr_listener_accept(vmsgr_listener* l, int timeout_ms, vmsgr_channel** out
 int vmsgr_listener_fd(const vmsgr_listener* l) { return l->listener.fd(); }
 
 int vmsgr_listener_address(const vmsgr_listener* l, sockaddr* to, socklen_t* length) {
-    return copy_address(l->listener.address(), to, length);
+    return vmsgr::base::give_name(l->listener.address(), to, length);
 }
 
 int vmsgr_listener_counts(const vmsgr_listener* l, unsigned long long* accepted, unsigned long long* refused,
@@ -255,11 +256,11 @@ size_t vmsgr_channel_max(const vmsgr_channel* c) { return c->end->largest_out();
 int vmsgr_channel_is_local(const vmsgr_channel* c) { return c->end->is_local(); }
 
 int vmsgr_channel_local(const vmsgr_channel* c, sockaddr* to, socklen_t* length) {
-    return copy_address(c->end->self(), to, length);
+    return vmsgr::base::give_name(c->end->self(), to, length);
 }
 
 int vmsgr_channel_peer(const vmsgr_channel* c, sockaddr* to, socklen_t* length) {
-    return copy_address(c->end->peer(), to, length);
+    return vmsgr::base::give_name(c->end->peer(), to, length);
 }
 
 int vmsgr_channel_stats(const vmsgr_channel* c, vmsgr_channel_counts* counts) {

@@ -5,8 +5,8 @@
 
 #include <initializer_list>
 
+#include "base/clock.hh"
 #include "client/channels/api_channel.hh"
-#include "client/channels/look_for.hh"
 
 using namespace vmsgr::client::api;
 namespace client = vmsgr::client;
@@ -128,7 +128,7 @@ int vmsgr_request_test(vmsgr_request* r, size_t* bytes) {
 }
 
 int vmsgr_request_wait(vmsgr_request* r, size_t* bytes, int timeout_ms) {
-    const client::time_limit limit(timeout_ms);
+    const vmsgr::base::deadline limit(timeout_ms);
     while (is_pending(*r)) {
         const int state = r->state;
         move(*r->channel, state);

@@ -23,10 +23,9 @@
 #include "base/address.hh"
 #include "base/unique_fd.hh"
 #include "client/channels/frame.hh"
-#include "client/spin.hh"
 #include "client/memory.hh"
 #include "shm/doubled.hh"
-#include "shm/ring.hh"
+#include "shm/end.hh"
 
 namespace vmsgr::client {
 
@@ -87,7 +86,7 @@ class channel {
         int closed = 0;          // an errno: finished here, or the other end is gone
         bool reserving = false;
         uint32_t unchecked = 0;  // publishes since the last look whether the other end is there
-        spin_history spins;
+        shm::patience spins;
         channel_counts counts;
     } _out;
 
@@ -102,9 +101,8 @@ class channel {
         size_t have = 0;
         bool greeted = false;
         bool flowing = false;    // greeted, and not over
-        int spurious = 0;
         uint32_t idle_looks = 0;
-        spin_history spins;
+        shm::patience spins;
         channel_counts counts;
     } _in;
 
@@ -215,14 +213,15 @@ public:
     uint16_t other_version() const noexcept { return _other_version.load(std::memory_order_relaxed); }
 
 private:
+    struct send_user;
+    struct receive_user;
     shm::conduit_header& header() const noexcept { return _parts.memory.header(); }
     uint64_t capacity() const noexcept { return _parts.rings.capacity(); }
-    shm::ring_sender sender() noexcept {
-        return {header().ring[_parts.which], _parts.rings.ring(_parts.which), capacity(), _out.ring};
+    shm::end end() noexcept {
+        const auto& rings = _parts.rings;
+        return {header(), rings.ring(0), rings.ring(1), capacity(), _parts.which, _out.ring, _in.ring, fd()};
     }
-    shm::ring_receiver receiver() noexcept {
-        return {header().ring[1 - _parts.which], _parts.rings.ring(1 - _parts.which), capacity(), _in.ring};
-    }
+    int64_t look_limit_ns() const noexcept { return int64_t(_settings.spin_us) * 1000; }
 
     // sending: channel_send.cc
     std::byte* place(uint64_t at) const noexcept { return _parts.rings.ring(_parts.which) + (at & (capacity() - 1)); }
@@ -234,6 +233,7 @@ private:
     }
     int make_room(size_t bytes, size_t need, int timeout_ms) noexcept;
     int await_room(size_t need, int timeout_ms) noexcept;
+    bool look_for_room(shm::end& e, size_t need) noexcept;
     int send_failure() noexcept;
     void look_for_other_end() noexcept;
     void finish_frame(std::byte* at, frame_kind kind, size_t bytes, bool more) noexcept {
@@ -249,14 +249,12 @@ private:
         }
     }
     void publish() noexcept {
-        auto ring = sender();
-        shm::bell bell(fd());
-        ring.publish(_out.at - _out.ring.head);
-        ring.wake(bell);
+        auto e = end();
+        e.out.publish(_out.at - _out.ring.head);
+        e.sent();
         // It waits still: perhaps it cannot be woken any more. Or nobody has taken anything for long.
         constexpr uint32_t unchecked_max = 256;
-        bool waits = header().ring[_parts.which].consumer_waits.load(std::memory_order_relaxed) != 0;
-        if (__builtin_expect(waits || ++_out.unchecked > unchecked_max, 0)) {
+        if (__builtin_expect(e.out.reader_waits() || ++_out.unchecked > unchecked_max, 0)) {
             look_for_other_end();
         }
     }
@@ -290,8 +288,7 @@ private:
     bool refresh() noexcept;
     int await_message(int timeout_ms) noexcept;
     int await(int timeout_ms, found wanted) noexcept;
-    bool spin_for_data() noexcept;
-    bool arm() noexcept;
+    void look_for_data(shm::end& e) noexcept;
     found at_empty() noexcept;
     void free_taken() noexcept;
     found over(channel_end how, int errnum, frame_fault fault = frame_fault::none) noexcept;

@@ -8,11 +8,11 @@
 
 #include <algorithm>
 
+#include "base/clock.hh"
 #include "base/sys.hh"
 #include "base/sockets.hh"
 #include "client/failures.hh"
 #include "client/kept_fds.hh"
-#include "client/channels/look_for.hh"
 #include "proto/control.hh"
 #include "shm/bell.hh"
 
@@ -156,7 +156,7 @@ base::result<bool> channel_listener::take_one() {
     }
     _session->show_fd(a.hello.shown, a.hello.id, (*c)->fd());
     watch((*c)->fd(), true);
-    _strangers.push_back({std::move(*c), now_ms() + hello_timeout_ms});
+    _strangers.push_back({std::move(*c), base::now_ms() + hello_timeout_ms});
     return true;
 }
 
@@ -175,7 +175,7 @@ base::result<bool> channel_listener::take_connections() {
 }
 
 std::unique_ptr<channel> channel_listener::first_greeted() {
-    const int64_t now = now_ms();
+    const int64_t now = base::now_ms();
     for (auto at = _strangers.begin(); at != _strangers.end();) {
         int e = at->end->greet(0);
         if (e == EAGAIN && now < at->until_ms) {
@@ -198,7 +198,7 @@ std::unique_ptr<channel> channel_listener::first_greeted() {
 // Until something comes, or a stranger's time is over.
 int channel_listener::wait_ms(int left_ms) const noexcept {
     for (const auto& s : _strangers) {
-        int own = int(std::max<int64_t>(s.until_ms - now_ms(), 1));
+        int own = int(std::max<int64_t>(s.until_ms - base::now_ms(), 1));
         left_ms = left_ms < 0 ? own : std::min(left_ms, own);
     }
     return left_ms;
@@ -210,7 +210,7 @@ base::error channel_listener::nothing_came(int errnum) const {
 }
 
 base::result<std::unique_ptr<channel>> channel_listener::accept(int timeout_ms) {
-    const time_limit limit(timeout_ms);
+    const base::deadline limit(timeout_ms);
     for (;;) {
         auto taken = take_connections();
         if (!taken) {

@@ -5,10 +5,10 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
+#include "base/clock.hh"
 #include "base/sys.hh"
 #include "client/dialled.hh"
 #include "client/failures.hh"
-#include "client/channels/look_for.hh"
 
 namespace vmsgr::client {
 
@@ -49,7 +49,7 @@ base::error os_error(const std::string& what) {
 }
 
 // 0, or why the kernel does not connect.
-int connect_within(int socket, const base::address& to, const time_limit& limit) {
+int connect_within(int socket, const base::address& to, const base::deadline& limit) {
     sockaddr_storage ss{};
     const socklen_t length = base::to_sockaddr(to, ss);
     if (sys::connect(socket, &ss, length) == 0) {
@@ -84,7 +84,7 @@ base::error unreached(int e, const base::address& to) {
 
 // All ways end in a conduit. The socket goes to the daemon: for the port, for the bytes, or for it to find the way.
 base::result<new_end> join(session& s, const std::string& daemon, const base::address& to, const open_options& o,
-                           const time_limit& limit) {
+                           const base::deadline& limit) {
     base::unique_fd socket(sys::socket(to.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
     if (!socket) {
         return std::unexpected(os_error("no socket for a channel"));
@@ -132,7 +132,7 @@ base::result<std::unique_ptr<channel>> connect_channel(const std::shared_ptr<ses
     if (auto bad = unfit(o, s->ring_bytes()); bad.errnum != 0) {
         return std::unexpected(bad);
     }
-    const time_limit limit(o.timeout_ms);
+    const base::deadline limit(o.timeout_ms);
     auto end = join(*s, daemon, to, o, limit);
     if (!end) {
         return std::unexpected(end.error());

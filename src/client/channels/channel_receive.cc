@@ -4,15 +4,12 @@
 
 #include "base/sys.hh"
 #include "client/channels/channel.hh"
-#include "client/channels/look_for.hh"
 
 namespace vmsgr::client {
 
 namespace {
 
 constexpr int largest_errno = 4095;
-// Tokens for nothing in a row: now and then one is, a thousand are somebody who lies.
-constexpr int spurious_max = 1000;
 
 }  // namespace
 
@@ -39,7 +36,7 @@ int channel::receive_failure() noexcept { return errnum() != 0 ? errnum() : ECON
 bool channel::refresh() noexcept {
     size_t n = 0;
     const uint64_t before = _in.ring.head_seen;
-    if (receiver().data_bytes(n) != shm::look::ok || _in.ring.head_seen - _in.at > capacity()) {
+    if (end().in.data_bytes(n) != shm::look::ok || _in.ring.head_seen - _in.at > capacity()) {
         over(channel_end::bad_index, EPROTO);
         return false;
     }
@@ -148,35 +145,17 @@ channel::found channel::find(bool gather) noexcept {
 }
 
 void channel::free_taken() noexcept {
-    auto ring = receiver();
-    shm::bell bell(fd());
-    ring.consume(_in.at - _in.ring.tail);
-    ring.relieve(bell);
-}
-
-// Frees all that was read and announces that this end waits. True: the ring is empty, and the descriptor will tell.
-bool channel::arm() noexcept {
-    auto ring = receiver();
-    shm::bell bell(fd());
-    if (_in.at != _in.ring.tail) {
-        ring.consume(_in.at - _in.ring.tail);
-    }
-    bool empty = ring.settle(bell);
-    if (bell.foreign()) {
-        end_with(channel_end::bad_bell, EPROTO);
-    }
-    return empty;
+    auto e = end();
+    e.in.consume(_in.at - _in.ring.tail);
+    e.left_some(false);
 }
 
 // Nothing lies in the ring: does it end here?
 channel::found channel::at_empty() noexcept {
-    auto ring = receiver();
-    const uint32_t flags = ring.flags();  // before the look: fin comes after the last byte
-    if (ring.has_data()) {
-        return found::nothing;
-    }
+    auto e = end();
+    const uint32_t flags = e.flags_at_end().value_or(0);
     if ((flags & shm::ring_reset) != 0) {
-        int err = ring.error();
+        int err = e.in.error();
         end_with(channel_end::reset, err > 0 && err <= largest_errno ? err : ECONNRESET);
     } else if ((flags & shm::ring_fin) != 0) {
         end_with(channel_end::cut, ECONNRESET);
@@ -184,30 +163,57 @@ channel::found channel::at_empty() noexcept {
     return ended() != channel_end::open ? found::over : found::nothing;
 }
 
-bool channel::spin_for_data() noexcept {
-    auto ring = receiver();
-    if (_settings.spin_us == 0 || !_in.spins.pays()) {
+// The waits of a receiver (shm/end.hh).
+struct channel::receive_user {
+    channel& c;
+    shm::end& e;
+    const base::deadline& until;
+    bool looked;  // since something came, or may not
+
+    bool looks() noexcept {
+        if (!std::exchange(looked, true)) {
+            c.look_for_data(e);
+            return true;  // in any case: a part of a frame is to be taken out before the sleep
+        }
+        if (c._in.at != c._in.ring.tail) {
+            e.in.consume(c._in.at - c._in.ring.tail);
+        }
         return false;
     }
-    ring.stay_awake();
-    const uint64_t seen = _in.ring.head_seen;
-    const auto& head = header().ring[1 - _parts.which].head;
-    const gaze how = _in.spins.how(header().ring[_parts.which].head.load(std::memory_order_relaxed));
-    const bool came = look_for(_settings.spin_us, how, [&]() noexcept {
-        return head.load(std::memory_order_acquire) != seen || (ring.flags() & (shm::ring_fin | shm::ring_reset)) != 0;
-    });
-    _in.spins.note(came);
-    return came && _in.ring.head_seen != head.load(std::memory_order_relaxed);
+    void unlock() const noexcept {
+        if (until.left_ms() != 0) {
+            channel_counts::add(c._in.counts.sleeps, 1);
+        }
+    }
+    bool over() const noexcept { return c.at_empty() == found::over; }
+    void broke_rules() const noexcept { c.end_with(channel_end::bad_bell, EPROTO); }
+    void left() const noexcept { c.end_with(channel_end::cut, ECONNRESET); }
+};
+
+// Before it sleeps, where that pays. Nothing is announced: no token is wanted meanwhile.
+void channel::look_for_data(shm::end& e) noexcept {
+    if (!_in.spins.pays(look_limit_ns())) {
+        return;
+    }
+    e.in.stay_awake();
+    const uint64_t sent = header().ring[_parts.which].head.load(std::memory_order_relaxed);
+    const shm::spin s{_in.ring.head_seen, 0};
+    _in.spins.look(_in.spins.awaits_answer(sent) ? shm::tight : shm::loose, look_limit_ns(),
+                   [&]() noexcept { return e.in.spin_over(s); });
 }
 
 int channel::await(int timeout_ms, found wanted) noexcept {
-    const time_limit limit(timeout_ms);
-    bool spun = timeout_ms == 0, gone = false;
-    for (;;) {
-        found f = find(spun);
+    const base::deadline until(timeout_ms);
+    shm::waiting wait;
+    auto e = end();
+    for (receive_user user{*this, e, until, timeout_ms == 0};;) {
+        const uint64_t seen = _in.ring.head_seen;
+        const found f = find(user.looked);
         if (f == wanted) {
-            _in.spurious = 0;
             return 0;
+        }
+        if (_in.ring.head_seen != seen) {
+            wait.spurious = 0;  // a part of a frame came
         }
         if (f == found::over) {
             return receive_failure();
@@ -215,40 +221,16 @@ int channel::await(int timeout_ms, found wanted) noexcept {
         if (f == found::hello) {
             continue;
         }
-        if (!spun) {
-            spun = true;
-            spin_for_data();
-            continue;
-        }
-        if (!arm()) {
-            continue;
-        }
-        if (at_empty() == found::over) {
+        const int tokens_before = wait.spurious;
+        switch (e.wait_readable(user, wait, until)) {
+        case shm::woken::look:
+            user.looked = timeout_ms == 0 || wait.spurious == tokens_before;
+            break;
+        case shm::woken::over:
             return receive_failure();
+        case shm::woken::failed:
+            return wait.errnum == ETIMEDOUT && timeout_ms == 0 ? EAGAIN : wait.errnum;
         }
-        if (gone) {
-            end_with(channel_end::cut, ECONNRESET);
-            return ECONNRESET;
-        }
-        const int left = limit.left_ms();
-        pollfd p{fd(), POLLIN, 0};
-        if (left != 0) {
-            channel_counts::add(_in.counts.sleeps, 1);
-        }
-        int r = sys::poll(&p, 1, left);
-        if (r < 0) {
-            return errno;
-        }
-        if (r == 0) {
-            return timeout_ms == 0 ? EAGAIN : ETIMEDOUT;
-        }
-        int ignored = 0;
-        gone = shm::look_at_bell(fd(), false, ignored) == shm::bell_look::hangup;  // one more look at the ring
-        if (++_in.spurious > spurious_max) {
-            end_with(channel_end::bad_bell, EPROTO);
-            return EPROTO;
-        }
-        spun = timeout_ms == 0;
     }
 }
 

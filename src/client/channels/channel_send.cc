@@ -3,7 +3,6 @@
 
 #include "base/sys.hh"
 #include "client/channels/channel.hh"
-#include "client/channels/look_for.hh"
 #include "client/session.hh"
 
 namespace vmsgr::client {
@@ -56,15 +55,30 @@ int channel::make_room(size_t bytes, size_t need, int timeout_ms) noexcept {
     return await_room(need, timeout_ms);
 }
 
+// The waits of a sender (shm/end.hh).
+struct channel::send_user {
+    channel& c;
+    shm::end& e;
+    const size_t need;
+    const base::deadline& until;
+    bool looked;
+
+    bool looks() noexcept { return !std::exchange(looked, true) && c.look_for_room(e, need); }
+    void unlock() const noexcept {
+        if (until.left_ms() != 0) {
+            channel_counts::add(c._out.counts.sleeps, 1);
+        }
+    }
+    void left() const noexcept { c.look_for_other_end(); }
+};
+
 int channel::await_room(size_t need, int timeout_ms) noexcept {
-    const time_limit limit(timeout_ms);
-    bool spun = timeout_ms == 0;
-    auto ring = sender();
-    shm::bell bell(fd());
-    for (;;) {
+    const base::deadline until(timeout_ms);
+    shm::waiting wait;
+    auto e = end();
+    for (send_user user{*this, e, need, until, timeout_ms == 0};;) {
         size_t free = 0;
-        bool room = true;
-        if (ring.free_bytes(free) != shm::look::ok) {
+        if (e.out.free_bytes(free) != shm::look::ok) {
             end_with(channel_end::bad_index, EPROTO);
             return EPROTO;
         }
@@ -75,40 +89,22 @@ int channel::await_room(size_t need, int timeout_ms) noexcept {
         if (_out.closed != 0 || unusable()) {
             return send_failure();
         }
-        if (!spun && _settings.spin_us != 0 && _out.spins.pays()) {
-            spun = true;
-            auto bad = shm::look::ok;
-            const bool seen = look_for(_settings.spin_us, gaze::far, [&]() noexcept {
-                bad = ring.free_bytes(free);
-                return bad != shm::look::ok || free >= need || unusable();
-            });
-            _out.spins.note(seen);
-            if (seen) {
-                continue;
-            }
-        }
         // From here on the end is writable only once the reader has freed half a ring.
-        if (ring.await_space(bell, room, need) != shm::look::ok) {
-            end_with(channel_end::bad_index, EPROTO);
-            return EPROTO;
-        }
-        if (room) {
-            continue;
-        }
-        const int left = limit.left_ms();
-        if (left == 0) {
-            look_for_other_end();
-            return _out.closed != 0 ? send_failure() : timeout_ms == 0 ? EAGAIN : ETIMEDOUT;
-        }
-        channel_counts::add(_out.counts.sleeps, 1);
-        pollfd p{fd(), POLLOUT, 0};
-        if (sys::poll(&p, 1, left) < 0) {
-            return errno;
-        }
-        if ((p.revents & (POLLHUP | POLLERR)) != 0) {
-            look_for_other_end();
+        if (e.wait_writable(user, wait, need, until) == shm::woken::failed) {
+            return wait.errnum == ETIMEDOUT && timeout_ms == 0 ? EAGAIN : wait.errnum;
         }
     }
+}
+
+// Instead of a sleep. True: something has changed.
+bool channel::look_for_room(shm::end& e, size_t need) noexcept {
+    if (!_out.spins.pays(look_limit_ns())) {
+        return false;
+    }
+    return _out.spins.look(shm::loose, look_limit_ns(), [&]() noexcept {
+        size_t free = 0;
+        return e.out.free_bytes(free) != shm::look::ok || free >= need || unusable();
+    });
 }
 
 // Every holder of the other end is gone, or the daemon is.
@@ -142,11 +138,10 @@ void channel::finish() noexcept {
     }
     store_header(place(_out.at), {.bytes = 0, .kind = frame_kind::bye});  // there is always room for it
     _out.at += sizeof(frame_header);
-    auto ring = sender();
-    shm::bell bell(fd());
-    ring.publish(_out.at - _out.ring.head);
-    ring.set_flags(shm::ring_fin);
-    ring.wake(bell);
+    auto e = end();
+    e.out.publish(_out.at - _out.ring.head);
+    e.out.set_flags(shm::ring_fin);
+    e.sent();
     if (!_parts.local) {
         ::syscall(SYS_shutdown, fd(), SHUT_WR);  // so does the library for a program's shutdown
     }

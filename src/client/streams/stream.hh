@@ -18,15 +18,17 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "base/address.hh"
 #include "base/error.hh"
 #include "client/memory.hh"
 #include "client/streams/options.hh"
-#include "client/spin.hh"
-#include "shm/ring.hh"
+#include "shm/end.hh"
 
 namespace vmsgr::client {
+
+class side_lock;
 
 enum class phase : uint32_t {
     connecting,
@@ -68,8 +70,8 @@ struct end_page {
     std::atomic<uint32_t> nonblocking; // O_NONBLOCK as the program set it last: a hint
     std::atomic<uint32_t> over;        // the last holder has closed it
     std::atomic<uint64_t> deposited;   // the session that left it with the daemon for heirs
-    spin_history spins;
-    spin_history gathers;
+    shm::patience spins;
+    shm::patience gathers;
     option_list options;               // local: what the program has set; over a trunk: what its socket lacks
 };
 
@@ -177,27 +179,61 @@ private:
     shm::ring_receiver receiver() const noexcept {
         return {header().ring[in()], _memory.ring_data(int(in())), _memory.capacity, _page->rx};
     }
-    struct half;
+    // For a call that may wait.
+    shm::end end(int fd) const noexcept {
+        auto& m = _memory;
+        return {header(), m.ring_data(0), m.ring_data(1), m.capacity, out(), _page->tx, _page->rx, fd};
+    }
     bool broken() noexcept;
     void break_with(int err) noexcept;
     int writable_or_error(int fd) noexcept;
     int pipe_error(int fd, int flags) noexcept;
-    int wait_for_room(int fd, int64_t& deadline_ms, bool partly_done) noexcept;
     void other_end_gone() noexcept;
     enum class listens : uint8_t { yes, not_any_more, gone };
     listens other_listens(int fd) const noexcept;
     bool hung_up(int fd) const noexcept;
     bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
     void send_into_nothing(int fd) noexcept;
-    bool may_spin(int flags) noexcept;
-    bool may_gather(size_t done, int flags) noexcept;
-    enum class empty : uint8_t { more, end, failed };
-    empty at_empty(int fd, bool partly_done, int& err) noexcept;
-    bool ending() noexcept;
+
+    // Copying and waiting: stream_send.cc, stream_receive.cc. A step is made under its side's lock.
+    enum class put : uint8_t {
+        finished,  // the call returns what it has done
+        failed,    // the copy did, errno says why, and nothing was done before it
+        broken,    // nothing can be sent any more
+        full,      // the ring is, and the doorbell shows it
+    };
+    enum class took : uint8_t {
+        finished,
+        failed,
+        empty,      // nothing is left, and the writer has not been told
+        too_short,  // of a peek that wants all
+        unlocked,   // meanwhile; look again
+    };
+    // Published and freed in steps of this size, so that both sides work at once.
+    static constexpr size_t step_bytes = 64u << 10;
+    struct sending;
+    struct send_user;
+    template <typename Fill>
+    put put_some(sending& s, shm::end& e, Fill&& fill);
     template <typename Fill>
     ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill);
+    int wait_for_room(int fd, std::optional<base::deadline>& until, bool partly_done) noexcept;
+
+    struct receiving;
+    struct receive_user;
     template <typename Drain>
-    ssize_t receive_loop(int fd, size_t wanted, int flags, Drain&& drain, bool takes_all = true);
+    took take_some(receiving& r, shm::end& e, side_lock& lock, Drain&& drain);
+    template <typename Drain>
+    took peek_some(receiving& r, shm::end& e, size_t there, Drain&& drain);
+    template <typename Drain>
+    ssize_t receive_loop(receiving r, Drain&& drain);
+    bool tell_writer(const receiving& r, shm::end& e, bool took_all) noexcept;
+    bool look_before_sleep(receiving& r, shm::end& e, side_lock& lock) noexcept;
+    bool gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept;
+    int64_t look_limit_ns(int flags) noexcept;
+    uint64_t bytes_sent() const noexcept;
+    bool ends_here(receiving& r) noexcept;
+    bool ending() noexcept;
 };
 
 }  // namespace vmsgr::client

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <random>
 #include <span>
+#include <thread>
 
 #include "client/tests/channel_pair.hh"
 
@@ -224,6 +225,27 @@ TEST(hostile, messages_in_pieces_of_any_size) {
         }
     }
     EXPECT_EQ(got, 300u);
+}
+
+// Each byte wakes the reader, more often than tokens for nothing are borne.
+TEST(hostile, slow_but_honest_one_is_not_taken_for_a_liar) {
+    against t;
+    t.greeted();
+    constexpr uint32_t bytes = 3000;
+    std::vector<std::byte> frame(frame_bytes(bytes));
+    store_header(frame.data(), {.bytes = bytes});
+    int e = -1;
+    std::jthread reader([&] { e = t.peek(60'000); });
+    for (std::byte b : frame) {
+        while (t.p.words(1).consumer_waits.load() == 0) {
+            std::this_thread::yield();
+        }
+        t.p.write(b);
+    }
+    reader.join();
+    EXPECT_EQ(e, 0);
+    EXPECT_EQ(t.n, bytes);
+    EXPECT_GT(t.p.a->received().sleeps.load(), 1500u);
 }
 
 // Random bytes where frames are expected: any end will do, but one that is told, and no crash (asan looks too).

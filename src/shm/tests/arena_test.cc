@@ -85,7 +85,7 @@ TEST(arena, slot_that_both_ends_have_left_is_given_again_as_new) {
     ASSERT_TRUE(a.take());
     EXPECT_EQ(h.ring[0].head.load(), 0u);
     EXPECT_EQ(h.ring[1].flags.load(), 0u);
-    EXPECT_EQ(h.ring[0].consumer_waits.load(), ring_waits);
+    EXPECT_EQ(h.ring[0].consumer_waits.load(), announcement::asleep().word());
     EXPECT_EQ(h.end[1].flags.load(), 0u);
     EXPECT_EQ(h.status.load(), uint32_t(conduit_connecting));
 }

@@ -6,8 +6,8 @@
 #include <poll.h>
 
 #include "shm/bell.hh"
-#include "shm/ring.hh"
 #include "shm/arena.hh"
+#include "shm/wake.hh"
 
 namespace vmsgr::shm {
 

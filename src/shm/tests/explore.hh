@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "shm/ring.hh"
+#include "shm/wake.hh"
 
 namespace vmsgr::shm::explore {
 
@@ -396,7 +396,7 @@ public:
             return stale_value;
         }
         auto v = T(w.load(_v));
-        if (w.broken == fault::mark_means_awake && is_waits && w.self().producer && (v & ring_mark_bit) != 0) {
+        if (w.broken == fault::mark_means_awake && is_waits && w.self().producer && announcement(uint32_t(v)).is_mark()) {
             v = 0;
         }
         w.note("  read", uint64_t(v));
@@ -454,7 +454,7 @@ private:
         if (!is_waits) {
             return false;
         }
-        return w.broken == fault::no_announcement && v == ring_waits && old == 0;
+        return w.broken == fault::no_announcement && v == announcement::asleep().word() && old == 0;
     }
 };
 
@@ -464,7 +464,7 @@ struct words {
     word<uint32_t> flags{"flags"};
     word<int32_t> error{"error"};
     word<uint64_t> tail{"tail"};
-    word<uint32_t> consumer_waits{"consumer_waits", ring_waits};
+    word<uint32_t> consumer_waits{"consumer_waits", announcement::asleep().word()};
 };
 
 inline void full_fence(const words&) noexcept {

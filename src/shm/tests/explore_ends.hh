@@ -1,4 +1,4 @@
-// Programs at both ends of one direction, for the explorer: the loops of client/stream_io.cc around the ring's code.
+// Programs at both ends of one direction, for the explorer: the loops of client/streams around the ring's code.
 #pragma once
 
 #include "shm/tests/explore.hh"
@@ -230,7 +230,7 @@ private:
         }
         _waits_were = 0;
         bool empty = lazily ? ring.settle_lazily(bell, _p.lazy_left) : ring.settle(bell);
-        if (!empty && fault_is(fault::mark_cleared) && (_waits_were & ring_mark_bit) != 0) {
+        if (!empty && fault_is(fault::mark_cleared) && announcement(_waits_were).is_mark()) {
             _words.consumer_waits.exchange(0, std::memory_order_seq_cst);
         }
         return empty;

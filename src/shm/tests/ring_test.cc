@@ -1,4 +1,4 @@
-#include "shm/ring.hh"
+#include "shm/wake.hh"
 
 #include <random>
 

@@ -1,6 +1,8 @@
 // What a spinning and a lazy reader do to the doorbell, step by step.
 #include <poll.h>
 
+#include <utility>
+
 #include "shm/tests/ends.hh"
 
 namespace vmsgr::shm {
@@ -62,7 +64,7 @@ TEST(spin, given_up_with_data_the_announcement_stays) {
     e.receiver.begin_spin(10);
     e.send(4);
     EXPECT_FALSE(e.receiver.settle(e.consumer_bell));
-    EXPECT_EQ(e.words().consumer_waits.load(), ring_waits);
+    EXPECT_EQ(e.words().consumer_waits.load(), announcement::asleep().word());
 }
 
 TEST(spin, only_a_standing_announcement_is_raised) {
@@ -70,9 +72,9 @@ TEST(spin, only_a_standing_announcement_is_raised) {
     e.words().consumer_waits.store(0);
     e.receiver.begin_spin(10);
     EXPECT_EQ(e.words().consumer_waits.load(), 0u);
-    e.words().consumer_waits.store(ring_mark(5));
+    e.words().consumer_waits.store(announcement::mark(5).word());
     e.receiver.begin_spin(10);
-    EXPECT_EQ(e.words().consumer_waits.load(), ring_mark(5)) << "another thread's mark stays";
+    EXPECT_EQ(e.words().consumer_waits.load(), announcement::mark(5).word()) << "another thread's mark stays";
 }
 
 TEST(spin, ends_at_fin_and_reset) {
@@ -89,21 +91,21 @@ TEST(spin, ends_at_fin_and_reset) {
 
 TEST(spin, mark_holds_where_indices_wrap) {
     for (uint64_t at : {uint64_t{0}, (uint64_t{1} << 30) - 5, (uint64_t{1} << 32) - 5, ~uint64_t{0} - 4}) {
-        uint32_t mark = ring_mark(at + 10);
-        EXPECT_TRUE(ring_below_mark(mark, at));
-        EXPECT_TRUE(ring_below_mark(mark, at + 10));
-        EXPECT_FALSE(ring_below_mark(mark, at + 11));
-        EXPECT_FALSE(ring_below_mark(mark, at + 10 + ring_bytes_max));
-        EXPECT_TRUE(ring_below_mark(ring_mark(at + ring_bytes_max), at));
+        const auto mark = announcement::mark(at + 10);
+        EXPECT_TRUE(mark.is_content_with(at));
+        EXPECT_TRUE(mark.is_content_with(at + 10));
+        EXPECT_FALSE(mark.is_content_with(at + 11));
+        EXPECT_FALSE(mark.is_content_with(at + 10 + ring_bytes_max));
+        EXPECT_TRUE(announcement::mark(at + ring_bytes_max).is_content_with(at));
     }
-    EXPECT_FALSE(ring_below_mark(ring_waits, 0));
-    EXPECT_FALSE(ring_below_mark(0, 0));
+    EXPECT_FALSE(announcement::asleep().is_content_with(0));
+    EXPECT_FALSE(announcement::deciding().is_content_with(0));
 }
 
 TEST(spin, marks_no_further_than_a_ring) {
     spinning e;
     e.receiver.begin_spin(~size_t{0});
-    EXPECT_EQ(e.words().consumer_waits.load(), ring_mark(e.receiver.capacity()));
+    EXPECT_EQ(e.words().consumer_waits.load(), announcement::mark(e.receiver.capacity()).word());
 }
 
 TEST(lazy, takes_once_more_than_the_limit_lies_unread) {
@@ -122,6 +124,61 @@ TEST(lazy, takes_once_more_than_the_limit_lies_unread) {
     EXPECT_LE(takes, 100 / (lazy_tokens_max + 1));
     EXPECT_TRUE(e.receiver.settle(e.consumer_bell));
     EXPECT_FALSE(readable(e.fd));
+}
+
+// --- who turns the announcement into what: the table at the head of wake.hh ---
+
+constexpr announcement states[] = {announcement::awake(), announcement::asleep(), announcement::mark(10),
+                                   announcement::deciding()};
+
+// After one event in a state, and how many tokens were sent in it.
+template <typename Event>
+std::pair<announcement, uint32_t> after(announcement before, Event&& event) {
+    spinning e;
+    e.words().consumer_waits.store(before.word());
+    event(e);
+    return {announcement(e.words().consumer_waits.load()), e.words().tokens_sent.load()};
+}
+
+TEST(announcement_table, consumer) {
+    for (announcement before : states) {
+        using none_sent = std::pair<announcement, uint32_t>;
+        EXPECT_EQ(after(before, [](spinning& e) { e.receiver.settle(e.consumer_bell); }),
+                  none_sent(announcement::asleep(), 0));
+        EXPECT_EQ(after(before, [](spinning& e) { e.receiver.announce_with_data(e.consumer_bell); }),
+                  none_sent(announcement::asleep(), 0));
+        EXPECT_EQ(after(before, [](spinning& e) { e.receiver.stay_awake(); }), none_sent(announcement::awake(), 0));
+        EXPECT_EQ(after(before, [](spinning& e) { e.receiver.begin_spin(7); }),
+                  none_sent(before == announcement::asleep() ? announcement::mark(7) : before, 0));
+    }
+}
+
+TEST(announcement_table, consumer_that_finds_data) {
+    auto settle = [](spinning& e) {
+        e.put(1);
+        e.receiver.settle(e.consumer_bell);
+    };
+    for (announcement before : states) {
+        EXPECT_EQ(after(before, settle).first, before.is_awake() ? announcement::awake() : announcement::asleep());
+    }
+}
+
+TEST(announcement_table, producer) {
+    auto send_one = [](spinning& e) { e.send(1); };
+    auto send_beyond = [](spinning& e) { e.send(11); };
+    auto send_what_is_taken = [](spinning& e) {
+        e.put(11);
+        e.get(11);
+        e.sender.wake(e.producer_bell);
+    };
+    using result = std::pair<announcement, uint32_t>;
+    for (announcement before : states) {
+        const bool awake = before.is_awake(), mark = before.is_mark();
+        EXPECT_EQ(after(before, send_one), result(mark ? before : announcement::awake(), awake || mark ? 0 : 1));
+        EXPECT_EQ(after(before, send_beyond), result(announcement::awake(), awake ? 0 : 1));
+        EXPECT_EQ(after(before, send_what_is_taken),
+                  result(awake ? announcement::awake() : announcement::asleep(), 0));
+    }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // What one engine sends over two connections, for a reader that knows the document alone: tests/component/
-// test_trunk_wire.py. VMSGR_CAPTURE names the file; without it the bytes are only made.
+// test_trunk_far.py. VMSGR_CAPTURE names the file; without it the bytes are only made.
 #include <fstream>
 
 #include "trunk/tests/ends.hh"

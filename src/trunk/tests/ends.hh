@@ -122,7 +122,7 @@ inline void test_sink::grant(uint64_t more) {
 }
 
 // Everything that each side has to say goes across until both are quiet. The first fault ends it.
-inline std::optional<fault> exchange(test_end& a, test_end& b, uint64_t now_us = 1000) {
+inline std::optional<packet_fault> exchange(test_end& a, test_end& b, uint64_t now_us = 1000) {
     bool bye = false;
     for (bool moved = true; moved;) {
         moved = false;

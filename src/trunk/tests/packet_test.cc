@@ -43,23 +43,23 @@ TEST(packet, every_wrong_header_has_its_reason) {
     auto good = sealed({});
     auto p = good;
     p[0] ^= std::byte(1);
-    EXPECT_EQ(invalid(p, out), fault::magic);
+    EXPECT_EQ(invalid(p, out), packet_fault::magic);
     p = good;
     p[4] ^= std::byte(1);
-    EXPECT_EQ(invalid(p, out), fault::version);
-    EXPECT_EQ(invalid(std::span(good).first(512), out), fault::size);
-    EXPECT_EQ(invalid(std::span(good).first(63), out), fault::truncated);
-    for (size_t at : {8, 60, 64, 1023}) {
+    EXPECT_EQ(invalid(p, out), packet_fault::version);
+    EXPECT_EQ(invalid(std::span(good).first(512), out), packet_fault::size);
+    EXPECT_EQ(invalid(std::span(good).first(63), out), packet_fault::truncated);
+    for (size_t at : {8u, 60u, 64u, 1023u}) {
         p = good;
         p[at] ^= std::byte(0x80);
-        EXPECT_EQ(invalid(p, out), fault::crc) << at;
+        EXPECT_EQ(invalid(p, out), packet_fault::crc) << at;
     }
     header h;
     h.type = packet_type(9);
-    EXPECT_EQ(invalid(sealed(h), out), fault::type);
+    EXPECT_EQ(invalid(sealed(h), out), packet_fault::type);
     h = {};
     h.payload_bytes = 1024 - 63;
-    EXPECT_EQ(invalid(sealed(h), out), fault::length);
+    EXPECT_EQ(invalid(sealed(h), out), packet_fault::length);
 }
 
 TEST(packet, frames_are_read_one_by_one) {
@@ -85,13 +85,13 @@ TEST(packet, frames_that_lie_about_their_length_are_refused) {
         std::span<const std::byte> left = std::span(run).first(bytes);
         return next_frame(left, f);
     };
-    EXPECT_EQ(judge(frame_kind::data, 5, run.size()), fault::frame);
-    EXPECT_EQ(judge(frame_kind::data, 0, run.size()), fault::frame);
-    EXPECT_EQ(judge(frame_kind::fin, 4, run.size()), fault::frame);
-    EXPECT_EQ(judge(frame_kind::open, 4, run.size()), fault::frame);
-    EXPECT_EQ(judge(frame_kind(0), 4, run.size()), fault::frame);
-    EXPECT_EQ(judge(frame_kind(8), 4, run.size()), fault::frame);
-    EXPECT_EQ(judge(frame_kind::data, 4, frame_header_bytes - 1), fault::frame);
+    EXPECT_EQ(judge(frame_kind::data, 5, run.size()), packet_fault::frame);
+    EXPECT_EQ(judge(frame_kind::data, 0, run.size()), packet_fault::frame);
+    EXPECT_EQ(judge(frame_kind::fin, 4, run.size()), packet_fault::frame);
+    EXPECT_EQ(judge(frame_kind::open, 4, run.size()), packet_fault::frame);
+    EXPECT_EQ(judge(frame_kind(0), 4, run.size()), packet_fault::frame);
+    EXPECT_EQ(judge(frame_kind(8), 4, run.size()), packet_fault::frame);
+    EXPECT_EQ(judge(frame_kind::data, 4, frame_header_bytes - 1), packet_fault::frame);
     EXPECT_EQ(judge(frame_kind::data, 4, run.size()), std::nullopt);
 }
 
@@ -108,7 +108,7 @@ TEST(packet, addresses_survive) {
 
 TEST(packet, a_hello_is_read_and_its_name_is_made_printable) {
     std::byte p[hello_bytes];
-    hello_body b{42, 4096, verdict::too_many, 30000, 3, "node\n1"}, out;
+    hello_body b{42, 4096, hello_verdict::too_many, 30000, 3, "node\n1"}, out;
     make_hello(p, 77, 5, b);
     header h;
     EXPECT_EQ(read_hello(p, h, out), std::nullopt);
@@ -116,13 +116,13 @@ TEST(packet, a_hello_is_read_and_its_name_is_made_printable) {
     EXPECT_EQ(h.ack, 5u);
     EXPECT_EQ(out.node, 42u);
     EXPECT_EQ(out.packet_bytes, 4096u);
-    EXPECT_EQ(out.answer, verdict::too_many);
+    EXPECT_EQ(out.answer, hello_verdict::too_many);
     EXPECT_EQ(out.outage_ms, 30000u);
     EXPECT_EQ(out.lane, 3u);
     EXPECT_STREQ(out.name, "node?1");
     b.packet_bytes = 4097;
     make_hello(p, 77, 5, b);
-    EXPECT_EQ(read_hello(p, h, out), fault::size);
+    EXPECT_EQ(read_hello(p, h, out), packet_fault::size);
 }
 
 TEST(packet, a_greeting_is_read) {
@@ -132,7 +132,7 @@ TEST(packet, a_greeting_is_read) {
     EXPECT_EQ(get_greeting(g, lane), std::nullopt);
     EXPECT_EQ(lane, 513u);
     g[0] ^= std::byte(1);
-    EXPECT_EQ(get_greeting(g, lane), fault::magic);
+    EXPECT_EQ(get_greeting(g, lane), packet_fault::magic);
 }
 
 // Whatever the bytes are: an answer, and no touch beyond them (run under ASan too).

@@ -1,0 +1,271 @@
+// The receiving half of a stream: the ring -> the program's memory.
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "client/streams/iov_cursor.hh"
+#include "client/streams/side_lock.hh"
+#include "client/streams/stream.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+// Who reads more at once has gathered enough; who gathers less than so many times what there was waits for nothing.
+constexpr size_t gather_below_bytes = 4096;
+constexpr size_t gather_pays_times = 8;
+
+ssize_t fail(int err) noexcept {
+    errno = err;
+    return -1;
+}
+
+}  // namespace
+
+// One call that receives. Who has looked reads all that comes up to his mark (wake.hh): a pipe may take less.
+struct stream::receiving {
+    const int fd;
+    const int flags;
+    const size_t wanted;
+    const bool takes_all;
+    size_t done = 0;
+    bool looked = wanted == 0 || !takes_all;            // or may not, until something comes
+    bool gathered = looked || (flags & MSG_PEEK) != 0;  // or may not
+    int errnum = 0;                                     // with nothing done: what the call shows
+    shm::waiting wait;
+
+    bool peeks() const noexcept { return (flags & MSG_PEEK) != 0; }
+    bool wants_all() const noexcept { return (flags & MSG_WAITALL) != 0; }
+    bool dont_wait() const noexcept { return (flags & MSG_DONTWAIT) != 0; }
+    size_t left() const noexcept { return wanted - done; }
+    ssize_t result() const noexcept { return done == 0 && errnum != 0 ? fail(errnum) : ssize_t(done); }
+};
+
+// The waits of a receiver (shm/end.hh).
+struct stream::receive_user {
+    stream& s;
+    receiving& r;
+    shm::end& e;
+    side_lock& lock;
+
+    bool looks() const noexcept { return s.look_before_sleep(r, e, lock); }
+    void unlock() const noexcept { lock.release(); }
+    bool over() const noexcept { return (r.done != 0 && !r.wants_all()) || s.ends_here(r); }
+    void broke_rules() const noexcept { s.break_with(EPROTO); }
+    void left() const noexcept { s.other_end_gone(); }
+};
+
+// The ring is empty: is there an end, or an error? Then the call is over. Data may have come meanwhile. An error is
+// taken only when the call will show it.
+bool stream::ends_here(receiving& r) noexcept {
+    const auto flags = end(r.fd).flags_at_end();
+    if (!flags) {
+        return false;
+    }
+    // The peer's end of file came before whatever broke afterwards: reading shows that, as the kernel does.
+    if ((*flags & shm::ring_fin) != 0 || _page->shut_read.load(std::memory_order_acquire) != 0 ||
+        _page->other_gone.load(std::memory_order_acquire) != 0) {
+        return true;
+    }
+    if (broken() || current() == phase::failed_untold) {
+        r.errnum = r.done != 0 ? 0 : take_error(r.fd);
+        return true;
+    }
+    if (current() == phase::failed) {
+        r.errnum = ENOTCONN;
+        return true;
+    }
+    return false;
+}
+
+// Only where a system call would sleep otherwise, and where a killed spinner leaves nobody behind. 0: not at all.
+int64_t stream::look_limit_ns(int flags) noexcept {
+    const bool may = (flags & (MSG_PEEK | MSG_DONTWAIT)) == 0 &&
+                     _page->nonblocking.load(std::memory_order_relaxed) == 0 &&
+                     _page->shared.load(std::memory_order_relaxed) == 0 && stands(_page->state.load());
+    return may ? shm::spin_limit_ns() : 0;
+}
+
+uint64_t stream::bytes_sent() const noexcept {
+    return header().ring[out()].head.load(std::memory_order_relaxed);
+}
+
+// Nothing will follow what lies in the ring now.
+bool stream::ending() noexcept {
+    return other_finished() || broken() || _page->shut_read.load() != 0;
+}
+
+// Before it sleeps the call looks for a while, once after each success. Without the lock: a handler, or another thread,
+// may read meanwhile. False: it did not look, and still holds the lock.
+bool stream::look_before_sleep(receiving& r, shm::end& e, side_lock& lock) noexcept {
+    if (r.looked) {
+        return false;
+    }
+    const int64_t limit_ns = look_limit_ns(r.flags);
+    if (!_page->spins.pays(limit_ns)) {
+        return false;
+    }
+    r.looked = true;
+    const shm::spin s = e.in.begin_spin(r.left());
+    const shm::pace pace = _page->spins.awaits_answer(bytes_sent()) ? shm::tight : shm::gathering;
+    lock.release();
+    _page->spins.look(pace, limit_ns, [&]() noexcept { return e.in.spin_over(s); });
+    return true;
+}
+
+// A little came, and more comes before this call could be made again: to return each time with a message or two costs
+// an announcement, and the writer a token and a cache line for each. Only where nothing is sent the other way (nobody
+// waits for an answer), and while it pays. Once a call. False: it did not gather, and still holds the lock.
+bool stream::gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept {
+    if (r.gathered || r.done >= gather_below_bytes || r.wants_all()) {
+        return false;
+    }
+    const int64_t limit_ns = look_limit_ns(r.flags);
+    if (!_page->gathers.pays(limit_ns) || _page->gathers.awaits_answer(bytes_sent())) {
+        return false;
+    }
+    r.gathered = r.looked = true;
+    const shm::spin s = e.in.begin_spin(r.left());
+    const size_t enough = std::min<size_t>(r.left(), e.in.capacity() / 2);
+    lock.release();
+    _page->gathers.gather(limit_ns, [&]() noexcept { return e.in.gathered(s, enough); },
+                          [&]() noexcept { return e.in.gathered(s, gather_pays_times * r.done); });
+    return true;
+}
+
+// MSG_PEEK: what lies in the ring, from its beginning. With MSG_WAITALL not before all of it is there, or no more can
+// come; the descriptor is readable already, so only time can pass.
+template <typename Drain>
+stream::took stream::peek_some(receiving& r, shm::end& e, size_t there, Drain&& drain) {
+    const ssize_t used = drain(e.in.data(std::min(there, r.wanted)), 0);
+    if (used <= 0) {
+        return used < 0 ? took::failed : took::finished;
+    }
+    if (!r.wants_all() || size_t(used) == r.wanted || there == e.in.capacity() || r.dont_wait() || r.wait.hung_up ||
+        ending()) {
+        r.done = size_t(used);
+        return took::finished;
+    }
+    return took::too_short;
+}
+
+// Under the lock: what lies in the ring, as much as the call takes.
+template <typename Drain>
+stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain&& drain) {
+    for (;;) {
+        size_t there = 0;
+        if (e.in.data_bytes(there) != shm::look::ok) {
+            break_with(EPROTO);  // nothing here can be read any more, and the ring will never look empty
+            r.errnum = r.done == 0 ? take_error(r.fd) : 0;
+            return took::finished;
+        }
+        if (there == 0) {
+            return took::empty;
+        }
+        if (r.peeks()) {
+            return peek_some(r, e, there, drain);
+        }
+        const size_t take = std::min({there, r.left(), step_bytes});
+        const ssize_t used = drain(e.in.data(take), r.done);
+        if (used <= 0) {
+            return r.done == 0 && used < 0 ? took::failed : took::finished;
+        }
+        e.in.consume(size_t(used));
+        r.done += size_t(used);
+        r.wait.spurious = 0;
+        r.looked = !r.takes_all;
+        const bool took_all = size_t(used) == there;
+        if (took_all && r.left() != 0 && gather_more(r, e, lock)) {
+            return took::unlocked;
+        }
+        const bool now_empty = tell_writer(r, e, took_all);
+        if (r.left() == 0 || size_t(used) < take || (now_empty && !r.wants_all())) {
+            return took::finished;
+        }
+    }
+}
+
+// After a read. True: the ring is empty, and this end is announced.
+bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcept {
+    const bool edges = _page->edges.load(std::memory_order_relaxed) != 0;
+    if (!took_all) {
+        e.left_some(edges);
+        return false;
+    }
+    // A program that waits for edges and reads until EAGAIN does not mind a token left lying.
+    const bool lazy = !r.wants_all() && edges && _page->nonblocking.load(std::memory_order_relaxed) != 0;
+    return e.emptied(lazy ? shm::tidy::lazily : shm::tidy::fully);
+}
+
+template <typename Drain>
+ssize_t stream::receive_loop(receiving r, Drain&& drain) {
+    auto e = end(r.fd);
+    side_lock lock(_page->recv_lock);
+    receive_user user{*this, r, e, lock};
+    const auto until = r.dont_wait() ? std::optional(base::deadline(0)) : std::nullopt;
+    for (;;) {
+        if (!lock.take([&]() noexcept { e.in.recover(); })) {
+            return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
+        }
+        switch (take_some(r, e, lock, drain)) {
+        case took::finished:
+            return r.result();
+        case took::failed:
+            return -1;
+        case took::unlocked:
+            continue;
+        case took::too_short: {
+            lock.release();
+            constexpr int peek_again_ms = 1;
+            pollfd p{r.fd, 0, 0};
+            r.wait.hung_up = sys::poll(&p, 1, peek_again_ms) == 1;
+            continue;
+        }
+        case took::empty:
+            break;
+        }
+        switch (e.wait_readable(user, r.wait, until)) {
+        case shm::woken::look:
+            break;
+        case shm::woken::over:
+            return r.result();
+        case shm::woken::failed:
+            return r.done != 0 ? ssize_t(r.done) : fail(r.wait.errnum == ETIMEDOUT ? EAGAIN : r.wait.errnum);
+        }
+    }
+}
+
+ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
+    const auto wanted = total_bytes(iov, count);
+    if (!wanted || (flags & MSG_OOB) != 0) {
+        return fail(EINVAL);
+    }
+    if ((flags & MSG_ERRQUEUE) != 0) {
+        return fail(EAGAIN);
+    }
+    iov_cursor at(iov, count);
+    return noted(receive_loop({fd, flags, *wanted, true}, [&](const shm::pieces& from, size_t done) -> ssize_t {
+        if ((flags & MSG_TRUNC) != 0) {
+            return ssize_t(from.bytes());
+        }
+        if (done == 0) {
+            at = iov_cursor(iov, count);  // a repeated peek begins anew
+        }
+        for (const iovec& piece : from.iov) {
+            at.each(piece, [](std::byte* ring, std::byte* user, size_t n) noexcept { memcpy(user, ring, n); });
+        }
+        return ssize_t(from.bytes());
+    }));
+}
+
+ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
+    return noted(receive_loop({fd, 0, n, false}, [&](const shm::pieces& from, size_t) -> ssize_t {
+        return ::syscall(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
+    }));
+}
+
+}  // namespace vmsgr::client

@@ -1,0 +1,266 @@
+// The sending half of a stream: the program's memory -> the ring.
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+
+#include "base/sys.hh"
+#include "client/streams/iov_cursor.hh"
+#include "client/streams/restart.hh"
+#include "client/streams/side_lock.hh"
+#include "client/streams/stream.hh"
+
+namespace vmsgr::client {
+
+namespace {
+
+constexpr int own_shutdown_ms = 50;
+
+ssize_t fail(int err) noexcept {
+    errno = err;
+    return -1;
+}
+
+base::deadline send_deadline(int fd) noexcept {
+    timeval t{};
+    socklen_t len = sizeof t;
+    if (sys::getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, &len) != 0 || (t.tv_sec == 0 && t.tv_usec == 0)) {
+        return base::deadline(-1);
+    }
+    return base::deadline(int64_t(t.tv_sec) * 1000 + (t.tv_usec + 999) / 1000);
+}
+
+bool blocks(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0; }
+
+void raise_sigpipe() noexcept { ::syscall(SYS_tgkill, ::getpid(), ::syscall(SYS_gettid), SIGPIPE); }
+
+}  // namespace
+
+// One call that sends.
+struct stream::sending {
+    const int fd;
+    const int flags;
+    const size_t wanted;
+    size_t done = 0;
+    bool dont_wait() const noexcept { return (flags & MSG_DONTWAIT) != 0; }
+};
+
+// The waits of a sender (shm/end.hh); it has unlocked before it sleeps.
+struct stream::send_user {
+    stream& s;
+    void unlock() const noexcept {}
+    void left() const noexcept {
+        if (!s.broken() && s.current() != phase::failed_untold) {
+            s.other_end_gone();
+        }
+    }
+};
+
+int stream::pipe_error(int fd, int flags) noexcept {
+    int err = take_error(fd);
+    if (err == 0) {
+        err = EPIPE;
+    }
+    if (err == EPIPE && (flags & MSG_NOSIGNAL) == 0) {
+        raise_sigpipe();
+    }
+    return err;
+}
+
+// Sleeps until the doorbell is writable. 0: look again; else the errno for the caller.
+int stream::wait_for_room(int fd, std::optional<base::deadline>& until, bool partly_done) noexcept {
+    if (!blocks(fd)) {
+        return EAGAIN;
+    }
+    if (!until) {
+        until = send_deadline(fd);
+    }
+    const send_user user{*this};
+    auto e = end(fd);
+    for (shm::waiting w;;) {
+        // In a local conduit nobody answers our own shutdown(SHUT_WR) by another thread.
+        const int left_ms = until->left_ms();
+        const bool looks_again = is_local() && (left_ms < 0 || left_ms > own_shutdown_ms);
+        if (e.sleep_writable(user, w, looks_again ? base::deadline(own_shutdown_ms) : *until) == shm::woken::look) {
+            return 0;
+        }
+        if (w.errnum == ETIMEDOUT) {
+            if (!looks_again) {
+                return EAGAIN;
+            }
+            if (_page->shut_write.load(std::memory_order_acquire) != 0) {
+                return 0;
+            }
+        } else if (w.errnum != EINTR || partly_done || !until->is_never() || !signals_restart()) {
+            return w.errnum;
+        }
+    }
+}
+
+int stream::connect_and_wait(int fd) noexcept {
+    std::optional<base::deadline> until;
+    while (current() == phase::connecting) {
+        int err = wait_for_room(fd, until, false);
+        if (err == EINTR || err == EAGAIN) {
+            errno = err == EAGAIN ? EINPROGRESS : EINTR;  // SO_SNDTIMEO counts for connect() too
+            return -1;
+        }
+        if (err != 0) {
+            break;
+        }
+    }
+    bool retry = false;
+    return connect_again(fd, retry);
+}
+
+int stream::await_connected(int fd, bool wait) noexcept {
+    std::optional<base::deadline> until;
+    for (;;) {
+        switch (current()) {
+        case phase::up:
+        case phase::up_untold:
+            return 0;
+        case phase::failed_untold: {
+            int err = take_error(fd);
+            return err != 0 ? err : ENOTCONN;
+        }
+        case phase::failed:
+            return ENOTCONN;
+        case phase::connecting:
+            break;
+        }
+        if (!wait) {
+            return EAGAIN;
+        }
+        if (int err = wait_for_room(fd, until, false); err != 0) {
+            return err;
+        }
+        if (broken()) {
+            return take_error(fd);
+        }
+    }
+}
+
+// Under the lock: as much as fits. The ring is never left exactly full before the doorbell says so, as poll must not
+// show OUT before there is room.
+template <typename Fill>
+stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
+    for (;;) {
+        if (broken() || _page->shut_write.load(std::memory_order_acquire) != 0) {
+            return put::broken;
+        }
+        if (s.done == s.wanted) {
+            return put::finished;
+        }
+        if (is_local() && other_listens(s.fd) == listens::gone) {
+            send_into_nothing(s.fd);
+            s.done = s.wanted;
+            return put::finished;
+        }
+        size_t free = 0;
+        if (e.out.free_bytes(free) != shm::look::ok) {
+            break_with(EPROTO);
+            continue;
+        }
+        if (free != 0) {
+            const size_t n = std::min({free, s.wanted - s.done, step_bytes});
+            const ssize_t got = fill(e.out.space(n));
+            if (got <= 0) {
+                return s.done == 0 && got < 0 ? put::failed : put::finished;
+            }
+            e.out.set_more((s.flags & MSG_MORE) != 0 && s.done + size_t(got) == s.wanted);
+            e.out.publish(size_t(got));
+            s.done += size_t(got);
+            e.sent();
+            if (size_t(got) < n) {
+                return put::finished;
+            }
+            if (s.done < s.wanted || free > n) {
+                continue;
+            }
+        }
+        if (free == 0 && is_local() && other_listens(s.fd) == listens::not_any_more) {
+            s.done = s.wanted;  // after its shutdown(SHUT_RD) the other program cannot be rung
+            return put::finished;
+        }
+        bool room = true;
+        if (e.out.await_space(e.doorbell, room) != shm::look::ok) {
+            break_with(EPROTO);
+        } else if (s.done == s.wanted) {
+            return put::finished;
+        } else if (!room) {
+            return put::full;
+        }
+    }
+}
+
+template <typename Fill>
+ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
+    sending s{fd, flags, wanted};
+    if (!stands(_page->state.load(std::memory_order_acquire))) {
+        if (int err = await_connected(fd, !s.dont_wait() && blocks(fd)); err != 0) {
+            return fail(err == ENOTCONN ? pipe_error(fd, flags) : err);
+        }
+    }
+    auto e = end(fd);
+    side_lock lock(_page->send_lock);
+    for (std::optional<base::deadline> until;;) {
+        if (!lock.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+            return s.done != 0 ? ssize_t(s.done) : fail(EAGAIN);
+        }
+        const put next = put_some(s, e, fill);
+        lock.release();
+        switch (next) {
+        case put::finished:
+            return ssize_t(s.done);
+        case put::failed:
+            return -1;
+        case put::broken:
+            return s.done != 0 ? ssize_t(s.done) : fail(pipe_error(fd, flags));
+        case put::full:
+            break;
+        }
+        const int err = s.dont_wait() ? EAGAIN : wait_for_room(fd, until, s.done != 0);
+        if (err != 0) {
+            return s.done != 0 ? ssize_t(s.done) : fail(err);
+        }
+    }
+}
+
+ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
+    const auto wanted = total_bytes(iov, count);
+    if (!wanted) {
+        return fail(EINVAL);
+    }
+    if ((flags & MSG_OOB) != 0) {
+        return fail(EOPNOTSUPP);
+    }
+    iov_cursor at(iov, count);
+    return noted(send_loop(fd, *wanted, flags, [&](const shm::pieces& to) -> ssize_t {
+        for (const iovec& piece : to.iov) {
+            at.each(piece, [](std::byte* ring, std::byte* user, size_t n) noexcept { memcpy(ring, user, n); });
+        }
+        return ssize_t(to.bytes());
+    }));
+}
+
+ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
+    return noted(send_loop(fd, n, 0, [&](const shm::pieces& to) -> ssize_t {
+        ssize_t r = ::syscall(SYS_preadv, file, to.iov.data(), to.count(), offset, 0);
+        if (r > 0) {
+            offset += r;
+        }
+        return r;
+    }));
+}
+
+ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
+    return noted(send_loop(fd, n, 0, [&](const shm::pieces& to) -> ssize_t {
+        return ::syscall(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
+    }));
+}
+
+}  // namespace vmsgr::client

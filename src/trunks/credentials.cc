@@ -1,0 +1,58 @@
+#include "trunks/credentials.hh"
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/net/tls.hh>
+
+#include "trunk/certificate.hh"
+#include "trunks/log.hh"
+
+namespace vmsgr::trunks {
+
+namespace tls = seastar::tls;
+
+credentials::credentials() = default;
+credentials::~credentials() = default;
+
+seastar::future<> credentials::load(const conf::trunk_tls& files) {
+    tls::credentials_builder b;
+    co_await b.set_x509_trust_file(files.ca, tls::x509_crt_format::PEM);
+    co_await b.set_x509_key_file(files.certificate, files.key, tls::x509_crt_format::PEM);
+    b.set_client_auth(tls::client_auth::REQUIRE);
+    b.set_priority_string("SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2");
+    auto told = [](const std::unordered_set<seastar::sstring>& changed, std::exception_ptr e) {
+        if (e) {
+            log.error("certificates of trunks: {}; the ones read before stay in use", e);
+        } else {
+            log.info("certificates of trunks were read again ({} files changed)", changed.size());
+        }
+    };
+    _client = co_await b.build_reloadable_certificate_credentials(tls::reload_callback(told));
+    _server = co_await b.build_reloadable_server_credentials(tls::reload_callback(told));
+    _names = files.names;
+}
+
+seastar::future<credentials::secured> credentials::wrap(seastar::connected_socket s, const link_role& role) {
+    secured out;
+    if (role.dials) {
+        tls::tls_options options;
+        options.wait_for_eof_on_shutdown = false;
+        out.socket = co_await tls::wrap_client(_client, std::move(s), std::move(options));
+    } else {
+        out.socket = co_await tls::wrap_server(_server, std::move(s));
+    }
+    auto chain = co_await tls::get_peer_certificate_chain(out.socket);  // the handshake happens here
+    if (chain.empty()) {
+        throw tls::verification_error("the peer shows no certificate");
+    }
+    auto names = trunk::names_of_certificate(chain.front());
+    if (!names) {
+        throw tls::verification_error("the peer's certificate: " + names.error().text);
+    }
+    if (auto why = trunk::misfit(*names, role.wanted, _names); !why.empty()) {
+        throw tls::verification_error(why);
+    }
+    out.peer = names->empty() ? std::string() : names->front();
+    co_return out;
+}
+
+}  // namespace vmsgr::trunks

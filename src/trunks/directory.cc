@@ -1,0 +1,178 @@
+#include "trunks/directory.hh"
+
+#include <errno.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/smp.hh>
+#include <seastar/coroutine/parallel_for_each.hh>
+
+#include "base/random.hh"
+#include "ssx/spawn.hh"
+#include "trunks/log.hh"
+
+namespace vmsgr::trunks {
+
+directory::directory(environment& env, openings& o) : _env(env), _openings(o) {}
+
+directory::~directory() = default;
+
+void directory::start() {
+    _probes = _env.config.probe.on();
+    for (auto& p : _env.config.peers) {
+        run(p, false);
+    }
+    if (_probes && !_env.config.tls.on() && seastar::this_shard_id() == 0) {
+        log.warn("trunk.probe without trunk.tls: whoever listens on port {} of a host that a route leads to gets the "
+                 "connections of programs to that host",
+                 _env.config.probe.port);
+    }
+}
+
+seastar::future<> directory::finish(std::chrono::milliseconds limit) {
+    std::vector<session_ptr> all;
+    for (auto& c : _clients) {
+        c->interrupt();
+        if (c->session()) {
+            all.push_back(c->session());
+        }
+    }
+    for (auto& [cookie, i] : _incoming) {
+        all.push_back(i.session);
+    }
+    co_await seastar::coroutine::parallel_for_each(all, [limit](session_ptr& s) { return s->finish(limit); });
+}
+
+void directory::clear() noexcept {
+    _incoming.clear();
+    _clients.clear();
+}
+
+void directory::tick() noexcept {
+    const uint64_t now = clock_us();
+    for (auto& c : _clients) {
+        if (c->session()) {
+            c->session()->tick(now);
+        }
+    }
+    for (auto& [cookie, i] : _incoming) {
+        i.session->tick(now);
+    }
+    forget_ended();
+    std::erase_if(_clients, [](auto& c) { return c->forgotten(); });
+}
+
+// --- outgoing ---------------------------------------------------------------------------------------------------
+
+void directory::run(conf::trunk_peer peer, bool learnt) {
+    auto& c = _clients.emplace_back(std::make_unique<client>(_env, std::move(peer), learnt));
+    ssx::spawn(_env.fibers, log, "the lane to a peer", [at = c.get()] { return at->run(); });
+}
+
+session_ptr directory::way_to(const base::address& destination, bool may_probe) {
+    if (!destination.names_one_host()) {
+        return nullptr;
+    }
+    bool known = false;
+    for (auto& c : _clients) {
+        if (c->reaches(destination)) {
+            known = true;
+            if (c->session() && c->session()->up()) {
+                return c->session();
+            }
+        }
+    }
+    if (!known && may_probe && _probes && !destination.is_loopback()) {
+        probe(destination);
+    }
+    return nullptr;
+}
+
+// The probe is the first attempt of a client for just this address.
+void directory::probe(const base::address& destination) {
+    auto& count = _env.carriers.local().count();
+    if (size_t(std::ranges::count_if(_clients, &client::learnt)) >= _env.config.probe.peers) {
+        ++count.probes_skipped;
+        return;
+    }
+    ++count.probes;
+    conf::trunk_peer p;
+    p.connect = destination;
+    p.connect.port = uint16_t(_env.config.probe.port);
+    p.name = base::to_string(p.connect);
+    p.addresses.push_back({destination.family, uint8_t(destination.family == AF_INET ? 32 : 128), destination.ip});
+    run(std::move(p), true);
+}
+
+// --- incoming ---------------------------------------------------------------------------------------------------
+
+session_ptr directory::find(uint64_t cookie, const std::string& certificate) const noexcept {
+    auto at = _incoming.find(cookie);
+    const bool theirs = at != _incoming.end() && !at->second.session->ended() &&
+                        at->second.session->who.certificate == certificate;
+    return theirs ? at->second.session : nullptr;
+}
+
+session_ptr directory::begin(const trunk::hello& hello, const std::string& certificate) {
+    const trunk_session::identity who{hello.body.name, certificate, hello.body.node, hello.body.lane};
+    // The same lane of the same daemon: it has restarted, and nobody goes on with what it had.
+    for (auto& [cookie, i] : _incoming) {
+        auto& old = i.session->who;
+        if (old.node == who.node && old.lane == who.lane && old.certificate == who.certificate &&
+            !i.session->ended()) {
+            log.info("trunk from {}: a new session takes the place of an older one", who.peer);
+            i.session->end(ECONNRESET);
+        }
+    }
+    forget_ended();
+    const auto settings = trunk::settings_of(trunk::side::acceptor, _env.terms,
+                                             trunk::agreed_packet_bytes(_env.terms, hello));
+    auto count = std::make_unique<trunk::engine_counters>();
+    auto open = [this](trunk_session& session, uint64_t channel, const base::address& source,
+                       const base::address& destination) {
+        return _openings.on_open(session, channel, source, destination);
+    };
+    auto session = seastar::make_lw_shared<trunk_session>(base::random_u64_nonzero(), who,
+                                                          trunk::agreed_outage_ms(_env.terms, hello), settings,
+                                                          _env.memory, *count, open);
+    _incoming.emplace(session->cookie(), incoming{session, std::move(count)});
+    log.info("trunk from {}: session of lane {} begins, packets of {} bytes", who.peer, who.lane,
+             settings.packet_bytes);
+    return session;
+}
+
+// A session that ended is kept as long as its last connection is being left.
+void directory::forget_ended() {
+    for (auto at = _incoming.begin(); at != _incoming.end();) {
+        auto& s = *at->second.session;
+        if (s.ended() && !s.linked()) {
+            base::add(_past, *at->second.count, trunk::engine_counter_table);
+            _graveyard.push_back(std::move(at->second));
+            at = _incoming.erase(at);
+        } else {
+            ++at;
+        }
+    }
+    // Wires of its channels may hold it for a while, and count.
+    std::erase_if(_graveyard, [](const incoming& i) { return i.session.use_count() == 1; });
+}
+
+std::vector<session_info> directory::list() const {
+    std::vector<session_info> out;
+    for (auto& c : _clients) {
+        out.push_back(c->info());
+    }
+    for (auto& [cookie, in] : _incoming) {
+        session_info i{in.session->who.peer, false, seastar::this_shard_id(), in.session->who.lane};
+        i.add(in.session->engine());
+        i.count = *in.count;
+        out.push_back(std::move(i));
+    }
+    if (_env.config.listen.family != 0) {
+        session_info past{"(ended)", false, seastar::this_shard_id()};
+        past.count = _past;
+        out.push_back(std::move(past));
+    }
+    return out;
+}
+
+}  // namespace vmsgr::trunks

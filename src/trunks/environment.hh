@@ -1,0 +1,37 @@
+// What all parts of this room on a shard work with: the configuration, the services of other rooms, and what the parts
+// share. Owner: the shard's service, which outlives the parts.
+#pragma once
+
+#include <chrono>
+
+#include <seastar/core/abort_source.hh>
+#include <seastar/core/gate.hh>
+#include <seastar/core/sharded.hh>
+
+#include "conn/budget.hh"
+#include "local/listeners.hh"
+#include "trunk/handshake.hh"
+#include "trunks/credentials.hh"
+
+namespace vmsgr::trunks {
+
+// Open for each connection of a trunk: Seastar's, and a handle by which waits on it are ended.
+inline constexpr unsigned fds_per_link = 2;
+// A peer that connects or is connected to has shown who it is within this time.
+inline constexpr auto greeting_limit = std::chrono::milliseconds(3000);
+
+struct environment {
+    const conf::trunk_config& config;
+    const trunk::session_terms terms;
+    net::budget& budget;
+    seastar::sharded<net::carrier>& carriers;
+    seastar::sharded<net::listeners>& listeners;
+    net::registry& registry;
+    credentials tls{};
+    trunk::memory_share memory{};
+    uint64_t netns = 0;            // the daemon's own
+    seastar::gate fibers{};        // all that the room runs on this shard
+    seastar::abort_source stop{};  // asked for by stop()
+};
+
+}  // namespace vmsgr::trunks

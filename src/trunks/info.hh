@@ -1,0 +1,31 @@
+// What `vmsgr trunks` shows of a session, or of a peer to which there is none.
+#pragma once
+
+#include "trunks/session.hh"
+
+namespace vmsgr::trunks {
+
+struct session_info {
+    std::string name;
+    bool outgoing = false;
+    unsigned shard = 0;
+    uint16_t lane = 0;
+    base::address address{};    // where we connect; none for incoming ones
+    const char* state = "down";  // up, waiting (for a connection; channels go on), down; probing, absent
+    size_t channels = 0;
+    uint64_t rtt_us = 0, in_flight_bytes = 0;
+    size_t packet_bytes = 0;
+    trunk::engine_counters count{};
+    bool learnt = false;  // by a probe
+
+    // What a session that has not ended tells of itself.
+    void add(const trunk::engine& e) noexcept {
+        state = e.attached() ? "up" : "waiting";
+        channels = e.channels();
+        rtt_us = e.rtt_us();
+        in_flight_bytes = e.in_flight_bytes();
+        packet_bytes = e.settings().packet_bytes;
+    }
+};
+
+}  // namespace vmsgr::trunks

@@ -1,0 +1,7 @@
+#include "trunks/log.hh"
+
+namespace vmsgr::trunks {
+
+seastar::logger log("vmsgr_trunks");
+
+}  // namespace vmsgr::trunks

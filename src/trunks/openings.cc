@@ -1,0 +1,129 @@
+#include "trunks/openings.hh"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
+
+#include "base/source.hh"
+#include "conn/kernel_socket.hh"
+#include "ssx/spawn.hh"
+#include "trunks/log.hh"
+
+namespace vmsgr::trunks {
+
+namespace {
+
+// Between two looks at a queue that is full; the kernel gives a connect up after about as long.
+constexpr auto first_pause = std::chrono::milliseconds(10);
+constexpr auto longest_pause = std::chrono::milliseconds(200);
+constexpr auto full_queue_limit = std::chrono::seconds(130);
+
+}  // namespace
+
+seastar::future<> openings::close() {
+    if (!_gate.is_closed()) {
+        co_await _gate.close();
+    }
+    _relays.clear();
+}
+
+void openings::tick() noexcept {
+    std::erase_if(_relays, [](auto& r) { return r->over(); });
+}
+
+// Addresses that peers may reach here: the host's own, and never loopback, whose services trust whoever can reach it.
+// The engine has refused what names no one host.
+bool openings::serves(const base::address& destination) const noexcept {
+    auto& served = _env.config.serves;
+    const bool listed =
+        served.empty() || std::ranges::any_of(served, [&](const base::prefix& p) { return p.contains(destination); });
+    return listed && !destination.is_loopback() && base::is_own_address(destination);
+}
+
+trunk::channel_sink* openings::on_open(trunk_session& s, uint64_t channel, const base::address& source,
+                                       const base::address& destination) {
+    if (_gate.is_closed() || !serves(destination)) {
+        s.engine().refuse(channel, EHOSTUNREACH);
+        return nullptr;
+    }
+    auto w = trunk_far::opened(s.shared_from_this(), channel, _env.carriers.local().settings().ring_bytes,
+                                destination, source);
+    auto* sink = w.get();
+    ssx::spawn(_gate, log, "a channel that a peer opened", [this, w = std::move(w), destination]() mutable {
+        return open(std::move(w), destination);
+    });
+    return sink;
+}
+
+seastar::future<> openings::open(std::unique_ptr<trunk_far> w, base::address destination) {
+    const auto found = _env.registry.find(_env.netns, destination);
+    if (found.id == 0) {
+        relay(std::move(w), destination);
+        co_return;
+    }
+    co_await deliver(std::move(w), found);
+}
+
+// No attached program listens there: whoever does is reached by TCP, from this host.
+void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destination) {
+    auto place = net::lease::take(_env.budget.connections);
+    auto fds = net::lease::take(_env.budget.fds, 1);
+    if (!place || !fds) {
+        w->refuse(EHOSTUNREACH);
+        return;
+    }
+    base::unique_fd socket(::socket(destination.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int err = socket ? net::begin_connect(socket.get(), destination) : EHOSTUNREACH;
+    if (err != 0) {
+        w->refuse(err);
+        return;
+    }
+    auto r = std::make_unique<trunk_relay>(std::move(socket), std::move(w), std::move(*place), std::move(*fds));
+    if (r->start(_env.carriers.local().events())) {
+        _relays.push_back(std::move(r));
+    }
+}
+
+seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, net::registry::found at) {
+    auto place = co_await _env.listeners.invoke_on(at.shard, [id = at.id](net::listeners& l) { return l.reserve(id); });
+    if (w->gone()) {
+        co_return;
+    }
+    base::unique_fd options(::socket(at.v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!place.place || !options) {
+        w->refuse(!options || place.no_room ? EHOSTUNREACH : ECONNREFUSED);
+        co_return;
+    }
+    if (at.v6) {
+        w->show_mapped();
+    }
+    const auto far = w->weak_from_this();
+    net::bring_request r{std::move(options), std::move(*place.place), std::move(place.route), std::move(place.door),
+                         std::move(w)};
+    // Accepted only once it is in the queue, so that who connects twice is accepted in that order, whatever lanes the
+    // two came by.
+    const auto how = co_await bring(r, far);
+    if (far && how != net::brought::queue_full) {
+        how == net::brought::yes ? far->accept() : far->refuse(ECONNREFUSED);
+    }
+}
+
+// A full queue makes a connect wait and try again, as TCP does. queue_full: it has been answered, or the peer is gone.
+seastar::future<net::brought> openings::bring(net::bring_request& r, seastar::weak_ptr<trunk_far> far) {
+    const auto until = std::chrono::steady_clock::now() + full_queue_limit;
+    for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
+        const auto how = _env.carriers.local().bring(r, _env.budget.fds);
+        if (how != net::brought::queue_full || !far || far->gone()) {
+            co_return how;
+        }
+        if (_gate.is_closed() || std::chrono::steady_clock::now() > until) {
+            far->refuse(ETIMEDOUT);
+            co_return how;
+        }
+        co_await seastar::sleep(pause);
+    }
+}
+
+}  // namespace vmsgr::trunks

@@ -1,0 +1,39 @@
+// What a peer's open brings: the program of this host that listens there gets the connection, or a relay connects to
+// whoever else does, or it is refused.
+//
+// Owner: the shard's service. Sessions call on_open(); their channels' wires outlive nothing of it.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "trunks/environment.hh"
+#include "trunks/relay.hh"
+
+namespace vmsgr::trunks {
+
+class openings {
+    environment& _env;
+    std::vector<std::unique_ptr<trunk_relay>> _relays;
+    seastar::gate _gate;
+
+public:
+    explicit openings(environment& env) noexcept : _env(env) {}
+    // No more opens; those under way have been answered, and relays end.
+    seastar::future<> close();
+    void tick() noexcept;
+
+    // See trunk::engine_owner::on_open.
+    trunk::channel_sink* on_open(trunk_session& s, uint64_t channel, const base::address& source,
+                                 const base::address& destination);
+
+private:
+    bool serves(const base::address& destination) const noexcept;
+    seastar::future<> open(std::unique_ptr<trunk_far> w, base::address destination);
+    void relay(std::unique_ptr<trunk_far> w, const base::address& destination);
+    // Into the queue of the program's listener.
+    seastar::future<> deliver(std::unique_ptr<trunk_far> w, net::registry::found at);
+    seastar::future<net::brought> bring(net::bring_request& r, seastar::weak_ptr<trunk_far> far);
+};
+
+}  // namespace vmsgr::trunks

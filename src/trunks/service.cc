@@ -1,0 +1,79 @@
+#include "trunks/service.hh"
+
+#include <sys/socket.h>
+
+#include <seastar/core/coroutine.hh>
+#include <seastar/core/smp.hh>
+
+#include "base/netns.hh"
+
+namespace vmsgr::trunks {
+
+namespace {
+
+constexpr auto tick = std::chrono::milliseconds(100);
+constexpr auto finish_limit = std::chrono::milliseconds(2000);
+
+trunk::session_terms terms_of(const conf::trunk_config& c, uint64_t node) {
+    return {.node = node,
+            .name = c.name,
+            .packet_bytes = c.packet_bytes,
+            .outage_ms = c.outage_ms,
+            .keepalive_ms = c.keepalive_ms,
+            .replay_bytes = c.replay_bytes,
+            .channels_max = c.channels};
+}
+
+}  // namespace
+
+service::service(const conf::trunk_config& c, uint64_t node, net::budget& b,
+                 seastar::sharded<net::carrier>& carriers, seastar::sharded<net::listeners>& listeners,
+                 net::registry& r)
+    : _env{c, terms_of(c, node), b, carriers, listeners, r},
+      _openings(_env),
+      _directory(_env, _openings),
+      _acceptor(_env, _directory, [this](unsigned shard, acceptor::greeted g) {
+          auto task = [g = std::move(g)](service& s) mutable { return s._acceptor.serve(std::move(g)); };
+          return container().invoke_on(shard, std::move(task));
+      }) {
+    _env.memory.limit = c.memory_bytes;
+    _timer.set_callback([this] {
+        _directory.tick();
+        _openings.tick();
+    });
+}
+
+seastar::future<> service::start() {
+    auto& config = _env.config;
+    if (!config.wanted()) {
+        co_return;
+    }
+    if (config.tls.on()) {
+        co_await _env.tls.load(config.tls);
+    }
+    base::unique_fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    _env.netns = base::netns_cookie(probe.get());
+    if (config.listen.family != 0 && seastar::this_shard_id() == 0) {
+        _acceptor.listen();
+    }
+    _directory.start();
+    _timer.arm_periodic(tick);
+}
+
+seastar::future<> service::quiesce() {
+    _acceptor.stop_listening();
+    _directory.stop_probing();
+    co_await _openings.close();
+}
+
+seastar::future<> service::stop() {
+    co_await quiesce();
+    _env.stop.request_abort();
+    co_await _directory.finish(finish_limit);
+    _acceptor.shut();
+    co_await _env.fibers.close();
+    _timer.cancel();
+    _directory.clear();
+}
+
+}  // namespace vmsgr::trunks

@@ -1,0 +1,41 @@
+// A shard's part of all trunks. sharded<service>; starts before the connectors that ask it for a way, and ends after
+// the carriers have flushed into it.
+//
+//   client      connects to one peer, again and again      acceptor    takes the connections of peers
+//        \____ link: one TCP connection, with or without TLS ____/
+//   session     runs over one link at a time; the engine of src/trunk counts and repeats packets
+//   directory   which session reaches a destination        openings    what a peer's open brings
+#pragma once
+
+#include <seastar/core/timer.hh>
+
+#include "trunks/acceptor.hh"
+
+namespace vmsgr::trunks {
+
+class service : public seastar::peering_sharded_service<service> {
+    environment _env;
+    openings _openings;
+    directory _directory;
+    acceptor _acceptor;
+    seastar::timer<seastar::lowres_clock> _timer;
+
+public:
+    service(const conf::trunk_config& c, uint64_t node, net::budget& b, seastar::sharded<net::carrier>& carriers,
+            seastar::sharded<net::listeners>& listeners, net::registry& r);
+    // Throws when the address is in use or a certificate cannot be read.
+    seastar::future<> start();
+    // No new connections and channels.
+    seastar::future<> quiesce();
+    // What was sent leaves, up to the limit. Safe after a failed or missing start().
+    seastar::future<> stop();
+
+    // See directory.
+    session_ptr way_to(const base::address& destination, bool may_probe) {
+        return _directory.way_to(destination, may_probe);
+    }
+    std::vector<session_info> list() const { return _directory.list(); }
+    uint64_t netns() const noexcept { return _env.netns; }  // the daemon's own
+};
+
+}  // namespace vmsgr::trunks
