@@ -5,6 +5,7 @@
 // Owner: the control_server, on its shard.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -32,8 +33,13 @@ class deposits {
         base::unique_fd fd;
         net::lease place;
         kept_file(const struct stat& st, base::unique_fd f, net::lease p) noexcept;
-        // Its sender may have made it linger since it came.
-        ~kept_file() { base::stop_lingering(fd.get()); }
+        // Nobody is to wait for what its sender may have made linger. A listening socket is a program's own, and keeps
+        // its options.
+        ~kept_file() {
+            if (base::socket_option(fd.get(), SO_ACCEPTCONN) != 1) {
+                base::stop_lingering(fd.get());
+            }
+        }
     };
     using file_ptr = std::shared_ptr<kept_file>;
     // Another user who has come to hold the same socket leaves something of his own, and takes nothing away.

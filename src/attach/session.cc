@@ -52,11 +52,11 @@ session::~session() {
     });
 }
 
-// It may be anything: a socket that lingers again by now, or one that holds others unread. Its last close would wait.
+// It may be anything: a socket that lingers again at once, or one that holds others unread. Its last close would wait.
 void session::drop(proto::received& got) noexcept {
     if (std::ranges::any_of(got.fds, [](auto& fd) { return bool(fd); })) {
         _server.alarm().guard([&got] {
-            got = {};
+            got.drop();
             return true;
         });
     }

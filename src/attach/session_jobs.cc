@@ -136,6 +136,10 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
         break_rules(net::fault::bad_descriptor, std::string("listen: ") + why);
         co_return;
     }
+    if (base::socket_option(got.fds[0].get(), SO_ACCEPTCONN) != 1) {
+        reply(m, EINVAL);  // shut down before this request came
+        co_return;
+    }
     net::listen_request r;
     r.route = route_name(m.route);
     r.local = (m.flags & proto::listen_no_local) == 0;

@@ -198,6 +198,9 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
         }
         proto::received got;
         const bool came = await_hello(fd.get(), out.hello, got) == hello_look::came;
+        for (size_t i = 0; i < got.fd_count; ++i) {
+            base::stop_lingering(got.fds[i].get());  // a stranger's last close would wait
+        }
         if (came) {
             const bool good = (out.hello.flags & proto::dial_by_daemon) != 0 ? take_from_daemon(got, l, out)
                                                                             : take_from_program(s, got, l, out);

@@ -42,6 +42,16 @@ int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> 
     return r < 0 ? errno : size_t(r) == bytes ? 0 : EMSGSIZE;
 }
 
+void received::drop() noexcept {
+    for (auto& fd : fds) {
+        if (fd) {
+            base::stop_lingering(fd.get());
+            fd.reset();
+        }
+    }
+    fd_count = 0;
+}
+
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept {
     // Room for all that one message can carry: what does not fit, the kernel closes in this call, which waits if it lingers.
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * scm_fds_max)];
@@ -66,11 +76,11 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
         for (size_t i = 0; i < n; ++i) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            base::stop_lingering(fd);
             base::unique_fd owned(fd);
             if (out.fd_count < fds_max) {
                 out.fds[out.fd_count++] = std::move(owned);
             } else {
+                base::stop_lingering(fd);
                 out.truncated = true;
             }
         }
@@ -85,6 +95,7 @@ void discard(base::unique_fd sock) noexcept {
     received got;
     for (int i = 0; i < queued_max; ++i) {
         const int e = receive_with_fds(sock.get(), bytes, sizeof bytes, MSG_DONTWAIT, got);
+        got.drop();
         const bool end = got.bytes == 0 && !packets;  // an empty packet looks like the end of file, and may not be it
         if (e != EINTR && (e != 0 || end)) {
             return;

@@ -121,12 +121,15 @@ struct received {
     std::array<base::unique_fd, fds_max> fds;
     size_t fd_count = 0;
     bool truncated = false;
+
+    // Closes what was not moved elsewhere, and not before it has stopped lingering: nobody is to wait for a stranger's.
+    void drop() noexcept;
 };
 
 // One message with descriptors. flags: MSG_DONTWAIT or 0; MSG_NOSIGNAL is added, EINTR is returned as it comes.
 // Returns 0 or an errno. Allocates nothing.
 int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> fds, int flags) noexcept;
-// Returns 0 or an errno. Received descriptors are CLOEXEC and do not linger; surplus ones are closed, and `truncated` says so.
+// Returns 0 or an errno. Received descriptors are CLOEXEC; surplus ones are closed, and `truncated` says so.
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept;
 
 // Closes a unix socket that a stranger may have sent descriptors on. What lies there unread is closed with it, and that

@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 import struct
+import threading
 import time
 
 CONTROL_MAGIC, CONTROL_VERSION, LAYOUT, DIAL_VERSION = 0x52474D56, 3, 4, 1
@@ -335,3 +336,8 @@ def lingering(seconds):
         pass
     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
     return s, (there, peer)
+
+
+def close_aside(s):
+    """Where the other side was faster, this is the last close, and waits itself."""
+    threading.Thread(target=s.close, daemon=True).start()

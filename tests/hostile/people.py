@@ -33,6 +33,7 @@ def become(uid):
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     libc.prctl(PR_SET_DUMPABLE, 1)   # as any program of this user; /proc/self is its own then
 
 

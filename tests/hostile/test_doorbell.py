@@ -290,13 +290,11 @@ def test_a_program_that_never_answers_a_dialler(world):
         assert attacker.next() == 2
 
 
-BESIDE = pytest.mark.xfail(strict=True, reason="whoever holds the other end may send descriptors beside tokens, and the "
-                                               "kernel closes them, lingering, in the call that reads the token or closes "
-                                               "the doorbell")
-
-
-@BESIDE
-@pytest.mark.parametrize("when", ["it is read", "it is closed"])
+# Whoever holds the other end may send descriptors beside tokens. The kernel closes them, lingering, in the call that reads
+# the token or closes the doorbell; which shows only where the attacker's own copy was closed before.
+@pytest.mark.parametrize("when", [
+    pytest.param("it is read", marks=pytest.mark.xfail(strict=False, reason="read without room for descriptors")),
+    pytest.param("it is closed", marks=pytest.mark.xfail(strict=False, reason="closes what lies unread"))])
 def test_what_comes_beside_a_token_does_not_hold_the_victim_up(make_world, when):
     world = make_world(bystander=False)
 
@@ -311,7 +309,7 @@ def test_what_comes_beside_a_token_does_not_hold_the_victim_up(make_world, when)
         else:
             end.put(0, client.HEAD, 1 << 40, "=Q")
         end.ring_bell([s])
-        s.close()
+        client.close_aside(s)
         yield True
     with world.attacker(part) as attacker:
         attacker.next()
@@ -337,7 +335,7 @@ def test_what_comes_beside_a_token_does_not_hold_the_daemon_up(make_world):
         keep.append((end, others))
         end.publish(b"x")
         end.ring_bell([s])
-        s.close()
+        client.close_aside(s)
         yield True
     with world.attacker(part) as attacker:
         attacker.next()

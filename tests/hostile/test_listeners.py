@@ -178,6 +178,7 @@ def test_one_user_fills_the_registry(make_world):
     world.check()
 
 
+@pytest.mark.xfail(strict=True, reason="close() of a door closes what its diallers have sent")
 def test_a_door_with_unsaid_words_is_closed_at_once(make_world):
     """Diallers wait in the victim's queue with descriptors that linger when it closes its listener, and when it exits."""
     world = make_world(bystander=False)
@@ -193,7 +194,7 @@ def test_a_door_with_unsaid_words_is_closed_at_once(make_world):
         for _ in range(3):
             s, others = client.lingering(4)
             keep.append((others, client.say(listener["door"], b"no hello", [s])))
-            s.close()
+            client.close_aside(s)
         yield True
     with world.attacker(part) as attacker:
         attacker.next()

@@ -256,11 +256,12 @@ def test_unlist_with_ones_own_door_takes_ones_own_away(world):
         session = Session(path)
         tcp = client.bound(conftest.HOST, 7101)
         tcp.listen(5)
-        _, door, _, _ = session.listen(tcp)
+        _, door, lifeline, _ = session.listen(tcp)
         before = [found["port"] for found in session.listeners()]
         session.request(UNLIST, [door])
         session.stands()
         yield before, [found["port"] for found in session.listeners()]
+        lifeline.close()
     with world.attacker(part) as attacker:
         before, after = attacker.next()
         assert 7101 in before and 7101 not in after and conftest.PORT in after
@@ -385,7 +386,7 @@ def test_what_is_sent_beside_a_request_does_not_hold_the_daemon_up(world, make):
             s, others = make()
             held.append(others)
             what(s)
-            s.close()
+            client.close_aside(s)
         yield len(held)
     with world.attacker(part) as attacker:
         assert attacker.next() == 17
