@@ -31,6 +31,20 @@ int connector::find_way(vm_conn::parts& p, bool may_probe) {
 }
 
 std::optional<violation> connector::begin(connect_request r) {
+    auto broken = try_begin(r);
+    if (broken) {
+        // Whatever was sent instead of what it should be: its last close may wait.
+        _carrier.alarm().guard([&r] {
+            for (auto* fd : {&r.bell, &r.tcp, &r.arena}) {
+                fd->reset();
+            }
+            return true;
+        });
+    }
+    return broken;
+}
+
+std::optional<violation> connector::try_begin(connect_request& r) {
     if (const char* why = base::not_tcp(r.tcp.get())) {
         return violation{fault::bad_descriptor, std::string("connect: ") + why};
     }

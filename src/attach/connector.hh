@@ -27,6 +27,7 @@ public:
     std::optional<violation> begin(connect_request r);
 
 private:
+    std::optional<violation> try_begin(connect_request& r);
     int find_way(vm_conn::parts& p, bool may_probe);
 };
 

@@ -96,7 +96,12 @@ void control_server::program_ended(net::program& p) {
     (void)seastar::with_gate(_gate, [this, id = p.session_id] {
         return seastar::sleep_abortable(inheritance_time, _abort)
             .handle_exception([](std::exception_ptr) {})
-            .then([this, id] { _kept.forget_session(id); });
+            .then([this, id] {
+                alarm().guard([this, id] {
+                    _kept.forget_session(id);
+                    return true;
+                });
+            });
     });
 }
 

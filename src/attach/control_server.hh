@@ -68,6 +68,8 @@ public:
 
     control_deps& deps() noexcept { return _deps; }
     deposits& kept() noexcept { return _kept; }
+    // For the last close of what a program sent.
+    ssx::syscall_alarm& alarm() noexcept { return _deps.carriers.local().alarm(); }
     // What it left for others stays for a moment: who inherited from it has yet to ask.
     void program_ended(net::program& p);
     net::counters& count() noexcept { return _deps.carriers.local().count(); }

@@ -8,6 +8,9 @@
 
 namespace vmsgr::attach {
 
+deposits::kept_file::kept_file(const struct stat& st, base::unique_fd f, net::lease p) noexcept
+    : device(st.st_dev), inode(st.st_ino), fd(std::move(f)), place(std::move(p)) {}
+
 deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
     struct stat st;
     if (::fstat(fd.get(), &st) != 0) {
@@ -25,7 +28,7 @@ deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
     if (!place) {
         return nullptr;
     }
-    auto f = std::make_shared<kept_file>(kept_file{st.st_dev, st.st_ino, std::move(fd), std::move(*place)});
+    auto f = std::make_shared<kept_file>(st, std::move(fd), std::move(*place));
     known.push_back(f);
     return f;
 }
@@ -36,7 +39,7 @@ bool deposits::leave(uint64_t session, uid_t uid, int shown, std::span<base::uni
     if (cookie == 0) {
         return false;
     }
-    deposit d{session, uid, {}, {}};
+    deposit d{session, {}, {}};
     std::ranges::copy(data, d.data.begin());
     for (auto& fd : left) {
         auto f = keep(session, std::move(fd));
@@ -45,20 +48,29 @@ bool deposits::leave(uint64_t session, uid_t uid, int shown, std::span<base::uni
         }
         d.files.push_back(std::move(f));
     }
-    auto& cookies = _of_session[session];
-    if (cookies.size() >= deposits_a_session) {
-        _by_cookie.erase(cookies.front());
-        cookies.pop_front();
+    const key k{cookie, uid};
+    auto& keys = _of_session[session];
+    auto [at, is_new] = _kept.try_emplace(k);
+    if (is_new || at->second.session != session) {
+        keys.push_back(k);
     }
-    if (_by_cookie.insert_or_assign(cookie, std::move(d)).second) {
-        cookies.push_back(cookie);
+    at->second = std::move(d);
+    if (keys.size() > deposits_a_session) {
+        forget(session, keys.front());
+        keys.pop_front();
     }
     return true;
 }
 
+void deposits::forget(uint64_t session, const key& k) {
+    if (auto at = _kept.find(k); at != _kept.end() && at->second.session == session) {
+        _kept.erase(at);
+    }
+}
+
 std::optional<deposits::found> deposits::look(uid_t uid, int shown) const {
-    auto at = _by_cookie.find(base::socket_cookie(shown));
-    if (at == _by_cookie.end() || at->second.uid != uid) {
+    auto at = _kept.find({base::socket_cookie(shown), uid});
+    if (at == _kept.end()) {
         return std::nullopt;
     }
     found out;
@@ -71,10 +83,8 @@ std::optional<deposits::found> deposits::look(uid_t uid, int shown) const {
 
 void deposits::forget_session(uint64_t session) {
     if (auto at = _of_session.find(session); at != _of_session.end()) {
-        for (uint64_t cookie : at->second) {
-            if (auto d = _by_cookie.find(cookie); d != _by_cookie.end() && d->second.session == session) {
-                _by_cookie.erase(d);
-            }
+        for (const auto& k : at->second) {
+            forget(session, k);
         }
         _of_session.erase(at);
     }

@@ -5,14 +5,18 @@
 // Owner: the control_server, on its shard.
 #pragma once
 
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <array>
 #include <deque>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
+#include "base/sockets.hh"
 #include "base/unique_fd.hh"
 #include "conn/budget.hh"
 #include "proto/control.hh"
@@ -28,16 +32,29 @@ class deposits {
         ino_t inode;
         base::unique_fd fd;
         net::lease place;
+        kept_file(const struct stat& st, base::unique_fd f, net::lease p) noexcept;
+        // Nobody is to wait for what its sender may have made linger. A listening socket is a program's own, and keeps
+        // its options.
+        ~kept_file() {
+            if (base::socket_option(fd.get(), SO_ACCEPTCONN) != 1) {
+                base::stop_lingering(fd.get());
+            }
+        }
     };
     using file_ptr = std::shared_ptr<kept_file>;
+    // Another user who has come to hold the same socket leaves something of his own, and takes nothing away.
+    struct key {
+        uint64_t cookie;  // of the descriptor that was shown
+        uid_t uid;
+        auto operator<=>(const key&) const = default;
+    };
     struct deposit {
         uint64_t session;
-        uid_t uid;
         std::vector<file_ptr> files;
         std::array<uint8_t, proto::data_bytes> data;
     };
-    std::unordered_map<uint64_t, deposit> _by_cookie;  // of the descriptor that was shown
-    std::unordered_map<uint64_t, std::deque<uint64_t>> _of_session;  // cookies, oldest first
+    std::map<key, deposit> _kept;
+    std::unordered_map<uint64_t, std::deque<key>> _of_session;  // oldest first; some belong to a later session by now
     std::unordered_map<uint64_t, std::vector<std::weak_ptr<kept_file>>> _files;
     net::usage& _fds;
 
@@ -57,6 +74,7 @@ public:
     void forget_session(uint64_t session);
 
 private:
+    void forget(uint64_t session, const key& k);
     file_ptr keep(uint64_t session, base::unique_fd fd);
 };
 

@@ -44,6 +44,24 @@ session::session(control_server& server, base::unique_fd sock, net::lease fds)
     _hello_timer.set_callback([this] { break_rules(net::fault::bad_hello, "said nothing for 2 s"); });
 }
 
+session::~session() {
+    _events.reset();
+    _server.alarm().guard([this] {
+        proto::discard(std::move(_sock));
+        return true;
+    });
+}
+
+// It may be anything: a socket that lingers again at once, or one that holds others unread. Its last close would wait.
+void session::drop(proto::received& got) noexcept {
+    if (std::ranges::any_of(got.fds, [](auto& fd) { return bool(fd); })) {
+        _server.alarm().guard([&got] {
+            got.drop();
+            return true;
+        });
+    }
+}
+
 void session::close() noexcept {
     _closed = true;
     _point.wake();
@@ -69,9 +87,11 @@ seastar::future<> session::run() {
         }
         if (got.bytes != sizeof m || got.truncated || m.magic != proto::control_magic) {
             break_rules(net::fault::bad_message, "a message of a wrong length or magic");
+            drop(got);
             break;
         }
-        co_await handle(m, std::move(got));
+        co_await handle(m, got);
+        drop(got);
         co_await seastar::coroutine::maybe_yield();
     }
     _hello_timer.cancel();
@@ -87,6 +107,9 @@ seastar::future<bool> session::next(void* into, size_t bytes, proto::received& g
         _point.clear();
         int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got);
         if (err == 0) {
+            if (got.bytes == 0) {
+                drop(got);
+            }
             co_return got.bytes != 0;
         }
         if (err != EAGAIN && err != EINTR) {
@@ -108,7 +131,9 @@ seastar::future<> session::greet() {
         co_return;
     }
     _hello_timer.cancel();
-    on_hello(bytes.data(), got.bytes);
+    const size_t n = got.bytes;
+    drop(got);
+    on_hello(bytes.data(), n);
 }
 
 // Magic and version stand at the same place in every version, so that a refusal can name both.

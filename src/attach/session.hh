@@ -28,6 +28,7 @@ class session final : ssx::event_sink {
 
 public:
     session(control_server& server, base::unique_fd sock, net::lease fds);
+    ~session();
 
     seastar::future<> run();
     void close() noexcept;
@@ -40,16 +41,18 @@ private:
     void welcome(const proto::hello_msg& hello);
     void refuse(int err, const std::string& text);
     void break_rules(net::fault why, const std::string& text);
+    // Closes what came with a message and was not moved elsewhere.
+    void drop(proto::received& got) noexcept;
     // The next message, or not when the session ended.
     seastar::future<bool> next(void* into, size_t bytes, proto::received& got);
 
-    seastar::future<> handle(proto::request_msg m, proto::received got);
-    seastar::future<> on_connect(proto::request_msg m, proto::received got);
-    seastar::future<> on_listen(proto::request_msg m, proto::received got);
-    seastar::future<> on_unlist(proto::received got);
-    seastar::future<> on_borrow(proto::request_msg m, proto::received got);
-    void on_deposit(const proto::request_msg& m, proto::received got);
-    void on_adopt(const proto::request_msg& m, proto::received got);
+    seastar::future<> handle(proto::request_msg m, proto::received& got);
+    seastar::future<> on_connect(proto::request_msg m, proto::received& got);
+    seastar::future<> on_listen(proto::request_msg m, proto::received& got);
+    seastar::future<> on_unlist(proto::received& got);
+    seastar::future<> on_borrow(proto::request_msg m, proto::received& got);
+    void on_deposit(const proto::request_msg& m, proto::received& got);
+    void on_adopt(const proto::request_msg& m, proto::received& got);
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
     void reply_document(const proto::request_msg& m, const std::string& text);
     int admit(net::connect_request& r);

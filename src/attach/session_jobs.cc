@@ -39,7 +39,7 @@ base::result<base::unique_fd> document(const std::string& text) {
 
 }  // namespace
 
-seastar::future<> session::handle(proto::request_msg m, proto::received got) {
+seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     using proto::kind;
     const bool asks_only = m.what == kind::status || m.what == kind::routes;
     if ((!asks_only && !_program) || (asks_only && got.fd_count != 0)) {
@@ -48,12 +48,12 @@ seastar::future<> session::handle(proto::request_msg m, proto::received got) {
         co_return;
     }
     switch (m.what) {
-    case kind::connect: co_await on_connect(m, std::move(got)); break;
-    case kind::listen: co_await on_listen(m, std::move(got)); break;
-    case kind::unlist: co_await on_unlist(std::move(got)); break;
-    case kind::borrow: co_await on_borrow(m, std::move(got)); break;
-    case kind::deposit: on_deposit(m, std::move(got)); break;
-    case kind::adopt: on_adopt(m, std::move(got)); break;
+    case kind::connect: co_await on_connect(m, got); break;
+    case kind::listen: co_await on_listen(m, got); break;
+    case kind::unlist: co_await on_unlist(got); break;
+    case kind::borrow: co_await on_borrow(m, got); break;
+    case kind::deposit: on_deposit(m, got); break;
+    case kind::adopt: on_adopt(m, got); break;
     case kind::settled: reply(m, 0); break;
     case kind::status: reply_document(m, co_await _server.deps().status()); break;
     case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
@@ -90,7 +90,7 @@ int session::admit(net::connect_request& r) {
     return 0;
 }
 
-seastar::future<> session::on_connect(proto::request_msg m, proto::received got) {
+seastar::future<> session::on_connect(proto::request_msg m, proto::received& got) {
     if (m.slot >= shm::connect_slots || got.fd_count != 3) {
         break_rules(net::fault::bad_job, "connect: a slot out of range, or not 3 descriptors");
         co_return;
@@ -125,9 +125,17 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received got)
     }
 }
 
-seastar::future<> session::on_listen(proto::request_msg m, proto::received got) {
+seastar::future<> session::on_listen(proto::request_msg m, proto::received& got) {
     if (got.fd_count != 1) {
         break_rules(net::fault::bad_job, "listen: not one descriptor");
+        co_return;
+    }
+    if (const char* why = base::not_tcp(got.fds[0].get())) {
+        break_rules(net::fault::bad_descriptor, std::string("listen: ") + why);
+        co_return;
+    }
+    if (base::socket_option(got.fds[0].get(), SO_ACCEPTCONN) != 1) {
+        reply(m, EINVAL);  // shut down before this request came
         co_return;
     }
     net::listen_request r;
@@ -161,25 +169,31 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received got) 
     reply(m, answer.status, answer.status == 0 ? std::span(out) : std::span<const int>{}, r2);
 }
 
-// A door is known by its name: the daemon alone makes sockets in its folder.
-seastar::future<> session::on_unlist(proto::received got) {
-    sockaddr_un un{};
-    socklen_t len = sizeof un;
-    if (got.fd_count != 1 || base::socket_option(got.fds[0].get(), SO_ACCEPTCONN) != 1 ||
-        ::getsockname(got.fds[0].get(), reinterpret_cast<sockaddr*>(&un), &len) != 0 || un.sun_family != AF_UNIX) {
+// A door is known by its name, and by who listens on it: anybody can bind a socket to the same name, in another file
+// system or by another way to another folder.
+seastar::future<> session::on_unlist(proto::received& got) {
+    const int door = got.fds[0].get();
+    if (got.fd_count != 1 || base::not_unix(door, SOCK_STREAM) != nullptr ||
+        base::socket_option(door, SO_ACCEPTCONN) != 1) {
         break_rules(net::fault::bad_descriptor, "unlist: not a door");
         co_return;
     }
+    sockaddr_un un{};
+    socklen_t len = sizeof un;
+    const auto listens = identify(door);  // the kernel keeps who called listen()
+    if (!listens || listens->pid != ::getpid() ||
+        ::getsockname(door, reinterpret_cast<sockaddr*>(&un), &len) != 0) {
+        co_return;  // another's, or of an earlier daemon
+    }
     un.sun_path[sizeof un.sun_path - 1] = 0;
     const std::string_view path = un.sun_path;
-    const auto id = _server.deps().registry.owner_of_door(path.substr(path.rfind('/') + 1));
-    if (id && path.starts_with(_server.deps().config.socket)) {
+    if (const auto id = _server.deps().registry.owner_of_door(path.substr(path.rfind('/') + 1))) {
         _server.deps().registry.unlist(*id);
     }
 }
 
 // The number only says where to look; the doorbell that is shown is the right.
-seastar::future<> session::on_borrow(proto::request_msg m, proto::received got) {
+seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got) {
     if (got.fd_count != 1) {
         break_rules(net::fault::bad_message, "borrow: not one descriptor");
         co_return;
@@ -190,18 +204,21 @@ seastar::future<> session::on_borrow(proto::request_msg m, proto::received got) 
     reply(m, lent ? 0 : ENOENT, std::span(fds).first(lent ? 1 : 0));
 }
 
-void session::on_deposit(const proto::request_msg& m, proto::received got) {
+void session::on_deposit(const proto::request_msg& m, proto::received& got) {
     if (got.fd_count < 2) {
         break_rules(net::fault::bad_message, "deposit: fewer than two descriptors");
         return;
     }
-    if (!_server.kept().leave(_program->session_id, _program->uid, got.fds[0].get(),
-                              std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data))) {
+    const bool kept = _server.alarm().guard([&] {  // what it replaces is closed
+        return _server.kept().leave(_program->session_id, _program->uid, got.fds[0].get(),
+                                    std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data));
+    });
+    if (!kept) {
         ++_server.count().refused;
     }
 }
 
-void session::on_adopt(const proto::request_msg& m, proto::received got) {
+void session::on_adopt(const proto::request_msg& m, proto::received& got) {
     if (got.fd_count != 1) {
         break_rules(net::fault::bad_message, "adopt: not one descriptor");
         return;

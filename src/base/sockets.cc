@@ -37,6 +37,11 @@ const char* not_unix(int fd, int type) noexcept {
                : "not a unix socket of its kind";
 }
 
+void stop_lingering(int fd) noexcept {
+    const linger off{};
+    sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+}
+
 uint64_t socket_cookie(int fd) noexcept {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;

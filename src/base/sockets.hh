@@ -19,6 +19,10 @@ bool is_unconnected(int fd) noexcept;
 const char* not_unix(int fd, int type) noexcept;
 
 // The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
+// The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a stranger
+// sent; does nothing to what is no socket.
+void stop_lingering(int fd) noexcept;
+
 uint64_t socket_cookie(int fd) noexcept;
 
 }  // namespace vmsgr::base

@@ -149,12 +149,6 @@ bool same_secret(const proto::secret& a, const proto::secret& b) noexcept {
     return different == 0;
 }
 
-// A socket that somebody else made may linger, and its last close would wait.
-void stop_lingering(int fd) noexcept {
-    const linger off{};
-    sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
-}
-
 // False: not what an honest dialler sends.
 bool take_from_daemon(proto::received& got, const daemon_listener& l, arrived& out) noexcept {
     const proto::dial_hello& h = out.hello;
@@ -222,7 +216,7 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
         proto::received got;
         const bool came = await_hello(fd.get(), l.lifeline, out.hello, got) == hello_look::came;
         for (size_t i = 0; i < got.fd_count; ++i) {
-            stop_lingering(got.fds[i].get());
+            base::stop_lingering(got.fds[i].get());  // a stranger's last close would wait
         }
         if (came) {
             const bool good = (out.hello.flags & proto::dial_by_daemon) != 0 ? take_from_daemon(got, l, out)
@@ -235,9 +229,11 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
         } else if (hangs_up(l.lifeline)) {
             // Somebody knocked to say so.
             ::syscall(SYS_shutdown, door, SHUT_RD);
+            proto::discard(std::move(fd));
             refuses = true;
             continue;
         }
+        proto::discard(std::move(fd));
         s.count_turned_away();
     }
 }

@@ -10,6 +10,7 @@
 #include <seastar/core/sleep.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
+#include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 
@@ -92,6 +93,9 @@ void listener::close(bool stop_listening) noexcept {
     _lifeline_events.reset();
     if (stop_listening) {
         ::shutdown(_r.tcp.get(), SHUT_RDWR);
+    }
+    if (!is_listening(_r.tcp.get())) {
+        base::stop_lingering(_r.tcp.get());  // its program has made something else of it
     }
     _r.tcp.reset();
     _lifeline.reset();

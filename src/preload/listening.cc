@@ -421,7 +421,7 @@ void reset_waiting(int door) noexcept {
         if (fd < 0) {
             return;
         }
-        sys::close(fd);
+        proto::discard(base::unique_fd(fd));
     }
 }
 

@@ -4,13 +4,23 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 
+#include "base/sockets.hh"
 #include "base/sys.hh"
 
 namespace vmsgr::proto {
+
+namespace {
+
+constexpr size_t scm_fds_max = 253;  // SCM_MAX_FD of the kernel
+constexpr int queued_max = 1024;     // more messages than a sender's buffer holds
+
+}  // namespace
 
 int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> fds, int flags) noexcept {
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * fds_max)] = {};
@@ -32,8 +42,19 @@ int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> 
     return r < 0 ? errno : size_t(r) == bytes ? 0 : EMSGSIZE;
 }
 
+void received::drop() noexcept {
+    for (auto& fd : fds) {
+        if (fd) {
+            base::stop_lingering(fd.get());
+            fd.reset();
+        }
+    }
+    fd_count = 0;
+}
+
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * fds_max)];
+    // Room for all that one message can carry: what does not fit, the kernel closes in this call, which waits if it lingers.
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * scm_fds_max)];
     iovec iov{msg, bytes};
     msghdr h{};
     h.msg_iov = &iov;
@@ -58,10 +79,28 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
             base::unique_fd owned(fd);
             if (out.fd_count < fds_max) {
                 out.fds[out.fd_count++] = std::move(owned);
+            } else {
+                base::stop_lingering(fd);
+                out.truncated = true;
             }
         }
     }
     return 0;
+}
+
+void discard(base::unique_fd sock) noexcept {
+    ::syscall(SYS_shutdown, sock.get(), SHUT_RDWR);  // nothing more comes
+    const bool packets = base::socket_option(sock.get(), SO_TYPE) == SOCK_SEQPACKET;
+    char bytes[1024];
+    received got;
+    for (int i = 0; i < queued_max; ++i) {
+        const int e = receive_with_fds(sock.get(), bytes, sizeof bytes, MSG_DONTWAIT, got);
+        got.drop();
+        const bool end = got.bytes == 0 && !packets;  // an empty packet looks like the end of file, and may not be it
+        if (e != EINTR && (e != 0 || end)) {
+            return;
+        }
+    }
 }
 
 int unix_address(const char* path, void* out, uint32_t& len) noexcept {

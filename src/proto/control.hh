@@ -126,6 +126,9 @@ struct received {
     std::array<base::unique_fd, fds_max> fds;
     size_t fd_count = 0;
     bool truncated = false;
+
+    // Closes what was not moved elsewhere, and not before it has stopped lingering: nobody is to wait for a stranger's.
+    void drop() noexcept;
 };
 
 // As much of a text as fits, with zeros behind it.
@@ -138,8 +141,12 @@ void copy_text(char (&to)[N], std::string_view from) noexcept {
 // One message with descriptors. flags: MSG_DONTWAIT or 0; MSG_NOSIGNAL is added, EINTR is returned as it comes.
 // Returns 0 or an errno. Allocates nothing.
 int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> fds, int flags) noexcept;
-// Returns 0 or an errno. Received descriptors are CLOEXEC; surplus ones are closed.
+// Returns 0 or an errno. Received descriptors are CLOEXEC; surplus ones are closed, and `truncated` says so.
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept;
+
+// Closes a unix socket that a stranger may have sent descriptors on. What lies there unread is closed with it, and that
+// would wait if it lingers; so it is received first.
+void discard(base::unique_fd sock) noexcept;
 
 // A struct sockaddr_un for path; fails with ENAMETOOLONG beyond 107 bytes.
 int unix_address(const char* path, void* sockaddr_un_out, uint32_t& len) noexcept;
