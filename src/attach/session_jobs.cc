@@ -181,8 +181,7 @@ seastar::future<> session::on_unlist(proto::received& got) {
     sockaddr_un un{};
     socklen_t len = sizeof un;
     const auto listens = identify(door);  // the kernel keeps who called listen()
-    if (!listens || listens->pid != ::getpid() ||
-        ::getsockname(door, reinterpret_cast<sockaddr*>(&un), &len) != 0) {
+    if (!listens || listens->pid != ::getpid() || ::getsockname(door, reinterpret_cast<sockaddr*>(&un), &len) != 0) {
         co_return;  // another's, or of an earlier daemon
     }
     un.sun_path[sizeof un.sun_path - 1] = 0;

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include <atomic>
 #include <utility>
 
 #include "base/clock.hh"
@@ -21,6 +22,7 @@ namespace {
 constexpr int dials_max = 14;
 constexpr long first_pause_ns = 10'000;
 constexpr int trusted_patience_ms = 100;
+constexpr int stranger_patience_ms = 2;
 
 void pause_ns(long ns) noexcept {
     const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
@@ -113,11 +115,31 @@ bool is_trusted(int fd, int lifeline) noexcept {
     return uid == 0 || uid == ::geteuid() || (uid != uid_t(-1) && uid == user_at(lifeline));
 }
 
-// Looks for a hello for a while, then refuses it and looks once more: what has arrived by then counts, what has not
-// makes the dialler's send fail, so that it dials again. So a silent dialler holds nobody up.
+// Until then no stranger is waited for: who was waited for in vain costs ten times that wait. So silent diallers take a
+// tenth of an acceptor's time at most.
+std::atomic<int64_t> no_patience_until_ns{0};
+
+// True: something has come, or the dialler has gone.
+bool wait_for_hello(int fd, int lifeline) noexcept {
+    const int64_t began = base::now_ns();
+    const bool trusted = is_trusted(fd, lifeline);
+    if (!trusted && began < no_patience_until_ns.load(std::memory_order_relaxed)) {
+        return false;
+    }
+    pollfd p{fd, POLLIN, 0};
+    const bool came = sys::poll(&p, 1, trusted ? trusted_patience_ms : stranger_patience_ms) == 1;
+    if (!came && !trusted) {
+        const int64_t now = base::now_ns();
+        no_patience_until_ns.store(now + 10 * (now - began), std::memory_order_relaxed);
+    }
+    return came;
+}
+
+// Looks for a hello for a while, then refuses it: what is sent from then on fails, and an honest dialler dials again. What
+// came just before is refused too, as that end of the doorbell is no use any more; its dialler finds out at once.
 hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::received& got) noexcept {
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
-    for (bool waited = false, last = false;;) {
+    for (bool waited = false;;) {
         const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
         if (e == 0) {
             return got.bytes == sizeof h && !got.truncated && h.magic == proto::dial_magic &&
@@ -125,18 +147,15 @@ hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::receiv
                        ? hello_look::came
                        : hello_look::nothing;
         }
-        if (last || (e != EAGAIN && e != EINTR)) {
+        if (e != EAGAIN && e != EINTR) {
             return hello_look::nothing;
         }
         if (base::now_ns() < until) {
             // The connection woke us: on one processor its dialler was interrupted by that, before it could speak.
             ::sched_yield();
-        } else if (!std::exchange(waited, true) && is_trusted(fd, lifeline)) {
-            pollfd p{fd, POLLIN, 0};
-            sys::poll(&p, 1, trusted_patience_ms);
-        } else {
+        } else if (std::exchange(waited, true) || !wait_for_hello(fd, lifeline)) {
             ::syscall(SYS_shutdown, fd, SHUT_RD);
-            last = true;
+            return hello_look::nothing;
         }
     }
 }

@@ -42,7 +42,11 @@ int dial(const char* path, const dial_hello& hello, std::span<const int> fds, ba
     if (sys::connect(fd.get(), &un, len) != 0) {
         return errno;
     }
-    const int e = send_with_fds(fd.get(), &hello, sizeof hello, fds, MSG_DONTWAIT);
+    int e = send_with_fds(fd.get(), &hello, sizeof hello, fds, MSG_DONTWAIT);
+    // Nothing more is sent by this, but it fails if the acceptor has refused meanwhile.
+    if (e == 0 && sys::send(fd.get(), "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        e = errno;
+    }
     if (e == 0) {
         bell = std::move(fd);
     }

@@ -73,10 +73,6 @@ def accepts(world):
     return program
 
 
-def to_be_flipped(request, reason):
-    request.node.add_marker(pytest.mark.xfail(strict=True, reason=reason))
-
-
 def prefix(world, way):
     return [*world.netns.prefix, *(world.vmsgrd.prefix() if way == "routed" else [])]
 
@@ -93,9 +89,7 @@ def check_all_at_once(world, way, seen, before, count=COUNT):
 
 @pytest.mark.parametrize("how", ["blocking", "polled"])
 @pytest.mark.parametrize("way", WAYS)
-def test_one_thread_accepts_what_it_has_just_connected(request, world, accepts, address, way, how):
-    if way == "routed":
-        to_be_flipped(request, "connect() returns before the connection is in the listener's queue")
+def test_one_thread_accepts_what_it_has_just_connected(world, accepts, address, way, how):
     before = local_bytes(world)
     done = subprocess.run([*prefix(world, way), accepts, "one", "6" if ":" in address else "4", how, str(COUNT)],
                           stdout=subprocess.PIPE, timeout=60, check=True)
@@ -103,9 +97,7 @@ def test_one_thread_accepts_what_it_has_just_connected(request, world, accepts, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_listener_is_found_when_listen_has_returned(request, world, accepts, address, way):
-    if way == "routed":
-        to_be_flipped(request, "listen() returns before the listener is in the registry: the connection is a direct one")
+def test_a_listener_is_found_when_listen_has_returned(world, accepts, address, way):
     before, count = local_bytes(world), 300
     done = subprocess.run([*prefix(world, way), accepts, "fresh", "6" if ":" in address else "4", "blocking", str(count)],
                           stdout=subprocess.PIPE, timeout=60, check=True)
@@ -114,9 +106,7 @@ def test_a_listener_is_found_when_listen_has_returned(request, world, accepts, a
 
 @pytest.mark.parametrize("how", ["blocking", "polled"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_program_accepts_what_another_has_just_connected(request, world, accepts, address, way, how):
-    if way == "routed":
-        to_be_flipped(request, "connect() returns before the connection is in the listener's queue")
+def test_a_program_accepts_what_another_has_just_connected(world, accepts, address, way, how):
     before = local_bytes(world)
     to_server, to_client = os.pipe(), os.pipe()
     words = ["6" if ":" in address else "4", how, str(COUNT)]
@@ -154,9 +144,7 @@ class Nginx:
             return collections.Counter(f.read().split())
 
 
-def test_workers_of_a_reuseport_group_share_the_load(request, ends):
-    if ends.combination == "rr":
-        to_be_flipped(request, "local connections all go to one listener of a group")
+def test_workers_of_a_reuseport_group_share_the_load(ends):
     nginx = Nginx(ends, "reuseport", WORKERS)
     ends.run(["/usr/bin/python3", "-c", ASK, ends.address, nginx.port, REQUESTS], timeout_s=60)
     counts = nginx.served()
@@ -165,9 +153,7 @@ def test_workers_of_a_reuseport_group_share_the_load(request, ends):
     ends.check_carried(at_least=REQUESTS * 20)
 
 
-def test_a_deferring_listener_does_not_see_silent_connections(request, ends):
-    if ends.combination == "rr":
-        to_be_flipped(request, "TCP_DEFER_ACCEPT does not hold for local connections")
+def test_a_deferring_listener_does_not_see_silent_connections(ends):
     nginx = Nginx(ends, "deferred", 1)
     done = ends.run(["/usr/bin/python3", "-c", HESITATE, ends.address, nginx.port, nginx.status_port], timeout_s=60)
     assert json.loads(done.stdout) == {"accepted_silent_ones": 0, "served": 5}
