@@ -229,7 +229,8 @@ private:
     // Nothing that is sent now would be taken.
     bool unusable() const noexcept {
         return _end.load(std::memory_order_relaxed) >= channel_end::cut ||
-               (header().end[1 - _parts.which].flags.load(std::memory_order_relaxed) & shm::end_left) != 0;
+               (_parts.local &&
+                (header().end[1 - _parts.which].flags.load(std::memory_order_relaxed) & shm::end_left) != 0);
     }
     int make_room(size_t bytes, size_t need, int timeout_ms) noexcept;
     int await_room(size_t need, int timeout_ms) noexcept;
