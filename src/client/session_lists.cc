@@ -77,6 +77,10 @@ found_listener session::find_listener_elsewhere(uint64_t netns, const base::addr
 }
 
 shm::local_entry* session::show_local(const local_facts& f) noexcept {
+    // A forked worker that only accepts has no session of its own yet.
+    if (_segment.load(std::memory_order_acquire) == nullptr) {
+        ensure();
+    }
     auto* segment = _segment.load(std::memory_order_acquire);
     if (segment == nullptr) {
         return nullptr;
