@@ -18,9 +18,9 @@ bool is_unconnected(int fd) noexcept;
 // Why fd is no AF_UNIX socket of this type; null: it is one.
 const char* not_unix(int fd, int type) noexcept;
 
-// The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
-// The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a stranger
-// sent; does nothing to what is no socket.
+// The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told. The
+// last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a
+// stranger sent; does nothing to what is no socket.
 void stop_lingering(int fd) noexcept;
 
 uint64_t socket_cookie(int fd) noexcept;

@@ -59,6 +59,10 @@ int dial_local(session& s, int socket, const local_peer& to, phase state, bool a
             pause *= 2;
         }
         e = proto::dial(path, hello, fds, out.bell);
+        if (e == ESHUTDOWN) {
+            const auto& other = out.stream.header().end[1].flags;
+            e = (other.load(std::memory_order_acquire) & shm::end_accepted) != 0 ? 0 : EPIPE;
+        }
     }
     if (e != 0) {
         out.stream.give_up_hold();
@@ -135,8 +139,9 @@ bool wait_for_hello(int fd, int lifeline) noexcept {
     return came;
 }
 
-// Looks for a hello for a while, then refuses it: what is sent from then on fails, and an honest dialler dials again. What
-// came just before is refused too, as that end of the doorbell is no use any more; its dialler finds out at once.
+// Looks for a hello for a while, then refuses it: what is sent from then on fails, and an honest dialler dials again.
+// What came just before is refused too, as that end of the doorbell is no use any more; its dialler finds out at
+// once.
 hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::received& got) noexcept {
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
     for (bool waited = false;;) {

@@ -32,6 +32,7 @@ class held_memory {
 public:
     held_memory() noexcept = default;
     held_memory(memory_file* f, uint32_t index) noexcept : _file(f), _index(index) {}
+    // NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): both are initialised
     held_memory(held_memory&& o) noexcept : _file(std::exchange(o._file, nullptr)), _index(o._index) {}
     held_memory& operator=(held_memory&& o) noexcept {
         std::swap(_file, o._file);

@@ -48,10 +48,15 @@ namespace {
 // An acceptor that was faster than our hello turns us away: it is dialled anew, at once.
 constexpr int dials_max = 8;
 
-int dial(const door_target& door, const proto::dial_hello& hello, std::span<const int> fds, base::unique_fd& bell) {
+int dial(const door_target& door, const proto::dial_hello& hello, const memory_slot& slot, base::unique_fd& bell) {
+    const int fds[] = {slot.fd()};
     int err = EPIPE;
     for (int i = 0; i < dials_max && err == EPIPE; ++i) {
         err = proto::dial(door.path.c_str(), hello, fds, bell);
+        if (err == ESHUTDOWN) {
+            const auto& other = slot.conduit().header().end[0].flags;
+            err = (other.load(std::memory_order_acquire) & shm::end_accepted) != 0 ? 0 : EPIPE;
+        }
     }
     return err;
 }
@@ -83,9 +88,8 @@ brought carrier::bring(bring_request& r, usage& fds) {
     hello.peer = r.far ? r.far->peer() : peer_address(r.tcp.get());
     hello.word = r.door.word;
     hello.shown = owner.show(id, conn_role::server, seastar::this_shard_id(), -1);
-    const int sent[] = {slot->fd()};
     base::unique_fd bell;
-    if (const int err = dial(r.door, hello, sent, bell); err != 0) {
+    if (const int err = dial(r.door, hello, *slot, bell); err != 0) {
         owner.hide(hello.shown);
         // Nobody has seen the slot: the other end is done with it as well.
         slot->conduit().header().end[0].flags.store(shm::end_left | shm::end_done, std::memory_order_release);

@@ -194,7 +194,7 @@ seastar::future<> listener::pass_on(base::unique_fd tcp) {
         const int fds[] = {tcp.get()};
         base::unique_fd bell;
         const int err = proto::dial(_door.path.c_str(), hello, fds, bell);
-        return seastar::make_ready_future<brought>(err == 0                        ? brought::yes
+        return seastar::make_ready_future<brought>(err == 0 || err == ESHUTDOWN    ? brought::yes
                                                    : err == EAGAIN || err == EPIPE ? brought::queue_full
                                                                                    : brought::refused);
     });

@@ -123,6 +123,7 @@ inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
     CALL(int, fileno, (FILE*), nullptr)
 
 struct real_calls {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): types and names, not expressions
 #define VMSGR_DECLARE_CALL(result, name, parameters, early) result(*name) parameters = early;
     VMSGR_REAL_CALLS(VMSGR_DECLARE_CALL)
 #undef VMSGR_DECLARE_CALL

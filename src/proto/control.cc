@@ -53,7 +53,8 @@ void received::drop() noexcept {
 }
 
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept {
-    // Room for all that one message can carry: what does not fit, the kernel closes in this call, which waits if it lingers.
+    // Room for all that one message can carry: what does not fit, the kernel closes in this call, which waits if it
+    // lingers.
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * scm_fds_max)];
     iovec iov{msg, bytes};
     msghdr h{};

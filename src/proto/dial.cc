@@ -43,14 +43,15 @@ int dial(const char* path, const dial_hello& hello, std::span<const int> fds, ba
         return errno;
     }
     int e = send_with_fds(fd.get(), &hello, sizeof hello, fds, MSG_DONTWAIT);
-    // Nothing more is sent by this, but it fails if the acceptor has refused meanwhile.
-    if (e == 0 && sys::send(fd.get(), "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        e = errno;
+    if (e != 0) {
+        return e == ECONNRESET ? EPIPE : e;
     }
-    if (e == 0) {
-        bell = std::move(fd);
+    // Nothing more is sent by this, but it fails if the acceptor has refused meanwhile, or has taken it and is done.
+    if (sys::send(fd.get(), "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        e = ESHUTDOWN;
     }
-    return e == ECONNRESET ? EPIPE : e;
+    bell = std::move(fd);
+    return e;
 }
 
 std::optional<base::address> check_source(int bound_socket, const base::address& to,
