@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -21,6 +22,8 @@ namespace {
 // An acceptor that turns an honest dialler away was faster than its hello. The pauses make about 100 ms.
 constexpr int dials_max = 14;
 constexpr long first_pause_ns = 10'000;
+constexpr long full_pause_ns = 500'000;
+constexpr int full_queue_ms = 5000;
 constexpr int trusted_patience_ms = 100;
 constexpr int stranger_patience_ms = 2;
 
@@ -53,16 +56,20 @@ int dial_local(session& s, int socket, const local_peer& to, phase state, bool a
     out.stream = stream::create(std::move(*slot), std::move(*page), state, id, 0, far_end::program);
     int e = EPIPE;
     long pause = first_pause_ns;
-    for (int i = 0; i < dials_max && e == EPIPE; ++i) {
-        if (i != 0) {
-            pause_ns(pause);
-            pause *= 2;
-        }
+    const base::deadline limit(full_queue_ms);
+    for (int i = 0;; ++i) {
         e = proto::dial(path, hello, fds, out.bell);
         if (e == ESHUTDOWN) {
             const auto& other = out.stream.header().end[1].flags;
             e = (other.load(std::memory_order_acquire) & shm::end_accepted) != 0 ? 0 : EPIPE;
         }
+        // A connect that blocks waits for room in the queue, so that those that follow do not overtake it.
+        const bool full = e == EAGAIN && state == phase::up && limit.left_ms() != 0;
+        if (!full && (e != EPIPE || i >= dials_max)) {
+            break;
+        }
+        pause_ns(pause);
+        pause = full ? std::min(2 * pause, full_pause_ns) : 2 * pause;
     }
     if (e != 0) {
         out.stream.give_up_hold();

@@ -260,6 +260,8 @@ int routed_listen(int fd, int backlog) {
             const int r = real.listen(o->listener.kernel_fd, backlog);
             if (r == 0 && o->listener.shut.exchange(false)) {
                 listen_anew(fd, o.get(), backlog);
+            } else if (r == 0 && o->listener.by_daemon.load()) {
+                real.listen(fd, backlog);  // the door's backlog too
             }
             return r;
         }
