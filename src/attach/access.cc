@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/sockets.hh"
+
 namespace vmsgr::attach {
 
 namespace {
@@ -26,12 +28,8 @@ std::vector<gid_t> supplementary_groups(int sock) {
 }  // namespace
 
 std::optional<peer_identity> identify(int sock) noexcept {
-    ucred c;
-    socklen_t len = sizeof c;
-    if (::getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &c, &len) != 0) {
-        return std::nullopt;
-    }
-    return peer_identity{c.pid, c.uid, c.gid};
+    const auto c = base::peer_credentials(sock);
+    return c ? std::optional(peer_identity{c->pid, c->uid, c->gid}) : std::nullopt;
 }
 
 bool may_attach(const conf::access_config& rules, int sock, const peer_identity& who) {

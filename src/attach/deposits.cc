@@ -1,26 +1,21 @@
 #include "attach/deposits.hh"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 
 #include "base/sockets.hh"
 
 namespace vmsgr::attach {
 
-deposits::kept_file::kept_file(const struct stat& st, base::unique_fd f, net::lease p) noexcept
-    : device(st.st_dev), inode(st.st_ino), fd(std::move(f)), place(std::move(p)) {}
-
 deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
-    struct stat st;
-    if (::fstat(fd.get(), &st) != 0) {
+    const auto file = base::file_id_of(fd.get());
+    if (!file) {
         return nullptr;
     }
     auto& known = _files[session];
     std::erase_if(known, [](auto& f) { return f.expired(); });
     for (auto& weak : known) {
         auto f = weak.lock();
-        if (f && f->device == st.st_dev && f->inode == st.st_ino) {
+        if (f && f->file == *file) {
             return f;
         }
     }
@@ -28,7 +23,7 @@ deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
     if (!place) {
         return nullptr;
     }
-    auto f = std::make_shared<kept_file>(st, std::move(fd), std::move(*place));
+    auto f = std::make_shared<kept_file>(*file, std::move(fd), std::move(*place));
     known.push_back(f);
     return f;
 }

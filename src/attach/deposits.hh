@@ -6,7 +6,6 @@
 #pragma once
 
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <array>
@@ -16,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/file_id.hh"
 #include "base/sockets.hh"
 #include "base/unique_fd.hh"
 #include "conn/budget.hh"
@@ -28,11 +28,11 @@ inline constexpr size_t deposits_a_session = 16384;
 class deposits {
     // Descriptors of the same file, which a session leaves for many connections, are kept once.
     struct kept_file {
-        dev_t device;
-        ino_t inode;
+        base::file_id file;
         base::unique_fd fd;
         net::lease place;
-        kept_file(const struct stat& st, base::unique_fd f, net::lease p) noexcept;
+        kept_file(base::file_id id, base::unique_fd f, net::lease p) noexcept
+            : file(id), fd(std::move(f)), place(std::move(p)) {}
         // Nobody is to wait for what its sender may have made linger. A listening socket is a program's own, and keeps
         // its options.
         ~kept_file() {

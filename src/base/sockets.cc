@@ -1,5 +1,6 @@
 #include "base/sockets.hh"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
@@ -29,6 +30,17 @@ bool is_unconnected(int fd) noexcept {
     tcp_info info{};
     socklen_t len = sizeof info;
     return sys::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
+bool blocks(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0; }
+
+std::optional<ucred> peer_credentials(int fd) noexcept {
+    ucred c;
+    socklen_t len = sizeof c;
+    if (sys::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &len) != 0) {
+        return std::nullopt;
+    }
+    return c;
 }
 
 const char* not_unix(int fd, int type) noexcept {

@@ -2,7 +2,10 @@
 // A descriptor that somebody sent is checked by these before it is used. Any thread; nothing waits or allocates.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <cstdint>
+#include <optional>
 
 #include "base/address.hh"
 #include "base/names.hh"
@@ -15,14 +18,17 @@ int socket_option(int fd, int name) noexcept;
 const char* not_tcp(int fd) noexcept;
 // A TCP socket that is neither connected, nor connecting, nor listening (it may be bound).
 bool is_unconnected(int fd) noexcept;
+// Whether calls on it wait: O_NONBLOCK is not set. False too for a number that is closed.
+bool blocks(int fd) noexcept;
+// Who is at the other end of an AF_UNIX socket, as the kernel says; of a listening one, who called listen().
+std::optional<ucred> peer_credentials(int fd) noexcept;
 // Why fd is no AF_UNIX socket of this type; null: it is one.
 const char* not_unix(int fd, int type) noexcept;
 
-// The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told. The
-// last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a
+// The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a
 // stranger sent; does nothing to what is no socket.
 void stop_lingering(int fd) noexcept;
-
+// The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
 uint64_t socket_cookie(int fd) noexcept;
 
 }  // namespace vmsgr::base

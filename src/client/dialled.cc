@@ -11,6 +11,7 @@
 
 #include "base/clock.hh"
 #include "base/netns.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
 #include "shm/bell.hh"
@@ -117,10 +118,8 @@ enum class hello_look : uint8_t { came, nothing };
 // waited for. Of others nobody waits for more than a moment.
 bool is_trusted(int fd, int lifeline) noexcept {
     auto user_at = [](int socket) {
-        ucred c{0, uid_t(-1), gid_t(-1)};
-        socklen_t len = sizeof c;
-        sys::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &c, &len);
-        return c.uid;
+        const auto c = base::peer_credentials(socket);
+        return c ? c->uid : uid_t(-1);
     };
     const uid_t uid = user_at(fd);
     return uid == 0 || uid == ::geteuid() || (uid != uid_t(-1) && uid == user_at(lifeline));

@@ -2,23 +2,16 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include <bit>
 #include <mutex>
 #include <new>
 
+#include "base/file_id.hh"
 #include "base/signal_lock.hh"
 #include "client/kept_fds.hh"
 
 namespace vmsgr::client {
-
-// Which file it is. Both numbers: anybody can make a file system with any inode numbers.
-struct file_identity {
-    dev_t device = 0;
-    ino_t inode = 0;
-    bool operator==(const file_identity&) const = default;
-};
 
 enum class file_kind : uint8_t { none, made_arena, joined_arena, made_pages, joined_pages };
 
@@ -26,7 +19,7 @@ struct memory_file {
     file_kind kind = file_kind::none;
     bool old = false;      // existed at a fork: nothing new begins here
     int fd = -1;
-    file_identity file;
+    base::file_id file;
     uint64_t towards = 0;  // a made arena: for whom
     uint32_t uses = 0;     // held slots or pages
     uint64_t last_use = 0;
@@ -69,11 +62,6 @@ memory_file* find(Which&& which) noexcept {
         }
     }
     return nullptr;
-}
-
-file_identity identity_of(int fd) noexcept {
-    struct stat st;
-    return ::fstat(fd, &st) == 0 ? file_identity{st.st_dev, st.st_ino} : file_identity{};
 }
 
 bool is_arena(const memory_file& f) noexcept {
@@ -137,7 +125,7 @@ memory_file* fresh(file_kind kind, base::unique_fd& file) noexcept {
     }
     if (f != nullptr) {
         f->kind = kind;
-        f->file = identity_of(file.get());
+        f->file = base::file_id_of(file.get()).value_or(base::file_id{});
         f->fd = file.release();
         keep_fd(&f->fd);
     }
@@ -215,7 +203,7 @@ base::result<held_memory> take_slot(uint64_t towards, uint32_t ring_bytes) {
 base::result<held_memory> join_slot(base::unique_fd file, uint32_t slot) {
     leaving gone;
     locked l(mutex);
-    const auto which = identity_of(file.get());
+    const auto which = base::file_id_of(file.get());
     auto* f = find([which](const memory_file& m) { return m.kind == file_kind::joined_arena && m.file == which; });
     if (f == nullptr) {
         auto opened = shm::open_arena(file.get(), shm::ring_bytes_max);
@@ -264,7 +252,7 @@ base::result<held_memory> join_page(base::unique_fd file, uint32_t index) {
         return base::fail(EINVAL, "an end page beyond the end of its file");
     }
     locked l(mutex);
-    const auto which = identity_of(file.get());
+    const auto which = base::file_id_of(file.get());
     auto* f = find([which](const memory_file& m) { return m.pages && m.file == which; });
     if (f == nullptr) {
         auto mapped = shm::map_sealed(file.get(), pages_a_file * end_page_bytes);

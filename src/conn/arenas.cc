@@ -33,11 +33,11 @@ void memory_slot::release() noexcept {
 }
 
 base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot) {
-    struct stat st;
-    if (::fstat(file.get(), &st) != 0) {
+    const auto which = base::file_id_of(file.get());
+    if (!which) {
         return base::fail(errno, "fstat of shared memory");
     }
-    auto at = std::ranges::find_if(_joined, [&](auto& f) { return f->device == st.st_dev && f->inode == st.st_ino; });
+    auto at = std::ranges::find_if(_joined, [&](auto& f) { return f->file == *which; });
     if (at == _joined.end()) {
         auto opened = shm::open_arena(file.get(), shm::ring_bytes_max);
         if (!opened) {
@@ -49,8 +49,7 @@ base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot) {
         });
         auto f = std::make_shared<arena_file>();
         f->arena = shm::made_arena(std::move(*opened), 1);
-        f->device = st.st_dev;
-        f->inode = st.st_ino;
+        f->file = *which;
         at = _joined.insert(_joined.begin(), std::move(f));
     }
     if (slot >= (*at)->arena.memory().slots()) {

@@ -4,13 +4,12 @@
 // One shard. A slot is given back on the shard where it was taken.
 #pragma once
 
-#include <sys/stat.h>
-
 #include <list>
 #include <memory>
 #include <vector>
 
 #include "base/error.hh"
+#include "base/file_id.hh"
 #include "base/unique_fd.hh"
 #include "conn/budget.hh"
 #include "shm/arena.hh"
@@ -23,8 +22,7 @@ struct arena_file {
     lease fds;
     bool made = false;
     uint64_t towards = 0;    // made: the listener
-    dev_t device = 0;        // joined: which file it is
-    ino_t inode = 0;
+    base::file_id file;      // joined: which one it is
 };
 
 // The daemon's end of one connection. Its end says in the memory that this side is done with it.

@@ -101,7 +101,7 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     if (to.listener.id == 0) {
         return false;
     }
-    const bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+    const bool waits = base::blocks(fd);
     const bool keep_port = port_fits(fd);
     client::conduit_end end;
     const int e = client::dial_local(rt.session, fd, to, waits ? client::phase::up : client::phase::up_untold,
@@ -218,7 +218,7 @@ int connect_by_route(int fd, const sockaddr* sa, socklen_t len, const base::addr
     }
     if (route.way == proto::via::trunk && connect_by_trunk(fd, peer, route)) {
         use o(fd, kind::stream);
-        bool waits = (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0;
+        bool waits = base::blocks(fd);
         if (o && waits) {
             return wait_connected(fd, o.get());
         }

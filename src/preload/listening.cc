@@ -5,12 +5,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
-#include <new>
 
 #include "base/netns.hh"
 #include "base/sockets.hh"
@@ -30,9 +28,9 @@ namespace {
 void leave_daemon(listener_part& part) noexcept {
     real.shutdown(part.door.lifeline, SHUT_WR);
     pollfd p{part.door.lifeline, 0, 0};
-    int64_t end = base::now_ms() + client::request_timeout_ms;
-    while ((p.revents & POLLHUP) == 0 && base::now_ms() < end) {
-        sys::poll(&p, 1, client::request_timeout_ms);
+    const base::deadline end(client::request_timeout_ms);
+    while ((p.revents & POLLHUP) == 0 && end.left_ms() != 0) {
+        sys::poll(&p, 1, end.left_ms());
     }
 }
 
@@ -186,8 +184,6 @@ int take_kernel_socket(client::arrived& a, int flags) noexcept {
     return fd;
 }
 
-bool nonblocking(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
-
 // The program has shut it down, and listens again: with another door.
 void listen_anew(int fd, object* o, int backlog) noexcept {
     o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
@@ -209,15 +205,11 @@ int accept_by_kernel(int fd, object* o, sockaddr* sa, socklen_t* len, int flags)
     return r;
 }
 
-}  // namespace
-
-namespace {
-
 // The socket listens. It goes to the daemon, or waits for it; without room for ours the kernel's listener does the job.
 void take_listener(int fd, int backlog, const proto::route& route) noexcept {
     int kernel_fd = sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
-    void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (kernel_fd < 0 || page == MAP_FAILED) {
+    listener_page* page = kernel_fd >= 0 ? make_listener_page(1) : nullptr;
+    if (page == nullptr) {
         sys::close(kernel_fd);
         return;
     }
@@ -228,8 +220,7 @@ void take_listener(int fd, int backlog, const proto::route& route) noexcept {
         o = new_object(kind::listener);
         if (o != nullptr) {
             o->listener.kernel_fd = kernel_fd;
-            o->listener.page = new (page) listener_page;
-            o->listener.page->holders.store(1);
+            o->listener.page = page;
             o->listener.route = &route;
             o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
             if (object* before = at_number(fd)) {
@@ -239,6 +230,7 @@ void take_listener(int fd, int backlog, const proto::route& route) noexcept {
         }
     }
     if (o == nullptr) {
+        drop_listener_page(page);
         sys::close(kernel_fd);
         return;
     }
@@ -312,7 +304,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
         }
         if (!room_for_three()) {
             // Never an error that Ceph counts: its fifth in a row aborts an OSD. The connection waits.
-            if (nonblocking(fd)) {
+            if (!base::blocks(fd)) {
                 errno = EAGAIN;
             }
             return -1;
@@ -377,8 +369,12 @@ void deposit_listener(int fd, const object& o) noexcept {
 
 object* inherited_listener(client::inherited& from) noexcept {
     static constexpr proto::route inherited{.name = {"inherited"}};
-    void* page = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (from.fd_count != 2 || base::not_tcp(from.fds[0].get()) != nullptr || page == MAP_FAILED) {
+    if (from.fd_count != 2 || base::not_tcp(from.fds[0].get()) != nullptr) {
+        return nullptr;
+    }
+    // Its relative may hold it still: the last holder is never known.
+    listener_page* page = make_listener_page(2);
+    if (page == nullptr) {
         return nullptr;
     }
     object* o = nullptr;
@@ -386,6 +382,7 @@ object* inherited_listener(client::inherited& from) noexcept {
         table_lock l;
         o = new_object(kind::listener);
         if (o == nullptr) {
+            drop_listener_page(page);
             return nullptr;
         }
         auto& rt = runtime();
@@ -396,8 +393,7 @@ object* inherited_listener(client::inherited& from) noexcept {
         part.door.netns = base::netns_cookie(part.kernel_fd);
         memcpy(part.door.word.data(), from.data.data(), part.door.word.size());
         memcpy(&part.door.id, from.data.data() + part.door.word.size(), sizeof part.door.id);
-        part.page = new (page) listener_page;
-        part.page->holders.store(2);  // its relative may hold it still: the last one is never known
+        part.page = page;
         const proto::route* route = rt.routes.match(rt.program, proto::role::server, part.door.own);
         part.route = route != nullptr ? route : &inherited;
         part.by_daemon.store(true);

@@ -51,6 +51,17 @@ bool is_first_number(const object* o, int fd) noexcept {
 
 }  // namespace
 
+listener_page* make_listener_page(uint32_t holders) noexcept {
+    void* at = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return at == MAP_FAILED ? nullptr : new (at) listener_page{holders};
+}
+
+void drop_listener_page(listener_page* page) noexcept {
+    if (page != nullptr) {
+        ::munmap(page, shm::page);
+    }
+}
+
 bool make_table() noexcept {
     void* at = ::mmap(nullptr, fds_max * sizeof(std::atomic<object*>), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -188,7 +199,7 @@ void finish(object* o) noexcept {
         if (was == kind::listener) {
             kernel_fd = std::exchange(o->listener.kernel_fd, -1);
             lifeline = std::exchange(o->listener.door.lifeline, -1);
-            ::munmap(std::exchange(o->listener.page, nullptr), shm::page);
+            drop_listener_page(std::exchange(o->listener.page, nullptr));
             o->listener.by_daemon.store(false);
             o->listener.shut.store(false);
             o->listener.kernel_waiters.store(0);

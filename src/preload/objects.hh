@@ -40,6 +40,9 @@ inline constexpr uint32_t registrations_max = 8;
 struct listener_page {
     std::atomic<uint32_t> holders;
 };
+// Null: no memory. A drop unmaps this process's view of it alone; null is no page.
+listener_page* make_listener_page(uint32_t holders) noexcept;
+void drop_listener_page(listener_page* page) noexcept;
 
 struct listener_part {
     int kernel_fd = -1;               // our copy of the listening socket, internal

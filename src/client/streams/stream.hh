@@ -12,6 +12,7 @@
 // included; `fd` is the doorbell, whose own O_NONBLOCK, SO_RCVTIMEO and SO_SNDTIMEO say how to wait.
 #pragma once
 
+#include <errno.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -171,6 +172,10 @@ public:
     void recycle() noexcept;
 
 private:
+    static ssize_t fail(int err) noexcept {
+        errno = err;
+        return -1;
+    }
     unsigned out() const noexcept { return _page->which; }
     unsigned in() const noexcept { return 1 - _page->which; }
     shm::ring_sender sender() const noexcept {

@@ -19,11 +19,6 @@ namespace {
 constexpr size_t gather_below_bytes = 4096;
 constexpr size_t gather_pays_times = 8;
 
-ssize_t fail(int err) noexcept {
-    errno = err;
-    return -1;
-}
-
 }  // namespace
 
 // One call that receives. Who has looked reads all that comes up to his mark (wake.hh): a pipe may take less.

@@ -1,12 +1,12 @@
 // The sending half of a stream: the program's memory -> the ring.
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
 
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
 #include "client/streams/restart.hh"
@@ -19,11 +19,6 @@ namespace {
 
 constexpr int own_shutdown_ms = 50;
 
-ssize_t fail(int err) noexcept {
-    errno = err;
-    return -1;
-}
-
 base::deadline send_deadline(int fd) noexcept {
     timeval t{};
     socklen_t len = sizeof t;
@@ -32,8 +27,6 @@ base::deadline send_deadline(int fd) noexcept {
     }
     return base::deadline(int64_t(t.tv_sec) * 1000 + (t.tv_usec + 999) / 1000);
 }
-
-bool blocks(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0; }
 
 void raise_sigpipe() noexcept { ::syscall(SYS_tgkill, ::getpid(), ::syscall(SYS_gettid), SIGPIPE); }
 
@@ -72,7 +65,7 @@ int stream::pipe_error(int fd, int flags) noexcept {
 
 // Sleeps until the doorbell is writable. 0: look again; else the errno for the caller.
 int stream::wait_for_room(int fd, std::optional<base::deadline>& until, bool partly_done) noexcept {
-    if (!blocks(fd)) {
+    if (!base::blocks(fd)) {
         return EAGAIN;
     }
     if (!until) {
@@ -198,7 +191,7 @@ template <typename Fill>
 ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
     sending s{fd, flags, wanted};
     if (!stands(_page->state.load(std::memory_order_acquire))) {
-        if (int err = await_connected(fd, !s.dont_wait() && blocks(fd)); err != 0) {
+        if (int err = await_connected(fd, !s.dont_wait() && base::blocks(fd)); err != 0) {
             return fail(err == ENOTCONN ? pipe_error(fd, flags) : err);
         }
     }
