@@ -41,17 +41,9 @@ def test_a_listener_made_by_hand_is_dialled(world):
 def test_the_daemon_carries_a_connection(world):
     def part(path):
         session = Session(path)
-        bell, other = socket.socketpair()
-        for end in (bell, other):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, client.BELL_BYTES)
-        bell.send(client.TOKEN)
-        arena = client.Arena()
-        tcp = socket.create_connection((conftest.HOST, conftest.PLAIN_PORT))
-        id = session.post_connect(conftest.HOST, conftest.PLAIN_PORT, [other, tcp, arena])
-        other.close()
-        end = client.End(bell, arena)
+        id, end = session.connect_through_daemon(conftest.HOST, conftest.PLAIN_PORT)
         echoed = end.echo()
-        status, _, _, fds = session.ask(client.BORROW, [bell], id=id)
+        status, _, _, fds = session.ask(client.BORROW, [end], id=id)
         yield echoed, status, len(fds), session.stands()
     with world.attacker(part) as attacker:
         assert attacker.next() == (True, 0, 1, True)

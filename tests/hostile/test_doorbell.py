@@ -321,15 +321,7 @@ def test_what_comes_beside_a_token_does_not_hold_the_daemon_up(make_world):
 
     def part(path):
         session = Session(path)
-        bell, other = socket.socketpair()
-        for end in (bell, other):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, client.BELL_BYTES)
-        bell.send(client.TOKEN)
-        tcp = socket.create_connection((conftest.HOST, conftest.PLAIN_PORT))
-        arena = client.Arena()
-        session.post_connect(conftest.HOST, conftest.PLAIN_PORT, [other, tcp, arena])
-        other.close()
-        end = client.End(bell, arena)
+        _, end = session.connect_through_daemon(conftest.HOST, conftest.PLAIN_PORT)
         assert end.echo()
         s, others = client.lingering(4)
         keep.append((end, others))

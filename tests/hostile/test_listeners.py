@@ -129,13 +129,7 @@ def test_a_listener_that_turns_into_a_connection(world):
             tcp.shutdown(socket.SHUT_RDWR)
             tcp.connect_ex(there.getsockname())   # the daemon has made it one that does not wait
             keep.append((there.accept(), there))
-            tcp.setblocking(False)
-            try:
-                while True:
-                    tcp.send(bytes(65536))
-            except BlockingIOError:
-                pass
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, client.struct.pack("ii", 1, 6))
+            client.make_linger(tcp, 6)
             tcp.close()
             lifeline.close()
             door.close()

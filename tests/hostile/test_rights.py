@@ -47,15 +47,7 @@ def carried_ids(session):
 
 
 def connect_through_the_daemon(session):
-    bell, other = pair()
-    for end in (bell, other):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, client.BELL_BYTES)
-    bell.send(client.TOKEN)
-    tcp = socket.create_connection((conftest.HOST, conftest.PLAIN_PORT))
-    arena = client.Arena()
-    id = session.post_connect(conftest.HOST, conftest.PLAIN_PORT, [other, tcp, arena])
-    other.close()
-    end = client.End(bell, arena)
+    id, end = session.connect_through_daemon(conftest.HOST, conftest.PLAIN_PORT)
     assert end.echo()
     return id, end
 
