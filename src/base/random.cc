@@ -4,12 +4,21 @@
 
 namespace vmsgr::base {
 
+void random_bytes(void* at, size_t bytes) noexcept {
+    auto* to = static_cast<unsigned char*>(at);
+    while (bytes != 0) {
+        const ssize_t n = ::getrandom(to, bytes, 0);
+        if (n > 0) {  // else interrupted early in the boot; what can be guessed is never an alternative
+            to += n;
+            bytes -= size_t(n);
+        }
+    }
+}
+
 uint64_t random_u64_nonzero() noexcept {
     uint64_t n = 0;
     while (n == 0) {
-        if (::getrandom(&n, sizeof n, 0) != ssize_t(sizeof n)) {
-            n = 0;  // interrupted early in the boot; a number that can be guessed is never an alternative
-        }
+        random_bytes(&n, sizeof n);
     }
     return n;
 }

@@ -163,7 +163,7 @@ base::result<query> query::attach(const std::string& path) {
     }
     base::unique_fd fd(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd) {
-        return base::fail(errno, std::string("socket: ") + strerror(errno));
+        return std::unexpected(base::os_error("socket"));
     }
     if (int e = connect_within(fd.get(), un, len); e != 0) {
         return std::unexpected(e == EAGAIN ? silent(path) : connect_error(path, e));

@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 
+#include "base/error.hh"
 #include "base/unique_fd.hh"
 #include "cli/progress.hh"
 #include "cli/reach.hh"
@@ -72,10 +73,7 @@ std::string read_head(vmsgr::channel& c, const head& wanted, const char* who, he
 
 bool is_standard(const std::string& file) { return file == "-"; }
 
-std::string os_text(const std::string& what) {
-    const int e = errno;
-    return what + ": " + strerror(e);
-}
+std::string os_text(const std::string& what) { return base::os_error(what).text; }
 
 void tell(const options& o, const char* verb, const tail& t, double seconds) {
     if (o.json) {

@@ -59,11 +59,7 @@ int dial_local(session& s, int socket, const local_peer& to, phase state, bool a
     long pause = first_pause_ns;
     const base::deadline limit(full_queue_ms);
     for (int i = 0;; ++i) {
-        e = proto::dial(path, hello, fds, out.bell);
-        if (e == ESHUTDOWN) {
-            const auto& other = out.stream.header().end[1].flags;
-            e = (other.load(std::memory_order_acquire) & shm::end_accepted) != 0 ? 0 : EPIPE;
-        }
+        e = proto::dial_conduit(path, hello, fds, out.stream.header().end[1].flags, out.bell);
         // A connect that blocks waits for room in the queue, so that those that follow do not overtake it.
         const bool full = e == EAGAIN && state == phase::up && limit.left_ms() != 0;
         if (!full && (e != EPIPE || i >= dials_max)) {

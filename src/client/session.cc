@@ -25,8 +25,7 @@ constexpr size_t routes_text_max = 1 << 20;
 using locked = std::lock_guard<base::signal_lock>;
 
 // Waits for an answer on the control socket; 0 or an errno.
-int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::received& out) noexcept {
-    int64_t end = base::now_ms() + timeout_ms;
+int receive_within(int sock, void* msg, size_t bytes, const base::deadline& until, proto::received& out) noexcept {
     for (;;) {
         int e = proto::receive_with_fds(sock, msg, bytes, MSG_DONTWAIT, out);
         if (e == 0) {
@@ -35,12 +34,12 @@ int receive_within(int sock, void* msg, size_t bytes, int timeout_ms, proto::rec
         if (e != EAGAIN && e != EINTR) {
             return e;
         }
-        int64_t left = end - base::now_ms();
-        if (left <= 0) {
+        const int left_ms = until.left_ms();
+        if (left_ms == 0) {
             return ETIMEDOUT;
         }
         pollfd p{sock, POLLIN, 0};
-        sys::poll(&p, 1, int(left));
+        sys::poll(&p, 1, left_ms);
     }
 }
 
@@ -90,7 +89,7 @@ bool session::attach() noexcept {
     proto::received got;
     int e = proto::send_with_fds(sock.get(), &hello, sizeof hello, {}, MSG_DONTWAIT);
     if (e == 0) {
-        e = receive_within(sock.get(), &welcome, sizeof welcome, attach_timeout_ms, got);
+        e = receive_within(sock.get(), &welcome, sizeof welcome, base::deadline(attach_timeout_ms), got);
     }
     if (e != 0) {
         _not_before_ms = base::now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
@@ -361,10 +360,9 @@ int session::ask_attached(proto::request_msg& m, std::span<const int> fds, proto
     if (int e = send(m, fds); e != 0) {
         return e;
     }
-    const int64_t end = base::now_ms() + request_timeout_ms;
+    const base::deadline until(request_timeout_ms);
     for (;;) {
-        const int left = int(std::max<int64_t>(end - base::now_ms(), 0));
-        if (int e = receive_within(_control, &reply, sizeof reply, left, got); e != 0) {
+        if (int e = receive_within(_control, &reply, sizeof reply, until, got); e != 0) {
             // A late answer would be taken for the next one's: the serial tells them apart.
             if (e != ETIMEDOUT) {
                 detach();

@@ -52,11 +52,7 @@ int dial(const door_target& door, const proto::dial_hello& hello, const memory_s
     const int fds[] = {slot.fd()};
     int err = EPIPE;
     for (int i = 0; i < dials_max && err == EPIPE; ++i) {
-        err = proto::dial(door.path.c_str(), hello, fds, bell);
-        if (err == ESHUTDOWN) {
-            const auto& other = slot.conduit().header().end[0].flags;
-            err = (other.load(std::memory_order_acquire) & shm::end_accepted) != 0 ? 0 : EPIPE;
-        }
+        err = proto::dial_conduit(door.path.c_str(), hello, fds, slot.conduit().header().end[0].flags, bell);
     }
     return err;
 }

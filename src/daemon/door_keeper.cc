@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <signal.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -38,14 +37,14 @@ namespace {
 base::result<base::unique_fd> start_door_keeper(const std::string& doors) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) {
-        const int e = errno;
-        return base::fail(e, std::string("pipe: ") + strerror(e));
+        return std::unexpected(base::os_error("pipe"));
     }
     base::unique_fd theirs(ends[0]), ours(ends[1]);
     const pid_t pid = ::fork();
     if (pid < 0) {
-        const int e = errno;
-        return base::fail(e, std::string("fork: ") + strerror(e) + "; check the limits on processes");
+        auto why = base::os_error("fork");
+        why.text += "; check the limits on processes";
+        return std::unexpected(std::move(why));
     }
     if (pid == 0) {
         keep_doors(theirs.get(), doors.c_str());

@@ -1,14 +1,12 @@
 #include "local/doors.hh"
 
 #include <dirent.h>
-#include <errno.h>
-#include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/random.hh"
 #include "proto/control.hh"
 #include "shm/layout.hh"
 
@@ -20,19 +18,12 @@ std::string random_name() {
     static constexpr char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
     unsigned char random[20];
     static_assert(sizeof random < shm::door_bytes);
-    if (::getrandom(random, sizeof random, 0) != ssize_t(sizeof random)) {
-        return {};
-    }
+    base::random_bytes(random, sizeof random);
     std::string name;
     for (unsigned char r : random) {
         name += letters[r % 32];
     }
     return name;
-}
-
-std::unexpected<base::error> failed(const std::string& what) {
-    const int e = errno;
-    return base::fail(e, what + ": " + strerror(e));
 }
 
 }  // namespace
@@ -43,18 +34,18 @@ base::result<made_door> make_door(const std::string& folder, int backlog) {
     d.place.path = folder + "/" + d.place.name;
     sockaddr_un un;
     uint32_t len = 0;
-    if (int e = proto::unix_address(d.place.path.c_str(), &un, len); e != 0 || d.place.name.empty()) {
+    if (int e = proto::unix_address(d.place.path.c_str(), &un, len); e != 0) {
         return base::fail(e, "the path of a door is too long: " + d.place.path);
     }
     d.fd.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     // Anybody who may search the folder may dial.
     if (!d.fd || ::bind(d.fd.get(), reinterpret_cast<sockaddr*>(&un), len) != 0) {
-        return failed("making a door in " + folder);
+        return std::unexpected(base::os_error("making a door in " + folder));
     }
     if (::chmod(d.place.path.c_str(), 0666) != 0 || ::listen(d.fd.get(), backlog) != 0) {
-        auto e = failed("opening a door in " + folder);
+        auto e = base::os_error("opening a door in " + folder);
         remove_door(d.place);
-        return e;
+        return std::unexpected(std::move(e));
     }
     return d;
 }

@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
+#include "base/random.hh"
 #include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
@@ -39,8 +39,8 @@ listener::~listener() { close(false); }
 
 int listener::prepare(listen_answer& out) noexcept try {
     int pair[2];
-    if (make_nonblocking(_r.tcp.get()) < 0 || ::getrandom(_word.data(), _word.size(), 0) != ssize_t(_word.size()) ||
-        ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+    base::random_bytes(_word.data(), _word.size());
+    if (make_nonblocking(_r.tcp.get()) < 0 || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         return errno;
     }
     _lifeline.reset(pair[0]);

@@ -54,6 +54,15 @@ int dial(const char* path, const dial_hello& hello, std::span<const int> fds, ba
     return e;
 }
 
+int dial_conduit(const char* path, const dial_hello& hello, std::span<const int> fds,
+                 const std::atomic<uint32_t>& acceptor_flags, base::unique_fd& bell) noexcept {
+    const int e = dial(path, hello, fds, bell);
+    if (e != ESHUTDOWN) {
+        return e;
+    }
+    return (acceptor_flags.load(std::memory_order_acquire) & shm::end_accepted) != 0 ? 0 : EPIPE;
+}
+
 std::optional<base::address> check_source(int bound_socket, const base::address& to,
                                           const listener_place& at) noexcept {
     if (base::not_tcp(bound_socket) != nullptr || !base::is_unconnected(bound_socket)) {

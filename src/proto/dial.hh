@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -54,8 +55,11 @@ size_t door_path(std::string_view control_socket, std::string_view door, char (&
 
 // Dials the door at this path, and says hello. 0: `bell` is the dialler's end of the doorbell. ECONNREFUSED, ENOENT:
 // the listener is gone; EAGAIN: its queue is full; EPIPE: the acceptor was faster than the hello and has turned it
-// away, dial again. Never waits.
+// away, dial again; ESHUTDOWN: it has done so, or has taken the connection and is done with it. Never waits.
 int dial(const char* path, const dial_hello& hello, std::span<const int> fds, base::unique_fd& bell) noexcept;
+// The same for a conduit, which tells the two cases of ESHUTDOWN apart: 0 or EPIPE. acceptor_flags: of the other end.
+int dial_conduit(const char* path, const dial_hello& hello, std::span<const int> fds,
+                 const std::atomic<uint32_t>& acceptor_flags, base::unique_fd& bell) noexcept;
 
 // The source address that a connection to `to` has, dialled with this bound socket, at a listener on `own` in another
 // or the same network namespace. Nothing: the socket is not what it should be, or TCP would not bring it there.

@@ -20,11 +20,6 @@ namespace vmsgr::client {
 
 namespace {
 
-base::error os_error(const std::string& what) {
-    const int e = errno;
-    return {e, what + ": " + strerror(e)};
-}
-
 base::error denied(const base::address& at) {
     const std::string where = base::to_string(at);
     return {EACCES,
@@ -54,7 +49,7 @@ base::result<bool> channel_listener::start(const base::address& at, int backlog)
     _ready.reset(::epoll_create1(EPOLL_CLOEXEC));
     _timer.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!_socket || !_ready || !_timer) {
-        return std::unexpected(os_error("no descriptors for a listener (see ulimit -n)"));
+        return std::unexpected(base::os_error("no descriptors for a listener (see ulimit -n)"));
     }
     watch(_timer.get(), true);
     const int on = 1;
@@ -62,7 +57,7 @@ base::result<bool> channel_listener::start(const base::address& at, int backlog)
     sockaddr_storage ss{};
     const socklen_t length = base::to_sockaddr(at, ss);
     if (::syscall(SYS_bind, _socket.get(), &ss, length) != 0 || ::syscall(SYS_listen, _socket.get(), backlog) != 0) {
-        auto why = os_error("cannot listen on " + base::to_string(at));
+        auto why = base::os_error("cannot listen on " + base::to_string(at));
         if (why.errnum == EADDRINUSE) {
             why.text += "; choose another port, or end who has it (ss -ltnp)";
         }

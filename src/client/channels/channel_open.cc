@@ -43,11 +43,6 @@ base::result<std::unique_ptr<channel>> make_channel(new_end end, const std::shar
 
 namespace {
 
-base::error os_error(const std::string& what) {
-    const int e = errno;
-    return {e, what + ": " + strerror(e)};
-}
-
 // 0, or why the kernel does not connect.
 int connect_within(int socket, const base::address& to, const base::deadline& limit) {
     sockaddr_storage ss{};
@@ -87,7 +82,7 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
                            const base::deadline& limit) {
     base::unique_fd socket(sys::socket(to.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP));
     if (!socket) {
-        return std::unexpected(os_error("no socket for a channel"));
+        return std::unexpected(base::os_error("no socket for a channel"));
     }
     conduit_end end;
     const local_peer local = find_local_peer(s, socket.get(), to);
@@ -108,7 +103,7 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
     }
     // To the daemon a connected socket is a connect that is still to be decided, so its answer comes before any data.
     if (!make_conduit_end(s, socket.get(), to, phase::connecting, end)) {
-        return std::unexpected(os_error("no conduit for a channel (see ulimit -n and the memory)"));
+        return std::unexpected(base::os_error("no conduit for a channel (see ulimit -n and the memory)"));
     }
     if (!hand_over(s, end, socket.get(), end.bell.get(), to, o.name, by_trunk)) {
         return base::fail(EAGAIN, "vmsgrd at " + daemon +
