@@ -49,7 +49,7 @@ private:
     seastar::future<> handle(proto::request_msg m, proto::received& got);
     seastar::future<> on_connect(proto::request_msg m, proto::received& got);
     seastar::future<> on_listen(proto::request_msg m, proto::received& got);
-    seastar::future<> on_unlist(proto::received& got);
+    void on_unlist(proto::received& got);
     seastar::future<> on_borrow(proto::request_msg m, proto::received& got);
     void on_deposit(const proto::request_msg& m, proto::received& got);
     void on_adopt(const proto::request_msg& m, proto::received& got);

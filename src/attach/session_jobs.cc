@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <seastar/core/coroutine.hh>
@@ -50,7 +49,7 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     switch (m.what) {
     case kind::connect: co_await on_connect(m, got); break;
     case kind::listen: co_await on_listen(m, got); break;
-    case kind::unlist: co_await on_unlist(got); break;
+    case kind::unlist: on_unlist(got); break;
     case kind::borrow: co_await on_borrow(m, got); break;
     case kind::deposit: on_deposit(m, got); break;
     case kind::adopt: on_adopt(m, got); break;
@@ -169,24 +168,15 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     reply(m, answer.status, answer.status == 0 ? std::span(out) : std::span<const int>{}, r2);
 }
 
-// A door is known by its name, and by who listens on it: anybody can bind a socket to the same name, in another file
-// system or by another way to another folder.
-seastar::future<> session::on_unlist(proto::received& got) {
+void session::on_unlist(proto::received& got) {
     const int door = got.fds[0].get();
     if (got.fd_count != 1 || base::not_unix(door, SOCK_STREAM) != nullptr ||
         base::socket_option(door, SO_ACCEPTCONN) != 1) {
         break_rules(net::fault::bad_descriptor, "unlist: not a door");
-        co_return;
+        return;
     }
-    sockaddr_un un{};
-    socklen_t len = sizeof un;
-    const auto listens = identify(door);  // the kernel keeps who called listen()
-    if (!listens || listens->pid != ::getpid() || ::getsockname(door, reinterpret_cast<sockaddr*>(&un), &len) != 0) {
-        co_return;  // another's, or of an earlier daemon
-    }
-    un.sun_path[sizeof un.sun_path - 1] = 0;
-    const std::string_view path = un.sun_path;
-    if (const auto id = _server.deps().registry.owner_of_door(path.substr(path.rfind('/') + 1))) {
+    // None: another's, or of an earlier daemon.
+    if (const auto id = _server.deps().registry.owner_of_door(base::socket_cookie(door))) {
         _server.deps().registry.unlist(*id);
     }
 }

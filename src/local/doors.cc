@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/random.hh"
+#include "base/sockets.hh"
 #include "proto/control.hh"
 #include "shm/layout.hh"
 
@@ -47,6 +48,7 @@ base::result<made_door> make_door(const std::string& folder, int backlog) {
         remove_door(d.place);
         return std::unexpected(std::move(e));
     }
+    d.place.cookie = base::socket_cookie(d.fd.get());
     return d;
 }
 

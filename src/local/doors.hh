@@ -2,6 +2,7 @@
 // dial; the names stand in the registry, which attached programs have. Nobody else writes there.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "base/error.hh"
@@ -11,6 +12,7 @@ namespace vmsgr::net {
 
 struct door_place {
     std::string name, path;
+    uint64_t cookie = 0;  // base::socket_cookie: what the kernel calls it, whoever holds it
 };
 
 // A listening unix socket in the folder, with an unguessable name. `backlog` as in listen(2).

@@ -42,7 +42,7 @@ public:
     door_target target() const;
     int tcp_fd() const noexcept { return _r.tcp.get(); }
     bool takes_local() const noexcept { return _r.local; }
-    const std::string& door_name() const noexcept { return _door.name; }
+    const door_place& door() const noexcept { return _door; }
     listener_info info() const;
 
 private:

@@ -47,7 +47,7 @@ listen_answer listeners::begin(listen_request r) {
     }
     auto* at = l.get();
     _all.emplace(id, std::move(l));
-    _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door_name() : std::string());
+    _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door() : door_place());
     (void)at->run()
         .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
         .finally([this, id, h = std::move(*holder)] {

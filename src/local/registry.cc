@@ -28,12 +28,12 @@ registry::registry(bool one_address_plan) {
     m.flags = one_address_plan ? uint32_t(shm::registry_one_address_plan) : 0;
 }
 
-void registry::publish(uint64_t id, unsigned shard, int socket, const std::string& door) {
+void registry::publish(uint64_t id, unsigned shard, int socket, const door_place& door) {
     place p;
     p.shard = shard;
     p.netns = base::netns_cookie(socket);
     p.address = local_address(socket);
-    p.door = door;
+    p.door = door.cookie;
     int only_v6 = 0;
     socklen_t len = sizeof only_v6;
     bool v4_too = p.address.family == AF_INET6 &&
@@ -46,7 +46,7 @@ void registry::publish(uint64_t id, unsigned shard, int socket, const std::strin
     std::lock_guard lock(_mutex);
     auto& m = memory();
     const uint32_t used = m.used.load(std::memory_order_relaxed);
-    if (!door.empty() && (!_free.empty() || used != shm::registry_slots)) {
+    if (!door.name.empty() && (!_free.empty() || used != shm::registry_slots)) {
         p.slot = used;
         if (!_free.empty()) {
             p.slot = _free.back();
@@ -57,7 +57,7 @@ void registry::publish(uint64_t id, unsigned shard, int socket, const std::strin
         e.address = p.address;
         e.flags = p.flags;
         memset(e.door, 0, sizeof e.door);
-        memcpy(e.door, door.data(), std::min(door.size(), sizeof e.door - 1));
+        memcpy(e.door, door.name.data(), std::min(door.name.size(), sizeof e.door - 1));
         e.id.store(id, std::memory_order_release);
         if (p.slot == used) {
             m.used.store(used + 1, std::memory_order_release);
@@ -80,10 +80,10 @@ void registry::retract(uint64_t id) noexcept {
     _by_id.erase(id);
 }
 
-std::optional<uint64_t> registry::owner_of_door(std::string_view name) {
+std::optional<uint64_t> registry::owner_of_door(uint64_t cookie) {
     std::lock_guard lock(_mutex);
     for (auto& [id, p] : _by_id) {
-        if (!p.door.empty() && p.door == name) {
+        if (cookie != 0 && p.door == cookie) {
             return id;
         }
     }

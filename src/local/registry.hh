@@ -4,10 +4,10 @@
 
 #include <mutex>
 #include <optional>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "local/doors.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::net {
@@ -22,7 +22,7 @@ class registry {
         uint64_t netns;
         base::address address;
         uint32_t flags;  // shm::listening_flag
-        std::string door;
+        uint64_t door = 0;  // its cookie; 0: programs do not dial it
     };
     std::unordered_map<uint64_t, place> _by_id;
     std::vector<uint32_t> _free;
@@ -37,13 +37,14 @@ public:
     shm::load& descriptors() const noexcept { return memory().descriptors; }
     shm::load& connections() const noexcept { return memory().connections; }
 
-    // `socket` listens. door: programs of this host may find and dial it; empty, or where no slot is left: they reach
-    // it by TCP.
-    void publish(uint64_t id, unsigned shard, int socket, const std::string& door);
+    // `socket` listens. door: programs of this host may find and dial it; without a name, or where no slot is left,
+    // they reach it by TCP.
+    void publish(uint64_t id, unsigned shard, int socket, const door_place& door);
     void unlist(uint64_t id) noexcept;
     void retract(uint64_t id) noexcept;
-    // The listener that has this door. Nobody else can have a socket of that name.
-    std::optional<uint64_t> owner_of_door(std::string_view name);
+    // The listener that has this door, known by its cookie: names can be bound again, in another folder or file system,
+    // and a program that calls listen() on its door becomes the one who listens.
+    std::optional<uint64_t> owner_of_door(uint64_t cookie);
     // The listener to which the kernel of this namespace would connect; id 0: none.
     struct found {
         uint64_t id = 0;
