@@ -1,6 +1,4 @@
-// The lock for state that signal handlers may need: while a thread holds it, all of its signals are blocked. A handler
-// may call close(), connect() or fork(), as POSIX allows; if it ran above a holder of the lock, it would wait for
-// itself for ever. Any thread. Never recursive. errno is kept.
+// For state that signal handlers may need. Any thread. errno is kept.
 #pragma once
 
 #include <errno.h>
@@ -16,9 +14,15 @@ namespace vmsgr::base {
 // The kernel's own set: sigset_t of libc is larger than what the system call takes, and libc leaves out two signals.
 using kernel_sigset = uint64_t;
 
-class signal_lock {
-    pthread_mutex_t _mutex = PTHREAD_MUTEX_INITIALIZER;
-    kernel_sigset _before = 0;  // the holder's mask
+// Blocks all signals of its thread while it lives. Only the outermost one of a thread asks the kernel: a call that takes
+// several locks one after the other holds one of these around them, and pays twice 0.1 us instead of each time.
+class signals_blocked {
+    struct thread_state {
+        uint32_t depth;
+        kernel_sigset before;
+    };
+    // initial-exec: a signal handler may be the first in its thread to touch it, and must not allocate.
+    __attribute__((tls_model("initial-exec"))) static inline constinit thread_local thread_state mine{};
 
     static void set_mask(kernel_sigset now, kernel_sigset* before) noexcept {
         const int saved = errno;
@@ -26,22 +30,46 @@ class signal_lock {
         errno = saved;
     }
 
+    friend class signal_lock;
+    static void enter() noexcept {
+        if (mine.depth == 0) {
+            kernel_sigset before = 0;
+            set_mask(~kernel_sigset{0}, &before);
+            mine.before = before;
+        }
+        ++mine.depth;
+    }
+    static void leave() noexcept {
+        if (--mine.depth == 0) {
+            set_mask(mine.before, nullptr);
+        }
+    }
+
+public:
+    signals_blocked() noexcept { enter(); }
+    ~signals_blocked() { leave(); }
+    signals_blocked(const signals_blocked&) = delete;
+    signals_blocked& operator=(const signals_blocked&) = delete;
+};
+
+// While a thread holds it, all of its signals are blocked. A handler may call close(), connect() or fork(), as POSIX
+// allows; if it ran above a holder of the lock, it would wait for itself for ever. Never recursive.
+class signal_lock {
+    pthread_mutex_t _mutex = PTHREAD_MUTEX_INITIALIZER;
+
 public:
     constexpr signal_lock() noexcept = default;
     signal_lock(const signal_lock&) = delete;
     signal_lock& operator=(const signal_lock&) = delete;
 
     void lock() noexcept {
-        kernel_sigset before = 0;
-        set_mask(~kernel_sigset{0}, &before);
+        signals_blocked::enter();
         pthread_mutex_lock(&_mutex);
-        _before = before;
     }
     // Also in the child of a fork that was made under the lock.
     void unlock() noexcept {
-        const kernel_sigset before = _before;
         pthread_mutex_unlock(&_mutex);
-        set_mask(before, nullptr);
+        signals_blocked::leave();
     }
 };
 

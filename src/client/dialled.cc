@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "base/clock.hh"
 #include "base/netns.hh"
+#include "base/signal_lock.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
@@ -41,6 +43,7 @@ int dial_local(session& s, int socket, const local_peer& to, phase state, bool a
     if (proto::door_path(s.path(), to.listener.door, path) == 0) {
         return ENAMETOOLONG;
     }
+    std::optional<base::signals_blocked> together(std::in_place);
     auto slot = take_slot(to.listener.id, s.ring_bytes());
     auto page = take_page();
     if (!slot || !page) {
@@ -55,6 +58,7 @@ int dial_local(session& s, int socket, const local_peer& to, phase state, bool a
     const uint64_t id = s.next_id();
     // Before the hello, after which the acceptor may use the slot.
     out.stream = stream::create(std::move(*slot), std::move(*page), state, id, 0, far_end::program);
+    together.reset();  // a dial may wait
     int e = EPIPE;
     long pause = first_pause_ns;
     const base::deadline limit(full_queue_ms);
@@ -77,9 +81,7 @@ int dial_local(session& s, int socket, const local_peer& to, phase state, bool a
         return e;
     }
     shm::mark_bell(out.bell.get(), id);
-    // The dialling socket does not wait; what it becomes waits as the program's does.
-    sys::fcntl(out.bell.get(), F_SETFL, O_RDWR);
-    describe(socket, to.peer, state, out);
+    describe_as(socket, to.local, to.peer, out);
     return 0;
 }
 

@@ -38,16 +38,11 @@ int copy_description(int from, int to) noexcept {
     return old;
 }
 
-void describe(int socket, const base::address& peer, phase state, conduit_end& out) noexcept {
+void describe_as(int socket, const base::address& local, const base::address& peer, conduit_end& out) noexcept {
     auto& page = out.stream.page();
-    page.family = uint16_t(base::socket_option(socket, SO_DOMAIN));
-    page.local = base::local_name(socket);
-    // A socket that is connected already may be in phase `connecting` here, until the daemon has agreed.
-    const bool pending = state == phase::connecting;
-    page.peer = pending || page.other == far_end::program ? peer : base::peer_name(socket);
-    if (page.peer.family == 0) {
-        page.peer = peer;  // reset meanwhile; the daemon will say so
-    }
+    page.family = local.family;
+    page.local = local;
+    page.peer = peer;
     const int flags = copy_description(socket, out.bell.get());
     page.nonblocking.store((flags & O_NONBLOCK) != 0, std::memory_order_relaxed);
 }
@@ -67,7 +62,10 @@ bool make_conduit_end(session& s, int socket, const base::address& peer, phase s
     shm::prepare_bell(bell->program.get(), id);
     out.bell = std::move(bell->program);
     out.other = std::move(bell->other);
-    describe(socket, peer, state, out);
+    // A socket that is connected already may be in phase `connecting` here, until the daemon has agreed.
+    const base::address connected = state == phase::connecting ? base::address{} : base::peer_name(socket);
+    // None: reset meanwhile; the daemon will say so.
+    describe_as(socket, base::local_name(socket), connected.family == 0 ? peer : connected, out);
     if (state == phase::connecting) {
         out.stream.start_connecting(out.bell.get());
     }

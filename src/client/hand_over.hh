@@ -31,7 +31,7 @@ bool hand_over(session& s, const conduit_end& end, int socket, int shown, const 
                std::string_view route, bool by_trunk = false) noexcept;
 
 // What an end has of its socket, whoever has the other end: names, family, how it waits. `out` has stream and doorbell.
-void describe(int socket, const base::address& peer, phase state, conduit_end& out) noexcept;
+void describe_as(int socket, const base::address& local, const base::address& peer, conduit_end& out) noexcept;
 
 // Copies what a program may have set on the old description: O_NONBLOCK and the like, SO_RCVTIMEO, SO_SNDTIMEO. The old
 // one's flags (F_GETFL).

@@ -29,14 +29,23 @@ base::address source_for(const base::address& peer, const base::address& own) no
     return same && own.port != 0 ? source : base::address{};
 }
 
-// Gives the socket its address and port, unless it has a port. Fails where the address is none of this host's.
-bool bind_to(int socket, const base::address& source, bool has_port) noexcept {
-    if (has_port) {
-        return true;
+// Gives the socket, whose name is `own`, that address and a port, unless it has a port; its name from then on. None:
+// the address is none of this host's.
+base::address bind_to(int socket, const base::address& source, const base::address& own) noexcept {
+    if (own.port != 0) {
+        return own;
     }
     sockaddr_storage ss{};
     socklen_t size = base::to_sockaddr(source, ss);
-    return ::syscall(SYS_bind, socket, &ss, size) == 0 && base::local_name(socket).port != 0;
+    return ::syscall(SYS_bind, socket, &ss, size) == 0 ? base::local_name(socket) : base::address{};
+}
+
+// A connected socket's name is never `any`.
+base::address name_towards(base::address name, const base::address& source) noexcept {
+    if (name.is_any()) {
+        name.ip = source.ip;
+    }
+    return name;
 }
 
 // Which of several listeners of one address it is: as good as the kernel's own choice, which nobody can foresee.
@@ -62,8 +71,11 @@ local_peer find_elsewhere(session& s, int socket, uint64_t netns, const base::ad
         return {};
     }
     const base::address source = bind_towards(socket, peer);
-    return source.family != 0 ? local_peer{s.find_listener_elsewhere(netns, peer, hash_of(source, peer)), peer, source}
-                              : local_peer{};
+    if (source.family == 0) {
+        return {};
+    }
+    return {s.find_listener_elsewhere(netns, peer, hash_of(source, peer)), peer, source,
+            name_towards(base::local_name(socket), source)};
 }
 
 }  // namespace
@@ -80,7 +92,7 @@ base::address bind_towards(int socket, const base::address& peer) noexcept {
     // daemon on this host.
     const bool self = source.ip == peer.ip && !peer.is_loopback();
     if (peer.family != family || source.family != family || source.is_any() || self ||
-        source.is_loopback() != peer.is_loopback() || !bind_to(socket, source, own.port != 0)) {
+        source.is_loopback() != peer.is_loopback() || bind_to(socket, source, own).port == 0) {
         return {};
     }
     return source;
@@ -105,15 +117,16 @@ local_peer find_local_peer(session& s, int socket, base::address peer) noexcept 
     }
     const base::address own = base::local_name(socket);
     base::address source = source_for(peer, own);
-    if (source.family == 0 || source.family != base::socket_option(socket, SO_DOMAIN) ||
-        !bind_to(socket, source, own.port != 0)) {
+    const bool possible = source.family != 0 && source.family == base::socket_option(socket, SO_DOMAIN);
+    const base::address bound = possible ? bind_to(socket, source, own) : base::address{};
+    if (bound.port == 0) {
         return find_elsewhere(s, socket, netns, peer);  // not one of this host's addresses
     }
-    source.port = base::local_name(socket).port;
+    source.port = bound.port;
     if ((listener.flags & shm::listening_one_of_many) != 0) {
         listener = s.find_listener(netns, peer, hash_of(source, peer));
     }
-    return {listener, peer, source};
+    return {listener, peer, source, name_towards(bound, source)};
 }
 
 }  // namespace vmsgr::client

@@ -13,6 +13,7 @@ struct local_peer {
     found_listener listener;  // id 0: none; the socket may be bound all the same
     base::address peer;  // as the kernel understands it
     base::address source;  // the socket's own address towards it
+    base::address local;   // what its getsockname() says from now on
 };
 // `socket` is a TCP socket that is not connected; it gets a port unless it has one.
 local_peer find_local_peer(session& s, int socket, base::address peer) noexcept;

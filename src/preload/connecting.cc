@@ -6,8 +6,9 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "base/sys.hh"
+#include "base/signal_lock.hh"
 #include "base/sockets.hh"
+#include "base/sys.hh"
 #include "client/dialled.hh"
 #include "client/hand_over.hh"
 #include "client/local_routing.hh"
@@ -23,7 +24,8 @@ namespace {
 
 // Puts the end of a connection behind the number. `keep_port`: the socket that was there is kept, as it holds the port.
 bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_view route) noexcept {
-    int port = keep_port ? sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1) : -1;
+    base::signals_blocked together;
+    int port = keep_port ? duplicate_internal(fd) : -1;
     object* old = nullptr;
     object* o = nullptr;
     {
@@ -42,7 +44,7 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
         old = swap_behind(fd, before, o, end.bell.get());
     }
     if (port >= 0) {
-        make_internal(&o->port_fd);
+        mark_internal(&o->port_fd);
     }
     if (o->stream.is_local()) {
         auto& page = o->stream.page();
@@ -109,9 +111,6 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     if (e != 0) {
         log("the listener of '%s' was not dialled (%s): TCP brings it there", route.name.data(), strerror(e));
         return false;
-    }
-    if (end.stream.page().local.is_any()) {
-        end.stream.page().local.ip = to.source.ip;
     }
     if (!put_behind(fd, end, keep_port, route.name_text())) {
         return false;  // the dialled end closes: the acceptor sees a connection that ended

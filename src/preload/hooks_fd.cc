@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "preload/hook.hh"
 #include "preload/listening.hh"
@@ -20,24 +21,28 @@ namespace {
 // Before the number is given up. The object, if this was its last number here.
 object* leave_number(int fd) noexcept {
     object* gone = nullptr;
-    bool unwatched = false;
     {
-        table_lock l;
-        object* o = at_number(fd);
-        if (o != nullptr && o->what == kind::stream && o->refs == 1) {
-            unwatched = take_out_of_sets(o);
+        base::signals_blocked together;
+        bool unwatched = false;
+        {
+            table_lock l;
+            object* o = at_number(fd);
+            if (o != nullptr && o->what == kind::stream && o->refs == 1) {
+                unwatched = take_out_of_sets(o);
+            }
+            gone = clear_number(fd);
         }
-        gone = clear_number(fd);
+        if (gone != nullptr && gone->what == kind::stream) {
+            gone->stream.close_last(fd, unwatched);
+            // With the number the port is free.
+            const int port = std::exchange(gone->port_fd, -1);
+            if (port >= 0) {
+                close_internal(port);
+            }
+        }
     }
     if (gone != nullptr && gone->what == kind::listener) {
-        stop_listening(gone);
-    } else if (gone != nullptr && gone->what == kind::stream) {
-        gone->stream.close_last(fd, unwatched);
-        // With the number the port is free.
-        const int port = std::exchange(gone->port_fd, -1);
-        if (port >= 0) {
-            close_internal(port);
-        }
+        stop_listening(gone);  // waits for the daemon
     }
     return gone;
 }

@@ -11,6 +11,7 @@
 #include <array>
 
 #include "base/netns.hh"
+#include "base/signal_lock.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/dialled.hh"
@@ -119,6 +120,7 @@ void forget_stale(object* stale) noexcept {
 
 // Makes a stream of what arrived, on the number that accept() gave it. The number, or -1 with errno.
 int take_connection(client::arrived& a, object* listener, int listener_fd, int flags) noexcept {
+    base::signals_blocked together;
     auto& rt = runtime();
     auto page = client::take_page();
     if (!page) {

@@ -185,6 +185,7 @@ void forget_epoll(int epfd) noexcept {
 int highest_number() noexcept { return highest; }
 
 void finish(object* o) noexcept {
+    base::signals_blocked together;
     client::stream stream;
     int port_fd = -1, kernel_fd = -1, lifeline = -1;
     {

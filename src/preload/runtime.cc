@@ -141,22 +141,39 @@ void log(const char* format, ...) noexcept {
     errno = saved;
 }
 
-void make_internal(int* where) noexcept {
+namespace {
+
+// A duplicate above its own number: -1 where there is no room.
+int duplicate_above(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
     long top = std::min<long>(long(limit.rlim_cur), fds_max);
     // A few numbers below the limit, in steps: F_DUPFD takes the next free one.
     for (long from : {top - 64, top - 256, top / 2}) {
-        if (from <= *where) {
-            continue;
-        }
-        int moved = sys::fcntl(*where, F_DUPFD_CLOEXEC, from);
+        const int moved = from > fd ? sys::fcntl(fd, F_DUPFD_CLOEXEC, from) : -1;
         if (moved >= 0) {
-            sys::close(*where);
-            *where = moved;
-            break;
+            return moved;
         }
     }
+    return -1;
+}
+
+}  // namespace
+
+int duplicate_internal(int fd) noexcept {
+    const int above = duplicate_above(fd);
+    return above >= 0 ? above : sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+}
+
+void make_internal(int* where) noexcept {
+    if (const int moved = duplicate_above(*where); moved >= 0) {
+        sys::close(*where);
+        *where = moved;
+    }
+    mark_internal(where);
+}
+
+void mark_internal(int* where) noexcept {
     table_lock l;
     if (object* o = new_object(kind::internal)) {
         o->kept_at = where;

@@ -82,6 +82,19 @@ TEST(signal_lock, one_inside_another_gives_the_mask_back) {
     EXPECT_FALSE(blocked(SIGUSR1));
 }
 
+TEST(signal_lock, signals_stay_blocked_from_one_lock_to_the_next) {
+    signal_lock inner;
+    {
+        signals_blocked together;
+        EXPECT_TRUE(blocked(SIGUSR1));
+        { std::lock_guard l(lock); }
+        EXPECT_TRUE(blocked(SIGUSR1));
+        { std::lock_guard l(inner); }
+        EXPECT_TRUE(blocked(SIGUSR1));
+    }
+    EXPECT_FALSE(blocked(SIGUSR1));
+}
+
 TEST(signal_lock, excludes_other_threads_whatever_signals_come) {
     handler h;
     ::alarm(60);
