@@ -18,6 +18,12 @@ void keep_fd(int* where) noexcept {
     }
 }
 
+void replace_fd(int fd, int by) noexcept {
+    if (rules.replace != nullptr) {
+        rules.replace(fd, by);
+    }
+}
+
 void drop_fd(int* where) noexcept {
     if (*where < 0) {
         return;

@@ -130,6 +130,7 @@ bool session::attach() noexcept {
     _session_id = welcome.session_id;
     _control = sock.release();
     ++_attached;
+    _attached_as = ::geteuid();
     keep_fd(&_control);
     return true;
 }
@@ -150,6 +151,12 @@ bool session::ensure() noexcept {
         }
     }
     return attach();
+}
+
+bool session::ensure_as_self() noexcept {
+    const bool attached = ensure();
+    locked l(_lock);
+    return attached && _attached_as == ::geteuid();
 }
 
 int session::send(const proto::request_msg& m, std::span<const int> fds) noexcept {

@@ -81,6 +81,7 @@ class session {
     std::atomic<uint32_t> _entry_hint{0};
     int64_t _not_before_ms = 0;
     uint64_t _attached = 0;  // how often
+    uid_t _attached_as = 0;  // this process's effective user then: the daemon knows it as that one's
     attach_failure _failure;
     proto::route_table _routes;   // the daemon's, of session _routes_of
     uint64_t _routes_of = 0;
@@ -94,6 +95,8 @@ public:
 
     // Attached now, or could be attached now.
     bool ensure() noexcept;
+    // The same, and as the effective user that this process has now: what it deposits, its heirs may adopt.
+    bool ensure_as_self() noexcept;
     attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
     // The daemon's number for this session.

@@ -40,6 +40,7 @@ struct counters {
     uint64_t probes_skipped = 0;    // not asked: as many as the limit are known
     uint64_t orphans = 0;           // programs that left with data still to be sent
     uint64_t orphans_given_up = 0;  // of these: no progress up to the limit
+    uint64_t plain = 0;             // connections that turned plain, for a program without the library
     std::array<uint64_t, fault_kinds> faults{};
 
     void count(fault f) noexcept { ++faults[size_t(f)]; }
@@ -60,6 +61,7 @@ inline constexpr base::counter<counters> counter_table[] = {
     {"trunk_probes_skipped", &counters::probes_skipped},
     {"orphans", &counters::orphans},
     {"orphans_given_up", &counters::orphans_given_up},
+    {"plain", &counters::plain},
 };
 static_assert(base::lists_all(counter_table));
 

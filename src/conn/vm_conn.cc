@@ -30,7 +30,7 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     : _carrier(c),
       _p(std::move(p)),
       _id(id),
-      _bell(_p.bell.get(), shm::resident_tokens),
+      _bell(_p.bell.get(), shm::resident_tokens, &_p.conduit.header().end[0].flags),
       _rx(_p.conduit.header().ring[0], _p.conduit.ring_data(0), _p.conduit.capacity, _rx_state),
       _tx(_p.conduit.header().ring[1], _p.conduit.ring_data(1), _p.conduit.capacity, _tx_state),
       _peer(_p.peer),
@@ -129,6 +129,7 @@ seastar::future<> vm_conn::run() {
     auto reads = read_loop().handle_exception(broken);
     co_await std::move(writes);
     co_await std::move(reads);
+    co_await last_plain_bytes();
     finish();
 }
 
@@ -188,11 +189,15 @@ life::actions vm_conn::step(life::event e, int err) noexcept {
     }
     if (todo.has(action::fin_program)) {
         _tx.set_flags(shm::ring_fin);
-        ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
+        if (_plain) {
+            _plain->finish();
+        } else {
+            ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
+        }
     }
     if (todo.has(action::reset_program)) {
         _tx.reset(todo.error);
-        _tx.wake(_bell);
+        wake_program();
     }
     if (todo.has(action::give_back)) {
         give_back(todo.error);
@@ -252,7 +257,19 @@ void vm_conn::on_hang_up() noexcept {
     if ((end & shm::end_read_shut) != 0) {
         step(life::event::shut_read);
     }
-    step((end & shm::end_left) != 0 ? life::event::closed : life::event::killed);
+    // Without the library nobody says goodbye.
+    step((end & shm::end_left) != 0 || _plain ? life::event::closed : life::event::killed);
+}
+
+// In plain mode what the far side has sent lies in our memory, which the program does not see, until its doorbell takes
+// it. That may be long after the far side has ended.
+seastar::future<> vm_conn::last_plain_bytes() {
+    _waits_for_program = true;
+    while (_plain && _p.bell && !_plain->is_empty() && !_plain_hung_up && !_life.stopping) {
+        _in.point.clear();
+        _in.on = waits::ring;
+        co_await _in.point.wait();
+    }
 }
 
 // What the kernel takes without waiting counts as sent by the program before it closed. What it left unread decides
@@ -305,7 +322,13 @@ void vm_conn::break_rules(fault why) noexcept {
     step(life::event::rules_broken);
 }
 
-void vm_conn::stop() noexcept { step(life::event::stop); }
+void vm_conn::stop() noexcept {
+    step(life::event::stop);
+    if (_waits_for_program) {
+        _life.stopping = true;  // the event has no meaning any more
+        _in.wake();
+    }
+}
 
 void vm_conn::let_go_of_far() noexcept {
     const life::actions last = _life.last();

@@ -20,6 +20,7 @@
 #include "conn/budget.hh"
 #include "conn/counters.hh"
 #include "conn/far.hh"
+#include "conn/plain.hh"
 #include "conn/program.hh"
 #include "conn/pump.hh"
 #include "life/connection.hh"
@@ -115,6 +116,10 @@ private:
 
     far_events _far_events{*this};
     std::unique_ptr<far_side> _far;
+    std::unique_ptr<plain_end> _plain;  // the program's end is in plain mode
+    bool _plain_hung_up = false;
+    bool _waits_for_program = false;  // all is over but the program's reading
+
     bell_events _bell_events{*this};
     ssx::event_set::registration _bell_watch;
     pump<vm_conn> _pump;
@@ -155,6 +160,7 @@ private:
     life::actions step(life::event e, int err = 0) noexcept;
     void give_back(int err) noexcept;
     void on_hang_up() noexcept;
+    seastar::future<> last_plain_bytes();
     void flush_and_judge() noexcept;
     bool program_left_unread() noexcept;
     void watch_progress() noexcept;
@@ -169,6 +175,10 @@ private:
     void on_batch_end() noexcept;
     void on_bell(uint32_t events) noexcept;
     void check_doorbell_bytes() noexcept;
+    void go_plain() noexcept;
+    bool take_new_socket() noexcept;
+    bool pull_plain() noexcept;
+    bool push_plain() noexcept;
     void count(uint64_t& own, uint64_t& all, size_t n) noexcept;
     seastar::future<> write_loop();
     seastar::future<> read_loop();
@@ -182,7 +192,13 @@ private:
     bool room(size_t& n) noexcept;
     shm::pieces space(size_t n) noexcept { return _tx.space(n); }
     void received(size_t n) noexcept;
-    void wake_program() noexcept { _tx.wake(_bell); }
+    void wake_program() noexcept {
+        if (_plain) {
+            push_plain();
+        } else {
+            _tx.wake(_bell);
+        }
+    }
     void credit_exceeded() noexcept { break_rules(fault::bad_ring_index); }  // only the program could take the room
 };
 

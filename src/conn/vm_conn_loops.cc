@@ -5,7 +5,9 @@
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "conn/carrier.hh"
+#include "base/sockets.hh"
 #include "conn/vm_conn.hh"
+#include "proto/control.hh"
 
 namespace vmsgr::net {
 
@@ -61,7 +63,18 @@ bool vm_conn::to_send(size_t& n) noexcept {
     if ((flags & shm::ring_fin) != 0) {
         step(life::event::shut_write);
     }
+    if (n == 0 && _plain) {
+        pull_plain();
+        if (_rx.data_bytes(n) != shm::look::ok) {
+            break_rules(fault::bad_ring_index);
+        }
+        return !_life.over();
+    }
     if (n == 0) {
+        if ((program_flags() & shm::end_plain) != 0) {
+            go_plain();
+            return !_life.over();
+        }
         // While polling nothing settles this side's tokens: a producer's top-up is taken back here.
         _rx.relieve(_bell);
     }
@@ -73,7 +86,11 @@ bool vm_conn::more_follows() noexcept { return (_rx.flags() & (shm::ring_more | 
 
 void vm_conn::sent(size_t n) noexcept {
     _rx.consume(n);
-    _rx.relieve(_bell);
+    if (_plain) {
+        _plain->pull();  // there is room
+    } else {
+        _rx.relieve(_bell);
+    }
     count(_bytes_out, _carrier.count().bytes_out, n);
 }
 
@@ -129,7 +146,90 @@ void vm_conn::on_far(uint32_t events) noexcept {
     }
 }
 
+// The program has moved to another socket, as this end of the doorbell is shut down: it comes with the last token.
+bool vm_conn::take_new_socket() noexcept {
+    for (unsigned char token = 0;;) {
+        proto::received got;
+        if (proto::receive_with_fds(_bell.fd(), &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
+            return false;
+        }
+        if (got.fd_count != 1 || base::not_unix(got.fds[0].get(), SOCK_STREAM) != nullptr) {
+            continue;
+        }
+        auto watch = _carrier.events().add(got.fds[0].get(), _bell_events);
+        if (!watch) {
+            step(life::event::aborted);
+            return false;
+        }
+        _bell_watch = std::move(*watch);
+        _p.bell = std::move(got.fds[0]);
+        _bell = shm::bell(_p.bell.get(), shm::resident_tokens);
+        _rx_state.tokens_taken = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
+        return true;
+    }
+}
+
+// The program's end is for somebody without the library from now on; this end agrees, where it can.
+void vm_conn::go_plain() noexcept {
+    if ((program_flags() & shm::end_moved) != 0 ? !take_new_socket() : (_tx.flags_set() & shm::ring_fin) != 0) {
+        return;  // it is under way, or the program will see that this end is shut down, and move
+    }
+    try {
+        _plain = std::make_unique<plain_end>(_bell.fd(), _p.conduit, _rx_state.tail, _tx_state.head,
+                                             _rx_state.tokens_taken);
+    } catch (const std::bad_alloc&) {
+        step(life::event::aborted);
+        return;
+    }
+    if (_plain->is_impossible()) {
+        break_rules(fault::bad_ring_index);
+        return;
+    }
+    ++_carrier.count().plain;
+    _p.conduit.header().end[1].flags.fetch_or(shm::end_plain, std::memory_order_seq_cst);
+    if ((_tx.flags_set() & shm::ring_fin) != 0) {
+        _plain->finish();
+    }
+    push_plain();
+    pull_plain();
+}
+
+bool vm_conn::pull_plain() noexcept {
+    bool some = false;
+    for (auto p = _plain->pull(); p != plain_end::pulled::nothing; p = _plain->pull()) {
+        some = true;
+    }
+    if (some && _out.on == waits::ring) {
+        _out.wake();
+    }
+    // A hang-up counts once all is in the ring that came before it.
+    if (_plain_hung_up && (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0) {
+        on_hang_up();
+    }
+    return some;
+}
+
+bool vm_conn::push_plain() noexcept {
+    const bool moved = _plain->push();
+    if ((moved || _plain->is_empty()) && _in.on == waits::ring) {
+        _in.wake();
+    }
+    return moved;
+}
+
 void vm_conn::on_bell(uint32_t events) noexcept {
+    if (!_plain && (program_flags() & shm::end_plain) != 0 && _life.at != life::phase::connecting) {
+        go_plain();
+    }
+    if (_plain) {
+        _plain_hung_up = _plain_hung_up || (events & EPOLLHUP) != 0;
+        push_plain();
+        pull_plain();
+        if (_plain_hung_up && _waits_for_program) {
+            _in.wake();
+        }
+        return;
+    }
     if ((events & EPOLLHUP) != 0) {
         on_hang_up();
         return;
@@ -196,6 +296,10 @@ void vm_conn::wake_ring_waits() noexcept {
 }
 
 bool vm_conn::park() noexcept {
+    if (_plain) {
+        const bool pushed = push_plain();
+        return !pull_plain() && !pushed;
+    }
     bool quiet = true;
     if (_out.on == waits::ring) {
         bool empty = _rx.settle(_bell);

@@ -9,6 +9,7 @@
 #include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "preload/hook.hh"
+#include "preload/inherit.hh"
 #include "preload/listening.hh"
 #include "preload/runtime.hh"
 #include "preload/swap.hh"
@@ -68,6 +69,7 @@ int duplicated(int from, int to) noexcept {
             stale = add_alias(from, to);
         }
         finish_quietly(stale);
+        serve_stdio(to);
     }
     return to;
 }

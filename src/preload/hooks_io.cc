@@ -80,6 +80,9 @@ ssize_t stream_write(object* o, int fd, const void* p, size_t n, int flags) {
 
 // Without an offset the file's own position moves, as sendfile moves it.
 ssize_t stream_sendfile(object* o, int fd, int file, off_t* offset, size_t n) {
+    if (o->stream.is_plain()) {
+        return real.sendfile(fd, file, offset, n);
+    }
     int64_t at = offset != nullptr ? *offset : ::lseek(file, 0, SEEK_CUR);
     if (at < 0) {
         return invalid(errno == ESPIPE || offset != nullptr ? EINVAL : errno);
@@ -352,12 +355,13 @@ VMSGR_HOOK ssize_t sendfile64(int out, int in, off64_t* offset, size_t n) { retu
 VMSGR_HOOK ssize_t splice(int in, loff_t* in_offset, int out, loff_t* out_offset, size_t n, unsigned flags) {
     if (known(in) || known(out)) {
         use from(in), to(out);
-        if (is_stream(from) || is_stream(to)) {
+        auto in_ring = [](const use& o) { return is_stream(o) && !o->stream.is_plain(); };
+        if (in_ring(from) || in_ring(to)) {
             if ((is_stream(from) && in_offset != nullptr) || (is_stream(to) && out_offset != nullptr)) {
                 return invalid(EINVAL);
             }
-            return is_stream(to) ? stream_splice(to.get(), out, in, true, n, flags)
-                                 : stream_splice(from.get(), in, out, false, n, flags);
+            return in_ring(to) ? stream_splice(to.get(), out, in, true, n, flags)
+                               : stream_splice(from.get(), in, out, false, n, flags);
         }
         in = kernel_number(from, in);
         out = kernel_number(to, out);

@@ -102,7 +102,7 @@ int note_option(object* o, int result, int level, int name, const void* value, s
     return result;
 }
 
-int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
+int stream_ioctl(object* o, int fd, unsigned long request, void* arg, bool& ours) {
     ours = true;
     if (arg == nullptr && (request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK)) {
         errno = EFAULT;
@@ -112,7 +112,7 @@ int stream_ioctl(object* o, unsigned long request, void* arg, bool& ours) {
         o->stream.page().nonblocking.store(*static_cast<int*>(arg) != 0, std::memory_order_relaxed);
     }
     switch (request) {
-    case FIONREAD: *static_cast<int*>(arg) = int(o->stream.unread_bytes()); return 0;
+    case FIONREAD: *static_cast<int*>(arg) = int(o->stream.unread_bytes(fd)); return 0;
     case SIOCOUTQ: *static_cast<int*>(arg) = int(o->stream.unsent_bytes()); return 0;
     case SIOCATMARK: *static_cast<int*>(arg) = 0; return 0;
     default: ours = false; return 0;
@@ -169,7 +169,7 @@ VMSGR_HOOK int ioctl(int fd, unsigned long request, ...) {
         use o(fd);
         if (o && o->what == kind::stream) {
             bool ours = false;
-            int r = stream_ioctl(o.get(), request, arg, ours);
+            int r = stream_ioctl(o.get(), fd, request, arg, ours);
             if (ours) {
                 return r;
             }

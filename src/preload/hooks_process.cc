@@ -46,15 +46,18 @@ bool collect(const char* first, va_list& ap, char** out) noexcept {
 }  // namespace
 
 VMSGR_HOOK int execve(const char* path, char* const* argv, char* const* envp) {
-    return real.execve(path, argv, environment_for_exec(envp));
+    prepare_heir({.path = path, .argv = argv}, envp, starts::here);
+    return real.execve(path, argv, envp);
 }
 VMSGR_HOOK int execv(const char* path, char* const* argv) { return execve(path, argv, environ); }
 VMSGR_HOOK int execvpe(const char* file, char* const* argv, char* const* envp) {
-    return real.execvpe(file, argv, environment_for_exec(envp));
+    prepare_heir({.path = file, .argv = argv, .searched = true}, envp, starts::here);
+    return real.execvpe(file, argv, envp);
 }
 VMSGR_HOOK int execvp(const char* file, char* const* argv) { return execvpe(file, argv, environ); }
 VMSGR_HOOK int fexecve(int fd, char* const* argv, char* const* envp) {
-    return real.fexecve(fd, argv, environment_for_exec(envp));
+    prepare_heir({.file = fd, .argv = argv}, envp, starts::here);
+    return real.fexecve(fd, argv, envp);
 }
 
 VMSGR_HOOK int execl(const char* path, const char* arg, ...) {
@@ -85,9 +88,43 @@ VMSGR_HOOK int execle(const char* path, const char* arg, ...) {
 
 VMSGR_HOOK int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
                            const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-    return real.posix_spawn(pid, path, actions, attributes, argv, environment_for_exec(envp));
+    prepare_heir({.path = path, .argv = argv}, envp, starts::in_child);
+    return real.posix_spawn(pid, path, actions, attributes, argv, envp);
 }
 VMSGR_HOOK int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
                             const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
-    return real.posix_spawnp(pid, file, actions, attributes, argv, environment_for_exec(envp));
+    prepare_heir({.path = file, .argv = argv, .searched = true}, envp, starts::in_child);
+    return real.posix_spawnp(pid, file, actions, attributes, argv, envp);
+}
+
+// A child gets the number whatever its FD_CLOEXEC says.
+VMSGR_HOOK int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t* actions, int fd, int to) {
+    if (known(fd)) {
+        if (use o(fd); o) {
+            o->spawned.store(true, std::memory_order_relaxed);
+        }
+    }
+    return real.posix_spawn_file_actions_adddup2(actions, fd, to);
+}
+
+// libc starts the shell of these by itself, past the hooks.
+namespace {
+
+void prepare_shell() noexcept {
+    char name[] = "sh";
+    char* const argv[] = {name, nullptr};
+    prepare_heir({.path = "/bin/sh", .argv = argv}, environ, starts::in_child);
+}
+
+}  // namespace
+
+VMSGR_HOOK int system(const char* command) {
+    if (command != nullptr) {
+        prepare_shell();
+    }
+    return real.system(command);
+}
+VMSGR_HOOK FILE* popen(const char* command, const char* mode) {
+    prepare_shell();
+    return real.popen(command, mode);
 }

@@ -108,14 +108,41 @@ int64_t budget_of(const timespec* timeout) noexcept {
     return timeout->tv_sec > 0 ? no_end : timeout->tv_nsec;
 }
 
+bool anybody_owes() noexcept { return client::streams_that_owe.load(std::memory_order_relaxed) > 0; }
+
+// Nothing is ours in this wait, and nothing has to be done meanwhile.
+template <typename AnyStream>
+bool is_plain_wait(AnyStream&& any_stream) noexcept {
+    return !anybody_owes() && (shm::spin_limit_ns() == 0 || !any_stream());
+}
+
+// A program that waits for an answer to what a stream still owes (streams/plain.cc) must not sleep meanwhile.
+template <typename Look>
+int wait_and_pay(int64_t at_most_ns, Look&& look) {
+    const int64_t began_ns = base::now_ns();
+    for (int64_t spent_ns = 0;; spent_ns = base::now_ns() - began_ns) {
+        pay_debts();
+        const int r = look(spent_ns);
+        if (r != 0 || !anybody_owes() || (at_most_ns >= 0 && spent_ns >= at_most_ns)) {
+            return r;
+        }
+        constexpr timespec pause{0, ns_a_ms};
+        ::syscall(SYS_nanosleep, &pause, nullptr);
+    }
+}
+
 // look(spent_ns) is the call without waiting, sleep(spent_ns) the call itself, each after so much time.
 template <typename Look, typename Sleep>
 int look_then_sleep(int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+    const int64_t began_ns = base::now_ns();
+    if (anybody_owes()) {
+        const int r = wait_and_pay(at_most_ns, look);
+        return r != 0 ? r : sleep(base::now_ns() - began_ns);
+    }
     const int64_t budget_ns = at_most_ns != 0 ? spin_budget_ns(at_most_ns) : 0;
     if (budget_ns == 0) {
         return sleep(0);
     }
-    const int64_t began_ns = base::now_ns();
     int r = look(0);
     if (r != 0) {
         return r;  // it would not have slept
@@ -166,7 +193,7 @@ struct sets {
 }  // namespace
 
 VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
-    if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+    if (is_plain_wait([&] { return watches_streams(epfd); })) {
         return real.epoll_wait(epfd, events, max, timeout);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout),
@@ -174,7 +201,7 @@ VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
 }
 
 VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
-    if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+    if (is_plain_wait([&] { return watches_streams(epfd); })) {
         return real.epoll_pwait(epfd, events, max, timeout, mask);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
@@ -183,7 +210,7 @@ VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, 
 }
 
 VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timespec* timeout, const sigset_t* mask) {
-    if (shm::spin_limit_ns() == 0 || !watches_streams(epfd)) {
+    if (is_plain_wait([&] { return watches_streams(epfd); })) {
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
@@ -193,7 +220,7 @@ VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timesp
 }
 
 VMSGR_HOOK int poll(pollfd* fds, nfds_t n, int timeout) {
-    if (shm::spin_limit_ns() == 0 || !any_stream(fds, n)) {
+    if (is_plain_wait([&] { return any_stream(fds, n); })) {
         return real.poll(fds, n, timeout);
     }
     return wait_poll(fds, n, budget_of(timeout),
@@ -201,7 +228,7 @@ VMSGR_HOOK int poll(pollfd* fds, nfds_t n, int timeout) {
 }
 
 VMSGR_HOOK int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
-    if (shm::spin_limit_ns() == 0 || !any_stream(fds, n)) {
+    if (is_plain_wait([&] { return any_stream(fds, n); })) {
         return real.ppoll(fds, n, timeout, mask);
     }
     return wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {
@@ -226,7 +253,7 @@ VMSGR_HOOK int __ppoll_chk(pollfd* fds, nfds_t n, const timespec* timeout, const
 
 // select() says in `timeout` what is left of it.
 VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
-    if (shm::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
+    if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.select(n, in, out, except, timeout);
     }
     timespec whole{};
@@ -257,7 +284,7 @@ VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* t
 }
 
 VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask) {
-    if (shm::spin_limit_ns() == 0 || !any_stream(n, in, out)) {
+    if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.pselect(n, in, out, except, timeout, mask);
     }
     sets all{{in, out, except}, n};

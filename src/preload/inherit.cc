@@ -1,8 +1,8 @@
 #include "preload/inherit.hh"
 
-#include <stdlib.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <array>
 
@@ -17,8 +17,6 @@ namespace vmsgr::preload {
 
 namespace {
 
-constexpr char variable[] = "VMSGR_INHERIT";
-constexpr char assignment[] = "VMSGR_INHERIT=1";
 constexpr int inherited_fds_max = 1024;
 
 // What is deposited of a stream: where its memory is in the two files.
@@ -123,37 +121,48 @@ bool deposit(int fd) noexcept {
     return true;
 }
 
-// Whether there are any to be inherited. A new program, or a spawned child, may get any of ours under any number, and
-// nobody tells: from now on each may have another holder.
-bool deposit_all() noexcept {
-    bool any = false, sent = false;
+bool has_connections() noexcept {
     for (int fd = 0; fd <= highest_number(); ++fd) {
-        if (!known(fd)) {
-            continue;
+        use o(fd);
+        if (o && (o->what == kind::stream || (o->what == kind::listener && o->listener.by_daemon.load()))) {
+            return true;
         }
-        {
-            use o(fd);
-            any = any ||
-                  (o && (o->what == kind::stream || (o->what == kind::listener && o->listener.by_daemon.load())));
-        }
-        sent = deposit(fd) || sent;
+    }
+    return false;
+}
+
+// A new program, or a spawned child, may get any of ours under any number, and nobody tells: from now on each may have
+// another holder.
+void deposit_all() noexcept {
+    bool sent = false;
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        sent = (known(fd) && deposit(fd)) || sent;
     }
     if (sent) {
         runtime().session.await_settled();
     }
-    return any;
 }
 
 }  // namespace
 
-void take_inheritance() noexcept {
-    if (::getenv(variable) == nullptr) {
+void serve_stdio(int fd) noexcept {
+    if (fd > STDERR_FILENO) {
         return;
     }
+    use o(fd, kind::stream);
+    if (o && !o->stream.is_plain()) {
+        const int saved = errno;
+        const bool done = o->stream.become_plain(fd);
+        log("connection %d %s for stdio", fd, done ? "turns plain" : "is reset");
+        errno = saved;
+    }
+}
+
+void take_inheritance() noexcept {
     for (int fd = 0; fd < inherited_fds_max; ++fd) {
         take(fd);
+        serve_stdio(fd);
     }
-    ::unsetenv(variable);
 }
 
 namespace {
@@ -191,22 +200,50 @@ void note_sent(const msghdr* m) noexcept {
     }
 }
 
-char* const* environment_for_exec(char* const* envp) noexcept {
-    if (!active.load(std::memory_order_relaxed) || envp == nullptr || !deposit_all()) {
-        return envp;
+namespace {
+
+// Passed on by exec, or named by whoever prepared a spawn.
+bool survives_exec(int fd, const object& o) noexcept {
+    const int flags = sys::fcntl(fd, F_GETFD);
+    return o.spawned || (flags >= 0 && (flags & FD_CLOEXEC) == 0);
+}
+
+// Without the library nobody may have a doorbell, or a door.
+void make_plain(int fd, const char* why, starts where) noexcept {
+    use o(fd);
+    if (!o || !survives_exec(fd, *o.get())) {
+        return;
     }
-    size_t count = 0;
-    while (envp[count] != nullptr) {
-        ++count;
+    if (o->what == kind::stream) {
+        const bool done = o->stream.become_plain(fd);
+        log("connection %d %s for a program without the library: %s", fd, done ? "turns plain" : "is reset", why);
+        o.drop();
+        if (deposit(fd)) {
+            runtime().session.await_settled();  // for its own heirs that have the library: names and options
+        }
+    } else if (o->what == kind::listener && o->listener.by_daemon.load()) {
+        log("listener %d becomes the kernel's for a program without the library: %s", fd, why);
+        give_listener_to_kernel(fd, o.get(), where == starts::here);
     }
-    void* at = ::mmap(nullptr, (count + 2) * sizeof(char*), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) {
-        return envp;
+}
+
+}  // namespace
+
+void prepare_heir(const successor& next, char* const* envp, starts where) noexcept {
+    if (!active.load(std::memory_order_relaxed) || envp == nullptr || !has_connections()) {
+        return;
     }
-    auto** copy = static_cast<char**>(at);
-    memcpy(copy, envp, count * sizeof(char*));
-    copy[count] = const_cast<char*>(assignment);
-    return copy;
+    const int saved = errno;
+    const char* why = why_plain(next, envp);
+    if (why == nullptr) {
+        deposit_all();
+    }
+    for (int fd = 0; why != nullptr && fd <= highest_number(); ++fd) {
+        if (known(fd)) {
+            make_plain(fd, why, where);
+        }
+    }
+    errno = saved;
 }
 
 }  // namespace vmsgr::preload

@@ -4,10 +4,17 @@
 
 #include <sys/socket.h>
 
+#include <cstdint>
+
+#include "preload/heirs.hh"
+
 namespace vmsgr::preload {
 
-// In the constructor: looks through the numbers of this process if its predecessor had conduits.
+// In the constructor: looks through the numbers of this process, as its predecessor may have had conduits.
 void take_inheritance() noexcept;
+
+// A connection on 0, 1 or 2 is used by libc's stdio past all hooks: it turns plain.
+void serve_stdio(int fd) noexcept;
 
 // After recvmsg(): what the descriptors that came are.
 void take_received(const msghdr* m) noexcept;
@@ -15,8 +22,10 @@ void take_received(const msghdr* m) noexcept;
 // Before sendmsg(): a listener that goes to another process has a holder that is never counted off again.
 void note_sent(const msghdr* m) noexcept;
 
-// The environment for a new program: `envp` itself where there is no conduit, else a copy that says there are.
-// The copy lies in memory that is not freed; exec replaces it, and a failed exec costs its size.
-char* const* environment_for_exec(char* const* envp) noexcept;
+// Before another program is started, by exec in this process or in a child of its own. One that will have the library
+// finds what it needs of our connections with the daemon; for any other, those that it gets turn plain, and listeners
+// become the kernel's.
+enum class starts : uint8_t { here, in_child };
+void prepare_heir(const successor& next, char* const* envp, starts where) noexcept;
 
 }  // namespace vmsgr::preload

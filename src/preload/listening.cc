@@ -15,6 +15,7 @@
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/dialled.hh"
+#include "preload/inherit.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
@@ -81,6 +82,22 @@ void listen_by_kernel(int fd, object* o) noexcept {
     runtime().session.count_fall_back();
     watch_for_daemon();
 }
+
+}  // namespace
+
+void give_listener_to_kernel(int fd, object* o, bool for_good) noexcept {
+    auto& part = o->listener;
+    if (for_good && part.page->holders.load() == 1) {
+        leave_daemon(part);
+    }
+    table_lock l;
+    if (at_number(fd) == o && part.by_daemon.exchange(false)) {
+        copy_description(fd, part.kernel_fd);
+        swap_behind(fd, o, o, part.kernel_fd);
+    }
+}
+
+namespace {
 
 // Room for the descriptors of a connection: with none, the message would be taken and they would be lost. Asked only
 // near the limit, by the last number that accept() gave.
@@ -332,6 +349,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             errno = EFAULT;
             return -1;
         }
+        serve_stdio(r);
         if (sa != nullptr) {
             base::give_name(peer, sa, len);
         }

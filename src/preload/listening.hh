@@ -23,6 +23,10 @@ void listen_again() noexcept;
 void deposit_listener(int fd, const object& o) noexcept;
 object* inherited_listener(client::inherited& from) noexcept;
 
+// The number becomes the kernel's listening socket, for an heir without the library. for_good: nobody listens through
+// the daemon any more, if no relative holds it.
+void give_listener_to_kernel(int fd, object* o, bool for_good) noexcept;
+
 // The listener `o` loses its last number here, which is still open. When no relative holds it either, its port is free
 // when this returns (a bind may follow at once): the daemon closes its copy, then its end of the lifeline.
 void stop_listening(object* o) noexcept;

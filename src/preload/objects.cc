@@ -117,6 +117,7 @@ object* new_object(kind what) noexcept {
     o->refs = 0;
     o->registered = 0;
     o->unfollowed = false;
+    o->spawned.store(false, std::memory_order_relaxed);
     o->watches_streams.store(false, std::memory_order_relaxed);
     o->options = {};
     o->kept_at = nullptr;
@@ -214,6 +215,16 @@ void finish(object* o) noexcept {
     for (int fd : {port_fd, kernel_fd, lifeline}) {
         if (fd >= 0) {
             close_internal(fd);
+        }
+    }
+}
+
+void pay_debts() noexcept {
+    for (int fd = 0; fd <= highest; ++fd) {
+        if (known(fd)) {
+            if (use o(fd, kind::stream); o) {
+                o->stream.pay(fd);
+            }
         }
     }
 }

@@ -62,6 +62,7 @@ struct object {
     std::atomic<bool> dead{false};  // no number leads here any more; freed with the last user
     uint32_t refs = 0;     // numbers of this process
     uint32_t registered = 0;
+    std::atomic<bool> spawned{false};  // a spawn's actions name it: a child may get it whatever its flags
     bool unfollowed = false;  // in an epoll set that is not among `registrations`
     std::atomic<bool> watches_streams{false};  // an epoll set: one of ours was ever in it
     registration registrations[registrations_max];
@@ -126,6 +127,9 @@ int highest_number() noexcept;
 
 // Frees what a dead object holds once no call uses it. Without the lock.
 void finish(object* o) noexcept;
+
+// Sends what streams in plain mode still owe. Without the lock.
+void pay_debts() noexcept;
 
 void lock_table_for_fork() noexcept;
 void unlock_table_after_fork(bool in_child) noexcept;

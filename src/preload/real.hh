@@ -118,6 +118,9 @@ inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
          (pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, char* const*,    \
           char* const*),                                                                                     \
          nullptr)                                                                                            \
+    CALL(int, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t*, int, int), nullptr)            \
+    CALL(int, system, (const char*), nullptr)                                                                \
+    CALL(FILE*, popen, (const char*, const char*), nullptr)                                                  \
     CALL(int, vdprintf, (int, const char*, va_list), nullptr)                                                \
     CALL(FILE*, fdopen, (int, const char*), nullptr)                                                         \
     CALL(int, fileno, (FILE*), nullptr)

@@ -20,6 +20,7 @@
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/spin_wait.hh"
+#include "preload/swap.hh"
 #include "proto/spin.hh"
 
 namespace vmsgr::preload {
@@ -104,7 +105,7 @@ void take_part() noexcept {
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
-    client::set_fd_rules({&make_internal, &drop_internal});
+    client::set_fd_rules({&make_internal, &drop_internal, &replace_connection});
     if (!make_table()) {
         return;
     }

@@ -89,6 +89,16 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
     return from;
 }
 
+void replace_connection(int fd, int by) noexcept {
+    copy_description(fd, by);
+    table_lock l;
+    if (object* o = at_number(fd); o != nullptr && o->what == kind::stream) {
+        swap_behind(fd, o, o, by);
+    } else {
+        replace_number(fd, by);
+    }
+}
+
 bool take_out_of_sets(object* o) noexcept {
     leave_sets(*o);
     o->registered = 0;

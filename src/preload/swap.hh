@@ -15,6 +15,9 @@ using client::copy_description;
 // What fails half-way (a number that was closed meanwhile) is left out.
 object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept;
 
+// Puts `by` behind all numbers of the connection at `fd`, which stays what it is. For client::fd_rules.
+void replace_connection(int fd, int by) noexcept;
+
 // Out of every epoll set that is known to have it. False: there may be others. Under the lock.
 bool take_out_of_sets(object* o) noexcept;
 // For a connection that stands, without the lock: the record knows enough for its close already. Programs that take a

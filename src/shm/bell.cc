@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/sys.hh"
+#include "shm/layout.hh"
 
 namespace vmsgr::shm {
 
@@ -25,6 +26,10 @@ bool bell::writable() const noexcept {
 }
 
 uint32_t bell::take_tokens(uint32_t n) noexcept {
+    // Said before that token is counted, and n was counted before this look.
+    if (_other_flags != nullptr && (_other_flags->load(std::memory_order_acquire) & end_moved) != 0) {
+        return 0;
+    }
     unsigned char buf[bell_tokens_max];
     ssize_t r;
     do {

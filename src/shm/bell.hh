@@ -7,6 +7,7 @@
 // A bell is a view of one end; whoever made the pair owns the descriptors.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "base/error.hh"
@@ -20,11 +21,14 @@ inline constexpr uint32_t bell_tokens_max = 64;  // one take never asks for more
 class bell {
     int _fd;
     uint32_t _resident;
+    const std::atomic<uint32_t>* _other_flags;
     bool _foreign = false;
 
 public:
     // resident: uncounted tokens that stay here as long as the connection does (prepare_bell).
-    explicit bell(int fd, uint32_t resident = 0) noexcept : _fd(fd), _resident(resident) {}
+    // other_flags: what the other end says of itself (end_flag). A token that carries a socket (end_moved) is not taken.
+    explicit bell(int fd, uint32_t resident = 0, const std::atomic<uint32_t>* other_flags = nullptr) noexcept
+        : _fd(fd), _resident(resident), _other_flags(other_flags) {}
     int fd() const noexcept { return _fd; }
 
     // False: the other end is gone or the socket is full.

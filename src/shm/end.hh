@@ -50,7 +50,7 @@ public:
         rx_state& rx, int fd) noexcept
         : out(h.ring[which], which == 0 ? ring0 : ring1, capacity, tx),
           in(h.ring[1 - which], which == 0 ? ring1 : ring0, capacity, rx),
-          doorbell(fd) {}
+          doorbell(fd, 0, &h.end[1 - which].flags) {}
 
     // --- sending
 

@@ -13,7 +13,7 @@ namespace vmsgr::shm {
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 
-inline constexpr uint16_t layout_version = 4;
+inline constexpr uint16_t layout_version = 5;
 inline constexpr size_t cache_line = 64;
 inline constexpr size_t page = 4096;
 
@@ -115,6 +115,10 @@ enum end_flag : uint32_t {
     end_left = 8,  // its last holder has closed it, and said so in its ring before (fin or reset)
     end_shared = 16,  // more than one process may hold it: its slot serves no second connection
     end_done = 32,  // nothing on that side touches the slot again
+    // Plain mode: the doorbell itself carries the bytes, because somebody without the library is to use it.
+    end_plain = 64,  // it has published its last byte and counted its last token; what it sends comes behind the tokens
+    end_reads_plain = 128,  // it takes no more from its ring: what lies there, and what follows, is sent as above
+    end_moved = 256,  // through another socket, which comes with its last token: the other end had shut this one down
 };
 
 struct conduit_header {

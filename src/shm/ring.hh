@@ -82,6 +82,7 @@ public:
     // fin or reset, after the last publish. wake() is owed for whoever reads now (a spinning one looks at the flags),
     // and ending the doorbell (shutdown, close) for everybody else.
     void set_flags(uint32_t flags) noexcept { _w->flags.fetch_or(flags, std::memory_order_release); }
+    uint32_t flags_set() const noexcept { return _w->flags.load(std::memory_order_relaxed); }
     void set_more(bool more) noexcept {
         uint32_t f = _w->flags.load(std::memory_order_relaxed);
         if (((f & ring_more) != 0) != more) {

@@ -6,8 +6,13 @@
 // What the asking end has not read yet it cannot read any more: the other sends it anew, through the doorbell. What the
 // other has not read it takes from the ring, as ever.
 //
+// A doorbell that the other end has shut down carries no more bytes to the asking one. Then both move to another socket,
+// which the asking end makes and sends with its last token. (Relatives of the asking process that hold the connection too
+// do not get it: they find it ended. A doorbell that carries on is theirs as well, so it is preferred.)
+//
 // Locks: recv_lock, then send_lock.
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -15,11 +20,17 @@
 #include <algorithm>
 
 #include "base/clock.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
+#include "base/unique_fd.hh"
+#include "client/kept_fds.hh"
 #include "client/streams/side_lock.hh"
 #include "client/streams/stream.hh"
+#include "proto/control.hh"
 
 namespace vmsgr::client {
+
+constinit std::atomic<int> streams_that_owe{0};
 
 namespace {
 
@@ -28,10 +39,56 @@ namespace {
 constexpr int agree_daemon_ms = 5000;
 constexpr int agree_program_ms = 50;
 constexpr int tokens_under_way_ms = 1000;
-// What is sent anew has to fit into the socket, or its reader has to read.
-constexpr int unread_moves_ms = 10000;
+// What its program still owes an alien when it closes: sent while this lasts.
+constexpr int close_waits_ms = 5000;
 // A doorbell's is small. As large as an unprivileged process may ask for by default.
 constexpr int plain_send_buffer = 212992;
+
+ssize_t send_pieces(int socket, const shm::pieces& p) noexcept {
+    msghdr m{};
+    m.msg_iov = const_cast<iovec*>(p.iov.data());
+    m.msg_iovlen = size_t(p.count());
+    return ::syscall(SYS_sendmsg, socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// In a process of its own, which nobody waits for: writes all of it and ends the socket's output. For what does not fit
+// into the socket, when nobody else is left to send it. False: no process.
+bool feed(int socket, shm::pieces rest) noexcept {
+    const long child = ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    if (child != 0) {
+        int status = 0;
+        return child > 0 && ::syscall(SYS_wait4, child, &status, 0, nullptr) == child;
+    }
+    if (::syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr) != 0) {
+        ::syscall(SYS_exit_group, 0);  // so that the writer is nobody's child
+    }
+    // The other descriptors of the program must not stay open here.
+    const auto low = unsigned(socket);
+    if (low != 0) {
+        ::syscall(SYS_close_range, 0u, low - 1, 0);
+    }
+    ::syscall(SYS_close_range, low + 1, ~0u, 0);
+    while (rest.bytes() != 0) {
+        pollfd p{socket, POLLOUT, 0};
+        const ssize_t n = sys::poll(&p, 1, -1) == 1 ? send_pieces(socket, rest) : -1;
+        if (n < 0 && errno != EAGAIN && errno != EINTR) {
+            break;
+        }
+        for (size_t left = size_t(std::max<ssize_t>(n, 0)); left != 0;) {
+            auto& piece = rest.iov[0].iov_len != 0 ? rest.iov[0] : rest.iov[1];
+            const size_t step = std::min(left, piece.iov_len);
+            piece.iov_base = static_cast<std::byte*>(piece.iov_base) + step;
+            piece.iov_len -= step;
+            left -= step;
+        }
+        if (rest.iov[0].iov_len == 0) {
+            std::swap(rest.iov[0], rest.iov[1]);
+        }
+    }
+    ::syscall(SYS_shutdown, socket, SHUT_WR);
+    ::syscall(SYS_exit_group, 0);
+    __builtin_unreachable();
+}
 
 void nap() noexcept {
     const timespec t{0, 50'000};
@@ -61,42 +118,68 @@ ssize_t rest_of(const iovec* iov, size_t count, size_t done, Then&& then) noexce
 }  // namespace
 
 // The send lock is held. The last token is counted before this, as its count is part of what the other end is told.
-void stream::send_plainly(int fd, uint32_t how) noexcept {
-    sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
+void stream::send_plainly(int socket, uint32_t how) noexcept {
+    sys::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
     sender().set_more(false);
     flags().fetch_or(how, std::memory_order_seq_cst);
 }
 
-// The send lock is held. What the other end left in our ring goes through the doorbell. False: it does not read.
-bool stream::move_unread(int fd) noexcept {
+// The send lock is held. What the other end left in our ring goes through the socket, as far as that takes it now; the rest
+// is `owed`. False: a tail that cannot be.
+bool stream::move_unread(int socket) noexcept {
+    auto& p = *_page;
     if ((header().end[in()].flags.load(std::memory_order_acquire) & shm::end_reads_plain) == 0) {
         return true;  // it reads the ring
     }
-    auto& ring = header().ring[out()];
-    auto& p = *_page;
-    const base::deadline until(unread_moves_ms);
-    p.moved = std::max(p.moved, ring.tail.load(std::memory_order_acquire));
+    p.moved = std::max(p.moved, header().ring[out()].tail.load(std::memory_order_acquire));
     if (p.moved > p.tx.head || p.tx.head - p.moved > _memory.capacity) {
-        return false;  // a tail that cannot be
+        return false;
     }
-    while (p.moved != p.tx.head) {
+    bool goes_on = true;
+    while (goes_on && p.moved != p.tx.head) {
         const auto from = shm::ring_pieces(_memory.ring_data(int(out())), _memory.capacity, p.moved,
                                            size_t(p.tx.head - p.moved));
-        msghdr m{};
-        m.msg_iov = const_cast<iovec*>(from.iov.data());
-        m.msg_iovlen = size_t(from.count());
-        const ssize_t n = ::syscall(SYS_sendmsg, fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n >= 0) {
-            p.moved += uint64_t(n);
-            continue;
+        const ssize_t n = send_pieces(socket, from);
+        p.moved += uint64_t(std::max<ssize_t>(n, 0));
+        if (n < 0 && errno != EAGAIN && errno != EINTR) {
+            p.moved = p.tx.head;  // it is gone: nobody misses them
         }
-        pollfd out{fd, POLLOUT, 0};
-        const bool waits = errno == EAGAIN || errno == EINTR;
-        if (!waits || until.left_ms() == 0 || (sys::poll(&out, 1, until.left_ms()) < 0 && errno != EINTR)) {
-            return !waits;  // it is gone: nobody misses it
+        goes_on = n >= 0 || errno == EINTR;
+    }
+    const uint32_t owes = p.moved != p.tx.head ? 1 : 0;
+    if (p.owes.exchange(owes, std::memory_order_acq_rel) != owes) {
+        streams_that_owe.fetch_add(owes != 0 ? 1 : -1, std::memory_order_relaxed);
+        if (owes == 0 && p.shut_write.load(std::memory_order_acquire) != 0) {
+            ::syscall(SYS_shutdown, socket, SHUT_WR);  // it came before, and waited
         }
     }
     return true;
+}
+
+bool stream::pay(int fd) noexcept {
+    if (_page->owes.load(std::memory_order_acquire) != 0) {
+        side_lock sends(_page->send_lock);
+        if (sends.take([]() noexcept {})) {
+            move_unread(fd);
+        }
+    }
+    return _page->owes.load(std::memory_order_acquire) == 0;
+}
+
+// Until all is paid, or the descriptor does not wait, or (for_input) something can be read. 0 or an errno.
+int stream::pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until) noexcept {
+    while (!pay(fd)) {
+        pollfd p{fd, short(for_input ? POLLIN | POLLOUT : POLLOUT), 0};
+        const bool waits = !dont_wait && base::blocks(fd) && until.left_ms() != 0;
+        const int r = sys::poll(&p, 1, waits ? until.left_ms() : 0);
+        if (r < 0 || (r == 0 && !waits)) {
+            return r < 0 ? errno : EAGAIN;
+        }
+        if ((p.revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+            return 0;
+        }
+    }
+    return 0;
 }
 
 // Every token that the other end has counted. False: some are still under way.
@@ -124,7 +207,7 @@ bool stream::take_last_tokens(int fd, bool wait) noexcept {
 
 bool stream::await_other_plain(int fd) noexcept {
     const base::deadline until(is_local() ? agree_program_ms : agree_daemon_ms);
-    while (!other_is_plain() && until.left_ms() != 0) {
+    while (!other_is_plain() && (receiver().flags() & shm::ring_fin) == 0 && until.left_ms() != 0) {
         pollfd p{fd, 0, 0};
         if (sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0) {
             return other_is_plain();
@@ -134,30 +217,8 @@ bool stream::await_other_plain(int fd) noexcept {
     return other_is_plain();
 }
 
-bool stream::become_plain(int fd) noexcept {
-    if (is_plain()) {
-        return true;
-    }
-    if (!stands(current()) || broken()) {
-        return false;
-    }
-    auto e = end(fd);
-    side_lock receives(_page->recv_lock), sends(_page->send_lock);
-    if (!receives.take([&]() noexcept { e.in.recover(); }) || !sends.take([&]() noexcept { e.out.recover(e.doorbell); })) {
-        return false;  // in a signal handler, above a call on this very connection
-    }
-    if (is_plain()) {
-        return true;
-    }
-    auto lose = [&]() noexcept {
-        break_with(ECONNRESET);
-        reset_peer();
-        return false;
-    };
-    const bool exact = !_page->rx.inexact && (e.in.flags() & shm::ring_inexact) == 0;
-    if (!exact || (is_ours_plain() && e.in.has_data())) {
-        return lose();  // nobody is left who could send anew what lies in the ring
-    }
+// Both locks are held.
+bool stream::turn_plain_here(int fd, shm::end& e) noexcept {
     if (!is_ours_plain()) {
         e.in.stay_awake();
         const bool rings = e.doorbell.writable();  // else tokens lie there unread, and wake it
@@ -170,41 +231,181 @@ bool stream::become_plain(int fd) noexcept {
         }
     }
     const bool agreed = await_other_plain(fd);
-    if (!agreed && !is_local()) {
-        return lose();
+    if (!agreed && (e.in.flags() & shm::ring_fin) != 0) {
+        return move_to_new_socket(fd, e);  // it has shut down meanwhile
     }
-    // One that has not agreed yet has sent nothing but tokens.
-    if (!take_last_tokens(fd, agreed) || e.doorbell.foreign() || (agreed && !move_unread(fd))) {
-        return lose();
+    // A program that has not agreed yet has sent nothing but tokens.
+    return (agreed || is_local()) && take_last_tokens(fd, agreed) && !e.doorbell.foreign() &&
+           (!agreed || move_unread(fd));
+}
+
+// All of the ring, and then the end of file, from a socket that nobody else sends on. Both locks are held.
+bool stream::fill(int socket, shm::end& e) noexcept {
+    size_t there = 0;
+    if (e.in.data_bytes(there) != shm::look::ok) {
+        return false;
+    }
+    const ssize_t n = there != 0 ? send_pieces(socket, e.in.data(there)) : 0;
+    const size_t fits = size_t(std::max<ssize_t>(n, 0));
+    if (fits == there) {
+        ::syscall(SYS_shutdown, socket, SHUT_WR);
+        return true;
+    }
+    return feed(socket, e.in.data(there - fits, fits));
+}
+
+// The other end sends no more through this doorbell. Both locks are held.
+bool stream::move_to_new_socket(int fd, shm::end& e) noexcept {
+    auto made = shm::make_bell();
+    if (!made) {
+        return false;
+    }
+    const int ours = made->program.get(), theirs = made->other.get();
+    sys::setsockopt(ours, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
+    if (!shm::bell(ours).send_token()) {  // the resident one
+        return false;
+    }
+    e.in.stay_awake();
+    send_plainly(theirs, shm::end_plain | shm::end_reads_plain | shm::end_moved);
+    // The daemon sends what lies in the ring by itself; a program has ended, or nearly.
+    if (is_local() && !fill(theirs, e)) {
+        return false;
+    }
+    const uint32_t there = header().end[in()].flags.load(std::memory_order_acquire);
+    const bool ended = _page->shut_write.load(std::memory_order_acquire) != 0;
+    if (ended || (there & shm::end_left) != 0 || hung_up(fd)) {
+        if (!is_local()) {
+            return false;
+        }
+        shm::bell(theirs).drain();
+        if (ended) {
+            ::syscall(SYS_shutdown, ours, SHUT_WR);
+        }
+    } else {
+        // Counted after it was said (shm::bell::take_tokens).
+        header().ring[out()].tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+        const base::deadline until(tokens_under_way_ms);
+        int err = EAGAIN;
+        while ((err = proto::send_with_fds(fd, &shm::token_byte, 1, {&theirs, 1}, MSG_DONTWAIT)) == EAGAIN) {
+            pollfd p{fd, POLLOUT, 0};
+            if (until.left_ms() == 0 || sys::poll(&p, 1, until.left_ms()) <= 0) {
+                return false;
+            }
+        }
+        if (err != 0 && err != EPIPE && err != ECONNRESET) {  // it went away just now
+            return false;
+        }
+    }
+    replace_fd(fd, ours);
+    return true;
+}
+
+bool stream::become_plain(int fd) noexcept {
+    if (is_plain()) {
+        return true;
+    }
+    if (!stands(current()) || broken()) {
+        return false;
+    }
+    auto e = end(fd);
+    side_lock receives(_page->recv_lock), sends(_page->send_lock);
+    if (!receives.take([&]() noexcept { e.in.recover(); }) ||
+        !sends.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+        return false;  // in a signal handler, above a call on this very connection
+    }
+    if (is_plain()) {
+        return true;
+    }
+    // Killed, it has sent no fin: what it has not read of ours makes that a reset, as in the kernel.
+    if (is_local() && !other_finished() && hung_up(fd)) {
+        other_end_gone();
+    }
+    const bool finished = other_finished() && !broken();
+    const bool exact = finished || (!_page->rx.inexact && (e.in.flags() & shm::ring_inexact) == 0);
+    // Where this end has followed the other already, nobody is left who could send anew what lies in the ring.
+    const bool possible = exact && !(is_ours_plain() && e.in.has_data());
+    if (!possible || !(finished && !other_is_plain() ? move_to_new_socket(fd, e) : turn_plain_here(fd, e))) {
+        break_with(ECONNRESET);
+        reset_peer();
+        return false;
     }
     _page->plain.store(1, std::memory_order_release);
     return true;
 }
 
-// The other end has asked, and both locks are free; the ring is empty. True: the doorbell carries the bytes now. False:
-// tokens are under way, or more lies in the ring.
+// The other end has shut this doorbell's other direction down, or we have: it sends a new socket with its last token.
+// Both locks are held. False: it is under way.
+bool stream::take_new_socket(int fd) noexcept {
+    for (unsigned char token = 0; _next_socket < 0;) {
+        proto::received got;
+        if (proto::receive_with_fds(fd, &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
+            return false;
+        }
+        ++_page->rx.tokens_taken;
+        if (got.fd_count == 1 && base::not_unix(got.fds[0].get(), SOCK_STREAM) == nullptr) {
+            _next_socket = got.fds[0].release();
+            shm::bell(_next_socket).take_tokens(shm::resident_tokens);
+        }
+    }
+    return true;
+}
+
+// The other end has asked, and both locks are free. True: the doorbell carries the bytes now. False: more lies in the
+// ring, or what the other end promised is under way. What it is to get is sent in any case.
 bool stream::follow_into_plain(int fd) noexcept {
     if (is_plain()) {
         return true;
     }
     auto e = end(fd);
     side_lock receives(_page->recv_lock), sends(_page->send_lock);
-    if (!receives.take([&]() noexcept { e.in.recover(); }) || !sends.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+    if (!receives.take([&]() noexcept { e.in.recover(); }) ||
+        !sends.take([&]() noexcept { e.out.recover(e.doorbell); })) {
         return false;
     }
-    if (!is_ours_plain()) {
-        send_plainly(fd, shm::end_plain);
+    if (is_plain() || !other_is_plain() || broken()) {
+        return is_plain();
     }
-    if (!move_unread(fd)) {
+    const bool moved = (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_moved) != 0;
+    if (moved && !take_new_socket(fd)) {
+        return false;
+    }
+    const bool shut = _page->shut_write.load(std::memory_order_acquire) != 0;
+    if (!moved && shut && !is_ours_plain()) {
+        return false;  // the other end finds that out, and moves
+    }
+    const int socket = moved ? _next_socket : fd;
+    if (!is_ours_plain()) {
+        send_plainly(socket, shm::end_plain);
+    }
+    // Of an end that has moved, the asking one sends the rest itself.
+    if (!moved && !move_unread(socket)) {
         break_with(ECONNRESET);
         reset_peer();
         return false;
     }
-    if (e.in.has_data() || !take_last_tokens(fd, false)) {
+    if (e.in.has_data() || (!moved && !take_last_tokens(fd, false))) {
         return false;
+    }
+    if (moved) {
+        if (_page->shut_read.load(std::memory_order_acquire) != 0) {
+            ::syscall(SYS_shutdown, socket, SHUT_RD);
+        }
+        replace_fd(fd, socket);
+        base::unique_fd(std::exchange(_next_socket, -1)).reset();
     }
     _page->plain.store(1, std::memory_order_release);
     return true;
+}
+
+void stream::pay_at_close(int fd) noexcept {
+    const base::deadline until(close_waits_ms);
+    for (int left_ms = until.left_ms(); !pay(fd) && left_ms != 0; left_ms = until.left_ms()) {
+        pollfd p{fd, POLLOUT, 0};
+        sys::poll(&p, 1, left_ms);
+    }
+    if (_page->owes.exchange(0, std::memory_order_acq_rel) != 0) {
+        streams_that_owe.fetch_sub(1, std::memory_order_relaxed);
+    }
 }
 
 ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept {
@@ -215,6 +416,7 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
     if (done != 0 && (flags & MSG_WAITALL) == 0) {
         return ssize_t(done);
     }
+    pay_and_wait(fd, true, (flags & MSG_DONTWAIT) != 0, base::deadline(-1));
     constexpr int taken = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC;
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) noexcept -> ssize_t {
         msghdr m{};
@@ -228,6 +430,9 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
 ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept {
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         return done != 0 ? ssize_t(done) : fail(pipe_error(fd, flags));
+    }
+    if (const int err = pay_and_wait(fd, false, (flags & MSG_DONTWAIT) != 0, base::deadline(-1)); err != 0) {
+        return done != 0 ? ssize_t(done) : fail(err);
     }
     constexpr int taken = MSG_DONTWAIT | MSG_NOSIGNAL;
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) noexcept -> ssize_t {

@@ -1,12 +1,14 @@
 #include "client/streams/stream.hh"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
 #include <new>
 
 #include "base/assert.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
 
 namespace vmsgr::client {
@@ -54,6 +56,7 @@ stream stream::create(held_memory slot, held_memory page, phase state, uint64_t 
     s._page->which = uint16_t(which);
     s._page->other = other;
     s._page->holders.store(1, std::memory_order_relaxed);
+    s._page->spins.start_young();
     s._page->magic.store(end_page_magic, std::memory_order_release);
     return s;
 }
@@ -113,6 +116,10 @@ phase stream::current() noexcept {
 
 int stream::take_error(int fd) noexcept {
     current();
+    if (is_plain() && _page->error.load(std::memory_order_acquire) == 0) {
+        const int err = base::socket_option(fd, SO_ERROR);
+        return std::max(err, 0);
+    }
     if (!broken() && is_local() && hung_up(fd)) {
         other_end_gone();
     }
@@ -125,7 +132,9 @@ int stream::take_error(int fd) noexcept {
     return err;
 }
 
-bool stream::closed_both_ways() noexcept { return broken() || (_page->shut_write.load() != 0 && other_finished()); }
+bool stream::closed_both_ways() noexcept {
+    return broken() || (_page->shut_write.load() != 0 && !is_plain() && other_finished());
+}
 
 // The first to see the break keeps its errno for whoever asks next.
 bool stream::broken() noexcept {
@@ -185,6 +194,9 @@ int stream::shutdown(int fd, int how) noexcept {
         errno = ENOTCONN;
         return -1;
     }
+    if (turns_plain()) {
+        follow_into_plain(fd);  // what the other end is to get still lies before the end of file
+    }
     if (how != SHUT_WR) {
         _page->shut_read.store(1, std::memory_order_release);
         flags().fetch_or(shm::end_read_shut, std::memory_order_release);
@@ -205,20 +217,27 @@ int stream::shutdown(int fd, int how) noexcept {
             pthread_mutex_unlock(&_page->send_lock);
         }
     }
-    ::syscall(SYS_shutdown, fd, how);  // the other end sees RDHUP or HUP
+    const bool waits = how != SHUT_RD && !pay(fd);  // the end of file follows what is owed
+    if (!waits || how == SHUT_RDWR) {
+        ::syscall(SYS_shutdown, fd, waits ? SHUT_RD : how);  // the other end sees RDHUP or HUP
+    }
     return 0;
 }
 
-size_t stream::unread_bytes() noexcept {
+size_t stream::unread_bytes(int fd) noexcept {
     size_t n = 0;
     auto r = receiver();
+    if (is_plain()) {
+        int there = 0;
+        return ::syscall(SYS_ioctl, fd, FIONREAD, &there) == 0 && there > 0 ? size_t(there) : 0;
+    }
     uint64_t head = header().ring[in()].head.load(std::memory_order_acquire);
     n = head - _page->rx.tail;
     return n <= r.capacity() ? n : 0;
 }
 
 size_t stream::unsent_bytes() noexcept {
-    if (is_local()) {
+    if (is_local() || is_plain()) {
         return 0;  // what lies in the ring is at the other program already
     }
     uint64_t n = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);

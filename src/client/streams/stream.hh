@@ -22,6 +22,7 @@
 #include <optional>
 
 #include "base/address.hh"
+#include "base/clock.hh"
 #include "base/error.hh"
 #include "client/memory.hh"
 #include "client/streams/options.hh"
@@ -71,6 +72,9 @@ struct end_page {
     std::atomic<uint32_t> nonblocking;  // O_NONBLOCK as the program set it last: a hint
     std::atomic<uint32_t> over;  // the last holder has closed it
     std::atomic<uint64_t> deposited;  // the session that left it with the daemon for heirs
+    std::atomic<uint32_t> plain;  // both directions go through the doorbell itself, and no token is left in it
+    uint64_t moved;  // plain mode: what of our ring was sent through the doorbell; under the send lock
+    std::atomic<uint32_t> owes;  // plain mode: not all of it yet
     shm::patience spins;
     shm::patience gathers;
     option_list options;  // local: what the program has set; over a trunk: what its socket lacks
@@ -79,11 +83,15 @@ struct end_page {
 // Who may say what of a page that came from a relative: every index and enum in it is possible. Null: it is.
 const char* implausible(const end_page& p, uint64_t capacity) noexcept;
 
+// Of this process and its relatives: rather too many.
+extern std::atomic<int> streams_that_owe;
+
 class stream {
     held_memory _slot, _held_page;
     shm::conduit _memory;
     end_page* _page = nullptr;
     shm::local_entry* _shown = nullptr;  // of this process's session
+    int _next_socket = -1;  // plain mode: what the number becomes once the ring is read
 
 public:
     // A new end on memory that nobody uses. `id` names the connection to the daemon.
@@ -99,6 +107,7 @@ public:
         std::swap(_memory, o._memory);
         std::swap(_page, o._page);
         std::swap(_shown, o._shown);
+        std::swap(_next_socket, o._next_socket);
         return *this;
     }
     explicit operator bool() const noexcept { return _page != nullptr; }
@@ -145,7 +154,7 @@ public:
     // Waits (or not) until the connect is decided; 0, or an errno.
     int await_connected(int fd, bool wait) noexcept;
 
-    size_t unread_bytes() noexcept;
+    size_t unread_bytes(int fd) noexcept;
     size_t unsent_bytes() noexcept;
     // What SO_ERROR shows; the doorbell stops showing ERR with it.
     int take_error(int fd) noexcept;
@@ -157,6 +166,15 @@ public:
     void start_connecting(int fd) noexcept;
     // Looks whether the daemon has decided a pending connect.
     phase current() noexcept;
+
+    // Plain mode: from now on the doorbell itself carries the bytes, so that somebody without the library may use it.
+    // The other side is asked and, if it does not sleep elsewhere, waited for; nothing is lost, doubled or reordered. False:
+    // it cannot be (not connected, or broken), and the connection is reset if it had stood. Takes 50 us to 50 ms.
+    bool become_plain(int fd) noexcept;
+    // In plain mode, what the other end is to get anew and the doorbell did not take at once. Any call on the stream tries
+    // again; who waits for something else calls this now and then (streams_that_owe). True: nothing is left.
+    bool pay(int fd) noexcept;
+    bool is_plain() const noexcept { return _page->plain.load(std::memory_order_acquire) != 0; }
 
     // Before the number is closed that was this process's last for it. The last holder says goodbye to another program,
     // by what it left unread and by SO_LINGER. The daemon needs no word.
@@ -200,12 +218,36 @@ private:
     bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
     void send_into_nothing(int fd) noexcept;
 
+    // Plain mode: plain.cc.
+    bool other_is_plain() const noexcept {
+        return (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;
+    }
+    bool is_ours_plain() const noexcept {
+        return (header().end[out()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;
+    }
+    // An end of this conduit has asked. Under a side's lock.
+    bool turns_plain() const noexcept { return is_ours_plain() || other_is_plain(); }
+    void send_plainly(int socket, uint32_t flags) noexcept;
+    bool move_unread(int socket) noexcept;
+    bool await_other_plain(int fd) noexcept;
+    bool take_last_tokens(int fd, bool wait) noexcept;
+    bool turn_plain_here(int fd, shm::end& e) noexcept;
+    bool move_to_new_socket(int fd, shm::end& e) noexcept;
+    bool fill(int socket, shm::end& e) noexcept;
+    int pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until) noexcept;
+    void pay_at_close(int fd) noexcept;
+    bool take_new_socket(int fd) noexcept;
+    bool follow_into_plain(int fd) noexcept;
+    ssize_t receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept;
+    ssize_t send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept;
+
     // Copying and waiting: stream_send.cc, stream_receive.cc. A step is made under its side's lock.
     enum class put : uint8_t {
         finished,  // the call returns what it has done
         failed,  // the copy did, errno says why, and nothing was done before it
         broken,  // nothing can be sent any more
         full,  // the ring is, and the doorbell shows it
+        plain,  // no more goes into the ring: the doorbell carries it
     };
     enum class took : uint8_t {
         finished,
@@ -213,6 +255,7 @@ private:
         empty,  // nothing is left, and the writer has not been told
         too_short,  // of a peek that wants all
         unlocked,  // meanwhile; look again
+        plain,  // no more comes from the ring: the doorbell carries it
     };
     // Published and freed in steps of this size, so that both sides work at once.
     static constexpr size_t step_bytes = 64u << 10;
@@ -220,8 +263,8 @@ private:
     struct send_user;
     template <typename Fill>
     put put_some(sending& s, shm::end& e, Fill&& fill);
-    template <typename Fill>
-    ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill);
+    template <typename Fill, typename Plainly>
+    ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly&& plainly);
     int wait_for_room(int fd, std::optional<base::deadline>& until, bool partly_done) noexcept;
 
     struct receiving;
@@ -230,8 +273,8 @@ private:
     took take_some(receiving& r, shm::end& e, side_lock& lock, Drain&& drain);
     template <typename Drain>
     took peek_some(receiving& r, shm::end& e, size_t there, Drain&& drain);
-    template <typename Drain>
-    ssize_t receive_loop(receiving r, Drain&& drain);
+    template <typename Drain, typename Plainly>
+    ssize_t receive_loop(receiving r, Drain&& drain, Plainly&& plainly);
     bool tell_writer(const receiving& r, shm::end& e, bool took_all) noexcept;
     bool look_before_sleep(receiving& r, shm::end& e, side_lock& lock) noexcept;
     bool gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept;

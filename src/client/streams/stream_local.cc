@@ -78,6 +78,12 @@ void stream::give_up_hold() noexcept {
 
 void stream::close_last(int fd, bool may_linger) noexcept {
     give_up_hold();
+    if (turns_plain() && _page->over.load(std::memory_order_acquire) != 0) {
+        follow_into_plain(fd);
+        pay_at_close(fd);
+        flags().fetch_or(shm::end_left, std::memory_order_release);
+        return;  // what is unread in the doorbell makes it a reset
+    }
     if (!is_local() || _page->over.load(std::memory_order_acquire) == 0) {
         return;
     }
@@ -88,7 +94,7 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         flags().fetch_or(shm::end_left, std::memory_order_release);
         return;
     }
-    if (abort || unread_bytes() != 0) {
+    if (abort || unread_bytes(fd) != 0) {
         reset_peer();
         return;  // the hang-up follows, and tokens that lie unread here make it an error
     }
@@ -113,6 +119,9 @@ void stream::close_last(int fd, bool may_linger) noexcept {
 void stream::recycle() noexcept {
     if (_page == nullptr) {
         return;
+    }
+    if (_next_socket >= 0) {
+        sys::close(std::exchange(_next_socket, -1));
     }
     const bool over = _page->over.load(std::memory_order_acquire) != 0;
     const bool shared = _page->shared.load(std::memory_order_relaxed) != 0;

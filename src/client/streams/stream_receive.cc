@@ -1,5 +1,6 @@
 // The receiving half of a stream: the ring -> the program's memory.
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -88,7 +89,7 @@ int64_t stream::look_limit_ns(int flags) noexcept {
 uint64_t stream::bytes_sent() const noexcept { return header().ring[out()].head.load(std::memory_order_relaxed); }
 
 // Nothing will follow what lies in the ring now.
-bool stream::ending() noexcept { return other_finished() || broken() || _page->shut_read.load() != 0; }
+bool stream::ending() noexcept { return turns_plain() || other_finished() || broken() || _page->shut_read.load() != 0; }
 
 // Before it sleeps the call looks for a while, once after each success. Without the lock: a handler, or another thread,
 // may read meanwhile. False: it did not look, and still holds the lock.
@@ -193,8 +194,9 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
     return e.emptied(lazy ? shm::tidy::lazily : shm::tidy::fully);
 }
 
-template <typename Drain>
-ssize_t stream::receive_loop(receiving r, Drain&& drain) {
+// plainly: the rest of the call, once the doorbell carries the bytes; it gets what was done before.
+template <typename Drain, typename Plainly>
+ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
     auto e = end(r.fd);
     side_lock lock(_page->recv_lock);
     receive_user user{*this, r, e, lock};
@@ -203,10 +205,18 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain) {
         if (!lock.take([&]() noexcept { e.in.recover(); })) {
             return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
         }
-        switch (take_some(r, e, lock, drain)) {
+        if (VMSGR_NEVER(other_is_plain() && !is_ours_plain())) {
+            lock.release();
+            follow_into_plain(r.fd);  // the other end waits for what it has not read
+            if (!lock.take([&]() noexcept { e.in.recover(); })) {
+                return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
+            }
+        }
+        switch (is_plain() ? took::plain : take_some(r, e, lock, drain)) {
         case took::finished: return r.result();
         case took::failed: return -1;
         case took::unlocked: continue;
+        case took::plain: lock.release(); return plainly(r.done);
         case took::too_short: {
             lock.release();
             constexpr int peek_again_ms = 1;
@@ -215,6 +225,15 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain) {
             continue;
         }
         case took::empty: break;
+        }
+        if (turns_plain()) {
+            lock.release();
+            if (follow_into_plain(r.fd)) {
+                continue;
+            }
+            if (!lock.take([&]() noexcept { e.in.recover(); })) {
+                return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
+            }
         }
         switch (e.wait_readable(user, r.wait, until)) {
         case shm::woken::look: break;
@@ -233,8 +252,11 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
     if ((flags & MSG_ERRQUEUE) != 0) {
         return fail(EAGAIN);
     }
+    if (is_plain()) {
+        return receive_plain(fd, iov, count, flags, 0);
+    }
     iov_cursor at(iov, count);
-    return noted(receive_loop({fd, flags, *wanted, true}, [&](const shm::pieces& from, size_t done) -> ssize_t {
+    auto drain = [&](const shm::pieces& from, size_t done) -> ssize_t {
         if ((flags & MSG_TRUNC) != 0) {
             return ssize_t(from.bytes());
         }
@@ -245,12 +267,17 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
             at.each(piece, [](std::byte* ring, std::byte* user, size_t n) noexcept { memcpy(user, ring, n); });
         }
         return ssize_t(from.bytes());
-    }));
+    };
+    return noted(receive_loop({fd, flags, *wanted, true}, drain,
+                              [&](size_t done) { return receive_plain(fd, iov, count, flags, done); }));
 }
 
 ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
-    return noted(receive_loop({fd, 0, n, false}, [&](const shm::pieces& from, size_t) -> ssize_t {
+    auto drain = [&](const shm::pieces& from, size_t) -> ssize_t {
         return ::syscall(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
+    };
+    return noted(receive_loop({fd, 0, n, false}, drain, [&](size_t done) -> ssize_t {
+        return done != 0 ? ssize_t(done) : ::syscall(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
     }));
 }
 

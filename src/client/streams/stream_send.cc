@@ -1,5 +1,6 @@
 // The sending half of a stream: the program's memory -> the ring.
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -145,6 +146,9 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
         if (s.done == s.wanted) {
             return put::finished;
         }
+        if (turns_plain()) {
+            return put::plain;
+        }
         if (is_local() && other_listens(s.fd) == listens::gone) {
             send_into_nothing(s.fd);
             s.done = s.wanted;
@@ -187,8 +191,9 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
     }
 }
 
-template <typename Fill>
-ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
+// plainly: the rest of the call, once the doorbell carries the bytes; it gets what was done before.
+template <typename Fill, typename Plainly>
+ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly&& plainly) {
     sending s{fd, flags, wanted};
     if (!stands(_page->state.load(std::memory_order_acquire))) {
         if (int err = await_connected(fd, !s.dont_wait() && base::blocks(fd)); err != 0) {
@@ -207,6 +212,16 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill) {
         case put::finished: return ssize_t(s.done);
         case put::failed: return -1;
         case put::broken: return s.done != 0 ? ssize_t(s.done) : fail(pipe_error(fd, flags));
+        case put::plain:
+            follow_into_plain(fd);
+            if (is_ours_plain() || broken()) {
+                return plainly(s.done);
+            }
+            if (s.dont_wait() || !base::blocks(fd)) {
+                return s.done != 0 ? ssize_t(s.done) : fail(EAGAIN);
+            }
+            sys::poll(nullptr, 0, 1);  // the other end's new socket is under way
+            continue;
         case put::full: break;
         }
         const int err = s.dont_wait() ? EAGAIN : wait_for_room(fd, until, s.done != 0);
@@ -224,28 +239,39 @@ ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
     if ((flags & MSG_OOB) != 0) {
         return fail(EOPNOTSUPP);
     }
+    if (is_plain()) {
+        return send_plain(fd, iov, count, flags, 0);
+    }
     iov_cursor at(iov, count);
-    return noted(send_loop(fd, *wanted, flags, [&](const shm::pieces& to) -> ssize_t {
+    auto fill = [&](const shm::pieces& to) -> ssize_t {
         for (const iovec& piece : to.iov) {
             at.each(piece, [](std::byte* ring, std::byte* user, size_t n) noexcept { memcpy(ring, user, n); });
         }
         return ssize_t(to.bytes());
-    }));
+    };
+    return noted(
+        send_loop(fd, *wanted, flags, fill, [&](size_t done) { return send_plain(fd, iov, count, flags, done); }));
 }
 
 ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
-    return noted(send_loop(fd, n, 0, [&](const shm::pieces& to) -> ssize_t {
+    auto fill = [&](const shm::pieces& to) -> ssize_t {
         ssize_t r = ::syscall(SYS_preadv, file, to.iov.data(), to.count(), offset, 0);
         if (r > 0) {
             offset += r;
         }
         return r;
+    };
+    return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
+        return done != 0 ? ssize_t(done) : ::syscall(SYS_sendfile, fd, file, &offset, n);
     }));
 }
 
 ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
-    return noted(send_loop(fd, n, 0, [&](const shm::pieces& to) -> ssize_t {
+    auto fill = [&](const shm::pieces& to) -> ssize_t {
         return ::syscall(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
+    };
+    return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
+        return done != 0 ? ssize_t(done) : ::syscall(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
     }));
 }
 

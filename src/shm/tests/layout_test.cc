@@ -8,7 +8,7 @@ namespace vmsgr::shm {
 namespace {
 
 TEST(layout, arena_is_as_the_protocol_page_says) {
-    EXPECT_EQ(layout_version, 4);
+    EXPECT_EQ(layout_version, 5);
     EXPECT_EQ(arena_magic, 0x616e6572615600u);
     EXPECT_EQ(sizeof(base::address), 24u);
     EXPECT_EQ(offsetof(base::address, scope_id), 4u);

@@ -1,0 +1,135 @@
+#include "conn/plain.hh"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "base/sockets.hh"
+#include "shm/bell.hh"
+
+namespace vmsgr::net {
+
+namespace {
+
+// A doorbell's is small. As large as an unprivileged process may ask for by default.
+constexpr int send_buffer = 212992;
+
+shm::tx_state producer_at(uint64_t head, uint64_t tail) noexcept {
+    shm::tx_state s;
+    s.head = head;
+    s.tail_seen = tail;
+    return s;
+}
+shm::rx_state consumer_at(uint64_t tail, uint64_t head) noexcept {
+    shm::rx_state s;
+    s.tail = tail;
+    s.head_seen = head;
+    return s;
+}
+
+}  // namespace
+
+plain_end::plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published,
+                     uint32_t& tokens_taken) noexcept
+    : _fd(bell),
+      _from_program(c.header().ring[0]),
+      _tokens_taken(tokens_taken),
+      _tx(producer_at(c.header().ring[0].head.load(std::memory_order_acquire), consumed)),
+      _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), published)),
+      _out(c.header().ring[0], c.ring_data(0), c.capacity, _tx),
+      _in(c.header().ring[1], c.ring_data(1), c.capacity, _rx) {
+    ::setsockopt(_fd, SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
+}
+
+bool plain_end::is_impossible() const noexcept {
+    return _tx.head - _tx.tail_seen > _out.capacity() || _rx.head_seen - _rx.tail > _in.capacity();
+}
+
+// The program's tokens; the resident one stays in their place. False: some are under way.
+bool plain_end::take_tokens() noexcept {
+    const uint32_t left = _from_program.tokens_sent.load(std::memory_order_acquire) - _tokens_taken;
+    if (left != 0) {
+        _tokens_taken += shm::bell(_fd).take_tokens(std::min(left, shm::bell_tokens_max));
+    }
+    return _from_program.tokens_sent.load(std::memory_order_acquire) == _tokens_taken;
+}
+
+plain_end::pulled plain_end::pull() noexcept {
+    size_t room = 0;
+    int there = 0;
+    if (_ended) {
+        return pulled::nothing;
+    }
+    if (_broken || !take_tokens() || _out.free_bytes(room) != shm::look::ok || room == 0 ||
+        ::ioctl(_fd, FIONREAD, &there) != 0) {
+        return pulled::nothing;
+    }
+    const auto resident = int(shm::resident_tokens);
+    const size_t n = std::min<size_t>(size_t(std::max(there - resident, 0)), room);
+    if (n == 0) {
+        // Only the end can stand behind the resident byte.
+        pollfd p{_fd, POLLRDHUP, 0};
+        if (::poll(&p, 1, 0) != 1 || (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) == 0) {
+            return pulled::nothing;
+        }
+        if (::ioctl(_fd, FIONREAD, &there) == 0 && there > resident) {
+            return pull();  // it came before that
+        }
+        _ended = true;
+        const int err = (p.revents & (POLLERR | POLLHUP)) != 0 ? base::socket_option(_fd, SO_ERROR) : 0;
+        err > 0 ? _out.reset(err) : _out.set_flags(shm::ring_fin);
+        return pulled::ended;
+    }
+    // Read in front of them lies the byte that was passed on last; the last one of these takes its place.
+    const auto to = _out.space(n);
+    unsigned char passed_on[shm::resident_tokens];
+    iovec iov[3] = {{passed_on, sizeof passed_on}, to.iov[0], to.iov[1]};
+    iovec& last = iov[2].iov_len != 0 ? iov[2] : iov[1];
+    std::byte* const last_byte = static_cast<std::byte*>(last.iov_base) + last.iov_len - 1;
+    --last.iov_len;
+    msghdr m{};
+    m.msg_iov = iov;
+    m.msg_iovlen = 3;
+    const bool read = ::recvmsg(_fd, &m, MSG_DONTWAIT) == ssize_t(n) &&
+                      ::recv(_fd, last_byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+    if (!read) {
+        // Another holder of this end reads it: there is none but an attacker's.
+        _broken = _ended = true;
+        _out.reset(ECONNRESET);
+        return pulled::ended;
+    }
+    _out.publish(n);
+    return pulled::some;
+}
+
+bool plain_end::push() noexcept {
+    bool moved = false;
+    for (size_t there = 0; !_broken;) {
+        if (_in.data_bytes(there) != shm::look::ok) {
+            _broken = true;
+            break;
+        }
+        if (there == 0) {
+            if (_fin_due && !std::exchange(_fin_sent, true)) {
+                ::shutdown(_fd, SHUT_WR);
+            }
+            break;
+        }
+        const auto from = _in.data(there);
+        msghdr m{};
+        m.msg_iov = const_cast<iovec*>(from.iov.data());
+        m.msg_iovlen = size_t(from.count());
+        const ssize_t n = ::sendmsg(_fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0) {
+            _broken = errno != EAGAIN && errno != EINTR;
+            break;
+        }
+        _in.consume(size_t(n));
+        moved = moved || n != 0;
+    }
+    return moved;
+}
+
+}  // namespace vmsgr::net
