@@ -8,9 +8,13 @@
 
 namespace vmsgr::base {
 
+// clock_gettime, or what the preload library found as libc's own: other preloaded libraries stop or shift the clock for
+// their program (libfaketime), and our waits would never end. Set once, before there are threads.
+inline constinit int (*clock_source)(clockid_t, timespec*) = &::clock_gettime;
+
 inline int64_t now_ns() noexcept {
     timespec t;
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_source(CLOCK_MONOTONIC, &t);
     return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
 }
 inline int64_t now_ms() noexcept { return now_ns() / 1'000'000; }

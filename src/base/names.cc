@@ -14,7 +14,7 @@ namespace {
 address name_of(int fd, long call) noexcept {
     sockaddr_storage ss{};
     socklen_t len = sizeof ss;
-    if (::syscall(call, fd, &ss, &len) != 0) {
+    if (sys::call(call, fd, &ss, &len) != 0) {
         return {};
     }
     return from_sockaddr(reinterpret_cast<sockaddr*>(&ss), len).value_or(address{});

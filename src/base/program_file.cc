@@ -12,6 +12,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/sys.hh"
 #include "base/unique_fd.hh"
 
 namespace vmsgr::base {
@@ -24,7 +25,7 @@ constexpr int scripts_deep = 4;   // the kernel's own limit
 
 // Past the hooks of the preload library, which reads files for itself here.
 base::unique_fd open_program(const char* path) noexcept {
-    return base::unique_fd(int(::syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY)));
+    return base::unique_fd(int(sys::call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY)));
 }
 
 template <typename T>

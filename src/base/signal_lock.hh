@@ -9,13 +9,15 @@
 
 #include <cstdint>
 
+#include "base/sys.hh"
+
 namespace vmsgr::base {
 
 // The kernel's own set: sigset_t of libc is larger than what the system call takes, and libc leaves out two signals.
 using kernel_sigset = uint64_t;
 
-// Blocks all signals of its thread while it lives. Only the outermost one of a thread asks the kernel: a call that takes
-// several locks one after the other holds one of these around them, and pays twice 0.1 us instead of each time.
+// Blocks all signals of its thread while it lives. Only the outermost one of a thread asks the kernel: a call that
+// takes several locks one after the other holds one of these around them, and pays twice 0.1 us instead of each time.
 class signals_blocked {
     struct thread_state {
         uint32_t depth;
@@ -26,7 +28,7 @@ class signals_blocked {
 
     static void set_mask(kernel_sigset now, kernel_sigset* before) noexcept {
         const int saved = errno;
-        ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &now, before, sizeof now);
+        sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &now, before, sizeof now);
         errno = saved;
     }
 

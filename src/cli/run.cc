@@ -112,6 +112,13 @@ void apply(const library_environment& e, const options& o, const run_options& r)
     ::setenv("LD_PRELOAD", e.preload.c_str(), 1);
     ::setenv("VMSGR_ROUTES", e.routes.c_str(), 1);
     ::setenv("VMSGR_SOCKET", o.socket.c_str(), 1);
+    ::setenv("VMSGR_INHERIT", "0", 1);  // the library says 1 to a program that gets connections (preload/heirs.hh)
+    // A program built with AddressSanitizer ends at once when any library is loaded before its runtime. The hooks need
+    // nothing of it, and it needs nothing of them.
+    const char* asan = ::getenv("ASAN_OPTIONS");
+    const std::string own = "verify_asan_link_order=0";
+    ::setenv("ASAN_OPTIONS", asan != nullptr && asan[0] != 0 ? (std::string(asan) + ":" + own).c_str() : own.c_str(),
+             1);
     if (r.spin_us) {
         ::setenv(proto::spin_variable, r.spin_us->c_str(), 1);
     }

@@ -32,7 +32,7 @@ constexpr int stranger_patience_ms = 2;
 
 void pause_ns(long ns) noexcept {
     const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
-    ::syscall(SYS_nanosleep, &t, nullptr);
+    sys::call(SYS_nanosleep, &t, nullptr);
 }
 
 }  // namespace
@@ -163,7 +163,7 @@ hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::receiv
             // The connection woke us: on one processor its dialler was interrupted by that, before it could speak.
             ::sched_yield();
         } else if (std::exchange(waited, true) || !wait_for_hello(fd, lifeline)) {
-            ::syscall(SYS_shutdown, fd, SHUT_RD);
+            sys::call(SYS_shutdown, fd, SHUT_RD);
             return hello_look::nothing;
         }
     }
@@ -226,9 +226,9 @@ bool take_from_program(session& s, proto::received& got, const daemon_listener& 
 
 }  // namespace
 
-int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out) noexcept {
+int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out) {
     for (bool refuses = false;;) {
-        base::unique_fd fd(int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC | (flags & SOCK_NONBLOCK))));
+        base::unique_fd fd(sys::sleeping.accept4(door, nullptr, nullptr, SOCK_CLOEXEC | (flags & SOCK_NONBLOCK)));
         if (!fd) {
             const int e = errno;
             if ((e != EAGAIN && e != EINVAL) || !hangs_up(l.lifeline)) {
@@ -238,7 +238,7 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
                 return ESTALE;
             }
             // The daemon is gone. What waits in the door is still taken, and no more comes.
-            ::syscall(SYS_shutdown, door, SHUT_RD);
+            sys::call(SYS_shutdown, door, SHUT_RD);
             continue;
         }
         proto::received got;
@@ -256,7 +256,7 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
             }
         } else if (hangs_up(l.lifeline)) {
             // Somebody knocked to say so.
-            ::syscall(SYS_shutdown, door, SHUT_RD);
+            sys::call(SYS_shutdown, door, SHUT_RD);
             proto::discard(std::move(fd));
             refuses = true;
             continue;

@@ -39,7 +39,7 @@ struct arrived {
 };
 // As accept4 on the door: waits as it does. flags: SOCK_NONBLOCK for the new one. 0, or an errno. ESTALE: the daemon is
 // gone, and the door is empty and refuses: the kernel's listening socket is to be used. EINVAL: the program shut it.
-int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out) noexcept;
+int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out);
 // The acceptor's end.
 stream make_accepted(arrived& a, held_memory page, uint64_t id) noexcept;
 

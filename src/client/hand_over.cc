@@ -28,6 +28,14 @@ bool failed_with(const base::error& e) noexcept {
 }  // namespace
 
 int copy_description(int from, int to) noexcept {
+    // Before O_ASYNC: who is told, and by which signal.
+    f_owner_ex owner{};
+    if (sys::fcntl(from, F_GETOWN_EX, long(&owner)) == 0 && owner.pid != 0) {
+        sys::fcntl(to, F_SETOWN_EX, long(&owner));
+    }
+    if (const int sig = sys::fcntl(from, F_GETSIG); sig > 0) {
+        sys::fcntl(to, F_SETSIG, sig);
+    }
     int old = sys::fcntl(from, F_GETFL);
     int now = sys::fcntl(to, F_GETFL);
     if (old >= 0 && now >= 0 && ((old ^ now) & copied_flags) != 0) {

@@ -18,6 +18,8 @@ void keep_fd(int* where) noexcept {
     }
 }
 
+bool still_holds(int fd, const void* stream) noexcept { return rules.holds == nullptr || rules.holds(fd, stream); }
+
 void replace_fd(int fd, int by) noexcept {
     if (rules.replace != nullptr) {
         rules.replace(fd, by);

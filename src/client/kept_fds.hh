@@ -10,14 +10,16 @@ namespace vmsgr::client {
 struct fd_rules {
     void (*keep)(int* where) = nullptr;
     void (*drop)(int* where) = nullptr;  // closes it and sets -1
-    void (*replace)(int fd,
-                    int by) = nullptr;  // a connection's number, and all its duplicates, are this socket from now on
+    // Program's numbers. Is this one still that stream's? And: it and its duplicates are this socket from now on.
+    bool (*holds)(int fd, const void* stream) = nullptr;
+    void (*replace)(int fd, int by) = nullptr;
 };
 // Once, before anything is kept. Without it they are plain descriptors.
 void set_fd_rules(const fd_rules& r) noexcept;
 
 void keep_fd(int* where) noexcept;
 void drop_fd(int* where) noexcept;
+bool still_holds(int fd, const void* stream) noexcept;
 void replace_fd(int fd, int by) noexcept;
 
 }  // namespace vmsgr::client

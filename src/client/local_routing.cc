@@ -37,7 +37,7 @@ base::address bind_to(int socket, const base::address& source, const base::addre
     }
     sockaddr_storage ss{};
     socklen_t size = base::to_sockaddr(source, ss);
-    return ::syscall(SYS_bind, socket, &ss, size) == 0 ? base::local_name(socket) : base::address{};
+    return sys::call(SYS_bind, socket, &ss, size) == 0 ? base::local_name(socket) : base::address{};
 }
 
 // A connected socket's name is never `any`.

@@ -129,10 +129,14 @@ bool session::attach() noexcept {
     _features = welcome.features;
     _session_id = welcome.session_id;
     _control = sock.release();
+    begin();
+    return true;
+}
+
+void session::begin() noexcept {
     ++_attached;
     _attached_as = ::geteuid();
     keep_fd(&_control);
-    return true;
 }
 
 void session::detach() noexcept {

@@ -159,6 +159,7 @@ private:
     template <typename Score>
     found_listener best_listener(uint16_t port, uint32_t hash, Score&& score_of) const noexcept;
     bool failed(attach_failure::step at, int errnum) noexcept;
+    void begin() noexcept;
     void detach() noexcept;
     int ask(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply, proto::received& got) noexcept;
     int ask_attached(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,

@@ -78,8 +78,12 @@ plain_end::pulled plain_end::pull() noexcept {
             return pull();  // it came before that
         }
         _ended = true;
-        const int err = (p.revents & (POLLERR | POLLHUP)) != 0 ? base::socket_option(_fd, SO_ERROR) : 0;
-        err > 0 ? _out.reset(err) : _out.set_flags(shm::ring_fin);
+        _left_unread = (p.revents & (POLLERR | POLLHUP)) != 0 && base::socket_option(_fd, SO_ERROR) == ECONNRESET;
+        // A close with unread bytes ends in a reset; its end of file must not leave before that is known.
+        const bool closed = _left_unread || ((p.revents & POLLHUP) != 0 && !_fin_sent);
+        if (!closed) {
+            _out.set_flags(shm::ring_fin);
+        }
         return pulled::ended;
     }
     // Read in front of them lies the byte that was passed on last; the last one of these takes its place.

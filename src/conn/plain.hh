@@ -26,6 +26,7 @@ class plain_end {
     bool _ended = false;  // no byte follows in ring 0
     bool _fin_due = false, _fin_sent = false;
     bool _broken = false;
+    bool _left_unread = false;
 
 public:
     // consumed: the daemon's own index into ring 0; published: into ring 1. The program stopped reading ring 1 at its
@@ -35,7 +36,7 @@ public:
     enum class pulled : uint8_t {
         nothing,
         some,
-        ended,  // fin stands in the ring now, or reset
+        ended,  // nothing follows: fin or reset stands in the ring, or the program has closed its end
     };
     pulled pull() noexcept;
     // True: room came into ring 1.
@@ -47,6 +48,10 @@ public:
     }
     // Nothing waits in ring 1, or nobody will take it.
     bool is_empty() const noexcept { return _broken || !_in.has_data(); }
+    // All that the program sent is in ring 0.
+    bool has_ended() const noexcept { return _ended; }
+    // The program closed it with bytes unread.
+    bool left_unread() const noexcept { return _left_unread; }
     // The index in shared memory cannot be: the connection is to be broken.
     bool is_impossible() const noexcept;
 

@@ -289,6 +289,9 @@ void vm_conn::flush_and_judge() noexcept {
 
 bool vm_conn::program_left_unread() noexcept {
     size_t free = 0;
+    if (_plain && _plain->left_unread()) {
+        return true;
+    }
     return _tx.free_bytes(free) != shm::look::ok || free != _tx.capacity() || _far->has_unread();
 }
 

@@ -203,7 +203,7 @@ bool vm_conn::pull_plain() noexcept {
         _out.wake();
     }
     // A hang-up counts once all is in the ring that came before it.
-    if (_plain_hung_up && (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0) {
+    if (_plain_hung_up && _plain->has_ended()) {
         on_hang_up();
     }
     return some;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -22,6 +23,19 @@ namespace vmsgr::preload {
 
 namespace {
 
+// Those that the stream itself has to obey.
+void take_over_options(const client::option_list& from, client::end_page& to) noexcept {
+    int on = 0;
+    socklen_t len = sizeof on;
+    if (from.find(IPPROTO_TCP, TCP_INQ, &on, len) && on == 1) {
+        to.tells_inq.store(1);
+    }
+    len = sizeof on;
+    if (from.find(SOL_SOCKET, SO_PEEK_OFF, &on, len)) {
+        to.peek_from.store(on);
+    }
+}
+
 // Puts the end of a connection behind the number. `keep_port`: the socket that was there is kept, as it holds the port.
 bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_view route) noexcept {
     base::signals_blocked together;
@@ -39,6 +53,9 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
         object* before = at_number(fd);
         if (before != nullptr && o->stream.is_local()) {
             o->stream.page().options = before->options;
+        }
+        if (before != nullptr) {
+            take_over_options(before->options, o->stream.page());
         }
         o->port_fd = port;
         old = swap_behind(fd, before, o, end.bell.get());
@@ -187,7 +204,7 @@ int connect_stream(int fd, object* o, bool& again) noexcept {
 }
 
 // A blocking connect() that the daemon carries out.
-int wait_connected(int fd, object* o) noexcept {
+int wait_connected(int fd, object* o) {
     int r = o->stream.connect_and_wait(fd);
     const int err = errno;
     if (r != 0 && o->stream.current() == client::phase::failed) {  // it may stand: another thread was told so first

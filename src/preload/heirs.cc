@@ -1,12 +1,18 @@
 #include "preload/heirs.hh"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "base/program_file.hh"
+#include "base/sockets.hh"
+#include "base/sys.hh"
+#include "base/unique_fd.hh"
 #include "preload/runtime.hh"
 
 namespace vmsgr::preload {
@@ -89,6 +95,79 @@ bool routes_concern(const successor& next, bool is_script) noexcept {
 
 }  // namespace
 
+namespace {
+
+base::unique_fd open_of(pid_t pid, const char* file) noexcept {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", int(pid), file);
+    return base::unique_fd(int(sys::call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)));
+}
+
+bool has_loaded(pid_t pid) noexcept {
+    const auto maps = open_of(pid, "maps");
+    char text[path_max + sizeof library];
+    size_t kept = 0;
+    for (;;) {
+        const long n = maps ? sys::call(SYS_read, maps.get(), text + kept, sizeof text - kept) : 0;
+        if (n <= 0) {
+            return false;
+        }
+        const std::string_view seen(text, kept + size_t(n));
+        if (seen.find(library) != seen.npos) {
+            return true;
+        }
+        kept = std::min(seen.size(), sizeof library - 1);  // it may go on in the next piece
+        memmove(text, seen.data() + seen.size() - kept, kept);
+    }
+}
+
+bool routes_concern(pid_t pid) noexcept {
+    const auto& routes = runtime().routes;
+    if (routes.concerns("")) {
+        return true;
+    }
+    char name[32];
+    const auto comm = open_of(pid, "comm");
+    const long n = comm ? sys::call(SYS_read, comm.get(), name, sizeof name) : 0;
+    return n > 1 && routes.concerns(std::string_view(name, size_t(n) - 1));
+}
+
+}  // namespace
+
+const char* why_plain(int unix_socket) noexcept {
+    const auto peer = base::peer_credentials(unix_socket);
+    if (!peer || peer->pid <= 0) {
+        return "its receiver is not known";
+    }
+    if (peer->pid == ::getpid() || peer->pid == ::getppid()) {
+        return nullptr;
+    }
+    if (!has_loaded(peer->pid) || !routes_concern(peer->pid)) {
+        return "its receiver has not loaded the library";
+    }
+    return runtime().session.ensure_as_self() && peer->uid == ::geteuid() ? nullptr : "its receiver is another user";
+}
+
+bool tell_heir(char* const* envp) noexcept {
+    char* const value = const_cast<char*>(value_in(envp, "VMSGR_INHERIT"));
+    if (value == nullptr || (value[0] != '0' && value[0] != '1') || value[1] != 0) {
+        return false;
+    }
+    if (value[0] != '1') {
+        value[0] = '1';
+    }
+    return true;
+}
+
+bool was_told() noexcept {
+    char* const value = ::getenv("VMSGR_INHERIT");
+    const bool told = value != nullptr && value[0] == '1' && value[1] == 0;
+    if (told) {
+        value[0] = '0';
+    }
+    return told;
+}
+
 const char* why_plain(const successor& next, char* const* envp) noexcept {
     const char* preload = value_in(envp, "LD_PRELOAD");
     if (preload == nullptr || strstr(preload, library) == nullptr) {
@@ -97,6 +176,9 @@ const char* why_plain(const successor& next, char* const* envp) noexcept {
     if (!same(value_in(envp, "VMSGR_ROUTES"), ::getenv("VMSGR_ROUTES")) ||
         !same(value_in(envp, "VMSGR_SOCKET"), ::getenv("VMSGR_SOCKET"))) {
         return "its environment has other routes, or none";
+    }
+    if (!tell_heir(envp)) {
+        return "its environment has no VMSGR_INHERIT";
     }
     const auto facts = look_at(next);
     if (facts.obstacle != base::preload_obstacle::none) {

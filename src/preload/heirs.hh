@@ -15,4 +15,14 @@ struct successor {
 // Null: it will attach to the same daemon, as the same user. Else why not.
 const char* why_plain(const successor& next, char* const* envp) noexcept;
 
+// Null: whoever is at the other end of this unix socket has the library, and takes part. Its own relatives are taken
+// to have it. Else why not.
+const char* why_plain(int unix_socket) noexcept;
+
+// $VMSGR_INHERIT, one digit, which is changed where it stands: environments are copied and passed on by calls that no
+// hook sees. 1: the new program looks through its descriptors for connections. False: the environment has it not.
+bool tell_heir(char* const* envp) noexcept;
+// In the new program: it was told so, and those that it starts are not.
+bool was_told() noexcept;
+
 }  // namespace vmsgr::preload

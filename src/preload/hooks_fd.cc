@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 
+#include "base/clock.hh"
 #include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "preload/hook.hh"
@@ -19,21 +21,42 @@ using namespace vmsgr::preload;
 
 namespace {
 
+// Other threads use the connection by this number: those that sleep go on with its duplicate, the others are done
+// with the number in a moment. In a signal handler the call that it interrupted is not.
+void await_sleepers(object& o) noexcept {
+    constexpr int64_t moment_ns = 5'000'000;
+    const int64_t until_ns = base::now_ns() + moment_ns;
+    while (o.users.load() > uint32_t(o.stream.sleepers()) && base::now_ns() < until_ns) {
+        ::sched_yield();
+    }
+}
+
 // Before the number is given up. The object, if this was its last number here.
 object* leave_number(int fd) noexcept {
     object* gone = nullptr;
     {
         base::signals_blocked together;
         bool unwatched = false;
+        object* used = nullptr;
         {
             table_lock l;
             object* o = at_number(fd);
-            if (o != nullptr && o->what == kind::stream && o->refs == 1) {
+            if (o != nullptr && o->what == kind::stream && o->users.load() != 0) {
+                used = o;
+                if (!o->stream.is_parked()) {
+                    o->stream.park(duplicate_internal(fd));
+                }
+            }
+            // As long as a relative holds it too, it stays in its sets, which the relative may share.
+            if (o != nullptr && o->what == kind::stream && o->refs == 1 && o->stream.page().holders.load() == 1) {
                 unwatched = take_out_of_sets(o);
             }
             gone = clear_number(fd);
         }
-        if (gone != nullptr && gone->what == kind::stream) {
+        if (used != nullptr) {
+            await_sleepers(*used);
+        }
+        if (gone != nullptr && gone->what == kind::stream && !gone->stream.is_parked()) {
             gone->stream.close_last(fd, unwatched);
             // With the number the port is free.
             const int port = std::exchange(gone->port_fd, -1);
@@ -61,8 +84,17 @@ void finish_quietly(object* o) noexcept {
     }
 }
 
+// A child that is about to start another program has it under another number too.
+void mark_spawned(int fd) noexcept {
+    if (use o(fd); o) {
+        o->spawned.store(true, std::memory_order_relaxed);
+    }
+}
+
 int duplicated(int from, int to) noexcept {
-    if (to >= 0 && known(from)) {
+    if (to >= 0 && known(from) && in_vfork_child()) {
+        mark_spawned(from);
+    } else if (to >= 0 && known(from)) {
         object* stale = nullptr;
         {
             table_lock l;
@@ -107,8 +139,14 @@ int close_around_ours(unsigned first, unsigned last, Each&& each) {
 
 }  // namespace
 
-VMSGR_HOOK int close(int fd) {
-    if (!known(fd)) {
+void vmsgr::preload::leave_file(int fd) noexcept {
+    if (known(fd) && !in_vfork_child() && !is_internal(fd)) {
+        finish_quietly(leave_number(fd));
+    }
+}
+
+VMSGR_INNER_HOOK int close_hook(int fd) {
+    if (!known(fd) || in_vfork_child()) {
         return real.close(fd);
     }
     if (is_internal(fd)) {
@@ -121,14 +159,16 @@ VMSGR_HOOK int close(int fd) {
         return r;
     });
 }
+VMSGR_CALM_HOOK(int, close, (int fd), (fd))
 
-VMSGR_HOOK int close_range(unsigned first, unsigned last, int flags) {
+VMSGR_INNER_HOOK int close_range_hook(unsigned first, unsigned last, int flags) {
     // CLOEXEC only marks: ours are marked already, and the program's stay what they are.
-    if (table == nullptr || first > last || (unsigned(flags) & CLOSE_RANGE_CLOEXEC) != 0) {
+    if (table == nullptr || in_vfork_child() || first > last || (unsigned(flags) & CLOSE_RANGE_CLOEXEC) != 0) {
         return real.close_range(first, last, flags);
     }
     return close_around_ours(first, last, [&](unsigned a, unsigned b) { return real.close_range(a, b, flags); });
 }
+VMSGR_CALM_HOOK(int, close_range, (unsigned first, unsigned last, int flags), (first, last, flags))
 
 VMSGR_HOOK void closefrom(int first) {
     if (table == nullptr && real.closefrom != nullptr) {
@@ -139,7 +179,10 @@ VMSGR_HOOK void closefrom(int first) {
 
 VMSGR_HOOK int dup(int fd) { return duplicated(fd, real.dup(fd)); }
 
-VMSGR_HOOK int dup3(int from, int to, int flags) {
+VMSGR_INNER_HOOK int dup3_hook(int from, int to, int flags) {
+    if (in_vfork_child()) {
+        return duplicated(from, real.dup3(from, to, flags));
+    }
     if (from == to || !(known(from) || known(to))) {
         return real.dup3(from, to, flags);
     }
@@ -156,13 +199,18 @@ VMSGR_HOOK int dup3(int from, int to, int flags) {
     finish_quietly(gone);
     return duplicated(from, r);
 }
+VMSGR_CALM_HOOK(int, dup3, (int from, int to, int flags), (from, to, flags))
 
-VMSGR_HOOK int dup2(int from, int to) {
+VMSGR_INNER_HOOK int dup2_hook(int from, int to) {
+    if (in_vfork_child()) {
+        return duplicated(from, real.dup2(from, to));
+    }
     if (from == to || !(known(from) || known(to))) {
         return real.dup2(from, to);
     }
     return dup3(from, to, 0);
 }
+VMSGR_CALM_HOOK(int, dup2, (int from, int to), (from, to))
 
 static int fcntl_hook(int (*call)(int, int, ...), int fd, int cmd, void* arg) {
     if (known(fd) && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)) {
@@ -194,9 +242,9 @@ VMSGR_HOOK int fcntl64(int fd, int cmd, ...) {
     return fcntl_hook(real.fcntl64, fd, cmd, arg);
 }
 
-VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
+VMSGR_INNER_HOOK int epoll_ctl_hook(int epfd, int op, int fd, epoll_event* event) {
     int r = real.epoll_ctl(epfd, op, fd, event);
-    if (r != 0 || !known(fd)) {
+    if (r != 0 || !known(fd) || in_vfork_child()) {
         return r;
     }
     // Followed is what may still be swapped; and for a connection that stands, in which sets it is, for its close.
@@ -212,6 +260,7 @@ VMSGR_HOOK int epoll_ctl(int epfd, int op, int fd, epoll_event* event) {
     }
     return r;
 }
+VMSGR_CALM_HOOK(int, epoll_ctl, (int epfd, int op, int fd, epoll_event* event), (epfd, op, fd, event))
 
 namespace {
 

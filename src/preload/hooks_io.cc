@@ -1,6 +1,8 @@
 // Data: read, write and their kin.
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #include <algorithm>
@@ -55,15 +57,34 @@ ssize_t stream_sendmsg(object* o, int fd, const msghdr* m, int flags) {
     return keep_errno([&] { return o->stream.send(fd, m->msg_iov, m->msg_iovlen, flags); });
 }
 
+// TCP_INQ: how many bytes are left, as a control message.
+void tell_inq(object* o, int fd, msghdr* m, size_t room) noexcept {
+    if (room < CMSG_LEN(sizeof(int))) {
+        m->msg_flags |= room != 0 ? MSG_CTRUNC : 0;
+        return;
+    }
+    auto* c = static_cast<cmsghdr*>(m->msg_control);
+    c->cmsg_level = IPPROTO_TCP;
+    c->cmsg_type = TCP_CM_INQ;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    const int left = int(o->stream.unread_bytes(fd));
+    memcpy(CMSG_DATA(c), &left, sizeof left);
+    m->msg_controllen = std::min(room, CMSG_SPACE(sizeof(int)));
+}
+
 ssize_t stream_recvmsg(object* o, int fd, msghdr* m, int flags) {
     if (m->msg_iovlen > iov_max) {
         return invalid(EMSGSIZE);
     }
     ssize_t r = keep_errno([&] { return o->stream.receive(fd, m->msg_iov, m->msg_iovlen, flags); });
     if (r >= 0) {
+        const size_t room = m->msg_control != nullptr ? m->msg_controllen : 0;
         m->msg_namelen = 0;
         m->msg_controllen = 0;
         m->msg_flags = flags & MSG_CMSG_CLOEXEC;
+        if (o->stream.page().tells_inq.load(std::memory_order_relaxed) != 0) {
+            tell_inq(o, fd, m, room);
+        }
     }
     return r;
 }
@@ -80,9 +101,6 @@ ssize_t stream_write(object* o, int fd, const void* p, size_t n, int flags) {
 
 // Without an offset the file's own position moves, as sendfile moves it.
 ssize_t stream_sendfile(object* o, int fd, int file, off_t* offset, size_t n) {
-    if (o->stream.is_plain()) {
-        return real.sendfile(fd, file, offset, n);
-    }
     int64_t at = offset != nullptr ? *offset : ::lseek(file, 0, SEEK_CUR);
     if (at < 0) {
         return invalid(errno == ESPIPE || offset != nullptr ? EINVAL : errno);
@@ -129,7 +147,9 @@ void follow_received(const msghdr* m) noexcept {
     }
 }
 
-bool is_stream(const use& o) noexcept { return o && o->what == kind::stream; }
+// One whose bytes are ours: in plain mode the kernel has them, and the call is its own (a seccomp filter may allow
+// read() and write() alone).
+bool is_stream(const use& o) noexcept { return o && o->what == kind::stream && !o->stream.goes_past(); }
 
 // Where a call goes that is the kernel's after all: a listener's number carries messages of ours, so its listening
 // socket answers; the library's own descriptors are not there for the program.
@@ -142,7 +162,7 @@ int kernel_number(const use& o, int fd) noexcept {
 
 }  // namespace
 
-VMSGR_HOOK ssize_t read(int fd, void* p, size_t n) {
+VMSGR_INNER_HOOK ssize_t read_hook(int fd, void* p, size_t n) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -152,15 +172,17 @@ VMSGR_HOOK ssize_t read(int fd, void* p, size_t n) {
     }
     return real.read(fd, p, n);
 }
+VMSGR_CALM_HOOK(ssize_t, read, (int fd, void* p, size_t n), (fd, p, n))
 
-VMSGR_HOOK ssize_t __read_chk(int fd, void* p, size_t n, size_t room) {
+VMSGR_INNER_HOOK ssize_t __read_chk_hook(int fd, void* p, size_t n, size_t room) {
     if (n > room) {
         __builtin_trap();
     }
     return read(fd, p, n);
 }
+VMSGR_CALM_HOOK(ssize_t, __read_chk, (int fd, void* p, size_t n, size_t room), (fd, p, n, room))
 
-VMSGR_HOOK ssize_t write(int fd, const void* p, size_t n) {
+VMSGR_INNER_HOOK ssize_t write_hook(int fd, const void* p, size_t n) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -170,8 +192,9 @@ VMSGR_HOOK ssize_t write(int fd, const void* p, size_t n) {
     }
     return real.write(fd, p, n);
 }
+VMSGR_CALM_HOOK(ssize_t, write, (int fd, const void* p, size_t n), (fd, p, n))
 
-VMSGR_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
+VMSGR_INNER_HOOK ssize_t readv_hook(int fd, const iovec* iov, int count) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -182,8 +205,9 @@ VMSGR_HOOK ssize_t readv(int fd, const iovec* iov, int count) {
     }
     return real.readv(fd, iov, count);
 }
+VMSGR_CALM_HOOK(ssize_t, readv, (int fd, const iovec* iov, int count), (fd, iov, count))
 
-VMSGR_HOOK ssize_t writev(int fd, const iovec* iov, int count) {
+VMSGR_INNER_HOOK ssize_t writev_hook(int fd, const iovec* iov, int count) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -194,8 +218,9 @@ VMSGR_HOOK ssize_t writev(int fd, const iovec* iov, int count) {
     }
     return real.writev(fd, iov, count);
 }
+VMSGR_CALM_HOOK(ssize_t, writev, (int fd, const iovec* iov, int count), (fd, iov, count))
 
-VMSGR_HOOK ssize_t send(int fd, const void* p, size_t n, int flags) {
+VMSGR_INNER_HOOK ssize_t send_hook(int fd, const void* p, size_t n, int flags) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -205,8 +230,9 @@ VMSGR_HOOK ssize_t send(int fd, const void* p, size_t n, int flags) {
     }
     return real.send(fd, p, n, flags);
 }
+VMSGR_CALM_HOOK(ssize_t, send, (int fd, const void* p, size_t n, int flags), (fd, p, n, flags))
 
-VMSGR_HOOK ssize_t recv(int fd, void* p, size_t n, int flags) {
+VMSGR_INNER_HOOK ssize_t recv_hook(int fd, void* p, size_t n, int flags) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -216,15 +242,17 @@ VMSGR_HOOK ssize_t recv(int fd, void* p, size_t n, int flags) {
     }
     return real.recv(fd, p, n, flags);
 }
+VMSGR_CALM_HOOK(ssize_t, recv, (int fd, void* p, size_t n, int flags), (fd, p, n, flags))
 
-VMSGR_HOOK ssize_t __recv_chk(int fd, void* p, size_t n, size_t room, int flags) {
+VMSGR_INNER_HOOK ssize_t __recv_chk_hook(int fd, void* p, size_t n, size_t room, int flags) {
     if (n > room) {
         __builtin_trap();
     }
     return recv(fd, p, n, flags);
 }
+VMSGR_CALM_HOOK(ssize_t, __recv_chk, (int fd, void* p, size_t n, size_t room, int flags), (fd, p, n, room, flags))
 
-VMSGR_HOOK ssize_t sendto(int fd, const void* p, size_t n, int flags, const sockaddr* to, socklen_t len) {
+VMSGR_INNER_HOOK ssize_t sendto_hook(int fd, const void* p, size_t n, int flags, const sockaddr* to, socklen_t len) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -233,12 +261,15 @@ VMSGR_HOOK ssize_t sendto(int fd, const void* p, size_t n, int flags, const sock
             }
             return stream_write(o.get(), fd, p, n, flags);
         }
-        return real.sendto(kernel_number(o, fd), p, n, flags, to, len);
+        const bool plain = o && o->what == kind::stream;  // connected: TCP ignores the address, AF_UNIX would not
+        return real.sendto(kernel_number(o, fd), p, n, flags, plain ? nullptr : to, plain ? 0 : len);
     }
     return real.sendto(fd, p, n, flags, to, len);
 }
+VMSGR_CALM_HOOK(ssize_t, sendto, (int fd, const void* p, size_t n, int flags, const sockaddr* to, socklen_t len),
+                (fd, p, n, flags, to, len))
 
-VMSGR_HOOK ssize_t recvfrom(int fd, void* p, size_t n, int flags, sockaddr* from, socklen_t* len) {
+VMSGR_INNER_HOOK ssize_t recvfrom_hook(int fd, void* p, size_t n, int flags, sockaddr* from, socklen_t* len) {
     if (known(fd)) {
         use o(fd);
         if (is_stream(o)) {
@@ -248,36 +279,47 @@ VMSGR_HOOK ssize_t recvfrom(int fd, void* p, size_t n, int flags, sockaddr* from
             }
             return r;
         }
-        return real.recvfrom(kernel_number(o, fd), p, n, flags, from, len);
+        const ssize_t r = real.recvfrom(kernel_number(o, fd), p, n, flags, from, len);
+        if (r >= 0 && o && o->what == kind::stream && from != nullptr && len != nullptr) {
+            *len = 0;
+        }
+        return r;
     }
     return real.recvfrom(fd, p, n, flags, from, len);
 }
+VMSGR_CALM_HOOK(ssize_t, recvfrom, (int fd, void* p, size_t n, int flags, sockaddr* from, socklen_t* len),
+                (fd, p, n, flags, from, len))
 
-VMSGR_HOOK ssize_t __recvfrom_chk(int fd, void* p, size_t n, size_t room, int flags, sockaddr* from, socklen_t* len) {
+VMSGR_INNER_HOOK ssize_t __recvfrom_chk_hook(int fd, void* p, size_t n, size_t room, int flags, sockaddr* from,
+                                             socklen_t* len) {
     if (n > room) {
         __builtin_trap();
     }
     return recvfrom(fd, p, n, flags, from, len);
 }
+VMSGR_CALM_HOOK(ssize_t, __recvfrom_chk,
+                (int fd, void* p, size_t n, size_t room, int flags, sockaddr* from, socklen_t* len),
+                (fd, p, n, room, flags, from, len))
 
-VMSGR_HOOK ssize_t sendmsg(int fd, const msghdr* m, int flags) {
+VMSGR_INNER_HOOK ssize_t sendmsg_hook(int fd, const msghdr* m, int flags) {
     if (known(fd)) {
         use o(fd);
-        if (is_stream(o)) {
+        if (o && o->what == kind::stream) {
             return stream_sendmsg(o.get(), fd, m, flags);
         }
         return real.sendmsg(kernel_number(o, fd), m, flags);
     }
     if (carries_control(m)) {
-        note_sent(m);
+        note_sent(fd, m);
     }
     return real.sendmsg(fd, m, flags);
 }
+VMSGR_CALM_HOOK(ssize_t, sendmsg, (int fd, const msghdr* m, int flags), (fd, m, flags))
 
-VMSGR_HOOK ssize_t recvmsg(int fd, msghdr* m, int flags) {
+VMSGR_INNER_HOOK ssize_t recvmsg_hook(int fd, msghdr* m, int flags) {
     if (known(fd)) {
         use o(fd);
-        if (is_stream(o)) {
+        if (o && o->what == kind::stream) {
             return stream_recvmsg(o.get(), fd, m, flags);
         }
         return real.recvmsg(kernel_number(o, fd), m, flags);
@@ -288,11 +330,12 @@ VMSGR_HOOK ssize_t recvmsg(int fd, msghdr* m, int flags) {
     }
     return r;
 }
+VMSGR_CALM_HOOK(ssize_t, recvmsg, (int fd, msghdr* m, int flags), (fd, m, flags))
 
-VMSGR_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+VMSGR_INNER_HOOK int sendmmsg_hook(int fd, mmsghdr* messages, unsigned count, int flags) {
     if (known(fd)) {
         use o(fd);
-        if (is_stream(o)) {
+        if (o && o->what == kind::stream) {
             unsigned done = 0;
             for (; done < std::min<unsigned>(count, iov_max); ++done) {
                 ssize_t r = stream_sendmsg(o.get(), fd, &messages[done].msg_hdr, flags);
@@ -307,16 +350,17 @@ VMSGR_HOOK int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
     }
     for (unsigned i = 0; table != nullptr && i < std::min<unsigned>(count, iov_max); ++i) {
         if (carries_control(&messages[i].msg_hdr)) {
-            note_sent(&messages[i].msg_hdr);
+            note_sent(fd, &messages[i].msg_hdr);
         }
     }
     return real.sendmmsg(fd, messages, count, flags);
 }
+VMSGR_CALM_HOOK(int, sendmmsg, (int fd, mmsghdr* messages, unsigned count, int flags), (fd, messages, count, flags))
 
-VMSGR_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+VMSGR_INNER_HOOK int recvmmsg_hook(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
     if (known(fd)) {
         use o(fd);
-        if (is_stream(o)) {
+        if (o && o->what == kind::stream) {
             unsigned done = 0;
             for (; done < std::min<unsigned>(count, iov_max); ++done) {
                 ssize_t r = stream_recvmsg(o.get(), fd, &messages[done].msg_hdr, flags & ~MSG_WAITFORONE);
@@ -338,8 +382,10 @@ VMSGR_HOOK int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, ti
     }
     return n;
 }
+VMSGR_CALM_HOOK(int, recvmmsg, (int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout),
+                (fd, messages, count, flags, timeout))
 
-VMSGR_HOOK ssize_t sendfile(int out, int in, off_t* offset, size_t n) {
+VMSGR_INNER_HOOK ssize_t sendfile_hook(int out, int in, off_t* offset, size_t n) {
     if (known(out)) {
         use o(out);
         if (is_stream(o)) {
@@ -349,22 +395,24 @@ VMSGR_HOOK ssize_t sendfile(int out, int in, off_t* offset, size_t n) {
     }
     return real.sendfile(out, in, offset, n);
 }
+VMSGR_CALM_HOOK(ssize_t, sendfile, (int out, int in, off_t* offset, size_t n), (out, in, offset, n))
 
 VMSGR_HOOK ssize_t sendfile64(int out, int in, off64_t* offset, size_t n) { return sendfile(out, in, offset, n); }
 
-VMSGR_HOOK ssize_t splice(int in, loff_t* in_offset, int out, loff_t* out_offset, size_t n, unsigned flags) {
+VMSGR_INNER_HOOK ssize_t splice_hook(int in, loff_t* in_offset, int out, loff_t* out_offset, size_t n, unsigned flags) {
     if (known(in) || known(out)) {
         use from(in), to(out);
-        auto in_ring = [](const use& o) { return is_stream(o) && !o->stream.is_plain(); };
-        if (in_ring(from) || in_ring(to)) {
+        if (is_stream(from) || is_stream(to)) {
             if ((is_stream(from) && in_offset != nullptr) || (is_stream(to) && out_offset != nullptr)) {
                 return invalid(EINVAL);
             }
-            return in_ring(to) ? stream_splice(to.get(), out, in, true, n, flags)
-                               : stream_splice(from.get(), in, out, false, n, flags);
+            return is_stream(to) ? stream_splice(to.get(), out, in, true, n, flags)
+                                 : stream_splice(from.get(), in, out, false, n, flags);
         }
         in = kernel_number(from, in);
         out = kernel_number(to, out);
     }
     return real.splice(in, in_offset, out, out_offset, n, flags);
 }
+VMSGR_CALM_HOOK(ssize_t, splice, (int in, loff_t* in_offset, int out, loff_t* out_offset, size_t n, unsigned flags),
+                (in, in_offset, out, out_offset, n, flags))

@@ -10,6 +10,7 @@
 
 #include <linux/sockios.h>
 
+#include "base/names.hh"
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
 #include "preload/hook.hh"
@@ -56,10 +57,21 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         case SO_DOMAIN: return give_int(o->stream.page().family, value, len);
         case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
         case SO_ACCEPTCONN: return give_int(0, value, len);
+        case SO_PEERNAME: {
+            if (int(*len) < 0 || o->stream.closed_both_ways()) {
+                errno = int(*len) < 0 ? EINVAL : ENOTCONN;
+                return -1;
+            }
+            return base::give_name(o->stream.page().peer, static_cast<sockaddr*>(value), len);
+        }
+        case SO_PEEK_OFF: return give_int(o->stream.page().peek_from.load(), value, len);
         case SO_RCVTIMEO:
         case SO_SNDTIMEO: return real.getsockopt(fd, level, name, value, len);
         default: break;
         }
+    }
+    if (o->stream.is_local() && level == SOL_SOCKET && name == SO_COOKIE) {
+        return real.getsockopt(fd, level, name, value, len);  // the doorbell's is as constant and unique
     }
     if (o->stream.is_local()) {
         return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
@@ -67,9 +79,8 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
     int saved = errno;
     base::unique_fd socket = lend(o, fd);
     errno = saved;
-    if (!socket) {
-        log("option %d/%d of %d cannot be read: the connection has ended", level, name, fd);
-        return give_int(0, value, len);
+    if (!socket) {  // it has ended, or this process may not attach (it has given up its rights)
+        return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
     }
     return real.getsockopt(socket.get(), level, name, value, len);
 }
@@ -82,6 +93,17 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         errno = ENOPROTOOPT;  // TLS in the kernel would encrypt what the daemon sends: the program does it itself
         return -1;
     }
+    if (level == SOL_SOCKET && name == SO_PEEK_OFF && value != nullptr && len >= sizeof(int)) {
+        int from = 0;
+        memcpy(&from, value, sizeof from);
+        o->stream.page().peek_from.store(std::max(from, -1));
+        return o->stream.is_plain() ? real.setsockopt(fd, level, name, value, len) : 0;
+    }
+    if (level == IPPROTO_TCP && name == TCP_INQ && value != nullptr && len >= sizeof(int)) {
+        int on = 0;
+        memcpy(&on, value, sizeof on);
+        o->stream.page().tells_inq.store(on == 1 ? 1 : 0);
+    }
     if (level == SOL_SOCKET && name == SO_RCVLOWAT) {
         return 0;  // on the daemon's socket it would hold data back for ever
     }
@@ -91,7 +113,8 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
     int saved = errno;
     base::unique_fd socket = lend(o, fd);
     errno = saved;
-    return socket ? real.setsockopt(socket.get(), level, name, value, len) : 0;
+    return socket ? real.setsockopt(socket.get(), level, name, value, len)
+                  : o->stream.page().options.set(o->stream.page().family, level, name, value, len);
 }
 
 // A local connection will have no kernel socket that could be asked.
@@ -104,15 +127,23 @@ int note_option(object* o, int result, int level, int name, const void* value, s
 
 int stream_ioctl(object* o, int fd, unsigned long request, void* arg, bool& ours) {
     ours = true;
-    if (arg == nullptr && (request == FIONREAD || request == SIOCOUTQ || request == SIOCATMARK)) {
+    if (arg == nullptr &&
+        (request == FIONREAD || request == SIOCOUTQ || request == SIOCOUTQNSD || request == SIOCATMARK)) {
         errno = EFAULT;
         return -1;
     }
     if (request == FIONBIO && arg != nullptr) {
         o->stream.page().nonblocking.store(*static_cast<int*>(arg) != 0, std::memory_order_relaxed);
     }
+    // Of the host's interfaces: any socket of the family answers.
+    const bool of_host = request >= SIOCADDRT && request <= SIOCDEVPRIVATE;
+    if (of_host || request == SIOCGSTAMP || request == SIOCGSTAMPNS) {
+        const base::unique_fd any(sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        return any ? real.ioctl(any.get(), request, arg) : -1;
+    }
     switch (request) {
     case FIONREAD: *static_cast<int*>(arg) = int(o->stream.unread_bytes(fd)); return 0;
+    case SIOCOUTQNSD: *static_cast<int*>(arg) = 0; return 0;  // what left the program is on its way
     case SIOCOUTQ: *static_cast<int*>(arg) = int(o->stream.unsent_bytes()); return 0;
     case SIOCATMARK: *static_cast<int*>(arg) = 0; return 0;
     default: ours = false; return 0;
@@ -121,7 +152,7 @@ int stream_ioctl(object* o, int fd, unsigned long request, void* arg, bool& ours
 
 }  // namespace
 
-VMSGR_HOOK int getsockopt(int fd, int level, int name, void* value, socklen_t* len) {
+VMSGR_INNER_HOOK int getsockopt_hook(int fd, int level, int name, void* value, socklen_t* len) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::stream) {
@@ -133,8 +164,10 @@ VMSGR_HOOK int getsockopt(int fd, int level, int name, void* value, socklen_t* l
     }
     return real.getsockopt(fd, level, name, value, len);
 }
+VMSGR_CALM_HOOK(int, getsockopt, (int fd, int level, int name, void* value, socklen_t* len),
+                (fd, level, name, value, len))
 
-VMSGR_HOOK int setsockopt(int fd, int level, int name, const void* value, socklen_t len) {
+VMSGR_INNER_HOOK int setsockopt_hook(int fd, int level, int name, const void* value, socklen_t len) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::stream) {
@@ -159,6 +192,8 @@ VMSGR_HOOK int setsockopt(int fd, int level, int name, const void* value, sockle
     }
     return real.setsockopt(fd, level, name, value, len);
 }
+VMSGR_CALM_HOOK(int, setsockopt, (int fd, int level, int name, const void* value, socklen_t len),
+                (fd, level, name, value, len))
 
 VMSGR_HOOK int ioctl(int fd, unsigned long request, ...) {
     va_list ap;

@@ -1,5 +1,5 @@
-// fork needs no hook (pthread_atfork); a child of vfork runs on its parent's memory and would change our table, so it
-// becomes a fork while we are active; exec and spawn pass conduits on.
+// fork needs no hook (pthread_atfork). A child of vfork runs on its parent's memory, and with its thread's: while it
+// does, calls that would change our table are the kernel's alone (in_vfork_child). exec and spawn pass conduits on.
 #include <stdarg.h>
 #include <stdlib.h>
 
@@ -12,19 +12,35 @@ using namespace vmsgr::preload;
 extern "C" {
 extern char** environ;
 
-// What the vfork hook jumps to. The C library's fork() runs our handlers.
-__attribute__((visibility("hidden"), used)) pid_t vmsgr_fork_instead(void) { return ::fork(); }
-__attribute__((visibility("hidden"), used)) pid_t (*vmsgr_vfork_target)(void) = vmsgr_fork_instead;
+__attribute__((visibility("hidden"), used, tls_model("initial-exec"))) thread_local int vmsgr_vforks = 0;
 
-// A function that calls vfork() cannot return: its frame is the child's too. So this one only jumps.
-__attribute__((visibility("default"), naked)) pid_t vfork(void) { __asm__("jmp *vmsgr_vfork_target(%rip)"); }
+// The frame of a function that calls vfork() is the child's too, so this one has none: its return address waits in a
+// register that the kernel keeps, as in libc's own. The child runs first, with the thread's mark set; the parent
+// takes the mark off.
+__attribute__((visibility("default"), naked)) pid_t vfork(void) {
+    __asm__("popq %rdi\n\t"
+            "movq vmsgr_vforks@gottpoff(%rip), %rsi\n\t"
+            "incl %fs:(%rsi)\n\t"
+            "movl $58, %eax\n\t"
+            "syscall\n\t"
+            "pushq %rdi\n\t"
+            "testl %eax, %eax\n\t"
+            "jz 1f\n\t"
+            "decl %fs:(%rsi)\n\t"
+            "cmpl $-4095, %eax\n\t"
+            "jae 2f\n"
+            "1:\tret\n"
+            "2:\tnegl %eax\n\t"
+            "movl %eax, %edi\n\t"
+            "jmp vmsgr_vfork_failed\n\t");
+}
+__attribute__((visibility("hidden"), used)) pid_t vmsgr_vfork_failed(int errnum) {
+    errno = errnum;
+    return -1;
+}
 }
 
-void vmsgr::preload::choose_vfork() noexcept {
-    if (!active.load() && real.vfork != nullptr) {
-        vmsgr_vfork_target = real.vfork;
-    }
-}
+bool vmsgr::preload::in_vfork_child() noexcept { return vmsgr_vforks != 0; }
 
 namespace {
 
@@ -44,6 +60,15 @@ bool collect(const char* first, va_list& ap, char** out) noexcept {
 }
 
 }  // namespace
+
+std::atomic<bool> vmsgr::preload::async_cancellation{false};
+
+VMSGR_HOOK int pthread_setcanceltype(int type, int* before) {
+    if (type == PTHREAD_CANCEL_ASYNCHRONOUS && real.pthread_setcanceltype != nullptr) {
+        async_cancellation.store(true, std::memory_order_relaxed);
+    }
+    return real.pthread_setcanceltype(type, before);
+}
 
 VMSGR_HOOK int execve(const char* path, char* const* argv, char* const* envp) {
     prepare_heir({.path = path, .argv = argv}, envp, starts::here);

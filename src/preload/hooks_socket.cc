@@ -13,9 +13,9 @@
 using namespace vmsgr;
 using namespace vmsgr::preload;
 
-VMSGR_HOOK int socket(int domain, int type, int protocol) {
+VMSGR_INNER_HOOK int socket_hook(int domain, int type, int protocol) {
     int fd = real.socket(domain, type, protocol);
-    if (fd < 0 || table == nullptr || (domain != AF_INET && domain != AF_INET6) ||
+    if (fd < 0 || table == nullptr || in_vfork_child() || (domain != AF_INET && domain != AF_INET6) ||
         (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM || (protocol != 0 && protocol != IPPROTO_TCP)) {
         return fd;
     }
@@ -33,18 +33,21 @@ VMSGR_HOOK int socket(int domain, int type, int protocol) {
     errno = saved;
     return fd;
 }
+VMSGR_CALM_HOOK(int, socket, (int domain, int type, int protocol), (domain, type, protocol))
 
-VMSGR_HOOK int connect(int fd, const sockaddr* sa, socklen_t len) {
+VMSGR_INNER_HOOK int connect_hook(int fd, const sockaddr* sa, socklen_t len) {
     return active.load(std::memory_order_relaxed) ? keep_errno([&] { return routed_connect(fd, sa, len); })
                                                   : real.connect(fd, sa, len);
 }
+VMSGR_CALM_HOOK(int, connect, (int fd, const sockaddr* sa, socklen_t len), (fd, sa, len))
 
-VMSGR_HOOK int listen(int fd, int backlog) {
+VMSGR_INNER_HOOK int listen_hook(int fd, int backlog) {
     return active.load(std::memory_order_relaxed) ? keep_errno([&] { return routed_listen(fd, backlog); })
                                                   : real.listen(fd, backlog);
 }
+VMSGR_CALM_HOOK(int, listen, (int fd, int backlog), (fd, backlog))
 
-VMSGR_HOOK int accept(int fd, sockaddr* sa, socklen_t* len) {
+VMSGR_INNER_HOOK int accept_hook(int fd, sockaddr* sa, socklen_t* len) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::listener) {
@@ -58,8 +61,9 @@ VMSGR_HOOK int accept(int fd, sockaddr* sa, socklen_t* len) {
     }
     return real.accept(fd, sa, len);
 }
+VMSGR_CALM_HOOK(int, accept, (int fd, sockaddr* sa, socklen_t* len), (fd, sa, len))
 
-VMSGR_HOOK int accept4(int fd, sockaddr* sa, socklen_t* len, int flags) {
+VMSGR_INNER_HOOK int accept4_hook(int fd, sockaddr* sa, socklen_t* len, int flags) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::listener) {
@@ -73,8 +77,9 @@ VMSGR_HOOK int accept4(int fd, sockaddr* sa, socklen_t* len, int flags) {
     }
     return real.accept4(fd, sa, len, flags);
 }
+VMSGR_CALM_HOOK(int, accept4, (int fd, sockaddr* sa, socklen_t* len, int flags), (fd, sa, len, flags))
 
-VMSGR_HOOK int shutdown(int fd, int how) {
+VMSGR_INNER_HOOK int shutdown_hook(int fd, int how) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::stream) {
@@ -98,8 +103,9 @@ VMSGR_HOOK int shutdown(int fd, int how) {
     }
     return real.shutdown(fd, how);
 }
+VMSGR_CALM_HOOK(int, shutdown, (int fd, int how), (fd, how))
 
-VMSGR_HOOK int getsockname(int fd, sockaddr* sa, socklen_t* len) {
+VMSGR_INNER_HOOK int getsockname_hook(int fd, sockaddr* sa, socklen_t* len) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::stream) {
@@ -112,8 +118,9 @@ VMSGR_HOOK int getsockname(int fd, sockaddr* sa, socklen_t* len) {
     }
     return real.getsockname(fd, sa, len);
 }
+VMSGR_CALM_HOOK(int, getsockname, (int fd, sockaddr* sa, socklen_t* len), (fd, sa, len))
 
-VMSGR_HOOK int getpeername(int fd, sockaddr* sa, socklen_t* len) {
+VMSGR_INNER_HOOK int getpeername_hook(int fd, sockaddr* sa, socklen_t* len) {
     if (known(fd)) {
         use o(fd);
         if (o && o->what == kind::stream) {
@@ -131,3 +138,4 @@ VMSGR_HOOK int getpeername(int fd, sockaddr* sa, socklen_t* len) {
     }
     return real.getpeername(fd, sa, len);
 }
+VMSGR_CALM_HOOK(int, getpeername, (int fd, sockaddr* sa, socklen_t* len), (fd, sa, len))

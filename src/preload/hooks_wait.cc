@@ -16,6 +16,7 @@
 #include <bit>
 
 #include "preload/hook.hh"
+#include "base/sys.hh"
 #include "preload/spin_wait.hh"
 
 using namespace vmsgr;
@@ -127,7 +128,7 @@ int wait_and_pay(int64_t at_most_ns, Look&& look) {
             return r;
         }
         constexpr timespec pause{0, ns_a_ms};
-        ::syscall(SYS_nanosleep, &pause, nullptr);
+        sys::call(SYS_nanosleep, &pause, nullptr);
     }
 }
 
@@ -192,15 +193,16 @@ struct sets {
 
 }  // namespace
 
-VMSGR_HOOK int epoll_wait(int epfd, epoll_event* events, int max, int timeout) {
+VMSGR_INNER_HOOK int epoll_wait_hook(int epfd, epoll_event* events, int max, int timeout) {
     if (is_plain_wait([&] { return watches_streams(epfd); })) {
         return real.epoll_wait(epfd, events, max, timeout);
     }
     return wait_epoll(epfd, events, max, budget_of(timeout),
                       [&](int64_t spent_ns) { return real.epoll_wait(epfd, events, max, less(timeout, spent_ns)); });
 }
+VMSGR_CALM_HOOK(int, epoll_wait, (int epfd, epoll_event* events, int max, int timeout), (epfd, events, max, timeout))
 
-VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
+VMSGR_INNER_HOOK int epoll_pwait_hook(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
     if (is_plain_wait([&] { return watches_streams(epfd); })) {
         return real.epoll_pwait(epfd, events, max, timeout, mask);
     }
@@ -208,8 +210,11 @@ VMSGR_HOOK int epoll_pwait(int epfd, epoll_event* events, int max, int timeout, 
         return real.epoll_pwait(epfd, events, max, less(timeout, spent_ns), mask);
     });
 }
+VMSGR_CALM_HOOK(int, epoll_pwait, (int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask),
+                (epfd, events, max, timeout, mask))
 
-VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timespec* timeout, const sigset_t* mask) {
+VMSGR_INNER_HOOK int epoll_pwait2_hook(int epfd, epoll_event* events, int max, const timespec* timeout,
+                                       const sigset_t* mask) {
     if (is_plain_wait([&] { return watches_streams(epfd); })) {
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }
@@ -218,16 +223,20 @@ VMSGR_HOOK int epoll_pwait2(int epfd, epoll_event* events, int max, const timesp
         return real.epoll_pwait2(epfd, events, max, left, mask);
     });
 }
+VMSGR_CALM_HOOK(int, epoll_pwait2,
+                (int epfd, epoll_event* events, int max, const timespec* timeout, const sigset_t* mask),
+                (epfd, events, max, timeout, mask))
 
-VMSGR_HOOK int poll(pollfd* fds, nfds_t n, int timeout) {
+VMSGR_INNER_HOOK int poll_hook(pollfd* fds, nfds_t n, int timeout) {
     if (is_plain_wait([&] { return any_stream(fds, n); })) {
         return real.poll(fds, n, timeout);
     }
     return wait_poll(fds, n, budget_of(timeout),
                      [&](int64_t spent_ns) { return real.poll(fds, n, less(timeout, spent_ns)); });
 }
+VMSGR_CALM_HOOK(int, poll, (pollfd * fds, nfds_t n, int timeout), (fds, n, timeout))
 
-VMSGR_HOOK int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
+VMSGR_INNER_HOOK int ppoll_hook(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
     if (is_plain_wait([&] { return any_stream(fds, n); })) {
         return real.ppoll(fds, n, timeout, mask);
     }
@@ -236,23 +245,29 @@ VMSGR_HOOK int ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigse
         return real.ppoll(fds, n, left, mask);
     });
 }
+VMSGR_CALM_HOOK(int, ppoll, (pollfd * fds, nfds_t n, const timespec* timeout, const sigset_t* mask),
+                (fds, n, timeout, mask))
 
-VMSGR_HOOK int __poll_chk(pollfd* fds, nfds_t n, int timeout, size_t room) {
+VMSGR_INNER_HOOK int __poll_chk_hook(pollfd* fds, nfds_t n, int timeout, size_t room) {
     if (n > room / sizeof *fds) {
         __builtin_trap();
     }
     return poll(fds, n, timeout);
 }
+VMSGR_CALM_HOOK(int, __poll_chk, (pollfd * fds, nfds_t n, int timeout, size_t room), (fds, n, timeout, room))
 
-VMSGR_HOOK int __ppoll_chk(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask, size_t room) {
+VMSGR_INNER_HOOK int __ppoll_chk_hook(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask,
+                                      size_t room) {
     if (n > room / sizeof *fds) {
         __builtin_trap();
     }
     return ppoll(fds, n, timeout, mask);
 }
+VMSGR_CALM_HOOK(int, __ppoll_chk, (pollfd * fds, nfds_t n, const timespec* timeout, const sigset_t* mask, size_t room),
+                (fds, n, timeout, mask, room))
 
 // select() says in `timeout` what is left of it.
-VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
+VMSGR_INNER_HOOK int select_hook(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
     if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.select(n, in, out, except, timeout);
     }
@@ -282,8 +297,11 @@ VMSGR_HOOK int select(int n, fd_set* in, fd_set* out, fd_set* except, timeval* t
             return real.select(n, in, out, except, timeout);
         });
 }
+VMSGR_CALM_HOOK(int, select, (int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout),
+                (n, in, out, except, timeout))
 
-VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask) {
+VMSGR_INNER_HOOK int pselect_hook(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
+                                  const sigset_t* mask) {
     if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.pselect(n, in, out, except, timeout, mask);
     }
@@ -295,3 +313,6 @@ VMSGR_HOOK int pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
             return real.pselect(n, in, out, except, left, mask);
         });
 }
+VMSGR_CALM_HOOK(int, pselect,
+                (int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask),
+                (n, in, out, except, timeout, mask))

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <array>
+#include <utility>
 
 #include "base/sockets.hh"
 #include "base/sys.hh"
@@ -158,7 +159,27 @@ void serve_stdio(int fd) noexcept {
     }
 }
 
+void leave_to_kernel(const char* why) noexcept {
+    if (!active.exchange(false)) {
+        return;
+    }
+    const int saved = errno;
+    log("this program's connections stay the kernel's from now on: %s", why);
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        use o(fd);
+        if (o && o->what == kind::stream) {
+            o->stream.become_plain(fd);
+        } else if (o && o->what == kind::listener && o->listener.by_daemon.load()) {
+            give_listener_to_kernel(fd, o.get(), true);
+        }
+    }
+    errno = saved;
+}
+
 void take_inheritance() noexcept {
+    if (!was_told()) {
+        return;
+    }
     for (int fd = 0; fd < inherited_fds_max; ++fd) {
         take(fd);
         serve_stdio(fd);
@@ -186,32 +207,12 @@ void each_passed(const msghdr* m, Each&& each) noexcept {
 
 void take_received(const msghdr* m) noexcept { each_passed(m, take); }
 
-void note_sent(const msghdr* m) noexcept {
-    bool sent = false;
-    each_passed(m, [&sent](int fd) noexcept {
-        use o(fd, kind::listener);
-        if (o) {
-            o->listener.page->holders.fetch_add(1);
-        }
-        sent = deposit(fd) || sent;
-    });
-    if (sent) {
-        runtime().session.await_settled();
-    }
-}
-
 namespace {
 
-// Passed on by exec, or named by whoever prepared a spawn.
-bool survives_exec(int fd, const object& o) noexcept {
-    const int flags = sys::fcntl(fd, F_GETFD);
-    return o.spawned || (flags >= 0 && (flags & FD_CLOEXEC) == 0);
-}
-
 // Without the library nobody may have a doorbell, or a door.
-void make_plain(int fd, const char* why, starts where) noexcept {
+void make_plain(int fd, const char* why, bool listeners_for_good) noexcept {
     use o(fd);
-    if (!o || !survives_exec(fd, *o.get())) {
+    if (!o) {
         return;
     }
     if (o->what == kind::stream) {
@@ -223,8 +224,47 @@ void make_plain(int fd, const char* why, starts where) noexcept {
         }
     } else if (o->what == kind::listener && o->listener.by_daemon.load()) {
         log("listener %d becomes the kernel's for a program without the library: %s", fd, why);
-        give_listener_to_kernel(fd, o.get(), where == starts::here);
+        give_listener_to_kernel(fd, o.get(), listeners_for_good);
     }
+}
+
+}  // namespace
+
+void note_sent(int unix_socket, const msghdr* m) noexcept {
+    const int saved = errno;
+    bool sent = false, asked = false;
+    const char* why = nullptr;
+    each_passed(m, [&](int fd) noexcept {
+        {
+            use o(fd);
+            if (!o || (o->what != kind::stream && o->what != kind::listener)) {
+                return;
+            }
+            if (!std::exchange(asked, true)) {
+                why = why_plain(unix_socket);
+            }
+            if (o->what == kind::listener) {
+                o->listener.page->holders.fetch_add(1);
+            }
+        }
+        if (why != nullptr) {
+            make_plain(fd, why, false);
+        } else {
+            sent = deposit(fd) || sent;
+        }
+    });
+    if (sent) {
+        runtime().session.await_settled();
+    }
+    errno = saved;
+}
+
+namespace {
+
+// Passed on by exec, or named by whoever prepared a spawn.
+bool survives_exec(int fd, const object& o) noexcept {
+    const int flags = sys::fcntl(fd, F_GETFD);
+    return o.spawned || (flags >= 0 && (flags & FD_CLOEXEC) == 0);
 }
 
 }  // namespace
@@ -239,8 +279,12 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
         deposit_all();
     }
     for (int fd = 0; why != nullptr && fd <= highest_number(); ++fd) {
-        if (known(fd)) {
-            make_plain(fd, why, where);
+        bool survives = false;
+        if (use o(fd); o) {
+            survives = survives_exec(fd, *o.get());
+        }
+        if (survives) {
+            make_plain(fd, why, where == starts::here);
         }
     }
     errno = saved;

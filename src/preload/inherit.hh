@@ -16,11 +16,16 @@ void take_inheritance() noexcept;
 // A connection on 0, 1 or 2 is used by libc's stdio past all hooks: it turns plain.
 void serve_stdio(int fd) noexcept;
 
+// From now on this process uses its sockets past the hooks (io_uring), or may make few system calls (seccomp): what
+// it has turns plain, and what comes stays the kernel's. Once; `why` is for people.
+void leave_to_kernel(const char* why) noexcept;
+
 // After recvmsg(): what the descriptors that came are.
 void take_received(const msghdr* m) noexcept;
 
-// Before sendmsg(): a listener that goes to another process has a holder that is never counted off again.
-void note_sent(const msghdr* m) noexcept;
+// Before sendmsg() on a socket that is not ours: what goes to another process is left with the daemon for it, or
+// turns plain. A listener has a holder then that is never counted off again.
+void note_sent(int unix_socket, const msghdr* m) noexcept;
 
 // Before another program is started, by exec in this process or in a child of its own. One that will have the library
 // finds what it needs of our connections with the daemon; for any other, those that it gets turn plain, and listeners

@@ -45,8 +45,8 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     auto& rt = runtime();
     auto& part = o->listener;
     base::unique_fd door;
-    const int nonblocking_flag = sys::fcntl(part.kernel_fd, F_GETFL) &
-                                 O_NONBLOCK;  // the daemon will change it, for all who share it
+    // The daemon will change them, for all who share it.
+    const int flags = sys::fcntl(part.kernel_fd, F_GETFL) & (O_NONBLOCK | O_ASYNC);
     const int e = rt.session.ensure()
                       ? client::listen_through_daemon(rt.session, part.kernel_fd, fd, part.route->name_text(),
                                                       listen_flags(part), int(part.backlog.load()), part.door, door)
@@ -55,7 +55,7 @@ bool listen_by_daemon(int fd, object* o) noexcept {
         return false;
     }
     copy_description(part.kernel_fd, door.get());
-    sys::fcntl(door.get(), F_SETFL, O_RDWR | nonblocking_flag);
+    sys::fcntl(door.get(), F_SETFL, O_RDWR | flags);
     table_lock l;
     if (o->dead) {
         return false;
@@ -434,7 +434,7 @@ void stop_listening(object* o) noexcept {
 void reset_waiting(int door) noexcept {
     for (;;) {
         pollfd p{door, POLLIN, 0};
-        const int fd = sys::poll(&p, 1, 0) == 1 ? int(::syscall(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC))
+        const int fd = sys::poll(&p, 1, 0) == 1 ? int(sys::call(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC))
                                                 : -1;
         if (fd < 0) {
             return;

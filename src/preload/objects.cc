@@ -188,7 +188,7 @@ int highest_number() noexcept { return highest; }
 void finish(object* o) noexcept {
     base::signals_blocked together;
     client::stream stream;
-    int port_fd = -1, kernel_fd = -1, lifeline = -1;
+    int port_fd = -1, kernel_fd = -1, lifeline = -1, parked = -1;
     {
         table_lock l;
         const bool in_use = o->users.load(std::memory_order_seq_cst) != 0;
@@ -196,6 +196,10 @@ void finish(object* o) noexcept {
             return;  // somebody else did it, or will
         }
         const kind was = std::exchange(o->what, kind::none);
+        parked = o->stream ? o->stream.take_parked() : -1;
+        if (parked >= 0) {
+            o->stream.close_last(parked, false);  // its numbers went while calls slept on it
+        }
         stream = std::move(o->stream);
         port_fd = std::exchange(o->port_fd, -1);
         if (was == kind::listener) {
@@ -212,11 +216,30 @@ void finish(object* o) noexcept {
     }
     runtime().session.hide_local(stream.shown());
     stream.recycle();
-    for (int fd : {port_fd, kernel_fd, lifeline}) {
+    for (int fd : {port_fd, kernel_fd, lifeline, parked}) {
         if (fd >= 0) {
             close_internal(fd);
         }
     }
+}
+
+void forget_number(int fd) noexcept {
+    object* stale = nullptr;
+    {
+        table_lock l;
+        stale = clear_number(fd);
+    }
+    if (stale != nullptr) {
+        if (stale->what == kind::stream) {
+            stale->stream.give_up_hold();
+        }
+        finish(stale);
+    }
+}
+
+bool is_number_of(int fd, const void* stream) noexcept {
+    object* o = known(fd) ? table[fd].load(std::memory_order_seq_cst) : nullptr;
+    return o != nullptr && &o->stream == stream;
 }
 
 void pay_debts() noexcept {

@@ -128,6 +128,14 @@ int highest_number() noexcept;
 // Frees what a dead object holds once no call uses it. Without the lock.
 void finish(object* o) noexcept;
 
+// The number was closed behind our back, and is something else now. Without the lock.
+void forget_number(int fd) noexcept;
+// libc closes the number inside: as close() does, without closing it (hooks_fd.cc).
+void leave_file(int fd) noexcept;
+
+// For client::fd_rules. Needs no lock: the caller uses the stream.
+bool is_number_of(int fd, const void* stream) noexcept;
+
 // Sends what streams in plain mode still owe. Without the lock.
 void pay_debts() noexcept;
 

@@ -2,6 +2,8 @@
 // pipes that early, some from inside malloc) they are plain system calls: dlsym takes locks. Null: not before then.
 #pragma once
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -15,44 +17,46 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/sys.hh"
+
 namespace vmsgr::preload {
 
 template <long Number, typename R, typename... A>
 R raw_call(A... a) {
-    return R(::syscall(Number, a...));
+    return R(sys::call(Number, a...));
 }
 inline int raw_fcntl(int fd, int cmd, ...) {
     va_list ap;
     va_start(ap, cmd);
     void* arg = va_arg(ap, void*);
     va_end(ap);
-    return int(::syscall(SYS_fcntl, fd, cmd, arg));
+    return int(sys::call(SYS_fcntl, fd, cmd, arg));
 }
 inline int raw_ioctl(int fd, unsigned long request, ...) {
     va_list ap;
     va_start(ap, request);
     void* arg = va_arg(ap, void*);
     va_end(ap);
-    return int(::syscall(SYS_ioctl, fd, request, arg));
+    return int(sys::call(SYS_ioctl, fd, request, arg));
 }
 inline ssize_t raw_send(int fd, const void* p, size_t n, int flags) {
-    return ::syscall(SYS_sendto, fd, p, n, flags, nullptr, 0);
+    return sys::call(SYS_sendto, fd, p, n, flags, nullptr, 0);
 }
 inline ssize_t raw_recv(int fd, void* p, size_t n, int flags) {
-    return ::syscall(SYS_recvfrom, fd, p, n, flags, nullptr, nullptr);
+    return sys::call(SYS_recvfrom, fd, p, n, flags, nullptr, nullptr);
 }
-inline int raw_dup2(int from, int to) { return int(::syscall(SYS_dup2, from, to)); }
+inline int raw_dup2(int from, int to) { return int(sys::call(SYS_dup2, from, to)); }
 
 inline constexpr size_t kernel_sigset_bytes = 8;
 inline int raw_epoll_pwait(int epfd, epoll_event* e, int max, int timeout, const sigset_t* mask) {
-    return int(::syscall(SYS_epoll_pwait, epfd, e, max, timeout, mask, kernel_sigset_bytes));
+    return int(sys::call(SYS_epoll_pwait, epfd, e, max, timeout, mask, kernel_sigset_bytes));
 }
 inline int raw_epoll_pwait2(int epfd, epoll_event* e, int max, const timespec* timeout, const sigset_t* mask) {
-    return int(::syscall(SYS_epoll_pwait2, epfd, e, max, timeout, mask, kernel_sigset_bytes));
+    return int(sys::call(SYS_epoll_pwait2, epfd, e, max, timeout, mask, kernel_sigset_bytes));
 }
 inline int raw_ppoll(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
     timespec left = timeout != nullptr ? *timeout : timespec{};  // the kernel writes what is left
-    return int(::syscall(SYS_ppoll, fds, n, timeout != nullptr ? &left : nullptr, mask, kernel_sigset_bytes));
+    return int(sys::call(SYS_ppoll, fds, n, timeout != nullptr ? &left : nullptr, mask, kernel_sigset_bytes));
 }
 inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask) {
     timespec left = timeout != nullptr ? *timeout : timespec{};
@@ -60,7 +64,25 @@ inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
         const sigset_t* at;
         size_t bytes;
     } masked{mask, kernel_sigset_bytes};
-    return int(::syscall(SYS_pselect6, n, in, out, except, timeout != nullptr ? &left : nullptr, &masked));
+    return int(sys::call(SYS_pselect6, n, in, out, except, timeout != nullptr ? &left : nullptr, &masked));
+}
+
+inline int raw_openat(int folder, const char* path, int flags, ...) {
+    va_list ap;
+    va_start(ap, flags);
+    const int mode = va_arg(ap, int);
+    va_end(ap);
+    return int(sys::call(SYS_openat, folder, path, flags, mode));
+}
+inline int raw_open(const char* path, int flags, ...) {
+    va_list ap;
+    va_start(ap, flags);
+    const int mode = va_arg(ap, int);
+    va_end(ap);
+    return raw_openat(AT_FDCWD, path, flags, mode);
+}
+inline int raw_signalfd(int fd, const sigset_t* mask, int flags) {
+    return int(sys::call(SYS_signalfd4, fd, mask, kernel_sigset_bytes, flags));
 }
 
 // CALL(result, name, parameters, what it is before dlsym has found it)
@@ -106,7 +128,6 @@ inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
     CALL(int, ppoll, (pollfd*, nfds_t, const timespec*, const sigset_t*), raw_ppoll)                         \
     CALL(int, select, (int, fd_set*, fd_set*, fd_set*, timeval*), raw_call<SYS_select>)                      \
     CALL(int, pselect, (int, fd_set*, fd_set*, fd_set*, const timespec*, const sigset_t*), raw_pselect)      \
-    CALL(pid_t, vfork, (), nullptr)                                                                          \
     CALL(int, execve, (const char*, char* const*, char* const*), raw_call<SYS_execve>)                       \
     CALL(int, execvpe, (const char*, char* const*, char* const*), nullptr)                                   \
     CALL(int, fexecve, (int, char* const*, char* const*), nullptr)                                           \
@@ -119,6 +140,30 @@ inline int raw_pselect(int n, fd_set* in, fd_set* out, fd_set* except, const tim
           char* const*),                                                                                     \
          nullptr)                                                                                            \
     CALL(int, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t*, int, int), nullptr)            \
+    CALL(int, pthread_setcanceltype, (int, int*), nullptr)                                                   \
+    CALL(int, open, (const char*, int, ...), raw_open)                                                       \
+    CALL(int, open64, (const char*, int, ...), raw_open)                                                     \
+    CALL(int, openat, (int, const char*, int, ...), raw_openat)                                              \
+    CALL(int, openat64, (int, const char*, int, ...), raw_openat)                                            \
+    CALL(int, creat, (const char*, mode_t), raw_call<SYS_creat>)                                             \
+    CALL(int, pipe, (int*), raw_call<SYS_pipe>)                                                              \
+    CALL(int, pipe2, (int*, int), raw_call<SYS_pipe2>)                                                       \
+    CALL(int, socketpair, (int, int, int, int*), raw_call<SYS_socketpair>)                                   \
+    CALL(int, eventfd, (unsigned, int), raw_call<SYS_eventfd2>)                                              \
+    CALL(int, timerfd_create, (clockid_t, int), raw_call<SYS_timerfd_create>)                                \
+    CALL(int, signalfd, (int, const sigset_t*, int), raw_signalfd)                                           \
+    CALL(int, memfd_create, (const char*, unsigned), raw_call<SYS_memfd_create>)                             \
+    CALL(int, epoll_create, (int), raw_call<SYS_epoll_create>)                                               \
+    CALL(int, epoll_create1, (int), raw_call<SYS_epoll_create1>)                                             \
+    CALL(int, inotify_init, (), raw_call<SYS_inotify_init>)                                                  \
+    CALL(int, inotify_init1, (int), raw_call<SYS_inotify_init1>)                                             \
+    CALL(FILE*, fopen, (const char*, const char*), nullptr)                                                  \
+    CALL(FILE*, fopen64, (const char*, const char*), nullptr)                                                \
+    CALL(DIR*, opendir, (const char*), nullptr)                                                              \
+    CALL(int, fclose, (FILE*), nullptr)                                                                      \
+    CALL(FILE*, freopen, (const char*, const char*, FILE*), nullptr)                                         \
+    CALL(FILE*, freopen64, (const char*, const char*, FILE*), nullptr)                                       \
+    CALL(int, daemon, (int, int), nullptr)                                                                   \
     CALL(int, system, (const char*), nullptr)                                                                \
     CALL(FILE*, popen, (const char*, const char*), nullptr)                                                  \
     CALL(int, vdprintf, (int, const char*, va_list), nullptr)                                                \
@@ -134,5 +179,7 @@ struct real_calls {
 
 extern constinit real_calls real;
 void find_real_calls() noexcept;
+// The function of that name behind ours; null: none. Takes the linker's lock.
+void* next_function(const char* name) noexcept;
 
 }  // namespace vmsgr::preload

@@ -105,7 +105,7 @@ void take_part() noexcept {
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
-    client::set_fd_rules({&make_internal, &drop_internal, &replace_connection});
+    client::set_fd_rules({&make_internal, &drop_internal, &is_number_of, &replace_connection});
     if (!make_table()) {
         return;
     }
@@ -118,7 +118,6 @@ void take_part() noexcept {
 __attribute__((constructor)) void start() noexcept {
     find_real_calls();
     take_part();
-    choose_vfork();
 }
 
 }  // namespace
@@ -138,7 +137,7 @@ void log(const char* format, ...) noexcept {
     va_end(ap);
     n = std::min<int>(n, sizeof text - 2);
     text[n++] = '\n';
-    ::syscall(SYS_write, 2, text, n);
+    sys::call(SYS_write, 2, text, n);
     errno = saved;
 }
 

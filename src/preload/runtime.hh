@@ -23,8 +23,8 @@ runtime_state& runtime() noexcept;
 // True once, and as long as, this process takes part.
 extern std::atomic<bool> active;
 
-// Once it is known whether this process takes part: if not, vfork is the C library's own (hooks_process.cc).
-void choose_vfork() noexcept;
+// Between vfork() and exec, on the parent's memory (hooks_process.cc): what is known of numbers is the parent's.
+bool in_vfork_child() noexcept;
 
 // One line on stderr, only with VMSGR_LOG set.
 void log(const char* format, ...) noexcept __attribute__((format(printf, 1, 2)));

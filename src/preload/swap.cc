@@ -13,7 +13,7 @@ namespace vmsgr::preload {
 namespace {
 
 int epoll_control(int epfd, int op, int fd, epoll_event* e) noexcept {
-    return int(::syscall(SYS_epoll_ctl, epfd, op, fd, e));
+    return int(sys::call(SYS_epoll_ctl, epfd, op, fd, e));
 }
 
 // Keeps a record of those sets alone that it was in: the kernel knows (see record_registration).
@@ -91,6 +91,10 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
 
 void replace_connection(int fd, int by) noexcept {
     copy_description(fd, by);
+    if (in_vfork_child()) {
+        replace_number(fd, by);
+        return;
+    }
     table_lock l;
     if (object* o = at_number(fd); o != nullptr && o->what == kind::stream) {
         swap_behind(fd, o, o, by);

@@ -90,7 +90,7 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
 }
 
 void discard(base::unique_fd sock) noexcept {
-    ::syscall(SYS_shutdown, sock.get(), SHUT_RDWR);  // nothing more comes
+    sys::call(SYS_shutdown, sock.get(), SHUT_RDWR);  // nothing more comes
     const bool packets = base::socket_option(sock.get(), SO_TYPE) == SOCK_SEQPACKET;
     char bytes[1024];
     received got;

@@ -48,13 +48,13 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
 
 uint32_t bell::unread() const noexcept {
     int n = 0;
-    bool any = ::syscall(SYS_ioctl, _fd, FIONREAD, &n) == 0 && n > int(_resident);
+    bool any = sys::call(SYS_ioctl, _fd, FIONREAD, &n) == 0 && n > int(_resident);
     return any ? uint32_t(n) - _resident : 0;
 }
 
-bell_look look_at_bell(int fd, bool wait, int& errnum) noexcept {
+bell_look look_at_bell(int fd, bool wait, int& errnum) {
     unsigned char byte;
-    ssize_t r = sys::recv(fd, &byte, 1, wait ? MSG_PEEK : MSG_PEEK | MSG_DONTWAIT);
+    ssize_t r = wait ? sys::sleeping.recv(fd, &byte, 1, MSG_PEEK) : sys::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (r == 1) {
         return bell_look::token;
     }

@@ -25,8 +25,8 @@ class bell {
     bool _foreign = false;
 
 public:
-    // resident: uncounted tokens that stay here as long as the connection does (prepare_bell).
-    // other_flags: what the other end says of itself (end_flag). A token that carries a socket (end_moved) is not taken.
+    // resident: uncounted tokens that stay here as long as the connection does (prepare_bell). other_flags: what the
+    // other end says of itself (end_flag). A token that carries a socket (end_moved) is not taken.
     explicit bell(int fd, uint32_t resident = 0, const std::atomic<uint32_t>* other_flags = nullptr) noexcept
         : _fd(fd), _resident(resident), _other_flags(other_flags) {}
     int fd() const noexcept { return _fd; }
@@ -53,7 +53,7 @@ public:
 // What one look without taking shows. `waiting` blocks as the descriptor does (O_NONBLOCK, SO_RCVTIMEO,
 // signals): that is how a blocking read sleeps, with the kernel's own EINTR and restart rules.
 enum class bell_look : uint8_t { token, hangup, nothing };
-bell_look look_at_bell(int fd, bool wait, int& errnum) noexcept;
+bell_look look_at_bell(int fd, bool wait, int& errnum);
 
 struct bell_pair {
     base::unique_fd program;

@@ -8,19 +8,19 @@
 namespace vmsgr::shm {
 
 // Whatever poll shows; 0: nothing, and waiting::errnum says why.
-short end::poll_out(waiting& w, const base::deadline& until) noexcept {
+short end::poll_out(waiting& w, const base::deadline& until) {
     pollfd p{doorbell.fd(), POLLOUT, 0};
-    const int r = sys::poll(&p, 1, until.left_ms());
+    const int r = sys::sleeping.poll(&p, 1, until.left_ms());
     const bool closed = r > 0 && (p.revents & POLLNVAL) != 0;
     w.errnum = closed ? EBADF : r < 0 ? errno : ETIMEDOUT;
     return r > 0 && !closed ? p.revents : short(0);
 }
 
-woken end::sleep_readable(waiting& w, const std::optional<base::deadline>& until) noexcept {
+woken end::sleep_readable(waiting& w, const std::optional<base::deadline>& until) {
     const int left_ms = until ? until->left_ms() : 0;
     if (left_ms != 0) {
         pollfd p{doorbell.fd(), POLLIN, 0};
-        const int r = sys::poll(&p, 1, left_ms);
+        const int r = sys::sleeping.poll(&p, 1, left_ms);
         if (r <= 0) {
             w.errnum = r < 0 ? errno : ETIMEDOUT;
             return woken::failed;

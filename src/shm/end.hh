@@ -60,7 +60,7 @@ public:
     // Less than `bytes` are free (at most half a ring may be asked for). look: there is room, or somebody took
     // something, or left. failed: ETIMEDOUT, or poll's errno.
     template <typename User>
-    woken wait_writable(User& user, waiting& w, size_t bytes, const base::deadline& until) noexcept {
+    woken wait_writable(User& user, waiting& w, size_t bytes, const base::deadline& until) {
         if (user.looks()) {
             return woken::look;
         }
@@ -73,7 +73,7 @@ public:
     }
     // The second half of it, without the ring: until the doorbell is writable, or hangs up.
     template <typename User>
-    woken sleep_writable(User& user, waiting& w, const base::deadline& until) noexcept {
+    woken sleep_writable(User& user, waiting& w, const base::deadline& until) {
         const short events = poll_out(w, until);
         if ((events & (POLLHUP | POLLERR)) != 0) {
             user.left();
@@ -105,7 +105,7 @@ public:
     // The ring is empty. until: nullopt, as the descriptor does (O_NONBLOCK, SO_RCVTIMEO, signals). failed: ETIMEDOUT
     // where a deadline has passed, or the errno of poll or recv.
     template <typename User>
-    woken wait_readable(User& user, waiting& w, const std::optional<base::deadline>& until) noexcept {
+    woken wait_readable(User& user, waiting& w, const std::optional<base::deadline>& until) {
         if (user.looks() || !emptied()) {
             return woken::look;
         }
@@ -131,8 +131,8 @@ private:
     // One is spurious now and then (another reader was faster), a thousand in a row are somebody who lies.
     static constexpr int spurious_max = 1000;
 
-    short poll_out(waiting& w, const base::deadline& until) noexcept;
-    woken sleep_readable(waiting& w, const std::optional<base::deadline>& until) noexcept;
+    short poll_out(waiting& w, const base::deadline& until);
+    woken sleep_readable(waiting& w, const std::optional<base::deadline>& until);
 };
 
 }  // namespace vmsgr::shm

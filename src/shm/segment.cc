@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -48,6 +49,12 @@ base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
     }
     if (!fd) {
         return std::unexpected(base::os_error("memfd_create"));
+    }
+    // Beyond it the kernel sends SIGXFSZ, which ends the program.
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < bytes) {
+        return base::fail(EFBIG,
+                          "shared memory of " + std::to_string(bytes) + " bytes is above this program's RLIMIT_FSIZE");
     }
     if (::ftruncate(fd.get(), off_t(bytes)) != 0) {
         return std::unexpected(base::os_error("ftruncate of shared memory"));

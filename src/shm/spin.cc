@@ -6,12 +6,14 @@
 
 #include <bit>
 
+#include "base/sys.hh"
+
 namespace vmsgr::shm {
 
 bool has_one_processor() noexcept {
     uint64_t mask[128];  // larger than cpu_set_t, which big machines exceed
     int saved = errno;
-    long bytes = ::syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    long bytes = sys::call(SYS_sched_getaffinity, 0, sizeof mask, mask);
     errno = saved;
     int n = 0;
     for (long i = 0; i < bytes / long(sizeof mask[0]); ++i) {

@@ -87,9 +87,13 @@ TEST(signal_lock, signals_stay_blocked_from_one_lock_to_the_next) {
     {
         signals_blocked together;
         EXPECT_TRUE(blocked(SIGUSR1));
-        { std::lock_guard l(lock); }
+        {
+            std::lock_guard l(lock);
+        }
         EXPECT_TRUE(blocked(SIGUSR1));
-        { std::lock_guard l(inner); }
+        {
+            std::lock_guard l(inner);
+        }
         EXPECT_TRUE(blocked(SIGUSR1));
     }
     EXPECT_FALSE(blocked(SIGUSR1));

@@ -56,7 +56,7 @@ base::result<bool> channel_listener::start(const base::address& at, int backlog)
     sys::setsockopt(_socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     sockaddr_storage ss{};
     const socklen_t length = base::to_sockaddr(at, ss);
-    if (::syscall(SYS_bind, _socket.get(), &ss, length) != 0 || ::syscall(SYS_listen, _socket.get(), backlog) != 0) {
+    if (sys::call(SYS_bind, _socket.get(), &ss, length) != 0 || sys::call(SYS_listen, _socket.get(), backlog) != 0) {
         auto why = base::os_error("cannot listen on " + base::to_string(at));
         if (why.errnum == EADDRINUSE) {
             why.text += "; choose another port, or end who has it (ss -ltnp)";
@@ -117,7 +117,7 @@ void channel_listener::refuse(std::string why) {
 base::result<bool> channel_listener::take_one() {
     arrived a;
     if (hangs_up(_listener.lifeline)) {
-        ::syscall(SYS_shutdown, _door.get(), SHUT_RD);  // what waits in the door is still taken, and no more comes
+        sys::call(SYS_shutdown, _door.get(), SHUT_RD);  // what waits in the door is still taken, and no more comes
     }
     const int e = accept_dialled(*_session, _door.get(), _listener, SOCK_NONBLOCK, a);
     if (e == EAGAIN || e == EINTR) {
@@ -156,7 +156,7 @@ base::result<bool> channel_listener::take_one() {
 
 base::result<bool> channel_listener::take_connections() {
     uint64_t ticks = 0;
-    if (::syscall(SYS_read, _timer.get(), &ticks, sizeof ticks) > 0 && !_door && attach() == EACCES) {
+    if (sys::call(SYS_read, _timer.get(), &ticks, sizeof ticks) > 0 && !_door && attach() == EACCES) {
         return std::unexpected(denied(_address));
     }
     while (_door && _strangers.size() <= unknown_max) {

@@ -143,7 +143,7 @@ void channel::finish() noexcept {
     e.out.set_flags(shm::ring_fin);
     e.sent();
     if (!_parts.local) {
-        ::syscall(SYS_shutdown, fd(), SHUT_WR);  // so does the library for a program's shutdown
+        sys::call(SYS_shutdown, fd(), SHUT_WR);  // so does the library for a program's shutdown
     }
 }
 

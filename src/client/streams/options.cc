@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "base/address.hh"
+#include "base/names.hh"
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
 
@@ -16,6 +18,24 @@ namespace {
 
 base::unique_fd fresh_socket(int family) noexcept {
     return base::unique_fd(sys::socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+}
+
+// What only a connection has: asked of one that is made for the question, on this host as ours is. Its values are
+// true of any such connection.
+bool needs_connection(int level, int name) noexcept {
+    return (level == IPPROTO_TCP && (name == TCP_INFO || name == TCP_MAXSEG)) ||
+           (level == IPPROTO_IP && name == IP_MTU) || (level == IPPROTO_IPV6 && name == IPV6_MTU) ||
+           (level == SOL_SOCKET && (name == SO_INCOMING_CPU || name == SO_SNDBUF || name == SO_RCVBUF));
+}
+
+// The socket is connected to itself where loopback allows it: TCP's simultaneous open, which needs no other one.
+void connect_to_self(int socket, int family) noexcept {
+    sockaddr_storage ss{};
+    socklen_t size = base::to_sockaddr(base::loopback(uint16_t(family), 0), ss);
+    if (sys::call(SYS_bind, socket, &ss, size) == 0) {
+        size = base::to_sockaddr(base::local_name(socket), ss);
+        sys::connect(socket, &ss, size);
+    }
 }
 
 // Set for each message by some programs; the kernel takes any int for them from anybody.
@@ -98,10 +118,17 @@ int option_list::get(int family, int level, int name, void* value, socklen_t* by
         *bytes = whole;
         return 0;
     }
+    if (needs_connection(level, name)) {
+        connect_to_self(socket.get(), family);
+    }
     apply(socket.get());
     int r = sys::getsockopt(socket.get(), level, name, value, bytes);
     if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *bytes != 0) {
-        *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;
+        *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;  // without loopback too
+    }
+    if (needs_connection(level, name)) {
+        const linger none_left_behind{1, 0};
+        sys::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &none_left_behind, sizeof none_left_behind);
     }
     return r;
 }

@@ -6,9 +6,10 @@
 // What the asking end has not read yet it cannot read any more: the other sends it anew, through the doorbell. What the
 // other has not read it takes from the ring, as ever.
 //
-// A doorbell that the other end has shut down carries no more bytes to the asking one. Then both move to another socket,
-// which the asking end makes and sends with its last token. (Relatives of the asking process that hold the connection too
-// do not get it: they find it ended. A doorbell that carries on is theirs as well, so it is preferred.)
+// A doorbell that the other end has shut down carries no more bytes to the asking one. Then both move to another
+// socket, which the asking end makes and sends with its last token. (Relatives of the asking process that hold the
+// connection too do not get it: they find it ended. A doorbell that carries on is theirs as well, so it is
+// preferred.)
 //
 // Locks: recv_lock, then send_lock.
 #include <errno.h>
@@ -34,8 +35,8 @@ constinit std::atomic<int> streams_that_owe{0};
 
 namespace {
 
-// A daemon agrees in its reactor's next turn, a program that sleeps on this connection when its token wakes it. One that
-// does not is elsewhere, outside this library, so no token of its is under way: it agrees at its next call.
+// A daemon agrees in its reactor's next turn, a program that sleeps on this connection when its token wakes it. One
+// that does not is elsewhere, outside this library, so no token of its is under way: it agrees at its next call.
 constexpr int agree_daemon_ms = 5000;
 constexpr int agree_program_ms = 50;
 constexpr int tokens_under_way_ms = 1000;
@@ -48,26 +49,26 @@ ssize_t send_pieces(int socket, const shm::pieces& p) noexcept {
     msghdr m{};
     m.msg_iov = const_cast<iovec*>(p.iov.data());
     m.msg_iovlen = size_t(p.count());
-    return ::syscall(SYS_sendmsg, socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sys::call(SYS_sendmsg, socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 // In a process of its own, which nobody waits for: writes all of it and ends the socket's output. For what does not fit
 // into the socket, when nobody else is left to send it. False: no process.
 bool feed(int socket, shm::pieces rest) noexcept {
-    const long child = ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    const long child = sys::call(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
     if (child != 0) {
         int status = 0;
-        return child > 0 && ::syscall(SYS_wait4, child, &status, 0, nullptr) == child;
+        return child > 0 && sys::call(SYS_wait4, child, &status, 0, nullptr) == child;
     }
-    if (::syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr) != 0) {
-        ::syscall(SYS_exit_group, 0);  // so that the writer is nobody's child
+    if (sys::call(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr) != 0) {
+        sys::call(SYS_exit_group, 0);  // so that the writer is nobody's child
     }
     // The other descriptors of the program must not stay open here.
     const auto low = unsigned(socket);
     if (low != 0) {
-        ::syscall(SYS_close_range, 0u, low - 1, 0);
+        sys::call(SYS_close_range, 0u, low - 1, 0);
     }
-    ::syscall(SYS_close_range, low + 1, ~0u, 0);
+    sys::call(SYS_close_range, low + 1, ~0u, 0);
     while (rest.bytes() != 0) {
         pollfd p{socket, POLLOUT, 0};
         const ssize_t n = sys::poll(&p, 1, -1) == 1 ? send_pieces(socket, rest) : -1;
@@ -85,20 +86,20 @@ bool feed(int socket, shm::pieces rest) noexcept {
             std::swap(rest.iov[0], rest.iov[1]);
         }
     }
-    ::syscall(SYS_shutdown, socket, SHUT_WR);
-    ::syscall(SYS_exit_group, 0);
+    sys::call(SYS_shutdown, socket, SHUT_WR);
+    sys::call(SYS_exit_group, 0);
     __builtin_unreachable();
 }
 
 void nap() noexcept {
     const timespec t{0, 50'000};
-    ::syscall(SYS_nanosleep, &t, nullptr);
+    sys::call(SYS_nanosleep, &t, nullptr);
 }
 
 // The rest of an iovec behind its first `done` bytes. Calls then(iov, count).
 constexpr size_t iov_max = 1024;
 template <typename Then>
-ssize_t rest_of(const iovec* iov, size_t count, size_t done, Then&& then) noexcept {
+ssize_t rest_of(const iovec* iov, size_t count, size_t done, Then&& then) {
     while (count != 0 && done >= iov->iov_len) {
         done -= iov->iov_len;
         ++iov;
@@ -124,8 +125,8 @@ void stream::send_plainly(int socket, uint32_t how) noexcept {
     flags().fetch_or(how, std::memory_order_seq_cst);
 }
 
-// The send lock is held. What the other end left in our ring goes through the socket, as far as that takes it now; the rest
-// is `owed`. False: a tail that cannot be.
+// The send lock is held. What the other end left in our ring goes through the socket, as far as that takes it now;
+// the rest is `owed`. False: a tail that cannot be.
 bool stream::move_unread(int socket) noexcept {
     auto& p = *_page;
     if ((header().end[in()].flags.load(std::memory_order_acquire) & shm::end_reads_plain) == 0) {
@@ -150,7 +151,7 @@ bool stream::move_unread(int socket) noexcept {
     if (p.owes.exchange(owes, std::memory_order_acq_rel) != owes) {
         streams_that_owe.fetch_add(owes != 0 ? 1 : -1, std::memory_order_relaxed);
         if (owes == 0 && p.shut_write.load(std::memory_order_acquire) != 0) {
-            ::syscall(SYS_shutdown, socket, SHUT_WR);  // it came before, and waited
+            sys::call(SYS_shutdown, socket, SHUT_WR);  // it came before, and waited
         }
     }
     return true;
@@ -167,11 +168,11 @@ bool stream::pay(int fd) noexcept {
 }
 
 // Until all is paid, or the descriptor does not wait, or (for_input) something can be read. 0 or an errno.
-int stream::pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until) noexcept {
+int stream::pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until) {
     while (!pay(fd)) {
         pollfd p{fd, short(for_input ? POLLIN | POLLOUT : POLLOUT), 0};
         const bool waits = !dont_wait && base::blocks(fd) && until.left_ms() != 0;
-        const int r = sys::poll(&p, 1, waits ? until.left_ms() : 0);
+        const int r = sys::sleeping.poll(&p, 1, waits ? until.left_ms() : 0);
         if (r < 0 || (r == 0 && !waits)) {
             return r < 0 ? errno : EAGAIN;
         }
@@ -248,7 +249,7 @@ bool stream::fill(int socket, shm::end& e) noexcept {
     const ssize_t n = there != 0 ? send_pieces(socket, e.in.data(there)) : 0;
     const size_t fits = size_t(std::max<ssize_t>(n, 0));
     if (fits == there) {
-        ::syscall(SYS_shutdown, socket, SHUT_WR);
+        sys::call(SYS_shutdown, socket, SHUT_WR);
         return true;
     }
     return feed(socket, e.in.data(there - fits, fits));
@@ -279,7 +280,7 @@ bool stream::move_to_new_socket(int fd, shm::end& e) noexcept {
         }
         shm::bell(theirs).drain();
         if (ended) {
-            ::syscall(SYS_shutdown, ours, SHUT_WR);
+            sys::call(SYS_shutdown, ours, SHUT_WR);
         }
     } else {
         // Counted after it was said (shm::bell::take_tokens).
@@ -388,7 +389,7 @@ bool stream::follow_into_plain(int fd) noexcept {
     }
     if (moved) {
         if (_page->shut_read.load(std::memory_order_acquire) != 0) {
-            ::syscall(SYS_shutdown, socket, SHUT_RD);
+            sys::call(SYS_shutdown, socket, SHUT_RD);
         }
         replace_fd(fd, socket);
         base::unique_fd(std::exchange(_next_socket, -1)).reset();
@@ -408,7 +409,7 @@ void stream::pay_at_close(int fd) noexcept {
     }
 }
 
-ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept {
+ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) {
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         const int err = take_error(fd);
         return err != 0 ? fail(err) : 0;
@@ -418,16 +419,16 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
     }
     pay_and_wait(fd, true, (flags & MSG_DONTWAIT) != 0, base::deadline(-1));
     constexpr int taken = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC;
-    const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) noexcept -> ssize_t {
+    const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
         msghdr m{};
         m.msg_iov = const_cast<iovec*>(rest);
         m.msg_iovlen = n;
-        return ::syscall(SYS_recvmsg, fd, &m, flags & taken);
+        return sys::sleeping.recvmsg(fd, &m, flags & taken);
     });
     return done != 0 ? ssize_t(done) + std::max<ssize_t>(r, 0) : r;
 }
 
-ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept {
+ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) {
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         return done != 0 ? ssize_t(done) : fail(pipe_error(fd, flags));
     }
@@ -435,11 +436,11 @@ ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, si
         return done != 0 ? ssize_t(done) : fail(err);
     }
     constexpr int taken = MSG_DONTWAIT | MSG_NOSIGNAL;
-    const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) noexcept -> ssize_t {
+    const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
         msghdr m{};
         m.msg_iov = const_cast<iovec*>(rest);
         m.msg_iovlen = n;
-        return ::syscall(SYS_sendmsg, fd, &m, flags & taken);
+        return sys::sleeping.sendmsg(fd, &m, flags & taken);
     });
     return done != 0 ? ssize_t(done) + std::max<ssize_t>(r, 0) : r;
 }

@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/sys.hh"
+
 namespace vmsgr::client {
 
 bool signals_restart() noexcept {
@@ -19,7 +21,7 @@ bool signals_restart() noexcept {
             continue;  // glibc's own: thread cancellation and setuid
         }
         kernel_sigaction a{};
-        if (::syscall(SYS_rt_sigaction, sig, nullptr, &a, sizeof a.mask) != 0) {
+        if (sys::call(SYS_rt_sigaction, sig, nullptr, &a, sizeof a.mask) != 0) {
             continue;
         }
         if (a.handler == SIG_DFL || a.handler == SIG_IGN) {

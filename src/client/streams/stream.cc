@@ -10,6 +10,7 @@
 #include "base/assert.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
+#include "client/kept_fds.hh"
 
 namespace vmsgr::client {
 
@@ -56,6 +57,7 @@ stream stream::create(held_memory slot, held_memory page, phase state, uint64_t 
     s._page->which = uint16_t(which);
     s._page->other = other;
     s._page->holders.store(1, std::memory_order_relaxed);
+    s._page->peek_from.store(-1, std::memory_order_relaxed);
     s._page->spins.start_young();
     s._page->magic.store(end_page_magic, std::memory_order_release);
     return s;
@@ -219,9 +221,14 @@ int stream::shutdown(int fd, int how) noexcept {
     }
     const bool waits = how != SHUT_RD && !pay(fd);  // the end of file follows what is owed
     if (!waits || how == SHUT_RDWR) {
-        ::syscall(SYS_shutdown, fd, waits ? SHUT_RD : how);  // the other end sees RDHUP or HUP
+        sys::call(SYS_shutdown, fd, waits ? SHUT_RD : how);  // the other end sees RDHUP or HUP
     }
     return 0;
+}
+
+int stream::number_now(int fd) const noexcept {
+    const int parked = _parked.load(std::memory_order_seq_cst);
+    return parked < 0 || still_holds(fd, this) ? fd : parked;
 }
 
 size_t stream::unread_bytes(int fd) noexcept {
@@ -229,7 +236,7 @@ size_t stream::unread_bytes(int fd) noexcept {
     auto r = receiver();
     if (is_plain()) {
         int there = 0;
-        return ::syscall(SYS_ioctl, fd, FIONREAD, &there) == 0 && there > 0 ? size_t(there) : 0;
+        return sys::call(SYS_ioctl, fd, FIONREAD, &there) == 0 && there > 0 ? size_t(there) : 0;
     }
     uint64_t head = header().ring[in()].head.load(std::memory_order_acquire);
     n = head - _page->rx.tail;

@@ -59,12 +59,14 @@ struct end_page {
     std::atomic<uint32_t> reset_seen;  // the connection is broken; `error` was set from it
     std::atomic<uint32_t> shut_write;
     std::atomic<uint32_t> shut_read;
-    std::atomic<uint32_t> edges;       // some epoll set watches it edge-triggered
+    std::atomic<uint32_t> tells_inq;   // TCP_INQ: a recvmsg() also tells what is left
+    std::atomic<int32_t> peek_from;  // SO_PEEK_OFF: MSG_PEEK begins so many bytes behind the next one; below 0: off
+    std::atomic<uint32_t> edges;  // some epoll set watches it edge-triggered
     base::address local;
     base::address peer;
-    uint64_t id;                       // of the connection; public
-    uint16_t family;                   // of the socket, which may differ from the address's
-    uint16_t which;                    // end 0 or 1 of the conduit
+    uint64_t id;  // of the connection; public
+    uint16_t family;  // of the socket, which may differ from the address's
+    uint16_t which;  // end 0 or 1 of the conduit
     far_end other;
     std::atomic<uint32_t> holders;  // processes, and descriptors under way, that may use this end; rather too many
     std::atomic<uint32_t> shared;  // holders was ever more than one
@@ -92,6 +94,8 @@ class stream {
     end_page* _page = nullptr;
     shm::local_entry* _shown = nullptr;  // of this process's session
     int _next_socket = -1;  // plain mode: what the number becomes once the ring is read
+    std::atomic<int> _parked{-1};
+    std::atomic<int> _sleepers{0};
 
 public:
     // A new end on memory that nobody uses. `id` names the connection to the daemon.
@@ -108,6 +112,7 @@ public:
         std::swap(_page, o._page);
         std::swap(_shown, o._shown);
         std::swap(_next_socket, o._next_socket);
+        _parked.store(o._parked.exchange(_parked.load()));
         return *this;
     }
     explicit operator bool() const noexcept { return _page != nullptr; }
@@ -150,9 +155,9 @@ public:
     // `retry` is set when the failure was told before: the caller starts anew.
     int connect_again(int fd, bool& retry) noexcept;
     // connect() on a descriptor that blocks: waits until it is decided, as the kernel's would.
-    int connect_and_wait(int fd) noexcept;
+    int connect_and_wait(int fd);
     // Waits (or not) until the connect is decided; 0, or an errno.
-    int await_connected(int fd, bool wait) noexcept;
+    int await_connected(int fd, bool wait);
 
     size_t unread_bytes(int fd) noexcept;
     size_t unsent_bytes() noexcept;
@@ -168,13 +173,26 @@ public:
     phase current() noexcept;
 
     // Plain mode: from now on the doorbell itself carries the bytes, so that somebody without the library may use it.
-    // The other side is asked and, if it does not sleep elsewhere, waited for; nothing is lost, doubled or reordered. False:
-    // it cannot be (not connected, or broken), and the connection is reset if it had stood. Takes 50 us to 50 ms.
+    // The other side is asked and, if it does not sleep elsewhere, waited for; nothing is lost, doubled or reordered.
+    // False: it cannot be (not connected, or broken), and the connection is reset if it had stood. Takes 50 us to 50
+    // ms.
     bool become_plain(int fd) noexcept;
-    // In plain mode, what the other end is to get anew and the doorbell did not take at once. Any call on the stream tries
-    // again; who waits for something else calls this now and then (streams_that_owe). True: nothing is left.
+    // In plain mode, what the other end is to get anew and the doorbell did not take at once. Any call on the stream
+    // tries again; who waits for something else calls this now and then (streams_that_owe). True: nothing is left.
     bool pay(int fd) noexcept;
+    // Plain, and nothing of ours has to be done before a call: the kernel's own will do.
+    bool goes_past() const noexcept {
+        return is_plain() && _page->owes.load(std::memory_order_acquire) == 0 && _page->reset_seen.load() == 0;
+    }
     bool is_plain() const noexcept { return _page->plain.load(std::memory_order_acquire) != 0; }
+
+    // A number is closed, or becomes something else, while calls sleep on it. They go on with a duplicate, as they
+    // would go on with the kernel's file, and the connection lasts until the last of them returns.
+    void park(int duplicate) noexcept { _parked.store(duplicate, std::memory_order_seq_cst); }
+    bool is_parked() const noexcept { return _parked.load(std::memory_order_seq_cst) >= 0; }
+    int take_parked() noexcept { return _parked.exchange(-1); }
+    // How many calls sleep: of all that use it, these do not touch their number.
+    int sleepers() const noexcept { return _sleepers.load(std::memory_order_seq_cst); }
 
     // Before the number is closed that was this process's last for it. The last holder says goodbye to another program,
     // by what it left unread and by SO_LINGER. The daemon needs no word.
@@ -218,6 +236,32 @@ private:
     bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
     void send_into_nothing(int fd) noexcept;
 
+    // Around a sleep of a call that was given number fd; afterwards that is the number to go on with.
+    class sleep {
+        stream& _s;
+        int& _fd;
+        bool _on = false;
+
+    public:
+        sleep(stream& s, int& fd) noexcept : _s(s), _fd(fd) {}
+        sleep(const sleep&) = delete;
+        sleep& operator=(const sleep&) = delete;
+        ~sleep() { end(); }
+        void begin() noexcept {
+            if (!_on) {
+                _on = true;
+                _s._sleepers.fetch_add(1, std::memory_order_seq_cst);
+            }
+        }
+        void end() noexcept {
+            if (std::exchange(_on, false)) {
+                _s._sleepers.fetch_sub(1, std::memory_order_seq_cst);
+                _fd = _s.number_now(_fd);
+            }
+        }
+    };
+    int number_now(int fd) const noexcept;
+
     // Plain mode: plain.cc.
     bool other_is_plain() const noexcept {
         return (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;
@@ -234,12 +278,12 @@ private:
     bool turn_plain_here(int fd, shm::end& e) noexcept;
     bool move_to_new_socket(int fd, shm::end& e) noexcept;
     bool fill(int socket, shm::end& e) noexcept;
-    int pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until) noexcept;
+    int pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until);
     void pay_at_close(int fd) noexcept;
     bool take_new_socket(int fd) noexcept;
     bool follow_into_plain(int fd) noexcept;
-    ssize_t receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept;
-    ssize_t send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) noexcept;
+    ssize_t receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done);
+    ssize_t send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done);
 
     // Copying and waiting: stream_send.cc, stream_receive.cc. A step is made under its side's lock.
     enum class put : uint8_t {
@@ -254,6 +298,7 @@ private:
         failed,
         empty,  // nothing is left, and the writer has not been told
         too_short,  // of a peek that wants all
+        nothing_behind,  // the place where a peek begins (SO_PEEK_OFF)
         unlocked,  // meanwhile; look again
         plain,  // no more comes from the ring: the doorbell carries it
     };
@@ -265,7 +310,7 @@ private:
     put put_some(sending& s, shm::end& e, Fill&& fill);
     template <typename Fill, typename Plainly>
     ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly&& plainly);
-    int wait_for_room(int fd, std::optional<base::deadline>& until, bool partly_done) noexcept;
+    int wait_for_room(int& fd, std::optional<base::deadline>& until, bool partly_done);
 
     struct receiving;
     struct receive_user;

@@ -109,7 +109,7 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         // TCP shows an end of file now, and a hang-up only when the other side has closed as well. So our end stays
         // open, in a message that lies at the other end until that is closed.
         if (proto::send_with_fds(fd, &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT) == 0) {
-            ::syscall(SYS_shutdown, fd, SHUT_WR);
+            sys::call(SYS_shutdown, fd, SHUT_WR);
             return;
         }
     }

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "base/assert.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
 #include "client/streams/side_lock.hh"
@@ -24,7 +26,7 @@ constexpr size_t gather_pays_times = 8;
 
 // One call that receives. Who has looked reads all that comes up to his mark (wake.hh): a pipe may take less.
 struct stream::receiving {
-    const int fd;
+    int fd;
     const int flags;
     const size_t wanted;
     const bool takes_all;
@@ -47,9 +49,13 @@ struct stream::receive_user {
     receiving& r;
     shm::end& e;
     side_lock& lock;
+    sleep& sleeps;
 
     bool looks() const noexcept { return s.look_before_sleep(r, e, lock); }
-    void unlock() const noexcept { lock.release(); }
+    void unlock() const noexcept {
+        lock.release();
+        sleeps.begin();
+    }
     bool over() const noexcept { return (r.done != 0 && !r.wants_all()) || s.ends_here(r); }
     void broke_rules() const noexcept { s.break_with(EPROTO); }
     void left() const noexcept { s.other_end_gone(); }
@@ -130,17 +136,25 @@ bool stream::gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept {
     return true;
 }
 
-// MSG_PEEK: what lies in the ring, from its beginning. With MSG_WAITALL not before all of it is there, or no more can
-// come; the descriptor is readable already, so only time can pass.
+// MSG_PEEK: what lies in the ring, from its beginning or SO_PEEK_OFF. With MSG_WAITALL not before all of it is there,
+// or no more can come; the descriptor is readable already, so only time can pass.
 template <typename Drain>
 stream::took stream::peek_some(receiving& r, shm::end& e, size_t there, Drain&& drain) {
-    const ssize_t used = drain(e.in.data(std::min(there, r.wanted)), 0);
+    const int from = _page->peek_from.load(std::memory_order_relaxed);
+    const auto skip = size_t(std::max(from, 0));
+    if (skip >= there) {
+        return took::nothing_behind;
+    }
+    const ssize_t used = drain(e.in.data(std::min(there - skip, r.wanted), skip), 0);
     if (used <= 0) {
         return used < 0 ? took::failed : took::finished;
     }
     if (!r.wants_all() || size_t(used) == r.wanted || there == e.in.capacity() || r.dont_wait() || r.wait.hung_up ||
         ending()) {
         r.done = size_t(used);
+        if (from >= 0) {
+            _page->peek_from.store(from + int(used), std::memory_order_relaxed);
+        }
         return took::finished;
     }
     return took::too_short;
@@ -168,6 +182,9 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
             return r.done == 0 && used < 0 ? took::failed : took::finished;
         }
         e.in.consume(size_t(used));
+        if (const int from = _page->peek_from.load(std::memory_order_relaxed); VMSGR_NEVER(from > 0)) {
+            _page->peek_from.store(std::max(from - int(used), 0), std::memory_order_relaxed);
+        }
         r.done += size_t(used);
         r.wait.spurious = 0;
         r.looked = !r.takes_all;
@@ -199,7 +216,8 @@ template <typename Drain, typename Plainly>
 ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
     auto e = end(r.fd);
     side_lock lock(_page->recv_lock);
-    receive_user user{*this, r, e, lock};
+    sleep sleeps(*this, r.fd);
+    receive_user user{*this, r, e, lock, sleeps};
     const auto until = r.dont_wait() ? std::optional(base::deadline(0)) : std::nullopt;
     for (;;) {
         if (!lock.take([&]() noexcept { e.in.recover(); })) {
@@ -217,6 +235,11 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
         case took::failed: return -1;
         case took::unlocked: continue;
         case took::plain: lock.release(); return plainly(r.done);
+        case took::nothing_behind:
+            if (r.dont_wait() || !base::blocks(r.fd) || ending()) {
+                return ending() ? 0 : fail(EAGAIN);
+            }
+            [[fallthrough]];
         case took::too_short: {
             lock.release();
             constexpr int peek_again_ms = 1;
@@ -235,7 +258,13 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
                 return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
             }
         }
-        switch (e.wait_readable(user, r.wait, until)) {
+        const shm::woken woken = e.wait_readable(user, r.wait, until);
+        const int before = r.fd;
+        sleeps.end();
+        if (VMSGR_NEVER(r.fd != before)) {
+            e.doorbell = shm::bell(r.fd, 0, &header().end[in()].flags);
+        }
+        switch (woken) {
         case shm::woken::look: break;
         case shm::woken::over: return r.result();
         case shm::woken::failed:
@@ -274,10 +303,10 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
 
 ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
     auto drain = [&](const shm::pieces& from, size_t) -> ssize_t {
-        return ::syscall(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
+        return sys::call(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
     };
     return noted(receive_loop({fd, 0, n, false}, drain, [&](size_t done) -> ssize_t {
-        return done != 0 ? ssize_t(done) : ::syscall(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
+        return done != 0 ? ssize_t(done) : sys::call(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
     }));
 }
 

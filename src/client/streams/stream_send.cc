@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "base/assert.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
@@ -29,13 +30,13 @@ base::deadline send_deadline(int fd) noexcept {
     return base::deadline(int64_t(t.tv_sec) * 1000 + (t.tv_usec + 999) / 1000);
 }
 
-void raise_sigpipe() noexcept { ::syscall(SYS_tgkill, ::getpid(), ::syscall(SYS_gettid), SIGPIPE); }
+void raise_sigpipe() noexcept { sys::call(SYS_tgkill, ::getpid(), sys::call(SYS_gettid), SIGPIPE); }
 
 }  // namespace
 
 // One call that sends.
 struct stream::sending {
-    const int fd;
+    int fd;
     const int flags;
     const size_t wanted;
     size_t done = 0;
@@ -65,7 +66,7 @@ int stream::pipe_error(int fd, int flags) noexcept {
 }
 
 // Sleeps until the doorbell is writable. 0: look again; else the errno for the caller.
-int stream::wait_for_room(int fd, std::optional<base::deadline>& until, bool partly_done) noexcept {
+int stream::wait_for_room(int& fd, std::optional<base::deadline>& until, bool partly_done) {
     if (!base::blocks(fd)) {
         return EAGAIN;
     }
@@ -73,8 +74,10 @@ int stream::wait_for_room(int fd, std::optional<base::deadline>& until, bool par
         until = send_deadline(fd);
     }
     const send_user user{*this};
+    sleep sleeps(*this, fd);
     auto e = end(fd);
     for (shm::waiting w;;) {
+        sleeps.begin();
         // In a local conduit nobody answers our own shutdown(SHUT_WR) by another thread.
         const int left_ms = until->left_ms();
         const bool looks_again = is_local() && (left_ms < 0 || left_ms > own_shutdown_ms);
@@ -94,7 +97,7 @@ int stream::wait_for_room(int fd, std::optional<base::deadline>& until, bool par
     }
 }
 
-int stream::connect_and_wait(int fd) noexcept {
+int stream::connect_and_wait(int fd) {
     std::optional<base::deadline> until;
     while (current() == phase::connecting) {
         int err = wait_for_room(fd, until, false);
@@ -110,7 +113,7 @@ int stream::connect_and_wait(int fd) noexcept {
     return connect_again(fd, retry);
 }
 
-int stream::await_connected(int fd, bool wait) noexcept {
+int stream::await_connected(int fd, bool wait) {
     std::optional<base::deadline> until;
     for (;;) {
         switch (current()) {
@@ -224,7 +227,12 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly
             continue;
         case put::full: break;
         }
+        const int before = fd;
         const int err = s.dont_wait() ? EAGAIN : wait_for_room(fd, until, s.done != 0);
+        if (VMSGR_NEVER(fd != before)) {
+            s.fd = fd;
+            e.doorbell = shm::bell(fd, 0, &header().end[in()].flags);
+        }
         if (err != 0) {
             return s.done != 0 ? ssize_t(s.done) : fail(err);
         }
@@ -255,23 +263,23 @@ ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
 
 ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
     auto fill = [&](const shm::pieces& to) -> ssize_t {
-        ssize_t r = ::syscall(SYS_preadv, file, to.iov.data(), to.count(), offset, 0);
+        ssize_t r = sys::call(SYS_preadv, file, to.iov.data(), to.count(), offset, 0);
         if (r > 0) {
             offset += r;
         }
         return r;
     };
     return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
-        return done != 0 ? ssize_t(done) : ::syscall(SYS_sendfile, fd, file, &offset, n);
+        return done != 0 ? ssize_t(done) : sys::call(SYS_sendfile, fd, file, &offset, n);
     }));
 }
 
 ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
     auto fill = [&](const shm::pieces& to) -> ssize_t {
-        return ::syscall(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
+        return sys::call(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
     };
     return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
-        return done != 0 ? ssize_t(done) : ::syscall(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
+        return done != 0 ? ssize_t(done) : sys::call(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
     }));
 }
 
