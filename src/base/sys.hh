@@ -45,6 +45,9 @@ inline long enter(long number, long a, long b, long c, long d, long e, long f) n
 template <typename... A>
 long call(long number, A... arguments) noexcept {
     static_assert(sizeof...(A) <= 6);
+#ifdef __clang_analyzer__
+    return ::syscall(number, arguments...);  // it knows what that writes
+#else
     const long a[6] = {detail::word(arguments)...};
     const long result = detail::enter(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     if (static_cast<unsigned long>(result) > -4096UL) {
@@ -52,6 +55,7 @@ long call(long number, A... arguments) noexcept {
         return -1;
     }
     return result;
+#endif
 }
 
 inline int close(int fd) noexcept { return int(call(SYS_close, fd)); }

@@ -186,7 +186,9 @@ void vm_conn::go_plain() noexcept {
         return;
     }
     ++_carrier.count().plain;
-    _p.conduit.header().end[1].flags.fetch_or(shm::end_plain, std::memory_order_seq_cst);
+    auto& h = _p.conduit.header();
+    h.end[0].flags.fetch_or(shm::end_agreed, std::memory_order_seq_cst);  // what moves does so before, or for the fin
+    h.end[1].flags.fetch_or(shm::end_plain, std::memory_order_seq_cst);
     if ((_tx.flags_set() & shm::ring_fin) != 0) {
         _plain->finish();
     }

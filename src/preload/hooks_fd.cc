@@ -102,6 +102,8 @@ int duplicated(int from, int to) noexcept {
         }
         finish_quietly(stale);
         serve_stdio(to);
+    } else if (known(to) && !in_vfork_child()) {
+        forget_number(to);  // closed behind our back
     }
     return to;
 }
@@ -213,7 +215,7 @@ VMSGR_INNER_HOOK int dup2_hook(int from, int to) {
 VMSGR_CALM_HOOK(int, dup2, (int from, int to), (from, to))
 
 static int fcntl_hook(int (*call)(int, int, ...), int fd, int cmd, void* arg) {
-    if (known(fd) && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)) {
+    if (table != nullptr && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)) {
         return duplicated(fd, call(fd, cmd, arg));
     }
     if (known(fd) && cmd == F_SETFL) {

@@ -64,10 +64,10 @@ bool collect(const char* first, va_list& ap, char** out) noexcept {
 std::atomic<bool> vmsgr::preload::async_cancellation{false};
 
 VMSGR_HOOK int pthread_setcanceltype(int type, int* before) {
-    if (type == PTHREAD_CANCEL_ASYNCHRONOUS && real.pthread_setcanceltype != nullptr) {
+    if (type == PTHREAD_CANCEL_ASYNCHRONOUS) {
         async_cancellation.store(true, std::memory_order_relaxed);
     }
-    return real.pthread_setcanceltype(type, before);
+    return real.pthread_setcanceltype != nullptr ? real.pthread_setcanceltype(type, before) : EINVAL;
 }
 
 VMSGR_HOOK int execve(const char* path, char* const* argv, char* const* envp) {

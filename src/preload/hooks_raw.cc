@@ -118,6 +118,7 @@ VMSGR_HOOK int prctl(int option, ...) {
 }
 
 // liburing calls the kernel by itself; these are its programs' ways in.
+// NOLINTBEGIN(bugprone-macro-parentheses): names and parameter lists, not expressions
 #define VMSGR_RING_HOOK(name, parameters, arguments)                                         \
     VMSGR_HOOK int name parameters {                                                         \
         leave_to_kernel("it sets up io_uring");                                              \
@@ -130,3 +131,4 @@ VMSGR_RING_HOOK(io_uring_queue_init_mem, (unsigned n, void* ring, void* p, void*
                 (n, ring, p, at, bytes))
 VMSGR_RING_HOOK(io_uring_setup, (unsigned n, void* p), (n, p))
 #undef VMSGR_RING_HOOK
+// NOLINTEND(bugprone-macro-parentheses)

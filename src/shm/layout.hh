@@ -118,7 +118,9 @@ enum end_flag : uint32_t {
     // Plain mode: the doorbell itself carries the bytes, because somebody without the library is to use it.
     end_plain = 64,  // it has published its last byte and counted its last token; what it sends comes behind the tokens
     end_reads_plain = 128,  // it takes no more from its ring: what lies there, and what follows, is sent as above
-    end_moved = 256,  // through another socket, which comes with its last token: the other end had shut this one down
+    end_moved = 256,  // through another socket, which comes with its last token
+    end_agreed =
+        512,  // written by the other end, unless it finds `moved`: it has agreed, and sends what lies in the ring
 };
 
 struct conduit_header {

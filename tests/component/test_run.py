@@ -28,7 +28,7 @@ def environment(done):
 def test_program_gets_library_routes_and_socket(vmsgr, routes_file, here):
     env = environment(vmsgr("run", "--routes", routes_file, "--socket", f"{here}/v.sock", "--", PYTHON, "-c", SHOW))
     assert env == {"LD_PRELOAD": LIBRARY, "VMSGR_SOCKET": f"{here}/v.sock",
-                   "VMSGR_ROUTES": "all * any * 6800-7300 direct posix"}
+                   "VMSGR_ROUTES": "all * any * 6800-7300 direct posix", "VMSGR_INHERIT": "0"}
 
 
 def test_log_and_an_earlier_preload_are_kept(vmsgr, routes_file):

@@ -11,48 +11,12 @@ import time
 import pytest
 
 from lib import netns, process, vmsgrd
+from lib.agents import Agent
 from lib.process import Process, wait_until
 
 PLAIN = bool(os.environ.get("VMSGR_PLAIN"))
 pytestmark = pytest.mark.skipif(not PLAIN and vmsgrd.why_not() is not None, reason=str(vmsgrd.why_not()))
 routed_only = pytest.mark.skipif(PLAIN, reason="about vmsgrd itself")
-
-# Runs what it is told, a line at a time, and prints what came of it.
-AGENT = """
-import os, select, signal, socket, sys, threading, time
-names = globals()
-for line in sys.stdin:
-    try:
-        told = (line[1:], 'exec') if line.startswith('!') else (line, 'eval')
-        value = eval(compile(told[0], 'told', told[1]), names)
-        print(repr(value), flush=True)
-    except BaseException as e:
-        print('%s %s' % (type(e).__name__, e), flush=True)
-"""
-
-
-class Agent:
-    def __init__(self, daemon, *, routes=None, user=None, inside=None):
-        words = daemon.prefix(routes)
-        if user is not None:
-            words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *words]
-        self.process = Process([*words, "/usr/bin/python3", "-c", AGENT], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, netns=inside)
-
-    def begin(self, text):
-        self.process.stdin.write(text.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def end(self):
-        return self.process.stdout.readline().decode().strip()
-
-    def __call__(self, text):
-        self.begin(text)
-        return self.end()
-
-    def kill(self):
-        self.process.kill()
-
 
 @pytest.fixture
 def daemon():
@@ -68,7 +32,7 @@ def daemon():
     agents = []
 
     def agent(**kw):
-        agents.append(Agent(d, **kw))
+        agents.append(Agent(d.prefix(kw.pop("routes", None)), **kw))
         return agents[-1]
     d.agent = agent
     yield d
@@ -143,7 +107,7 @@ def test_other_namespaces_where_addresses_mean_the_same(plan):
     routes = [vmsgrd.route("v4", address="10.99.0.0/24"), vmsgrd.route("v6", address="fd99::/64")]
     with netns.Network(["a", "b", "c"]) as net, vmsgrd.Vmsgrd(
             where, routes=routes, config=f"network_namespaces: {plan}\n") as daemon:
-        server, client = Agent(daemon, inside=net["b"]), Agent(daemon, inside=net["a"])
+        server, client = Agent(daemon.prefix(), inside=net["b"]), Agent(daemon.prefix(), inside=net["a"])
         try:
             for family, mine, theirs in (("AF_INET", net["a"].address, net["b"].address),
                                          ("AF_INET6", net["a"].address6, net["b"].address6)):

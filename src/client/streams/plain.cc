@@ -231,17 +231,24 @@ bool stream::turn_plain_here(int fd, shm::end& e) noexcept {
             e.doorbell.send_token();
         }
     }
-    const bool agreed = await_other_plain(fd);
-    if (!agreed && (e.in.flags() & shm::ring_fin) != 0) {
-        return move_to_new_socket(fd, e);  // it has shut down meanwhile
+    await_other_plain(fd);
+    const bool agreed = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
+    // It has shut down meanwhile; or it is asleep elsewhere, and what it has sent must not wait until it looks.
+    const bool finished = other_finished();
+    if (!agreed && (finished || (is_local() && e.in.has_data()))) {
+        const moves moved = move_to_new_socket(fd, e, finished);
+        if (moved != moves::not_now) {
+            return moved == moves::done;
+        }
     }
     // A program that has not agreed yet has sent nothing but tokens.
-    return (agreed || is_local()) && take_last_tokens(fd, agreed) && !e.doorbell.foreign() &&
-           (!agreed || move_unread(fd));
+    const bool follows = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
+    return (follows || is_local()) && take_last_tokens(fd, follows) && !e.doorbell.foreign() &&
+           (!follows || move_unread(fd));
 }
 
-// All of the ring, and then the end of file, from a socket that nobody else sends on. Both locks are held.
-bool stream::fill(int socket, shm::end& e) noexcept {
+// All of the ring, from a socket that nobody else sends on yet; `ends`: and then the end of file. Both locks are held.
+bool stream::fill(int socket, shm::end& e, bool ends) noexcept {
     size_t there = 0;
     if (e.in.data_bytes(there) != shm::look::ok) {
         return false;
@@ -249,34 +256,46 @@ bool stream::fill(int socket, shm::end& e) noexcept {
     const ssize_t n = there != 0 ? send_pieces(socket, e.in.data(there)) : 0;
     const size_t fits = size_t(std::max<ssize_t>(n, 0));
     if (fits == there) {
-        sys::call(SYS_shutdown, socket, SHUT_WR);
+        if (ends) {
+            sys::call(SYS_shutdown, socket, SHUT_WR);
+        }
         return true;
     }
-    return feed(socket, e.in.data(there - fits, fits));
+    return ends && feed(socket, e.in.data(there - fits, fits));
 }
 
-// The other end sends no more through this doorbell. Both locks are held.
-bool stream::move_to_new_socket(int fd, shm::end& e) noexcept {
+// The other end sends no more through this doorbell (finished), or is not expected to look soon. Both locks are held.
+// not_now: it has agreed just now, or what lies in the ring does not fit into a socket.
+stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished) noexcept {
     auto made = shm::make_bell();
     if (!made) {
-        return false;
+        return moves::lost;
     }
     const int ours = made->program.get(), theirs = made->other.get();
-    sys::setsockopt(ours, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
+    for (const int socket : {ours, theirs}) {
+        sys::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
+    }
     if (!shm::bell(ours).send_token()) {  // the resident one
-        return false;
+        return moves::lost;
+    }
+    // The daemon sends what lies in the ring by itself.
+    if (is_local() && !fill(theirs, e, finished)) {
+        return finished ? moves::lost : moves::not_now;
     }
     e.in.stay_awake();
-    send_plainly(theirs, shm::end_plain | shm::end_reads_plain | shm::end_moved);
-    // The daemon sends what lies in the ring by itself; a program has ended, or nearly.
-    if (is_local() && !fill(theirs, e)) {
-        return false;
-    }
+    sender().set_more(false);
+    constexpr uint32_t all = shm::end_plain | shm::end_reads_plain | shm::end_moved;
+    uint32_t word = flags().load(std::memory_order_acquire);
+    do {
+        if ((word & shm::end_agreed) != 0) {
+            return moves::not_now;
+        }
+    } while (!flags().compare_exchange_weak(word, word | all, std::memory_order_seq_cst));
     const uint32_t there = header().end[in()].flags.load(std::memory_order_acquire);
     const bool ended = _page->shut_write.load(std::memory_order_acquire) != 0;
     if (ended || (there & shm::end_left) != 0 || hung_up(fd)) {
         if (!is_local()) {
-            return false;
+            return moves::lost;
         }
         shm::bell(theirs).drain();
         if (ended) {
@@ -290,15 +309,15 @@ bool stream::move_to_new_socket(int fd, shm::end& e) noexcept {
         while ((err = proto::send_with_fds(fd, &shm::token_byte, 1, {&theirs, 1}, MSG_DONTWAIT)) == EAGAIN) {
             pollfd p{fd, POLLOUT, 0};
             if (until.left_ms() == 0 || sys::poll(&p, 1, until.left_ms()) <= 0) {
-                return false;
+                return moves::lost;
             }
         }
         if (err != 0 && err != EPIPE && err != ECONNRESET) {  // it went away just now
-            return false;
+            return moves::lost;
         }
     }
     replace_fd(fd, ours);
-    return true;
+    return moves::done;
 }
 
 bool stream::become_plain(int fd) noexcept {
@@ -325,7 +344,8 @@ bool stream::become_plain(int fd) noexcept {
     const bool exact = finished || (!_page->rx.inexact && (e.in.flags() & shm::ring_inexact) == 0);
     // Where this end has followed the other already, nobody is left who could send anew what lies in the ring.
     const bool possible = exact && !(is_ours_plain() && e.in.has_data());
-    if (!possible || !(finished && !other_is_plain() ? move_to_new_socket(fd, e) : turn_plain_here(fd, e))) {
+    const bool moves_on = finished && !other_is_plain();
+    if (!possible || !(moves_on ? move_to_new_socket(fd, e, true) == moves::done : turn_plain_here(fd, e))) {
         break_with(ECONNRESET);
         reset_peer();
         return false;
@@ -366,13 +386,18 @@ bool stream::follow_into_plain(int fd) noexcept {
     if (is_plain() || !other_is_plain() || broken()) {
         return is_plain();
     }
-    const bool moved = (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_moved) != 0;
+    auto& asked = header().end[in()].flags;
+    const bool shut = _page->shut_write.load(std::memory_order_acquire) != 0;
+    uint32_t word = asked.load(std::memory_order_acquire);
+    if ((word & shm::end_moved) == 0 && shut && !is_ours_plain()) {
+        return false;  // the other end finds that out, and moves
+    }
+    while ((word & (shm::end_moved | shm::end_agreed)) == 0 &&
+           !asked.compare_exchange_weak(word, word | shm::end_agreed, std::memory_order_seq_cst)) {
+    }
+    const bool moved = (word & shm::end_moved) != 0;
     if (moved && !take_new_socket(fd)) {
         return false;
-    }
-    const bool shut = _page->shut_write.load(std::memory_order_acquire) != 0;
-    if (!moved && shut && !is_ours_plain()) {
-        return false;  // the other end finds that out, and moves
     }
     const int socket = moved ? _next_socket : fd;
     if (!is_ours_plain()) {
@@ -436,11 +461,16 @@ ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, si
         return done != 0 ? ssize_t(done) : fail(err);
     }
     constexpr int taken = MSG_DONTWAIT | MSG_NOSIGNAL;
+    // Until the ring is read the number is the old doorbell, which says how to wait.
+    const int socket = _next_socket >= 0 ? _next_socket : fd;
+    if (socket != fd && !base::blocks(fd)) {
+        flags |= MSG_DONTWAIT;
+    }
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
         msghdr m{};
         m.msg_iov = const_cast<iovec*>(rest);
         m.msg_iovlen = n;
-        return sys::sleeping.sendmsg(fd, &m, flags & taken);
+        return sys::sleeping.sendmsg(socket, &m, flags & taken);
     });
     return done != 0 ? ssize_t(done) + std::max<ssize_t>(r, 0) : r;
 }

@@ -276,8 +276,9 @@ private:
     bool await_other_plain(int fd) noexcept;
     bool take_last_tokens(int fd, bool wait) noexcept;
     bool turn_plain_here(int fd, shm::end& e) noexcept;
-    bool move_to_new_socket(int fd, shm::end& e) noexcept;
-    bool fill(int socket, shm::end& e) noexcept;
+    enum class moves : uint8_t { done, lost, not_now };
+    moves move_to_new_socket(int fd, shm::end& e, bool finished) noexcept;
+    bool fill(int socket, shm::end& e, bool ends) noexcept;
     int pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until);
     void pay_at_close(int fd) noexcept;
     bool take_new_socket(int fd) noexcept;
