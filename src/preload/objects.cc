@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <new>
 
 #include "base/signal_lock.hh"
@@ -221,6 +222,23 @@ void finish(object* o) noexcept {
             close_internal(fd);
         }
     }
+}
+
+bool reserve_registrations(object& o, uint32_t n) noexcept {
+    if (n <= o.registrations_max) {
+        return true;
+    }
+    const uint32_t room = std::max(2 * o.registrations_max, n);
+    void* at = ::mmap(nullptr, room * sizeof(registration), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        return false;
+    }
+    auto* more = static_cast<registration*>(at);
+    std::copy_n(o.registrations, o.registered, more);
+    // The smaller one stays for whoever reads without the lock (is_recorded).
+    __atomic_store_n(&o.registrations, more, __ATOMIC_RELEASE);
+    o.registrations_max = room;
+    return true;
 }
 
 void forget_number(int fd) noexcept {

@@ -34,7 +34,7 @@ struct registration {
     int epfd;
     epoll_event event;
 };
-inline constexpr uint32_t registrations_max = 8;
+inline constexpr uint32_t registrations_kept = 8;  // in the object itself; more in memory of their own
 
 // Shared with forks, so that the last holder of a listener tells the daemon.
 struct listener_page {
@@ -63,9 +63,11 @@ struct object {
     uint32_t refs = 0;     // numbers of this process
     uint32_t registered = 0;
     std::atomic<bool> spawned{false};  // a spawn's actions name it: a child may get it whatever its flags
-    bool unfollowed = false;  // in an epoll set that is not among `registrations`
+    bool unfollowed = false;  // in an epoll set that is not among `registrations`: there was no memory
     std::atomic<bool> watches_streams{false};  // an epoll set: one of ours was ever in it
-    registration registrations[registrations_max];
+    registration own_registrations[registrations_kept];
+    registration* registrations = own_registrations;  // grows, and is never given back
+    uint32_t registrations_max = registrations_kept;
     client::option_list options;  // set while it was a socket or a listener
     client::stream stream;
     int port_fd = -1;         // a stream's bound TCP socket, internal: it keeps the port of a local connection
@@ -127,6 +129,9 @@ int highest_number() noexcept;
 
 // Frees what a dead object holds once no call uses it. Without the lock.
 void finish(object* o) noexcept;
+
+// Room for n registrations. Under the lock. False: no memory.
+bool reserve_registrations(object& o, uint32_t n) noexcept;
 
 // The number was closed behind our back, and is something else now. Without the lock.
 void forget_number(int fd) noexcept;

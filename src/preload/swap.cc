@@ -1,5 +1,6 @@
 #include "preload/swap.hh"
 
+#include <errno.h>
 #include <fcntl.h>
 
 #include <algorithm>
@@ -17,15 +18,20 @@ int epoll_control(int epfd, int op, int fd, epoll_event* e) noexcept {
 }
 
 // Keeps a record of those sets alone that it was in: the kernel knows (see record_registration).
-void leave_sets(object& o) noexcept {
+// False: a set has no number here any more by which it could be told; it may live on under another one.
+bool leave_sets(object& o) noexcept {
+    bool all = true;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < o.registered; ++i) {
         const registration r = o.registrations[i];
         if (epoll_control(r.epfd, EPOLL_CTL_DEL, r.fd, nullptr) == 0) {
             o.registrations[kept++] = r;
+        } else {
+            all = all && errno == ENOENT;
         }
     }
     o.registered = kept;
+    return all;
 }
 
 void replace_number(int fd, int kernel_object) noexcept {
@@ -77,7 +83,7 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
                 to->stream.watch_edges();
             }
         }
-        if (from != to) {
+        if (from != to && reserve_registrations(*to, to->registered + 1)) {
             to->registrations[to->registered++] = r;
         }
     }
@@ -104,19 +110,20 @@ void replace_connection(int fd, int by) noexcept {
 }
 
 bool take_out_of_sets(object* o) noexcept {
-    leave_sets(*o);
+    const bool all = leave_sets(*o);
     o->registered = 0;
-    return !o->unfollowed;
+    return all && !o->unfollowed;
 }
 
 bool is_recorded(const object& o, int epfd, int op, int fd) noexcept {
     // Another thread may be changing them: a record that is not seen is made once more, with the lock.
     auto seen = [](const auto& field) { return __atomic_load_n(&field, __ATOMIC_RELAXED); };
-    const uint32_t n = std::min(seen(o.registered), registrations_max);
+    const uint32_t n = std::min(seen(o.registered), registrations_kept);
     if (op != EPOLL_CTL_ADD) {
-        return op == EPOLL_CTL_MOD || n <= registrations_max / 2;
+        return op == EPOLL_CTL_MOD || n <= registrations_kept / 2;
     }
-    return std::any_of(o.registrations, o.registrations + n,
+    const registration* all = __atomic_load_n(&o.registrations, __ATOMIC_ACQUIRE);
+    return std::any_of(all, all + n,
                        [&](auto& r) { return seen(r.fd) == fd && seen(r.epfd) == epfd; });
 }
 
@@ -139,8 +146,8 @@ void record_registration(int epfd, int op, int fd, const epoll_event* event) noe
         return;
     }
     if (at == o->registered) {
-        if (at == registrations_max) {
-            log("descriptor %d is in more than %u epoll sets; the next ones are not followed", fd, registrations_max);
+        if (!reserve_registrations(*o, at + 1)) {
+            log("no memory to follow the epoll sets of descriptor %d", fd);
             o->unfollowed = true;
             return;
         }
