@@ -91,8 +91,6 @@ public:
     static constexpr uint32_t pause_first = 8;
     static constexpr uint32_t pause_longest = 1024;
 
-    // The next waits sleep at once.
-    void sleep_first(uint32_t waits) noexcept { _skip.store(waits, std::memory_order_relaxed); }
     // Asked once for each wait.
     bool pays() noexcept {
         const uint32_t skip = _skip.load(std::memory_order_relaxed);
@@ -129,12 +127,6 @@ class patience {
     uint64_t _sent = 0;  // bytes, at the last look; under the side's lock
 
 public:
-    // For a stream, before its first wait. Its peer has just been woken by the connect, or is about to speak and sleep:
-    // a look would send it to another processor, which costs more than it saves (connect, request, close: 100 us with
-    // looks and 60 without, on two processors).
-    void start_young() noexcept { _account.sleep_first(young_waits); }
-    static constexpr uint32_t young_waits = 4;
-
     bool pays(int64_t limit_ns) noexcept { return limit_ns != 0 && _account.pays(); }
     // Who has sent since the last look waits for an answer, and wants it at once. `sent`: bytes ever sent.
     bool awaits_answer(uint64_t sent) noexcept { return std::exchange(_sent, sent) != sent; }

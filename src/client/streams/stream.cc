@@ -58,7 +58,6 @@ stream stream::create(held_memory slot, held_memory page, phase state, uint64_t 
     s._page->other = other;
     s._page->holders.store(1, std::memory_order_relaxed);
     s._page->peek_from.store(-1, std::memory_order_relaxed);
-    s._page->spins.start_young();
     s._page->magic.store(end_page_magic, std::memory_order_release);
     return s;
 }
