@@ -31,6 +31,11 @@ public:
                  : timeout_ms == 0 ? passed_ms
                                    : now_ms() + timeout_ms) {}
 
+    // This one, or so many ms from now.
+    deadline sooner(int64_t timeout_ms) const noexcept {
+        deadline other(timeout_ms);
+        return _at_ms < other._at_ms ? *this : other;
+    }
     bool is_never() const noexcept { return _at_ms == never_ms; }
     // For poll(): -1 without an end, 0 once it has passed.
     int left_ms() const noexcept {

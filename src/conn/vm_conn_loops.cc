@@ -148,9 +148,12 @@ void vm_conn::on_far(uint32_t events) noexcept {
 
 // The program has moved to another socket, as this end of the doorbell is shut down: it comes with the last token.
 bool vm_conn::take_new_socket() noexcept {
-    for (unsigned char token = 0;;) {
+    constexpr int tokens_max = 4096;  // a doorbell holds a handful
+    unsigned char token = 0;
+    for (int i = 0;; ++i) {
         proto::received got;
-        if (proto::receive_with_fds(_bell.fd(), &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
+        if (i == tokens_max || proto::receive_with_fds(_bell.fd(), &token, 1, MSG_DONTWAIT, got) != 0 ||
+            got.bytes == 0) {
             return false;
         }
         if (got.fd_count != 1 || base::not_unix(got.fds[0].get(), SOCK_STREAM) != nullptr) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <utility>
 
+#include "base/clock.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "preload/listening.hh"
@@ -19,6 +20,8 @@ namespace vmsgr::preload {
 namespace {
 
 constexpr int inherited_fds_max = 1024;
+// For all connections that have to turn plain at once: a peer that does not agree holds this program up no longer.
+constexpr int patience_ms = 3000;
 
 // What is deposited of a stream: where its memory is in the two files.
 struct stream_place {
@@ -153,7 +156,7 @@ void serve_stdio(int fd) noexcept {
     use o(fd, kind::stream);
     if (o && !o->stream.is_plain()) {
         const int saved = errno;
-        const bool done = o->stream.become_plain(fd);
+        const bool done = o->stream.become_plain(fd, base::deadline(patience_ms));
         log("connection %d %s for stdio", fd, done ? "turns plain" : "is reset");
         errno = saved;
     }
@@ -164,11 +167,12 @@ void leave_to_kernel(const char* why) noexcept {
         return;
     }
     const int saved = errno;
+    const base::deadline until(patience_ms);
     log("this program's connections stay the kernel's from now on: %s", why);
     for (int fd = 0; fd <= highest_number(); ++fd) {
         use o(fd);
         if (o && o->what == kind::stream) {
-            o->stream.become_plain(fd);
+            o->stream.become_plain(fd, until);
         } else if (o && o->what == kind::listener && o->listener.by_daemon.load()) {
             give_listener_to_kernel(fd, o.get(), true);
         }
@@ -210,13 +214,13 @@ void take_received(const msghdr* m) noexcept { each_passed(m, take); }
 namespace {
 
 // Without the library nobody may have a doorbell, or a door.
-void make_plain(int fd, const char* why, bool listeners_for_good) noexcept {
+void make_plain(int fd, const char* why, bool listeners_for_good, const base::deadline& until) noexcept {
     use o(fd);
     if (!o) {
         return;
     }
     if (o->what == kind::stream) {
-        const bool done = o->stream.become_plain(fd);
+        const bool done = o->stream.become_plain(fd, until);
         log("connection %d %s for a program without the library: %s", fd, done ? "turns plain" : "is reset", why);
         o.drop();
         if (deposit(fd)) {
@@ -232,6 +236,7 @@ void make_plain(int fd, const char* why, bool listeners_for_good) noexcept {
 
 void note_sent(int unix_socket, const msghdr* m) noexcept {
     const int saved = errno;
+    const base::deadline until(patience_ms);
     bool sent = false, asked = false;
     const char* why = nullptr;
     each_passed(m, [&](int fd) noexcept {
@@ -248,7 +253,7 @@ void note_sent(int unix_socket, const msghdr* m) noexcept {
             }
         }
         if (why != nullptr) {
-            make_plain(fd, why, false);
+            make_plain(fd, why, false, until);
         } else {
             sent = deposit(fd) || sent;
         }
@@ -274,6 +279,7 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
         return;
     }
     const int saved = errno;
+    const base::deadline until(patience_ms);
     const char* why = why_plain(next, envp);
     if (why == nullptr) {
         deposit_all();
@@ -284,7 +290,7 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
             survives = survives_exec(fd, *o.get());
         }
         if (survives) {
-            make_plain(fd, why, where == starts::here);
+            make_plain(fd, why, where == starts::here, until);
         }
     }
     errno = saved;

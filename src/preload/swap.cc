@@ -123,8 +123,7 @@ bool is_recorded(const object& o, int epfd, int op, int fd) noexcept {
         return op == EPOLL_CTL_MOD || n <= registrations_kept / 2;
     }
     const registration* all = __atomic_load_n(&o.registrations, __ATOMIC_ACQUIRE);
-    return std::any_of(all, all + n,
-                       [&](auto& r) { return seen(r.fd) == fd && seen(r.epfd) == epfd; });
+    return std::any_of(all, all + n, [&](auto& r) { return seen(r.fd) == fd && seen(r.epfd) == epfd; });
 }
 
 void record_registration(int epfd, int op, int fd, const epoll_event* event) noexcept {

@@ -184,10 +184,9 @@ int stream::pay_and_wait(int fd, bool for_input, bool dont_wait, const base::dea
 }
 
 // Every token that the other end has counted. False: some are still under way.
-bool stream::take_last_tokens(int fd, bool wait) noexcept {
+bool stream::take_last_tokens(int fd, const base::deadline& until) noexcept {
     shm::bell b(fd);
     auto& taken = _page->rx.tokens_taken;
-    const base::deadline until(wait ? tokens_under_way_ms : 0);
     for (;;) {
         const uint32_t left = header().ring[in()].tokens_sent.load(std::memory_order_acquire) - taken;
         if (left == 0) {
@@ -206,8 +205,8 @@ bool stream::take_last_tokens(int fd, bool wait) noexcept {
     }
 }
 
-bool stream::await_other_plain(int fd) noexcept {
-    const base::deadline until(is_local() ? agree_program_ms : agree_daemon_ms);
+bool stream::await_other_plain(int fd, const base::deadline& limit) noexcept {
+    const base::deadline until = limit.sooner(is_local() ? agree_program_ms : agree_daemon_ms);
     while (!other_is_plain() && (receiver().flags() & shm::ring_fin) == 0 && until.left_ms() != 0) {
         pollfd p{fd, 0, 0};
         if (sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0) {
@@ -219,7 +218,7 @@ bool stream::await_other_plain(int fd) noexcept {
 }
 
 // Both locks are held.
-bool stream::turn_plain_here(int fd, shm::end& e) noexcept {
+bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) noexcept {
     if (!is_ours_plain()) {
         e.in.stay_awake();
         const bool rings = e.doorbell.writable();  // else tokens lie there unread, and wake it
@@ -231,20 +230,21 @@ bool stream::turn_plain_here(int fd, shm::end& e) noexcept {
             e.doorbell.send_token();
         }
     }
-    await_other_plain(fd);
+    await_other_plain(fd, until);
     const bool agreed = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
     // It has shut down meanwhile; or it is asleep elsewhere, and what it has sent must not wait until it looks.
     const bool finished = other_finished();
     if (!agreed && (finished || (is_local() && e.in.has_data()))) {
-        const moves moved = move_to_new_socket(fd, e, finished);
+        const moves moved = move_to_new_socket(fd, e, finished, until);
         if (moved != moves::not_now) {
             return moved == moves::done;
         }
     }
     // A program that has not agreed yet has sent nothing but tokens.
     const bool follows = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
-    return (follows || is_local()) && take_last_tokens(fd, follows) && !e.doorbell.foreign() &&
-           (!follows || move_unread(fd));
+    return (follows || is_local()) &&
+           take_last_tokens(fd, follows ? until.sooner(tokens_under_way_ms) : base::deadline(0)) &&
+           !e.doorbell.foreign() && (!follows || move_unread(fd));
 }
 
 // All of the ring, from a socket that nobody else sends on yet; `ends`: and then the end of file. Both locks are held.
@@ -266,7 +266,7 @@ bool stream::fill(int socket, shm::end& e, bool ends) noexcept {
 
 // The other end sends no more through this doorbell (finished), or is not expected to look soon. Both locks are held.
 // not_now: it has agreed just now, or what lies in the ring does not fit into a socket.
-stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished) noexcept {
+stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, const base::deadline& limit) noexcept {
     auto made = shm::make_bell();
     if (!made) {
         return moves::lost;
@@ -304,7 +304,7 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished) noe
     } else {
         // Counted after it was said (shm::bell::take_tokens).
         header().ring[out()].tokens_sent.fetch_add(1, std::memory_order_seq_cst);
-        const base::deadline until(tokens_under_way_ms);
+        const base::deadline until = limit.sooner(tokens_under_way_ms);
         int err = EAGAIN;
         while ((err = proto::send_with_fds(fd, &shm::token_byte, 1, {&theirs, 1}, MSG_DONTWAIT)) == EAGAIN) {
             pollfd p{fd, POLLOUT, 0};
@@ -320,7 +320,7 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished) noe
     return moves::done;
 }
 
-bool stream::become_plain(int fd) noexcept {
+bool stream::become_plain(int fd, const base::deadline& until) noexcept {
     if (is_plain()) {
         return true;
     }
@@ -345,7 +345,8 @@ bool stream::become_plain(int fd) noexcept {
     // Where this end has followed the other already, nobody is left who could send anew what lies in the ring.
     const bool possible = exact && !(is_ours_plain() && e.in.has_data());
     const bool moves_on = finished && !other_is_plain();
-    if (!possible || !(moves_on ? move_to_new_socket(fd, e, true) == moves::done : turn_plain_here(fd, e))) {
+    if (!possible ||
+        !(moves_on ? move_to_new_socket(fd, e, true, until) == moves::done : turn_plain_here(fd, e, until))) {
         break_with(ECONNRESET);
         reset_peer();
         return false;
@@ -357,14 +358,17 @@ bool stream::become_plain(int fd) noexcept {
 // The other end has shut this doorbell's other direction down, or we have: it sends a new socket with its last token.
 // Both locks are held. False: it is under way.
 bool stream::take_new_socket(int fd) noexcept {
-    for (unsigned char token = 0; _next_socket < 0;) {
+    constexpr int tokens_max = 4096;  // a doorbell holds a handful
+    unsigned char token = 0;
+    for (int i = 0; _next_socket < 0; ++i) {
         proto::received got;
-        if (proto::receive_with_fds(fd, &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
+        if (i == tokens_max || proto::receive_with_fds(fd, &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
             return false;
         }
         ++_page->rx.tokens_taken;
         if (got.fd_count == 1 && base::not_unix(got.fds[0].get(), SOCK_STREAM) == nullptr) {
             _next_socket = got.fds[0].release();
+            _page->shared_socket.store(1, std::memory_order_relaxed);
             shm::bell(_next_socket).take_tokens(shm::resident_tokens);
         }
     }
@@ -409,7 +413,7 @@ bool stream::follow_into_plain(int fd) noexcept {
         reset_peer();
         return false;
     }
-    if (e.in.has_data() || (!moved && !take_last_tokens(fd, false))) {
+    if (e.in.has_data() || (!moved && !take_last_tokens(fd, base::deadline(0)))) {
         return false;
     }
     if (moved) {
@@ -434,6 +438,23 @@ void stream::pay_at_close(int fd) noexcept {
     }
 }
 
+// A socket that the other program made: it may hold a duplicate, and change how a call on it waits. So no call on it waits by
+// itself, and what the program has said last counts.
+template <typename Call>
+ssize_t stream::call_plain(int fd, short events, int flags, Call&& call) {
+    if (_page->shared_socket.load(std::memory_order_relaxed) == 0) {
+        return call(flags);
+    }
+    for (;;) {
+        const ssize_t r = call((flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+        const bool waits = (flags & MSG_DONTWAIT) == 0 && _page->nonblocking.load(std::memory_order_relaxed) == 0;
+        pollfd p{fd, events, 0};
+        if (r >= 0 || errno != EAGAIN || !waits || sys::sleeping.poll(&p, 1, -1) < 0) {
+            return r;
+        }
+    }
+}
+
 ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) {
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         const int err = take_error(fd);
@@ -445,10 +466,12 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
     pay_and_wait(fd, true, (flags & MSG_DONTWAIT) != 0, base::deadline(-1));
     constexpr int taken = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC;
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
-        msghdr m{};
-        m.msg_iov = const_cast<iovec*>(rest);
-        m.msg_iovlen = n;
-        return sys::sleeping.recvmsg(fd, &m, flags & taken);
+        return call_plain(fd, POLLIN, flags & taken, [&](int how) {
+            msghdr m{};
+            m.msg_iov = const_cast<iovec*>(rest);
+            m.msg_iovlen = n;
+            return sys::sleeping.recvmsg(fd, &m, how);
+        });
     });
     return done != 0 ? ssize_t(done) + std::max<ssize_t>(r, 0) : r;
 }
@@ -467,10 +490,12 @@ ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, si
         flags |= MSG_DONTWAIT;
     }
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
-        msghdr m{};
-        m.msg_iov = const_cast<iovec*>(rest);
-        m.msg_iovlen = n;
-        return sys::sleeping.sendmsg(socket, &m, flags & taken);
+        return call_plain(socket, POLLOUT, flags & taken, [&](int how) {
+            msghdr m{};
+            m.msg_iov = const_cast<iovec*>(rest);
+            m.msg_iovlen = n;
+            return sys::sleeping.sendmsg(socket, &m, how);
+        });
     });
     return done != 0 ? ssize_t(done) + std::max<ssize_t>(r, 0) : r;
 }

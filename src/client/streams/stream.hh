@@ -76,6 +76,7 @@ struct end_page {
     std::atomic<uint64_t> deposited;  // the session that left it with the daemon for heirs
     std::atomic<uint32_t> plain;  // both directions go through the doorbell itself, and no token is left in it
     uint64_t moved;  // plain mode: what of our ring was sent through the doorbell; under the send lock
+    std::atomic<uint32_t> shared_socket;  // plain mode: the other program made the number's socket
     std::atomic<uint32_t> owes;  // plain mode: not all of it yet
     shm::patience spins;
     shm::patience gathers;
@@ -174,15 +175,16 @@ public:
 
     // Plain mode: from now on the doorbell itself carries the bytes, so that somebody without the library may use it.
     // The other side is asked and, if it does not sleep elsewhere, waited for; nothing is lost, doubled or reordered.
-    // False: it cannot be (not connected, or broken), and the connection is reset if it had stood. Takes 50 us to 50
-    // ms.
-    bool become_plain(int fd) noexcept;
+    // False: it cannot be (not connected, or broken), and the connection is reset if it had stood. Takes 50 us to 50 ms
+    // with an honest peer, and ends at `until` with any.
+    bool become_plain(int fd, const base::deadline& until) noexcept;
     // In plain mode, what the other end is to get anew and the doorbell did not take at once. Any call on the stream
     // tries again; who waits for something else calls this now and then (streams_that_owe). True: nothing is left.
     bool pay(int fd) noexcept;
     // Plain, and nothing of ours has to be done before a call: the kernel's own will do.
     bool goes_past() const noexcept {
-        return is_plain() && _page->owes.load(std::memory_order_acquire) == 0 && _page->reset_seen.load() == 0;
+        return is_plain() && _page->owes.load(std::memory_order_acquire) == 0 && _page->reset_seen.load() == 0 &&
+               _page->shared_socket.load(std::memory_order_relaxed) == 0;
     }
     bool is_plain() const noexcept { return _page->plain.load(std::memory_order_acquire) != 0; }
 
@@ -273,11 +275,15 @@ private:
     bool turns_plain() const noexcept { return is_ours_plain() || other_is_plain(); }
     void send_plainly(int socket, uint32_t flags) noexcept;
     bool move_unread(int socket) noexcept;
-    bool await_other_plain(int fd) noexcept;
-    bool take_last_tokens(int fd, bool wait) noexcept;
-    bool turn_plain_here(int fd, shm::end& e) noexcept;
+    bool await_other_plain(int fd, const base::deadline& limit) noexcept;
+    bool take_last_tokens(int fd, const base::deadline& until) noexcept;
+    bool turn_plain_here(int fd, shm::end& e, const base::deadline& until) noexcept;
     enum class moves : uint8_t { done, lost, not_now };
-    moves move_to_new_socket(int fd, shm::end& e, bool finished) noexcept;
+    moves move_to_new_socket(int fd, shm::end& e, bool finished, const base::deadline& limit) noexcept;
+    // A kernel call on the number could be made to wait by the other program (shared_socket).
+    bool may_wait_there() const noexcept { return _page->shared_socket.load(std::memory_order_relaxed) != 0; }
+    template <typename Call>
+    ssize_t call_plain(int fd, short events, int flags, Call&& call);
     bool fill(int socket, shm::end& e, bool ends) noexcept;
     int pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until);
     void pay_at_close(int fd) noexcept;

@@ -306,7 +306,9 @@ ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
         return sys::call(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
     };
     return noted(receive_loop({fd, 0, n, false}, drain, [&](size_t done) -> ssize_t {
-        return done != 0 ? ssize_t(done) : sys::call(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
+        return done != 0          ? ssize_t(done)
+               : may_wait_there() ? fail(EINVAL)
+                                  : sys::call(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
     }));
 }
 

@@ -270,7 +270,9 @@ ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
         return r;
     };
     return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
-        return done != 0 ? ssize_t(done) : sys::call(SYS_sendfile, fd, file, &offset, n);
+        return done != 0          ? ssize_t(done)
+               : may_wait_there() ? fail(EINVAL)
+                                  : sys::call(SYS_sendfile, fd, file, &offset, n);
     }));
 }
 
@@ -279,7 +281,9 @@ ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
         return sys::call(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
     };
     return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
-        return done != 0 ? ssize_t(done) : sys::call(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
+        return done != 0          ? ssize_t(done)
+               : may_wait_there() ? fail(EINVAL)
+                                  : sys::call(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
     }));
 }
 
