@@ -49,6 +49,18 @@ base::unique_fd lend(object* o, int shown) noexcept {
     return base::unique_fd(fd >= 0 ? fd : -1);
 }
 
+// As the kernel gives it: as many bytes as there is room for, and no room for more than there are.
+int peer_name_option(object* o, void* value, socklen_t* len) noexcept {
+    sockaddr_storage name{};
+    const socklen_t whole = base::to_sockaddr(o->stream.page().peer, name);
+    if (o->stream.closed_both_ways() || *len > whole) {  // below 0 too
+        errno = *len > whole ? EINVAL : ENOTCONN;
+        return -1;
+    }
+    memcpy(value, &name, *len);
+    return 0;
+}
+
 int stream_getsockopt(object* o, int fd, int level, int name, void* value, socklen_t* len) {
     if (level == SOL_SOCKET) {
         switch (name) {
@@ -57,13 +69,7 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         case SO_DOMAIN: return give_int(o->stream.page().family, value, len);
         case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
         case SO_ACCEPTCONN: return give_int(0, value, len);
-        case SO_PEERNAME: {
-            if (int(*len) < 0 || o->stream.closed_both_ways()) {
-                errno = int(*len) < 0 ? EINVAL : ENOTCONN;
-                return -1;
-            }
-            return base::give_name(o->stream.page().peer, static_cast<sockaddr*>(value), len);
-        }
+        case SO_PEERNAME: return peer_name_option(o, value, len);
         case SO_PEEK_OFF: return give_int(o->stream.page().peek_from.load(), value, len);
         case SO_RCVTIMEO:
         case SO_SNDTIMEO: return real.getsockopt(fd, level, name, value, len);

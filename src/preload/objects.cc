@@ -73,13 +73,15 @@ bool make_table() noexcept {
     return true;
 }
 
-use::use(int fd) noexcept {
+use::use(int fd) noexcept : frame_hold(&jump_out) {
     if (!known(fd)) {
         return;
     }
+    enlist();
     for (;;) {
         object* o = table[fd].load(std::memory_order_acquire);
         if (o == nullptr) {
+            delist();
             return;
         }
         o->users.fetch_add(1, std::memory_order_seq_cst);
@@ -87,11 +89,18 @@ use::use(int fd) noexcept {
         if (table[fd].load(std::memory_order_seq_cst) == o) {
             return;
         }
-        drop();
+        let_go();
     }
 }
 
 void use::drop() noexcept {
+    if (_o != nullptr) {
+        let_go();
+        delist();
+    }
+}
+
+void use::let_go() noexcept {
     if (_o == nullptr) {
         return;
     }

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/frame_hold.hh"
 #include "client/dialled.hh"
 #include "client/streams/stream.hh"
 #include "proto/routes.hh"
@@ -77,8 +78,11 @@ struct object {
 };
 
 // Pins an object for the time of a call.
-class use {
+class use final : public base::frame_hold {
     object* _o = nullptr;
+
+    static void jump_out(frame_hold& h) noexcept { static_cast<use&>(h).let_go(); }
+    void let_go() noexcept;
 
 public:
     explicit use(int fd) noexcept;
@@ -87,8 +91,6 @@ public:
             drop();
         }
     }
-    use(const use&) = delete;
-    use& operator=(const use&) = delete;
     ~use() { drop(); }
     void drop() noexcept;
     object* get() const noexcept { return _o; }

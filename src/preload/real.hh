@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -164,6 +165,9 @@ inline int raw_signalfd(int fd, const sigset_t* mask, int flags) {
     CALL(FILE*, freopen, (const char*, const char*, FILE*), nullptr)                                         \
     CALL(FILE*, freopen64, (const char*, const char*, FILE*), nullptr)                                       \
     CALL(int, daemon, (int, int), nullptr)                                                                   \
+    CALL(void, longjmp, (__jmp_buf_tag*, int), nullptr)                                                      \
+    CALL(void, siglongjmp, (__jmp_buf_tag*, int), nullptr)                                                   \
+    CALL(void, __longjmp_chk, (__jmp_buf_tag*, int), nullptr)                                                \
     CALL(int, system, (const char*), nullptr)                                                                \
     CALL(FILE*, popen, (const char*, const char*), nullptr)                                                  \
     CALL(int, vdprintf, (int, const char*, va_list), nullptr)                                                \

@@ -24,6 +24,7 @@
 #include "base/address.hh"
 #include "base/clock.hh"
 #include "base/error.hh"
+#include "base/frame_hold.hh"
 #include "client/memory.hh"
 #include "client/streams/options.hh"
 #include "shm/end.hh"
@@ -239,18 +240,24 @@ private:
     void send_into_nothing(int fd) noexcept;
 
     // Around a sleep of a call that was given number fd; afterwards that is the number to go on with.
-    class sleep {
+    class sleep final : public base::frame_hold {
         stream& _s;
         int& _fd;
         bool _on = false;
 
+        static void jump_out(frame_hold& h) noexcept {
+            auto& l = static_cast<sleep&>(h);
+            if (std::exchange(l._on, false)) {
+                l._s._sleepers.fetch_sub(1, std::memory_order_seq_cst);
+            }
+        }
+
     public:
-        sleep(stream& s, int& fd) noexcept : _s(s), _fd(fd) {}
-        sleep(const sleep&) = delete;
-        sleep& operator=(const sleep&) = delete;
+        sleep(stream& s, int& fd) noexcept : frame_hold(&jump_out), _s(s), _fd(fd) {}
         ~sleep() { end(); }
         void begin() noexcept {
             if (!_on) {
+                enlist();
                 _on = true;
                 _s._sleepers.fetch_add(1, std::memory_order_seq_cst);
             }
@@ -258,6 +265,7 @@ private:
         void end() noexcept {
             if (std::exchange(_on, false)) {
                 _s._sleepers.fetch_sub(1, std::memory_order_seq_cst);
+                delist();
                 _fd = _s.number_now(_fd);
             }
         }

@@ -215,7 +215,7 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
 template <typename Drain, typename Plainly>
 ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
     auto e = end(r.fd);
-    side_lock lock(_page->recv_lock);
+    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
     sleep sleeps(*this, r.fd);
     receive_user user{*this, r, e, lock, sleeps};
     const auto until = r.dont_wait() ? std::optional(base::deadline(0)) : std::nullopt;

@@ -204,7 +204,7 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly
         }
     }
     auto e = end(fd);
-    side_lock lock(_page->send_lock);
+    side_lock lock(_page->send_lock, &e, side_lock::side::sends);
     for (std::optional<base::deadline> until;;) {
         if (!lock.take([&]() noexcept { e.out.recover(e.doorbell); })) {
             return s.done != 0 ? ssize_t(s.done) : fail(EAGAIN);
