@@ -1,6 +1,6 @@
-// What a call of ours has taken and gives back at its end: a lock, a use of an object. A signal handler of the program may
-// jump over the call (siglongjmp), and its destructors never run. So each such thing is on a list of its thread, and the
-// preload library's hook of longjmp gives back what lies in the frames that are left.
+// What a call of ours has taken and gives back at its end: a lock, a use of an object. A signal handler of the
+// program may jump over the call (siglongjmp), and its destructors never run. So each such thing is on a list of its
+// thread, and the preload library's hook of longjmp gives back what lies in the frames that are left.
 //
 // One thread each. Async-signal-safe. Nothing here allocates.
 #pragma once
@@ -39,7 +39,8 @@ public:
     frame_hold(const frame_hold&) = delete;
     frame_hold& operator=(const frame_hold&) = delete;
 
-    // The thread goes on in the frame at `stack_pointer`: what lies below it on the same stack is left. Stacks grow down.
+    // The thread goes on in the frame at `stack_pointer`: what lies below it on the same stack is left. Stacks grow
+    // down.
     static void leave_frames_below(uintptr_t stack_pointer) noexcept {
         constexpr uintptr_t same_stack = 8u << 20;  // a handler may run on a stack of its own, far away
         while (top != nullptr) {

@@ -11,8 +11,8 @@ using namespace vmsgr::preload;
 
 namespace {
 
-// glibc keeps the stack pointer in word 6, mangled with a secret of the thread (sysdeps/unix/sysv/linux/x86_64/sysdep.h,
-// PTR_DEMANGLE: rotated by 17, then combined with %fs:0x30).
+// glibc keeps the stack pointer in word 6, mangled with a secret of the thread
+// (sysdeps/unix/sysv/linux/x86_64/sysdep.h, PTR_DEMANGLE: rotated by 17, then combined with %fs:0x30).
 uintptr_t stack_pointer_of(const jmp_buf env) noexcept {
     constexpr int word = 6, rotated_by = 17;
     uintptr_t secret = 0;

@@ -19,7 +19,9 @@ static sigjmp_buf back;
 static int fd, sends;
 static char bytes[1 << 20];
 
-static ssize_t move(void) { return sends ? send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) : recv(fd, bytes, sizeof bytes, 0); }
+static ssize_t move(void) {
+    return sends ? send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) : recv(fd, bytes, sizeof bytes, 0);
+}
 
 static void jump(int signal) {
     (void)signal;
@@ -76,7 +78,8 @@ int main(int argc, char** argv) {
     if (argc != 5) {
         return 2;
     }
-    const struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(argv[1])),
+    const struct sockaddr_in to = {.sin_family = AF_INET,
+                                   .sin_port = htons((unsigned short)atoi(argv[1])),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     fd = socket(AF_INET, SOCK_STREAM, 0);
     sends = strcmp(argv[3], "send") == 0;

@@ -1,6 +1,6 @@
-// The lock of one direction of a stream, which relatives of this process share. It is robust: a holder that was killed
-// left its private index true and, at worst, unpublished; who gets the lock after it makes that good. One whose thread has
-// jumped out of the call is made good by the jump (base/frame_hold.hh).
+// The lock of one direction of a stream, which relatives of this process share. It is robust: a holder that was
+// killed left its private index true and, at worst, unpublished; who gets the lock after it makes that good. One
+// whose thread has jumped out of the call is made good by the jump (base/frame_hold.hh).
 #pragma once
 
 #include <errno.h>
