@@ -82,6 +82,12 @@ VMSGR_OPENAT_HOOK(openat)
 VMSGR_OPENAT_HOOK(openat64)
 #undef VMSGR_OPENAT_HOOK
 
+// What fortified programs call in their place.
+VMSGR_HOOK int __open_2(const char* path, int flags) { return ::open(path, flags); }
+VMSGR_HOOK int __open64_2(const char* path, int flags) { return ::open(path, flags); }
+VMSGR_HOOK int __openat_2(int folder, const char* path, int flags) { return ::openat(folder, path, flags); }
+VMSGR_HOOK int __openat64_2(int folder, const char* path, int flags) { return ::openat(folder, path, flags); }
+
 VMSGR_HOOK int creat(const char* path, mode_t mode) { return fresh(real.creat(path, mode)); }
 VMSGR_HOOK int pipe(int fds[2]) { return fresh_pair(real.pipe(fds), fds); }
 VMSGR_HOOK int pipe2(int fds[2], int flags) { return fresh_pair(real.pipe2(fds, flags), fds); }

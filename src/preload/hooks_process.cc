@@ -64,10 +64,14 @@ bool collect(const char* first, va_list& ap, char** out) noexcept {
 std::atomic<bool> vmsgr::preload::async_cancellation{false};
 
 VMSGR_HOOK int pthread_setcanceltype(int type, int* before) {
+    if (real.pthread_setcanceltype == nullptr) {
+        find_real_calls();
+    }
     if (type == PTHREAD_CANCEL_ASYNCHRONOUS) {
         async_cancellation.store(true, std::memory_order_relaxed);
     }
-    return real.pthread_setcanceltype != nullptr ? real.pthread_setcanceltype(type, before) : EINVAL;
+    // NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): libc has it
+    return real.pthread_setcanceltype(type, before);
 }
 
 VMSGR_HOOK int execve(const char* path, char* const* argv, char* const* envp) {
