@@ -166,3 +166,18 @@ def test_plain_connection_keeps_its_names_and_options_for_its_giver(ends, cat):
     ends.server("!s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)")
     assert ends.server("s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0") == "True"
     assert ends.server("s.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)") == "6"
+
+
+def test_both_ends_are_given_away_at_once(ends, cat):
+    """Each end has bytes for the other, read by neither, and starts a child without the library in the same moment."""
+    ends.pair()
+    ends.server("!s.sendall(b'from the server' * 1000)")
+    ends.client("!c.sendall(b'from the client' * 1000)")
+    for agent, end in ((ends.server, "s"), (ends.client, "c")):
+        agent.begin(f"!p = subprocess.Popen(['{cat}', '0', '1'], stdin={end}, stdout=subprocess.PIPE, env={{}})")
+    for agent in (ends.server, ends.client):
+        assert agent.end() == "None"
+    ends.server("!s.shutdown(socket.SHUT_WR)")
+    ends.client("!c.shutdown(socket.SHUT_WR)")
+    assert ends.client("p.communicate(timeout=20)[0] == b'from the server' * 1000") == "True"
+    assert ends.server("p.communicate(timeout=20)[0] == b'from the client' * 1000") == "True"

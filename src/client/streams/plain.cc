@@ -51,10 +51,11 @@ ssize_t send_pieces(int socket, const shm::pieces& p) noexcept {
 // In a process of its own, which nobody waits for: writes all of it and ends the socket's output. For what does not fit
 // into the socket, when nobody else is left to send it. False: no process.
 bool feed(int socket, shm::pieces rest) noexcept {
-    const long child = sys::call(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    // Without SIGCHLD, of which the program would be told.
+    const long child = sys::call(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr);
     if (child != 0) {
         int status = 0;
-        return child > 0 && sys::call(SYS_wait4, child, &status, 0, nullptr) == child;
+        return child > 0 && sys::call(SYS_wait4, child, &status, __WALL, nullptr) == child;
     }
     if (sys::call(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr) != 0) {
         sys::call(SYS_exit_group, 0);  // so that the writer is nobody's child
@@ -155,16 +156,33 @@ bool stream::take_last_tokens(int fd, const base::deadline& until) noexcept {
     }
 }
 
+// The other end has asked too, in the same moment: each agrees to the other. False: it has moved, or does not ask.
+bool stream::agree_to_asking_end() noexcept {
+    auto& asked = header().end[in()].flags;
+    uint32_t word = asked.load(std::memory_order_acquire);
+    while ((word & shm::end_reads_plain) != 0 && (word & (shm::end_moved | shm::end_agreed)) == 0) {
+        if (asked.compare_exchange_weak(word, word | shm::end_agreed, std::memory_order_seq_cst)) {
+            return true;
+        }
+    }
+    return (word & shm::end_agreed) != 0;
+}
+
+// Whether the other end has agreed, or had asked before. Both locks are held.
 bool stream::await_other_plain(int fd, const base::deadline& limit) noexcept {
     const base::deadline until = limit.sooner(is_local() ? agree_program_ms : agree_daemon_ms);
-    while (!other_is_plain() && (receiver().flags() & shm::ring_fin) == 0 && until.left_ms() != 0) {
+    for (;;) {
+        const bool agreed = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
+        if (agreed || (is_local() && agree_to_asking_end())) {
+            return true;
+        }
         pollfd p{fd, 0, 0};
-        if (sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0) {
-            return other_is_plain();
+        const bool gone = sys::poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
+        if (gone || (receiver().flags() & shm::ring_fin) != 0 || until.left_ms() == 0) {
+            return false;
         }
         nap();
     }
-    return other_is_plain();
 }
 
 // Both locks are held.
@@ -180,8 +198,10 @@ bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) n
             e.doorbell.send_token();
         }
     }
-    await_other_plain(fd, until);
-    const bool agreed = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
+    const bool agreed = await_other_plain(fd, until);
+    if ((header().end[in()].flags.load(std::memory_order_acquire) & shm::end_moved) != 0) {
+        return false;  // both have moved: neither will find the other
+    }
     // It has shut down meanwhile; or it is asleep elsewhere, and what it has sent must not wait until it looks.
     const bool finished = other_finished();
     if (!agreed && (finished || (is_local() && e.in.has_data()))) {
@@ -191,7 +211,7 @@ bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) n
         }
     }
     // A program that has not agreed yet has sent nothing but tokens.
-    const bool follows = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
+    const bool follows = agreed || (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
     return (follows || is_local()) &&
            take_last_tokens(fd, follows ? until.sooner(tokens_under_way_ms) : base::deadline(0)) &&
            !e.doorbell.foreign() && (!follows || move_unread(fd));

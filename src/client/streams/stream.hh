@@ -283,6 +283,7 @@ private:
     bool turns_plain() const noexcept { return is_ours_plain() || other_is_plain(); }
     void send_plainly(int socket, uint32_t flags) noexcept;
     bool move_unread(int socket) noexcept;
+    bool agree_to_asking_end() noexcept;
     bool await_other_plain(int fd, const base::deadline& limit) noexcept;
     bool take_last_tokens(int fd, const base::deadline& until) noexcept;
     bool turn_plain_here(int fd, shm::end& e, const base::deadline& until) noexcept;
