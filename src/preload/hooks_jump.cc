@@ -35,7 +35,7 @@ using jump = void (*)(jmp_buf, int);
 
 }  // namespace
 
-VMSGR_HOOK [[noreturn]] void longjmp(jmp_buf env, int value) { jump_by(real.longjmp, env, value); }
-VMSGR_HOOK [[noreturn]] void _longjmp(jmp_buf env, int value) { jump_by(real.longjmp, env, value); }
-VMSGR_HOOK [[noreturn]] void siglongjmp(sigjmp_buf env, int value) { jump_by(real.siglongjmp, env, value); }
-VMSGR_HOOK [[noreturn]] void __longjmp_chk(jmp_buf env, int value) { jump_by(real.__longjmp_chk, env, value); }
+VMSGR_HOOK void longjmp(jmp_buf env, int value) { jump_by(real.longjmp, env, value); }
+VMSGR_HOOK void _longjmp(jmp_buf env, int value) { jump_by(real.longjmp, env, value); }
+VMSGR_HOOK void siglongjmp(sigjmp_buf env, int value) { jump_by(real.siglongjmp, env, value); }
+VMSGR_HOOK void __longjmp_chk(jmp_buf env, int value) { jump_by(real.__longjmp_chk, env, value); }
