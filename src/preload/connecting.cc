@@ -102,11 +102,14 @@ attempt look_at_attempt(int fd) noexcept {
     return (p.revents & (POLLERR | POLLHUP)) != 0 ? attempt::failed : attempt::up;
 }
 
-// So many of the numbers below the limit may go to ports; beyond that the other end keeps them.
+// Half of the numbers below the limit may go to ports, so that the program can have the other half, and we a few; beyond
+// that the other end keeps them.
 bool port_fits(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
-    return rlim_t(fd) < limit.rlim_cur / 2;
+    // Of 64 connections two files hold the memory.
+    const rlim_t kept_free = limit.rlim_cur / shm::arena_slots_max * 2 + 64;
+    return rlim_t(fd) + kept_free < limit.rlim_cur / 2;
 }
 
 // A peer that listens in a program of the same daemon is dialled: the two share one conduit, and TCP has no part in
