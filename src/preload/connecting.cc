@@ -102,8 +102,8 @@ attempt look_at_attempt(int fd) noexcept {
     return (p.revents & (POLLERR | POLLHUP)) != 0 ? attempt::failed : attempt::up;
 }
 
-// Half of the numbers below the limit may go to ports, so that the program can have the other half, and we a few; beyond
-// that the other end keeps them.
+// Nearly half of the numbers below the limit may go to ports, so that the program can have the other half; beyond that
+// the other end keeps them.
 bool port_fits(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
