@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <bit>
 #include <mutex>
@@ -266,6 +267,11 @@ base::result<held_memory> join_page(base::unique_fd file, uint32_t index) {
         f->pages = std::move(*mapped);
     }
     return use(*f, index);
+}
+
+bool may_make_pages() noexcept {
+    rlimit limit{};
+    return ::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur >= pages_a_file * end_page_bytes;
 }
 
 void lock_memory_for_fork() noexcept {

@@ -61,6 +61,9 @@ base::result<held_memory> take_page();
 // A page that a relative left for us.
 base::result<held_memory> join_page(base::unique_fd file, uint32_t index);
 
+// RLIMIT_FSIZE leaves room for end pages. Without them nothing can be carried that comes through a listener.
+bool may_make_pages() noexcept;
+
 void lock_memory_for_fork() noexcept;
 void unlock_memory_after_fork() noexcept;
 

@@ -291,6 +291,10 @@ int routed_listen(int fd, int backlog) {
         sys::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) != 0 || protocol != IPPROTO_TCP) {
         return r;
     }
+    if (route->way != proto::via::deny && !client::may_make_pages()) {
+        log("listener %d stays the kernel's: RLIMIT_FSIZE leaves no room for memory", fd);
+        return r;
+    }
     if (route->way == proto::via::deny) {
         real.shutdown(fd, SHUT_RDWR);  // stops listening
         errno = EACCES;

@@ -56,6 +56,13 @@ def test_limit_of_file_sizes_is_not_met_by_a_connection(ends):
     assert ends.server("s.recv(100)") == repr(b"hello")
 
 
+def test_limit_of_file_sizes_of_a_server(ends):
+    ends.server("!import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))")
+    ends.pair()
+    ends.client("c.sendall(b'hello')")
+    assert ends.server("s.recv(100)") == repr(b"hello")
+
+
 def test_close_in_a_child_leaves_the_parents_epoll_set_alone(ends):
     ends.pair()
     ends.server("!e = select.epoll(); e.register(s.fileno(), select.EPOLLIN)")
