@@ -4,9 +4,12 @@
 #pragma once
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 
 #include "base/frame_hold.hh"
+#include "base/sys.hh"
 #include "shm/end.hh"
 
 namespace vmsgr::client {
@@ -21,23 +24,36 @@ private:
     const side _side;
     bool _held = false;
 
-    // The other end must not miss what was published, nor this one what comes.
+    // Whether it was held at all, libc's mutex says: the handler may have come in the middle of its lock or unlock. What was
+    // interrupted is made good as after a holder's death, as a token may be owed.
     static void jump_out(frame_hold& h) noexcept {
         auto& l = static_cast<side_lock&>(h);
-        const int r = pthread_mutex_lock(&l._m);
-        if (r == EDEADLK && l._end != nullptr) {  // it was held indeed
-            if (l._side == side::sends) {
-                l._end->out.publish(0);
-                l._end->sent();
-            } else {
-                l._end->emptied();
-            }
+        auto& m = l._m.__data;
+        const auto self = uint32_t(sys::call(SYS_gettid));
+        if ((uint32_t(__atomic_load_n(&m.__lock, __ATOMIC_ACQUIRE)) & FUTEX_TID_MASK) != self) {
+            return;
         }
-        if (r == EOWNERDEAD) {
-            pthread_mutex_consistent(&l._m);
+        if (l._end != nullptr && l._side == side::sends) {
+            l._end->out.recover(l._end->doorbell);
+        } else if (l._end != nullptr) {
+            l._end->in.recover();
+            l._end->emptied();
         }
-        if (r == 0 || r == EDEADLK || r == EOWNERDEAD) {
+        if (m.__list.__next != nullptr) {
+            m.__owner = int(self);
             pthread_mutex_unlock(&l._m);
+            return;
+        }
+        // It is not on the thread's list of robust locks yet, or not any more: unlocked by hand.
+        m.__owner = 0;
+        m.__nusers = 0;
+        if ((uint32_t(__atomic_exchange_n(&m.__lock, 0, __ATOMIC_ACQ_REL)) & FUTEX_WAITERS) != 0) {
+            sys::call(SYS_futex, &m.__lock, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+        }
+        robust_list_head* list = nullptr;
+        size_t bytes = 0;
+        if (sys::call(SYS_get_robust_list, 0, &list, &bytes) == 0 && list != nullptr) {
+            list->list_op_pending = nullptr;
         }
     }
 
