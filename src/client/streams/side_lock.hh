@@ -24,8 +24,8 @@ private:
     const side _side;
     bool _held = false;
 
-    // Whether it was held at all, libc's mutex says: the handler may have come in the middle of its lock or unlock. What
-    // was interrupted is made good as after a holder's death, as a token may be owed.
+    // Whether it was held at all, libc's mutex says: the handler may have come in the middle of its lock or unlock.
+    // What was interrupted is made good as after a holder's death, as a token may be owed.
     static void jump_out(frame_hold& h) noexcept {
         auto& l = static_cast<side_lock&>(h);
         auto& m = l._m.__data;
