@@ -11,13 +11,7 @@ def test_blocked_send_goes_on_with_the_connection(ends, how):
     ends.client.run("""
         c.setblocking(True)
         number = c.detach()
-        def send():
-            sent = 0
-            while sent < len(data):
-                done.append(os.write(number, data[sent:]))
-                sent += done[-1]
-                break
-        t = threading.Thread(target=send)
+        t = threading.Thread(target=lambda: done.append(os.write(number, data)))
         t.start()
         time.sleep(0.4)
         a, b = socket.socketpair()

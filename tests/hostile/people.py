@@ -188,6 +188,26 @@ def as_user(uid, words):
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--", *map(str, words)]
 
 
+# How a victim's own program begins: `s` listens on the address and port that it is given, and "up" says so.
+LISTENS = """
+import json, socket, subprocess, sys, time
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.listen(9)
+print('up', flush=True)
+"""
+
+
+class Program:
+    """A program of the victim's, attached."""
+
+    def __init__(self, world, words, **how):
+        self.log = f"{world.dir}/program.log"
+        words = as_user(VICTIM, [*world.daemon.prefix(), *words])
+        self.process = process.Process(words, log=self.log, name="program", **how)
+
+
 class Server:
     """An echo server of uid 2001; attached, or plain with daemon=None."""
 

@@ -15,18 +15,13 @@ import conftest
 import people
 from client import Session, bound, dial, knock
 from lib import process
+from people import Program
 from test_hello import honest_after, keep
 
 REDIS_PORT = 7003
 SO_RCVLOWAT, SO_PEEK_OFF = 18, 42
 # One connection; says how long each call took.
-CLOSER = """
-import json, socket, sys, time
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind((sys.argv[1], int(sys.argv[2])))
-s.listen(9)
-print('up', flush=True)
+CLOSER = people.LISTENS + """
 while True:
     c, _ = s.accept()
     c.setblocking(False)
@@ -59,15 +54,6 @@ def flood(end, seconds):
                 except OSError:
                     break
             os._exit(0)
-
-
-class Program:
-    """A program of the victim's, attached."""
-
-    def __init__(self, world, words, **how):
-        self.log = f"{world.dir}/program.log"
-        words = people.as_user(people.VICTIM, [*world.daemon.prefix(), *words])
-        self.process = process.Process(words, log=self.log, name="program", **how)
 
 
 @pytest.mark.parametrize("fin", [False, True])

@@ -18,13 +18,7 @@ PLAIN_PORT = 7014
 LONGEST_S = 6   # the library gives up after 3 s; the rest is a busy machine
 
 # Each connection goes to a child without the library. What it took to start it, and what the child read.
-GIVER = """
-import json, socket, subprocess, sys, time
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind((sys.argv[1], int(sys.argv[2])))
-s.listen(9)
-print('up', flush=True)
+GIVER = people.LISTENS + """
 while True:
     c, _ = s.accept()
     time.sleep(0.2)
@@ -41,13 +35,7 @@ while True:
 """
 
 # Non-blocking: says how long each of its calls took.
-READER = """
-import json, socket, sys, time
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind((sys.argv[1], int(sys.argv[2])))
-s.listen(9)
-print('up', flush=True)
+READER = people.LISTENS + """
 while True:
     c, _ = s.accept()
     c.setblocking(False)
@@ -65,13 +53,12 @@ while True:
 """
 
 
-class Program:
+class Victim(people.Program):
+    """Runs `code`; each line after the first is JSON."""
+
     def __init__(self, world, code):
-        self.log = f"{world.dir}/plain.log"
-        words = people.as_user(people.VICTIM, [*world.daemon.prefix(), "/usr/bin/python3", "-c", code, world.host,
-                                               str(PLAIN_PORT)])
-        self.process = process.Process(words, log=self.log, name="giver")
-        process.wait_until(lambda: self.lines(), 10, "the victim to listen")
+        super().__init__(world, ["/usr/bin/python3", "-c", code, world.host, PLAIN_PORT])
+        process.wait_until(self.lines, 10, "the victim to listen")
 
     def lines(self):
         with open(self.log, encoding="utf-8") as f:
@@ -87,7 +74,7 @@ class Program:
 
 @pytest.fixture
 def giver(world):
-    made = Program(world, GIVER)
+    made = Victim(world, GIVER)
     yield made
     assert made.process.alive()
     made.close()
@@ -182,7 +169,7 @@ def moves_to_no_socket(path):
 
 @pytest.mark.parametrize("part", [moves_and_keeps, moves_to_no_socket])
 def test_moved_end_cannot_make_the_other_wait(world, part):
-    reader = Program(world, READER)
+    reader = Victim(world, READER)
     try:
         before = len(reader.lines())
         with world.attacker(part) as attacker:
