@@ -13,9 +13,6 @@ namespace vmsgr::net {
 
 namespace {
 
-// A doorbell's is small. As large as an unprivileged process may ask for by default.
-constexpr int send_buffer = 212992;
-
 shm::tx_state producer_at(uint64_t head, uint64_t tail) noexcept {
     shm::tx_state s;
     s.head = head;
@@ -40,7 +37,7 @@ plain_end::plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_
       _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), published)),
       _out(c.header().ring[0], c.ring_data(0), c.capacity, _tx),
       _in(c.header().ring[1], c.ring_data(1), c.capacity, _rx) {
-    ::setsockopt(_fd, SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
+    shm::tune_plain(_fd);
 }
 
 bool plain_end::is_impossible() const noexcept {

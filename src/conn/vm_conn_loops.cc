@@ -5,7 +5,6 @@
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "conn/carrier.hh"
-#include "base/sockets.hh"
 #include "conn/vm_conn.hh"
 #include "proto/control.hh"
 
@@ -148,28 +147,20 @@ void vm_conn::on_far(uint32_t events) noexcept {
 
 // The program has moved to another socket, as this end of the doorbell is shut down: it comes with the last token.
 bool vm_conn::take_new_socket() noexcept {
-    constexpr int tokens_max = 4096;  // a doorbell holds a handful
-    unsigned char token = 0;
-    for (int i = 0;; ++i) {
-        proto::received got;
-        if (i == tokens_max || proto::receive_with_fds(_bell.fd(), &token, 1, MSG_DONTWAIT, got) != 0 ||
-            got.bytes == 0) {
-            return false;
-        }
-        if (got.fd_count != 1 || base::not_unix(got.fds[0].get(), SOCK_STREAM) != nullptr) {
-            continue;
-        }
-        auto watch = _carrier.events().add(got.fds[0].get(), _bell_events);
-        if (!watch) {
-            step(life::event::aborted);
-            return false;
-        }
-        _bell_watch = std::move(*watch);
-        _p.bell = std::move(got.fds[0]);
-        _bell = shm::bell(_p.bell.get(), shm::resident_tokens);
-        _rx_state.tokens_taken = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
-        return true;
+    auto socket = proto::take_moved_socket(_bell.fd(), _rx_state.tokens_taken);
+    if (!socket) {
+        return false;
     }
+    auto watch = _carrier.events().add(socket.get(), _bell_events);
+    if (!watch) {
+        step(life::event::aborted);
+        return false;
+    }
+    _bell_watch = std::move(*watch);
+    _p.bell = std::move(socket);
+    _bell = shm::bell(_p.bell.get(), shm::resident_tokens);
+    _rx_state.tokens_taken = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
+    return true;
 }
 
 // The program's end is for somebody without the library from now on; this end agrees, where it can.

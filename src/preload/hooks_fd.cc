@@ -84,13 +84,6 @@ void finish_quietly(object* o) noexcept {
     }
 }
 
-// A child that is about to start another program has it under another number too.
-void mark_spawned(int fd) noexcept {
-    if (use o(fd); o) {
-        o->spawned.store(true, std::memory_order_relaxed);
-    }
-}
-
 int duplicated(int from, int to) noexcept {
     if (to >= 0 && known(from) && in_vfork_child()) {
         mark_spawned(from);

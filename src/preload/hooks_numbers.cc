@@ -53,6 +53,12 @@ FILE* fresh_file(FILE* f) noexcept {
     return f;
 }
 
+void leave_number_of(FILE* f) noexcept {
+    if (table != nullptr) {
+        leave_file(found(real.fileno)(f));
+    }
+}
+
 // open() and its kin have a mode where they may make a file.
 bool has_mode(int flags) noexcept { return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE; }
 
@@ -118,20 +124,18 @@ VMSGR_HOOK DIR* opendir(const char* path) {
 
 // These close inside libc what may be ours: it is said before, so that the peer is told.
 VMSGR_HOOK int fclose(FILE* f) {
-    if (table != nullptr) {
-        leave_file(found(real.fileno)(f));
-    }
+    leave_number_of(f);
     return found(real.fclose)(f);
 }
 VMSGR_HOOK FILE* freopen(const char* path, const char* mode, FILE* f) {
-    if (table != nullptr && path != nullptr) {
-        leave_file(found(real.fileno)(f));
+    if (path != nullptr) {
+        leave_number_of(f);
     }
     return fresh_file(found(real.freopen)(path, mode, f));
 }
 VMSGR_HOOK FILE* freopen64(const char* path, const char* mode, FILE* f) {
-    if (table != nullptr && path != nullptr) {
-        leave_file(found(real.fileno)(f));
+    if (path != nullptr) {
+        leave_number_of(f);
     }
     return fresh_file(found(real.freopen64)(path, mode, f));
 }

@@ -128,11 +128,7 @@ VMSGR_HOOK int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file
 
 // A child gets the number whatever its FD_CLOEXEC says.
 VMSGR_HOOK int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t* actions, int fd, int to) {
-    if (known(fd)) {
-        if (use o(fd); o) {
-            o->spawned.store(true, std::memory_order_relaxed);
-        }
-    }
+    mark_spawned(fd);
     return real.posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 

@@ -66,17 +66,23 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     return true;
 }
 
+// False: it is there already, or the number means something else by now.
+bool put_kernel_socket_behind(int fd, object* o) noexcept {
+    table_lock l;
+    auto& part = o->listener;
+    if (!part.by_daemon.load() || o->dead || at_number(fd) != o) {
+        return false;
+    }
+    copy_description(fd, part.kernel_fd);
+    part.by_daemon.store(false);
+    swap_behind(fd, o, o, part.kernel_fd);
+    return true;
+}
+
 // The daemon is gone or has refused: the number becomes the kernel's listening socket, which never stopped.
 void listen_by_kernel(int fd, object* o) noexcept {
-    {
-        table_lock l;
-        auto& part = o->listener;
-        if (!part.by_daemon.load() || o->dead || at_number(fd) != o) {
-            return;  // another thread was faster
-        }
-        copy_description(fd, part.kernel_fd);
-        part.by_daemon.store(false);
-        swap_behind(fd, o, o, part.kernel_fd);
+    if (!put_kernel_socket_behind(fd, o)) {
+        return;  // another thread was faster
     }
     log("vmsgrd is gone: listener %d is served by the kernel", fd);
     runtime().session.count_fall_back();
@@ -90,11 +96,7 @@ void give_listener_to_kernel(int fd, object* o, bool for_good) noexcept {
     if (for_good && part.page->holders.load() == 1) {
         leave_daemon(part);
     }
-    table_lock l;
-    if (at_number(fd) == o && part.by_daemon.exchange(false)) {
-        copy_description(fd, part.kernel_fd);
-        swap_behind(fd, o, o, part.kernel_fd);
-    }
+    put_kernel_socket_behind(fd, o);
 }
 
 namespace {

@@ -233,6 +233,12 @@ void finish(object* o) noexcept {
     }
 }
 
+void mark_spawned(int fd) noexcept {
+    if (use o(fd); o) {
+        o->spawned.store(true, std::memory_order_relaxed);
+    }
+}
+
 bool reserve_registrations(object& o, uint32_t n) noexcept {
     if (n <= o.registrations_max) {
         return true;

@@ -132,6 +132,8 @@ int highest_number() noexcept;
 // Frees what a dead object holds once no call uses it. Without the lock.
 void finish(object* o) noexcept;
 
+// A new program may get this one whatever its FD_CLOEXEC says: under another number, or by a spawn's actions.
+void mark_spawned(int fd) noexcept;
 // Room for n registrations. Under the lock. False: no memory.
 bool reserve_registrations(object& o, uint32_t n) noexcept;
 

@@ -104,6 +104,22 @@ void discard(base::unique_fd sock) noexcept {
     }
 }
 
+base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken) noexcept {
+    constexpr int tokens_max = 4096;  // a doorbell holds a handful
+    unsigned char token = 0;
+    for (int i = 0; i < tokens_max; ++i) {
+        received got;
+        if (receive_with_fds(bell, &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
+            break;
+        }
+        ++tokens_taken;
+        if (got.fd_count == 1 && base::not_unix(got.fds[0].get(), SOCK_STREAM) == nullptr) {
+            return std::move(got.fds[0]);
+        }
+    }
+    return {};
+}
+
 int unix_address(const char* path, void* out, uint32_t& len) noexcept {
     auto* un = static_cast<sockaddr_un*>(out);
     size_t n = strlen(path);

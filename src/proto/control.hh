@@ -148,6 +148,10 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
 // would wait if it lingers; so it is received first.
 void discard(base::unique_fd sock) noexcept;
 
+// An end of a conduit has moved (shm::end_moved): the socket that came with a token of its, counted in tokens_taken as
+// those before it. None: it is under way, or what came is no socket of that kind. Does not wait.
+base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken) noexcept;
+
 // A struct sockaddr_un for path; fails with ENAMETOOLONG beyond 107 bytes.
 int unix_address(const char* path, void* sockaddr_un_out, uint32_t& len) noexcept;
 

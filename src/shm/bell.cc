@@ -70,11 +70,16 @@ namespace {
 
 // The kernel doubles it; an end is writable up to a quarter of that, and a token counts as 768 bytes.
 constexpr int send_buffer_bytes = 6144;
+constexpr int plain_send_buffer_bytes = 212992;
 
 }  // namespace
 
 void tune_bell(int fd) noexcept {
     sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof send_buffer_bytes);
+}
+
+void tune_plain(int fd) noexcept {
+    sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer_bytes, sizeof plain_send_buffer_bytes);
 }
 
 base::result<bell_pair> make_bell() {

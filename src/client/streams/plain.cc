@@ -38,8 +38,6 @@ namespace {
 constexpr int agree_daemon_ms = 5000;
 constexpr int agree_program_ms = 50;
 constexpr int tokens_under_way_ms = 1000;
-// A doorbell's is small. As large as an unprivileged process may ask for by default.
-constexpr int plain_send_buffer = 212992;
 
 ssize_t send_pieces(int socket, const shm::pieces& p) noexcept {
     msghdr m{};
@@ -97,7 +95,7 @@ void nap() noexcept {
 
 // The send lock is held. The last token is counted before this, as its count is part of what the other end is told.
 void stream::send_plainly(int socket, uint32_t how) noexcept {
-    sys::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
+    shm::tune_plain(socket);
     sender().set_more(false);
     flags().fetch_or(how, std::memory_order_seq_cst);
 }
@@ -242,9 +240,8 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, con
         return moves::lost;
     }
     const int ours = made->program.get(), theirs = made->other.get();
-    for (const int socket : {ours, theirs}) {
-        sys::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer, sizeof plain_send_buffer);
-    }
+    shm::tune_plain(ours);
+    shm::tune_plain(theirs);
     if (!shm::bell(ours).send_token()) {  // the resident one
         return moves::lost;
     }
@@ -328,19 +325,13 @@ bool stream::become_plain(int fd, const base::deadline& until) noexcept {
 // The other end has shut this doorbell's other direction down, or we have: it sends a new socket with its last token.
 // Both locks are held. False: it is under way.
 bool stream::take_new_socket(int fd) noexcept {
-    constexpr int tokens_max = 4096;  // a doorbell holds a handful
-    unsigned char token = 0;
-    for (int i = 0; _next_socket < 0; ++i) {
-        proto::received got;
-        if (i == tokens_max || proto::receive_with_fds(fd, &token, 1, MSG_DONTWAIT, got) != 0 || got.bytes == 0) {
+    if (_next_socket < 0) {
+        _next_socket = proto::take_moved_socket(fd, _page->rx.tokens_taken).release();
+        if (_next_socket < 0) {
             return false;
         }
-        ++_page->rx.tokens_taken;
-        if (got.fd_count == 1 && base::not_unix(got.fds[0].get(), SOCK_STREAM) == nullptr) {
-            _next_socket = got.fds[0].release();
-            _page->shared_socket.store(1, std::memory_order_relaxed);
-            shm::bell(_next_socket).take_tokens(shm::resident_tokens);
-        }
+        _page->shared_socket.store(1, std::memory_order_relaxed);
+        shm::bell(_next_socket).take_tokens(shm::resident_tokens);
     }
     return true;
 }

@@ -52,11 +52,11 @@ bool stream::pay(int fd) noexcept {
 }
 
 // Until all is paid, or the descriptor does not wait, or (for_input) something can be read. 0 or an errno.
-int stream::pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until) {
+int stream::pay_and_wait(int fd, bool for_input, bool dont_wait) {
     while (!pay(fd)) {
         pollfd p{fd, short(for_input ? POLLIN | POLLOUT : POLLOUT), 0};
-        const bool waits = !dont_wait && base::blocks(fd) && until.left_ms() != 0;
-        const int r = sys::sleeping.poll(&p, 1, waits ? until.left_ms() : 0);
+        const bool waits = !dont_wait && base::blocks(fd);
+        const int r = sys::sleeping.poll(&p, 1, waits ? -1 : 0);
         if (r < 0 || (r == 0 && !waits)) {
             return r < 0 ? errno : EAGAIN;
         }
@@ -103,7 +103,7 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
     if (done != 0 && (flags & MSG_WAITALL) == 0) {
         return ssize_t(done);
     }
-    pay_and_wait(fd, true, (flags & MSG_DONTWAIT) != 0, base::deadline(-1));
+    pay_and_wait(fd, true, (flags & MSG_DONTWAIT) != 0);
     constexpr int taken = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC;
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
         return call_plain(fd, POLLIN, flags & taken, [&](int how) {
@@ -120,7 +120,7 @@ ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, si
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         return done != 0 ? ssize_t(done) : fail(pipe_error(fd, flags));
     }
-    if (const int err = pay_and_wait(fd, false, (flags & MSG_DONTWAIT) != 0, base::deadline(-1)); err != 0) {
+    if (const int err = pay_and_wait(fd, false, (flags & MSG_DONTWAIT) != 0); err != 0) {
         return done != 0 ? ssize_t(done) : fail(err);
     }
     constexpr int taken = MSG_DONTWAIT | MSG_NOSIGNAL;

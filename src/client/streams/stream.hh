@@ -294,7 +294,7 @@ private:
     template <typename Call>
     ssize_t call_plain(int fd, short events, int flags, Call&& call);
     bool fill(int socket, shm::end& e, bool ends) noexcept;
-    int pay_and_wait(int fd, bool for_input, bool dont_wait, const base::deadline& until);
+    int pay_and_wait(int fd, bool for_input, bool dont_wait);
     void pay_at_close(int fd) noexcept;
     bool take_new_socket(int fd) noexcept;
     bool follow_into_plain(int fd) noexcept;
