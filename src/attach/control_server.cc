@@ -88,10 +88,31 @@ void control_server::begin_session(base::unique_fd fd) {
     });
 }
 
+namespace {
+
+// Entries that were ever used, by the program's word.
+std::span<shm::local_entry> locals_of(net::program& p) {
+    auto& seg = p.segment();
+    return std::span(seg.locals).first(std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots));
+}
+
+bool is_open(const shm::local_entry& e) { return e.state.load(std::memory_order_acquire) == shm::slot_posted; }
+
+// Sent so far; a program that ends without a close has entries that are open.
+uint64_t bytes_local_of(net::program& p) {
+    uint64_t sum = p.segment().bytes_local.load(std::memory_order_relaxed);
+    for (const auto& e : locals_of(p)) {
+        sum += is_open(e) ? e.bytes_out.load(std::memory_order_relaxed) : 0;
+    }
+    return sum;
+}
+
+}  // namespace
+
 void control_server::program_ended(net::program& p) {
     p.end();
     auto& seg = p.segment();
-    _bytes_local_past += seg.bytes_local.load(std::memory_order_relaxed);
+    _bytes_local_past += bytes_local_of(p);
     _locals_past += seg.locals_opened.load(std::memory_order_relaxed);
     (void)seastar::with_gate(_gate, [this, id = p.session_id] {
         return seastar::sleep_abortable(inheritance_time, _abort)
@@ -104,18 +125,6 @@ void control_server::program_ended(net::program& p) {
             });
     });
 }
-
-namespace {
-
-// Entries that were ever used, by the program's word.
-std::span<shm::local_entry> locals_of(net::program& p) {
-    auto& seg = p.segment();
-    return std::span(seg.locals).first(std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots));
-}
-
-bool is_open(const shm::local_entry& e) { return e.state.load(std::memory_order_acquire) == shm::slot_posted; }
-
-}  // namespace
 
 std::vector<control_server::local_row> control_server::list_locals(local_cursor& from, size_t limit) const {
     std::vector<local_row> out;
@@ -157,12 +166,9 @@ control_server::local_totals control_server::count_locals() const {
     for (auto& [at, s] : _sessions) {
         if (const auto& p = s->program()) {
             auto& seg = p->segment();
-            t.bytes += seg.bytes_local.load(std::memory_order_relaxed);
+            t.bytes += bytes_local_of(*p);
             t.opened += seg.locals_opened.load(std::memory_order_relaxed);
             t.turned_away += seg.turned_away.load(std::memory_order_relaxed);
-            for (const auto& e : locals_of(*p)) {
-                t.bytes += is_open(e) ? e.bytes_out.load(std::memory_order_relaxed) : 0;
-            }
         }
     }
     return t;
