@@ -52,6 +52,7 @@ long call_hook(R (*hook)(A...), const words& w) {
 void enter_sandbox() noexcept {
     leave_to_kernel("a seccomp filter is set");
     table = nullptr;
+    runtime().log = false;
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -124,11 +126,27 @@ __attribute__((constructor)) void start() noexcept {
 
 runtime_state& runtime() noexcept { return state; }
 
+namespace {
+
+// A write to a file beyond RLIMIT_FSIZE would end the program (SIGXFSZ); sshd's part before the login has a limit of 0.
+bool log_may_grow() noexcept {
+    rlimit limit{};
+    struct stat st{};
+    return (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY) ||
+           (sys::call(SYS_fstat, STDERR_FILENO, &st) == 0 && !S_ISREG(st.st_mode));
+}
+
+}  // namespace
+
 void log(const char* format, ...) noexcept {
     if (!state.log) {
         return;
     }
     int saved = errno;
+    if (!log_may_grow()) {
+        errno = saved;
+        return;
+    }
     char text[512];
     int n = snprintf(text, sizeof text, "vmsgr[%d]: ", ::getpid());
     va_list ap;
@@ -137,7 +155,7 @@ void log(const char* format, ...) noexcept {
     va_end(ap);
     n = std::min<int>(n, sizeof text - 2);
     text[n++] = '\n';
-    sys::call(SYS_write, 2, text, n);
+    sys::call(SYS_write, STDERR_FILENO, text, n);
     errno = saved;
 }
 

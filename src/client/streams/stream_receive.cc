@@ -223,7 +223,7 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
         if (!lock.take([&]() noexcept { e.in.recover(); })) {
             return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
         }
-        if (VMSGR_NEVER(other_is_plain() && !is_ours_plain())) {
+        if (other_is_plain() && !is_ours_plain()) [[unlikely]] {
             lock.release();
             follow_into_plain(r.fd);  // the other end waits for what it has not read
             if (!lock.take([&]() noexcept { e.in.recover(); })) {
