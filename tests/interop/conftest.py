@@ -32,3 +32,11 @@ def ends(request, world, address):
     made = lib_ends.Ends(world, request.param, address)
     yield made
     made.close()
+
+
+@pytest.fixture(params=lib_ends.WAYS)
+def way(request, world):
+    """Ends on IPv4 alone, and also with both ends routed and never local: for programs that take their time."""
+    made = lib_ends.Ends(world, request.param, lib_ends.ADDRESSES["v4"])
+    yield made
+    made.close()
