@@ -1,5 +1,6 @@
 #include "preload/heirs.hh"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
 #include "preload/runtime.hh"
+#include "preload/vfork_child.hh"
 
 namespace vmsgr::preload {
 
@@ -132,7 +134,24 @@ bool routes_concern(pid_t pid) noexcept {
     return n > 1 && routes.concerns(std::string_view(name, size_t(n) - 1));
 }
 
+bool may_start(const char* path) noexcept {
+    return sys::call(SYS_faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS) == 0 ||
+           (errno == ENOSYS && ::access(path, X_OK) == 0);
+}
+
 }  // namespace
+
+bool will_start(const successor& next) noexcept {
+    if (next.path == nullptr) {
+        return true;
+    }
+    if (!next.searched || strchr(next.path, '/') != nullptr) {
+        return may_start(next.path);
+    }
+    bool found = false;
+    each_candidate(next.path, [&found](const char* path) noexcept { return found = may_start(path); });
+    return found;
+}
 
 const char* why_plain(int unix_socket) noexcept {
     const auto peer = base::peer_credentials(unix_socket);
@@ -187,7 +206,8 @@ const char* why_plain(const successor& next, char* const* envp) noexcept {
     if (!routes_concern(next, facts.is_script)) {
         return "no route is for a program of its name";
     }
-    return runtime().session.ensure_as_self() ? nullptr : "it could not attach, or only as another user";
+    const bool could_attach = in_vfork_child() ? left_by_parent() : runtime().session.ensure_as_self();
+    return could_attach ? nullptr : "it could not attach, or only as another user";
 }
 
 }  // namespace vmsgr::preload

@@ -12,6 +12,9 @@ struct successor {
     bool searched = false;  // along $PATH, unless the name has a slash
 };
 
+// False: exec fails, as there is no such program. Servers try the folders of $PATH one by one.
+bool will_start(const successor& next) noexcept;
+
 // Null: it will attach to the same daemon, as the same user. Else why not.
 const char* why_plain(const successor& next, char* const* envp) noexcept;
 

@@ -85,9 +85,10 @@ void finish_quietly(object* o) noexcept {
 }
 
 int duplicated(int from, int to) noexcept {
-    if (to >= 0 && known(from) && in_vfork_child()) {
-        mark_spawned(from);
-    } else if (to >= 0 && known(from)) {
+    if (in_vfork_child()) {
+        return to;
+    }
+    if (to >= 0 && known(from)) {
         object* stale = nullptr;
         {
             table_lock l;
@@ -95,7 +96,7 @@ int duplicated(int from, int to) noexcept {
         }
         finish_quietly(stale);
         serve_stdio(to);
-    } else if (known(to) && !in_vfork_child()) {
+    } else if (known(to)) {
         forget_number(to);  // closed behind our back
     }
     return to;
@@ -119,7 +120,9 @@ int close_around_ours(unsigned first, unsigned last, Each&& each) {
             continue;
         }
         if (!is_internal(fd)) {
-            finish_quietly(leave_number(fd));
+            if (!in_vfork_child()) {
+                finish_quietly(leave_number(fd));
+            }
         } else {
             if (unsigned(fd) > from) {
                 if (int r = each(from, unsigned(fd) - 1); r != 0) {
@@ -141,11 +144,14 @@ void vmsgr::preload::leave_file(int fd) noexcept {
 }
 
 VMSGR_INNER_HOOK int close_hook(int fd) {
-    if (!known(fd) || in_vfork_child()) {
+    if (!known(fd)) {
         return real.close(fd);
     }
     if (is_internal(fd)) {
         return bad_descriptor();
+    }
+    if (in_vfork_child()) {
+        return real.close(fd);
     }
     return keep_errno([&] {
         object* gone = leave_number(fd);
@@ -158,7 +164,7 @@ VMSGR_CALM_HOOK(int, close, (int fd), (fd))
 
 VMSGR_INNER_HOOK int close_range_hook(unsigned first, unsigned last, int flags) {
     // CLOEXEC only marks: ours are marked already, and the program's stay what they are.
-    if (table == nullptr || in_vfork_child() || first > last || (unsigned(flags) & CLOSE_RANGE_CLOEXEC) != 0) {
+    if (table == nullptr || first > last || (unsigned(flags) & CLOSE_RANGE_CLOEXEC) != 0) {
         return real.close_range(first, last, flags);
     }
     return close_around_ours(first, last, [&](unsigned a, unsigned b) { return real.close_range(a, b, flags); });

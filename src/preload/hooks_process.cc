@@ -6,6 +6,7 @@
 #include "preload/hook.hh"
 #include "preload/inherit.hh"
 #include "preload/runtime.hh"
+#include "preload/vfork_child.hh"
 
 using namespace vmsgr::preload;
 
@@ -18,7 +19,10 @@ __attribute__((visibility("hidden"), used, tls_model("initial-exec"))) thread_lo
 // register that the kernel keeps, as in libc's own. The child runs first, with the thread's mark set; the parent
 // takes the mark off.
 __attribute__((visibility("default"), naked)) pid_t vfork(void) {
-    __asm__("popq %rdi\n\t"
+    __asm__("subq $8, %rsp\n\t"
+            "call vmsgr_before_vfork\n\t"
+            "addq $8, %rsp\n\t"
+            "popq %rdi\n\t"
             "movq vmsgr_vforks@gottpoff(%rip), %rsi\n\t"
             "incl %fs:(%rsi)\n\t"
             "movl $58, %eax\n\t"
@@ -34,6 +38,7 @@ __attribute__((visibility("default"), naked)) pid_t vfork(void) {
             "movl %eax, %edi\n\t"
             "jmp vmsgr_vfork_failed\n\t");
 }
+__attribute__((visibility("hidden"), used)) void vmsgr_before_vfork() { prepare_vfork(); }
 __attribute__((visibility("hidden"), used)) pid_t vmsgr_vfork_failed(int errnum) {
     errno = errnum;
     return -1;

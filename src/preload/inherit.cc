@@ -14,12 +14,12 @@
 #include "preload/objects.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
+#include "preload/vfork_child.hh"
 
 namespace vmsgr::preload {
 
 namespace {
 
-constexpr int inherited_fds_max = 1024;
 // For all connections that have to turn plain at once: a peer that does not agree holds this program up no longer.
 constexpr int patience_ms = 3000;
 
@@ -101,28 +101,38 @@ void take(int fd) noexcept {
     }
 }
 
-// Leaves with the daemon what an heir of this number needs. Once a session for a stream. True: something was sent.
-bool deposit(int fd) noexcept {
-    use o(fd);
+// Leaves with the daemon what an heir needs of the object behind fd, once a session. True: something was sent.
+bool leave(int fd, object& o) noexcept {
     auto& session = runtime().session;
-    if (o && o->what == kind::listener && o->listener.by_daemon.load()) {
-        deposit_listener(fd, *o.get());
+    if (o.what == kind::listener && o.listener.by_daemon.load()) {
+        if (!session.ensure() || o.listener.deposited.exchange(session.id()) == session.id()) {
+            return false;
+        }
+        deposit_listener(fd, o);
         return true;
     }
-    if (!o || o->what != kind::stream) {
+    if (o.what != kind::stream) {
         return false;
     }
-    auto& page = o->stream.page();
-    o->stream.add_holder();
+    auto& page = o.stream.page();
     if (!session.ensure() || page.deposited.exchange(session.id()) == session.id()) {
         return false;
     }
-    const stream_place at{o->stream.slot().index(), o->stream.held_page().index()};
-    const int left[] = {o->stream.slot().fd(), o->stream.held_page().fd()};
+    const stream_place at{o.stream.slot().index(), o.stream.held_page().index()};
+    const int left[] = {o.stream.slot().fd(), o.stream.held_page().fd()};
     std::array<uint8_t, sizeof at> data;
     memcpy(data.data(), &at, sizeof at);
     session.deposit(fd, left, data);
     return true;
+}
+
+// For one that gets this number. True: something was sent.
+bool deposit(int fd) noexcept {
+    use o(fd);
+    if (o && o->what == kind::stream) {
+        o->stream.add_holder();
+    }
+    return o && leave(fd, *o.get());
 }
 
 bool has_connections() noexcept {
@@ -135,19 +145,18 @@ bool has_connections() noexcept {
     return false;
 }
 
-// A new program, or a spawned child, may get any of ours under any number, and nobody tells: from now on each may have
-// another holder.
-void deposit_all() noexcept {
+}  // namespace
+
+void leave_for_heirs() noexcept {
     bool sent = false;
     for (int fd = 0; fd <= highest_number(); ++fd) {
-        sent = (known(fd) && deposit(fd)) || sent;
+        use o(fd);
+        sent = (o && leave(fd, *o.get())) || sent;
     }
     if (sent) {
         runtime().session.await_settled();
     }
 }
-
-}  // namespace
 
 void serve_stdio(int fd) noexcept {
     if (fd > STDERR_FILENO) {
@@ -186,6 +195,9 @@ void take_inheritance() noexcept {
     }
     for (int fd = 0; fd < inherited_fds_max; ++fd) {
         take(fd);
+    }
+    // Once all numbers of a connection are known: it may go on with another socket.
+    for (int fd = 0; fd <= STDERR_FILENO; ++fd) {
         serve_stdio(fd);
     }
 }
@@ -213,15 +225,18 @@ void take_received(const msghdr* m) noexcept { each_passed(m, take); }
 
 namespace {
 
-// Without the library nobody may have a doorbell, or a door.
-void make_plain(int fd, const char* why, bool listeners_for_good, const base::deadline& until) noexcept {
-    use o(fd);
+// Without the library nobody may have a doorbell, or a door. `number`: what the table calls that which fd shows.
+void make_plain(int fd, int number, const char* why, bool listeners_for_good, const base::deadline& until) noexcept {
+    use o(number);
     if (!o) {
         return;
     }
     if (o->what == kind::stream) {
         const bool done = o->stream.become_plain(fd, until);
         log("connection %d %s for a program without the library: %s", fd, done ? "turns plain" : "is reset", why);
+        if (in_vfork_child()) {
+            return o->stream.add_holder();
+        }
         o.drop();
         if (deposit(fd)) {
             runtime().session.await_settled();  // for its own heirs that have the library: names and options
@@ -253,7 +268,7 @@ void note_sent(int unix_socket, const msghdr* m) noexcept {
             }
         }
         if (why != nullptr) {
-            make_plain(fd, why, false, until);
+            make_plain(fd, fd, why, false, until);
         } else {
             sent = deposit(fd) || sent;
         }
@@ -269,7 +284,40 @@ namespace {
 // Passed on by exec, or named by whoever prepared a spawn.
 bool survives_exec(int fd, const object& o) noexcept {
     const int flags = sys::fcntl(fd, F_GETFD);
-    return o.spawned || (flags >= 0 && (flags & FD_CLOEXEC) == 0);
+    return (o.spawned && !in_vfork_child()) || (flags >= 0 && (flags & FD_CLOEXEC) == 0);
+}
+
+// Calls each(fd, number): what this process has under fd, and what the table calls it.
+template <typename Each>
+void each_number(Each&& each) noexcept {
+    if (!in_vfork_child()) {
+        for (int fd = 0; fd <= highest_number(); ++fd) {
+            if (known(fd)) {
+                each(fd, fd);
+            }
+        }
+        return;
+    }
+    for (int fd = 0; fd < inherited_fds_max; ++fd) {
+        if (const int number = number_in_parent(fd); number >= 0) {
+            each(fd, number);
+        }
+    }
+}
+
+// The heir is a holder of what it gets. One that is this very process is counted already.
+void count_heir(starts where) noexcept {
+    if (where == starts::here && !in_vfork_child()) {
+        return;
+    }
+    int before = -1;
+    each_number([&](int fd, int number) noexcept {
+        use o(number, kind::stream);
+        if (o && number != before && survives_exec(fd, *o.get())) {
+            o->stream.add_holder();
+            before = number;  // of its duplicates, those that lie together count once; too many do no harm
+        }
+    });
 }
 
 }  // namespace
@@ -280,18 +328,23 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
     }
     const int saved = errno;
     const base::deadline until(patience_ms);
-    const char* why = why_plain(next, envp);
-    if (why == nullptr) {
-        deposit_all();
-    }
-    for (int fd = 0; why != nullptr && fd <= highest_number(); ++fd) {
-        bool survives = false;
-        if (use o(fd); o) {
-            survives = survives_exec(fd, *o.get());
+    const bool starts_none = !will_start(next);
+    const char* why = starts_none ? nullptr : why_plain(next, envp);
+    if (why != nullptr) {
+        each_number([&](int fd, int number) noexcept {
+            bool survives = false;
+            if (use o(number); o) {
+                survives = survives_exec(fd, *o.get());
+            }
+            if (survives) {
+                make_plain(fd, number, why, where == starts::here, until);
+            }
+        });
+    } else if (!starts_none) {
+        if (!in_vfork_child()) {
+            leave_for_heirs();
         }
-        if (survives) {
-            make_plain(fd, why, where == starts::here, until);
-        }
+        count_heir(where);
     }
     errno = saved;
 }

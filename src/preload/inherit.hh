@@ -27,6 +27,9 @@ void take_received(const msghdr* m) noexcept;
 // turns plain. A listener has a holder then that is never counted off again.
 void note_sent(int unix_socket, const msghdr* m) noexcept;
 
+// Everything of ours that an heir may need is with the daemon when this returns.
+void leave_for_heirs() noexcept;
+
 // Before another program is started, by exec in this process or in a child of its own. One that will have the library
 // finds what it needs of our connections with the daemon; for any other, those that it gets turn plain, and listeners
 // become the kernel's.

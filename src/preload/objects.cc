@@ -128,6 +128,8 @@ object* new_object(kind what) noexcept {
     o->registered = 0;
     o->unfollowed = false;
     o->spawned.store(false, std::memory_order_relaxed);
+    o->cookie.store(0, std::memory_order_relaxed);
+    o->listener.deposited.store(0, std::memory_order_relaxed);
     o->watches_streams.store(false, std::memory_order_relaxed);
     o->options = {};
     o->kept_at = nullptr;

@@ -8,6 +8,7 @@
 #include "base/sys.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
+#include "preload/vfork_child.hh"
 
 namespace vmsgr::preload {
 
@@ -56,6 +57,8 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
         set_number(fd, to);
         return nullptr;
     }
+    to->cookie.store(0, std::memory_order_relaxed);
+    to->listener.deposited.store(0, std::memory_order_relaxed);
     // The old description may live on elsewhere (the daemon holds it): taken out of every set by hand, or
     // its events would go on coming under the program's data.
     leave_sets(*from);
@@ -98,8 +101,7 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
 void replace_connection(int fd, int by) noexcept {
     copy_description(fd, by);
     if (in_vfork_child()) {
-        replace_number(fd, by);
-        return;
+        return replace_in_child(fd, by);
     }
     table_lock l;
     if (object* o = at_number(fd); o != nullptr && o->what == kind::stream) {

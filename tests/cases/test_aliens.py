@@ -81,6 +81,22 @@ def test_bytes_of_a_client_that_is_gone(ends, cat):
     assert ends.server("hashlib.sha256(out).hexdigest()") == digest
 
 
+@pytest.mark.parametrize("name", ["cat", "static"])
+def test_spawned_child_has_it_as_input_and_output(ends, cat, name):
+    """By vfork, in whose child all other numbers are closed, and each folder of $PATH is tried. The client is asleep elsewhere."""
+    ends.pair()
+    ends.server("!other = socket.create_connection(l.getsockname()); kept, _ = l.accept()")
+    begin_echo(ends.client, 300_000)
+    ends.client("!time.sleep(0.05)")
+    argv = ["cat"] if name == "cat" else [cat, "0", "1"]
+    ends.server(f"!p = subprocess.Popen({argv}, stdin=s, stdout=s); s.close()")
+    ends.client("!time.sleep(0.2)")
+    assert end_echo(ends.client) == "True"
+    assert ends.server("p.wait(10)") == "0"
+    ends.server("other.sendall(b'still here')")     # what the child did not get is as it was
+    assert ends.server("kept.recv(100)") == repr(b"still here")
+
+
 @pytest.mark.parametrize("first", [0, 7])
 def test_parent_goes_on_when_its_child_has_ended(ends, cat, first):
     """Both hold the connection: what the child has not read, the parent reads; what both write comes in order."""
