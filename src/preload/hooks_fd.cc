@@ -10,6 +10,7 @@
 #include "base/clock.hh"
 #include "base/signal_lock.hh"
 #include "base/sys.hh"
+#include "preload/event_loop.hh"
 #include "preload/hook.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
@@ -222,6 +223,7 @@ static int fcntl_hook(int (*call)(int, int, ...), int fd, int cmd, void* arg) {
         if (o) {
             bool waits = (reinterpret_cast<uintptr_t>(arg) & O_NONBLOCK) == 0;
             o->stream.page().nonblocking.store(!waits, std::memory_order_relaxed);
+            expect_signals(*o.get(), fd);
         }
     }
     return call(fd, cmd, arg);
@@ -244,8 +246,16 @@ VMSGR_HOOK int fcntl64(int fd, int cmd, ...) {
 }
 
 VMSGR_INNER_HOOK int epoll_ctl_hook(int epfd, int op, int fd, epoll_event* event) {
+    if (!(known(epfd) || known(fd)) || in_vfork_child()) {
+        return real.epoll_ctl(epfd, op, fd, event);
+    }
+    before_epoll_ctl(epfd, op, fd, event);
     int r = real.epoll_ctl(epfd, op, fd, event);
-    if (r != 0 || !known(fd) || in_vfork_child()) {
+    if (r != 0) {
+        return r;
+    }
+    after_epoll_ctl(epfd, op, fd, event);
+    if (!known(fd)) {
         return r;
     }
     // Followed is what may still be swapped; and for a connection that stands, in which sets it is, for its close.

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 
+#include "preload/event_loop.hh"
 #include "preload/hook.hh"
 #include "preload/runtime.hh"
 
@@ -27,6 +28,11 @@ int fresh(int fd) noexcept {
         errno = saved;
     }
     return fd;
+}
+
+int followed(int epfd) noexcept {
+    follow_set(epfd);
+    return epfd;
 }
 
 int fresh_pair(int result, const int* fds) noexcept {
@@ -107,8 +113,8 @@ VMSGR_HOOK int signalfd(int fd, const sigset_t* mask, int flags) {
     return fd == -1 ? fresh(r) : r;
 }
 VMSGR_HOOK int memfd_create(const char* name, unsigned flags) { return fresh(real.memfd_create(name, flags)); }
-VMSGR_HOOK int epoll_create(int size) { return fresh(real.epoll_create(size)); }
-VMSGR_HOOK int epoll_create1(int flags) { return fresh(real.epoll_create1(flags)); }
+VMSGR_HOOK int epoll_create(int size) { return followed(fresh(real.epoll_create(size))); }
+VMSGR_HOOK int epoll_create1(int flags) { return followed(fresh(real.epoll_create1(flags))); }
 VMSGR_HOOK int inotify_init() { return fresh(real.inotify_init()); }
 VMSGR_HOOK int inotify_init1(int flags) { return fresh(real.inotify_init1(flags)); }
 

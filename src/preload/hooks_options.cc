@@ -13,6 +13,7 @@
 #include "base/names.hh"
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
+#include "preload/event_loop.hh"
 #include "preload/hook.hh"
 #include "preload/listening.hh"
 #include "preload/runtime.hh"
@@ -140,6 +141,9 @@ int stream_ioctl(object* o, int fd, unsigned long request, void* arg, bool& ours
     }
     if (request == FIONBIO && arg != nullptr) {
         o->stream.page().nonblocking.store(*static_cast<int*>(arg) != 0, std::memory_order_relaxed);
+    }
+    if (request == FIOASYNC) {
+        expect_signals(*o, fd);
     }
     // Of the host's interfaces: any socket of the family answers.
     const bool of_host = request >= SIOCADDRT && request <= SIOCDEVPRIVATE;

@@ -98,6 +98,8 @@ VMSGR_HOOK long syscall(long number, ...) {
         case SYS_ioctl: return ::ioctl(w.as<int>(0), w.as<unsigned long>(1), w.as<void*>(2));
         case SYS_epoll_ctl: return call_hook(&::epoll_ctl, w);
         case SYS_epoll_wait: return call_hook(&::epoll_wait, w);
+        case SYS_epoll_pwait: return call_hook(&::epoll_pwait, w);
+        case SYS_epoll_pwait2: return call_hook(&::epoll_pwait2, w);
         case SYS_execve: return call_hook(&::execve, w);
         case SYS_io_uring_setup: leave_to_kernel("it sets up io_uring"); break;
         case SYS_seccomp: enter_sandbox(); break;

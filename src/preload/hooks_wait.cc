@@ -15,8 +15,9 @@
 #include <algorithm>
 #include <bit>
 
-#include "preload/hook.hh"
 #include "base/sys.hh"
+#include "preload/event_loop.hh"
+#include "preload/hook.hh"
 #include "preload/spin_wait.hh"
 
 using namespace vmsgr;
@@ -34,14 +35,6 @@ constexpr nfds_t poll_fds_max = 64;
 constexpr int64_t part_of_timeout = 8;
 
 bool is_stream(int fd) noexcept { return known(fd) && bool(use(fd, kind::stream)); }
-
-bool watches_streams(int epfd) noexcept {
-    if (!known(epfd)) {
-        return false;
-    }
-    use o(epfd, kind::epoll);
-    return o && o->watches_streams.load(std::memory_order_relaxed);
-}
 
 bool any_stream(pollfd* fds, nfds_t n) noexcept {
     if (fds == nullptr || n > poll_fds_max) {
@@ -68,6 +61,26 @@ bool any_stream(int n, const fd_set* in, const fd_set* out) noexcept {
         }
     }
     return found && watched <= int(poll_fds_max);
+}
+
+// What a loop serves is to show what is true.
+void settle_before_poll(const pollfd* fds, nfds_t n) noexcept {
+    if (!any_loop_serves() || fds == nullptr) {
+        return;
+    }
+    for (nfds_t i = 0; i < n; ++i) {
+        settle_before_wait(fds[i].fd);
+    }
+}
+void settle_before_select(int n, const fd_set* in) noexcept {
+    if (!any_loop_serves() || in == nullptr) {
+        return;
+    }
+    for (int w = 0; n > 0 && w < words_of(std::min(n, fds_max)); ++w) {
+        for (auto bits = uint64_t(__FDS_BITS(in)[w]); bits != 0; bits &= bits - 1) {
+            settle_before_wait(w * bits_a_word + std::countr_zero(bits));
+        }
+    }
 }
 
 // What the sleeping call is left with.
@@ -156,9 +169,68 @@ int look_then_sleep(int64_t at_most_ns, Look&& look, Sleep&& sleep) {
     return r != 0 ? r : sleep(base::now_ns() - began_ns);
 }
 
-template <typename Sleep>
-int wait_epoll(int epfd, epoll_event* events, int max, int64_t budget_ns, Sleep&& sleep) {
-    return look_then_sleep(budget_ns, [&](int64_t) { return real.epoll_wait(epfd, events, max, 0); }, sleep);
+// A turn of an event loop (event_loop.hh). look() and sleep(spent_ns) as above.
+template <typename Look, typename Sleep>
+int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+    constexpr int looks_a_call = 16;
+    event_loop::turn turn(loop);
+    const auto ask_kernel = [&] {
+        const int n = look();
+        const int worth = loop.sift(events, n);
+        if (worth != 0 || n < max) {
+            return worth;
+        }
+        // Nothing but tokens of empty rings in all the room there is: they are taken, and the others show.
+        const int came = loop.settle(events, max);
+        return came != 0 ? came : loop.sift(events, look());
+    };
+    const bool kernels_turn = loop.serves_any() ? loop.is_kernels_turn() : at_most_ns == 0;
+    int r = kernels_turn ? ask_kernel() : 0;
+    if (r != 0 || (r = loop.look(events, max)) != 0) {
+        return r;
+    }
+    if (at_most_ns == 0) {
+        return kernels_turn ? 0 : ask_kernel();
+    }
+    const int64_t began_ns = base::now_ns();
+    if (const int64_t budget_ns = spin_budget_ns(at_most_ns); budget_ns != 0) {
+        int looks = 0;
+        const auto spun = shm::look_until(loop.serves_any() ? shm::tight : shm::system_calls, budget_ns, [&] {
+            r = loop.look(events, max);
+            if (r == 0 && (!loop.serves_any() || looks++ % looks_a_call == 0)) {
+                r = ask_kernel();
+            }
+            return r != 0;
+        });
+        note_spin(spun);
+    }
+    if (r != 0 || (r = loop.settle(events, max)) != 0) {
+        return r;
+    }
+    turn.end();
+    r = sleep(base::now_ns() - began_ns);
+    turn.begin();
+    return loop.sift(events, r);
+}
+
+// look() asks without waiting, sleep(spent_ns) is the call itself, after so much time.
+template <typename Look, typename Sleep>
+int wait_epoll(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+    use set(epfd, kind::epoll);
+    if (!anybody_owes() && (!set || !set->watches_streams.load(std::memory_order_relaxed))) {
+        return sleep(0);
+    }
+    event_loop* const loop = set ? loop_of(*set.get()) : nullptr;
+    if (loop != nullptr && max > 0 && loop->is_own_turn()) {
+        if (!anybody_owes()) {
+            return wait_in_loop(*loop, events, max, at_most_ns, look, sleep);
+        }
+        if (const int r = loop->settle(events, max); r != 0) {
+            return r;
+        }
+    }
+    set.drop();
+    return look_then_sleep(at_most_ns, [&](int64_t) { return look(); }, sleep);
 }
 
 template <typename Sleep>
@@ -194,40 +266,44 @@ struct sets {
 }  // namespace
 
 VMSGR_INNER_HOOK int epoll_wait_hook(int epfd, epoll_event* events, int max, int timeout) {
-    if (is_plain_wait([&] { return watches_streams(epfd); })) {
+    if (!known(epfd)) {
         return real.epoll_wait(epfd, events, max, timeout);
     }
-    return wait_epoll(epfd, events, max, budget_of(timeout),
-                      [&](int64_t spent_ns) { return real.epoll_wait(epfd, events, max, less(timeout, spent_ns)); });
+    return wait_epoll(
+        epfd, events, max, budget_of(timeout), [&] { return real.epoll_wait(epfd, events, max, 0); },
+        [&](int64_t spent_ns) { return real.epoll_wait(epfd, events, max, less(timeout, spent_ns)); });
 }
 VMSGR_CALM_HOOK(int, epoll_wait, (int epfd, epoll_event* events, int max, int timeout), (epfd, events, max, timeout))
 
 VMSGR_INNER_HOOK int epoll_pwait_hook(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
-    if (is_plain_wait([&] { return watches_streams(epfd); })) {
+    if (!known(epfd)) {
         return real.epoll_pwait(epfd, events, max, timeout, mask);
     }
-    return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
-        return real.epoll_pwait(epfd, events, max, less(timeout, spent_ns), mask);
-    });
+    return wait_epoll(
+        epfd, events, max, budget_of(timeout), [&] { return real.epoll_pwait(epfd, events, max, 0, mask); },
+        [&](int64_t spent_ns) { return real.epoll_pwait(epfd, events, max, less(timeout, spent_ns), mask); });
 }
 VMSGR_CALM_HOOK(int, epoll_pwait, (int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask),
                 (epfd, events, max, timeout, mask))
 
 VMSGR_INNER_HOOK int epoll_pwait2_hook(int epfd, epoll_event* events, int max, const timespec* timeout,
                                        const sigset_t* mask) {
-    if (is_plain_wait([&] { return watches_streams(epfd); })) {
+    if (!known(epfd)) {
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }
-    return wait_epoll(epfd, events, max, budget_of(timeout), [&](int64_t spent_ns) {
-        rest_of left(timeout, spent_ns);
-        return real.epoll_pwait2(epfd, events, max, left, mask);
-    });
+    return wait_epoll(
+        epfd, events, max, budget_of(timeout), [&] { return real.epoll_pwait(epfd, events, max, 0, mask); },
+        [&](int64_t spent_ns) {
+            rest_of left(timeout, spent_ns);
+            return real.epoll_pwait2(epfd, events, max, left, mask);
+        });
 }
 VMSGR_CALM_HOOK(int, epoll_pwait2,
                 (int epfd, epoll_event* events, int max, const timespec* timeout, const sigset_t* mask),
                 (epfd, events, max, timeout, mask))
 
 VMSGR_INNER_HOOK int poll_hook(pollfd* fds, nfds_t n, int timeout) {
+    settle_before_poll(fds, n);
     if (is_plain_wait([&] { return any_stream(fds, n); })) {
         return real.poll(fds, n, timeout);
     }
@@ -237,6 +313,7 @@ VMSGR_INNER_HOOK int poll_hook(pollfd* fds, nfds_t n, int timeout) {
 VMSGR_CALM_HOOK(int, poll, (pollfd * fds, nfds_t n, int timeout), (fds, n, timeout))
 
 VMSGR_INNER_HOOK int ppoll_hook(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
+    settle_before_poll(fds, n);
     if (is_plain_wait([&] { return any_stream(fds, n); })) {
         return real.ppoll(fds, n, timeout, mask);
     }
@@ -268,6 +345,7 @@ VMSGR_CALM_HOOK(int, __ppoll_chk, (pollfd * fds, nfds_t n, const timespec* timeo
 
 // select() says in `timeout` what is left of it.
 VMSGR_INNER_HOOK int select_hook(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
+    settle_before_select(n, in);
     if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.select(n, in, out, except, timeout);
     }

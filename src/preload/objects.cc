@@ -9,6 +9,7 @@
 
 #include "base/signal_lock.hh"
 #include "base/sys.hh"
+#include "preload/event_loop.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
 
@@ -131,6 +132,9 @@ object* new_object(kind what) noexcept {
     o->cookie.store(0, std::memory_order_relaxed);
     o->listener.deposited.store(0, std::memory_order_relaxed);
     o->watches_streams.store(false, std::memory_order_relaxed);
+    o->is_followed.store(false, std::memory_order_release);
+    o->served_in.store(nullptr, std::memory_order_relaxed);
+    o->wants_signals.store(known_as::unknown_yet, std::memory_order_relaxed);
     o->options = {};
     o->kept_at = nullptr;
     return o;
@@ -157,6 +161,7 @@ object* clear_number(int fd) noexcept {
         return nullptr;
     }
     table[fd].store(nullptr, std::memory_order_seq_cst);
+    forget_in_loops(*o, fd);
     uint32_t kept = 0;
     for (uint32_t i = 0; i < o->registered; ++i) {
         if (o->registrations[i].fd != fd) {
@@ -307,6 +312,9 @@ void unlock_table_after_fork(bool in_child) noexcept {
             o->users.store(0);
             o->listener.kernel_waiters.store(0);
             o->stream.show_in(nullptr);  // the session is the parent's
+            if (o->what == kind::epoll && o->loop != nullptr) {
+                o->loop->retire_in_child();
+            }
         }
     }
     lock.unlock();

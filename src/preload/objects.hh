@@ -58,6 +58,9 @@ struct listener_part {
     bool timeouts = false;            // SO_RCVTIMEO or SO_SNDTIMEO set: accepted ones inherit
 };
 
+class event_loop;
+enum class known_as : uint8_t { unknown_yet, no, yes };
+
 struct object {
     std::atomic<uint32_t> users{0};
     kind what = kind::none;
@@ -68,6 +71,10 @@ struct object {
     std::atomic<uint64_t> cookie{0};  // the kernel's number of what stands behind its numbers; 0: not asked
     bool unfollowed = false;  // in an epoll set that is not among `registrations`: there was no memory
     std::atomic<bool> watches_streams{false};  // an epoll set: one of ours was ever in it
+    std::atomic<bool> is_followed{false};      // an epoll set: `loop` has known it from its beginning
+    event_loop* loop = nullptr;                // never given back
+    std::atomic<event_loop*> served_in{nullptr};  // a stream: the loop that serves it
+    std::atomic<known_as> wants_signals{known_as::unknown_yet};  // a stream: O_ASYNC
     registration own_registrations[registrations_kept];
     registration* registrations = own_registrations;  // grows, and is never given back
     uint32_t registrations_max = registrations_kept;

@@ -98,6 +98,10 @@ class stream {
     int _next_socket = -1;  // plain mode: what the number becomes once the ring is read
     std::atomic<int> _parked{-1};
     std::atomic<int> _sleepers{0};
+    // stream_loop.cc
+    std::atomic<const void*> _served_by{nullptr};
+    std::atomic<bool> _unsettled{false};
+    std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
 
 public:
     // A new end on memory that nobody uses. `id` names the connection to the daemon.
@@ -115,6 +119,8 @@ public:
         std::swap(_shown, o._shown);
         std::swap(_next_socket, o._next_socket);
         _parked.store(o._parked.exchange(_parked.load()));
+        _served_by.store(o._served_by.exchange(_served_by.load()));
+        _unsettled.store(o._unsettled.exchange(_unsettled.load()));
         return *this;
     }
     explicit operator bool() const noexcept { return _page != nullptr; }
@@ -196,6 +202,24 @@ public:
     int take_parked() noexcept { return _parked.exchange(-1); }
     // How many calls sleep: of all that use it, these do not touch their number.
     int sleepers() const noexcept { return _sleepers.load(std::memory_order_seq_cst); }
+
+    // An event loop looks at the ring by itself (preload/loops.hh). While it is awake, calls of its thread that do not wait
+    // leave this end as a reader does that has not finished: unannounced, with a token in the doorbell. So no token is
+    // sent for what comes next, and none is taken; the descriptor shows IN with an empty ring, until it is settled, and
+    // hides nothing. thread: that of the loop (this_thread), or null: no loop looks.
+    void serve(const void* thread) noexcept { _served_by.store(thread, std::memory_order_seq_cst); }
+    static const void* this_thread() noexcept;
+    bool is_unsettled() const noexcept { return _unsettled.load(std::memory_order_seq_cst); }
+    // The loop's look. True: bytes lie in the ring. head: how many ever came, whatever was read of them.
+    bool look_into_ring(uint64_t& head) noexcept;
+    // An end of file, a reset or plain bytes come behind what lies in the ring: the doorbell alone shows them.
+    bool is_ending() const noexcept;
+    // At least half of the ring is free: the doorbell shows OUT.
+    bool has_much_room() const noexcept;
+    // The loop is about to sleep, or somebody else waits: from now on the descriptor shows what is true, and no loop serves
+    // it. edges: the program waits for edges, and was shown what came up to `shown`. False: there is something to
+    // read for which no token may come. Any thread.
+    bool settle(int fd, bool edges = false, uint64_t shown = 0) noexcept;
 
     // Before the number is closed that was this process's last for it. The last holder says goodbye to another program,
     // by what it left unread and by SO_LINGER. The daemon needs no word.
@@ -337,6 +361,7 @@ private:
     template <typename Drain, typename Plainly>
     ssize_t receive_loop(receiving r, Drain&& drain, Plainly&& plainly);
     bool tell_writer(const receiving& r, shm::end& e, bool took_all) noexcept;
+    bool is_left_to_loop(const receiving& r) const noexcept;
     bool look_before_sleep(receiving& r, shm::end& e, side_lock& lock) noexcept;
     bool gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept;
     int64_t look_limit_ns(int flags) noexcept;

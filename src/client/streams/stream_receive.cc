@@ -199,8 +199,24 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
     }
 }
 
-// After a read. True: the ring is empty, and this end is announced.
+// The loop of this thread looks into the ring before it sleeps: nothing has to be announced now. Not for ever, though: a
+// program that only reads, and waits for nothing, would not learn that the other side was killed.
+bool stream::is_left_to_loop(const receiving& r) const noexcept {
+    constexpr uint32_t found_nothing_max = 2;
+    return _served_by.load(std::memory_order_relaxed) == this_thread() && !r.peeks() && !r.wants_all() &&
+           (r.dont_wait() || _page->nonblocking.load(std::memory_order_relaxed) != 0) &&
+           _page->holders.load(std::memory_order_relaxed) == 1 &&
+           _found_nothing.load(std::memory_order_relaxed) < found_nothing_max;
+}
+
+// After a read. True: the ring is empty, and this end is announced, or left to the loop.
 bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcept {
+    if (is_left_to_loop(r)) {
+        _found_nothing.store(0, std::memory_order_relaxed);
+        _unsettled.store(true, std::memory_order_relaxed);
+        e.left_some(false);
+        return took_all;
+    }
     const bool edges = _page->edges.load(std::memory_order_relaxed) != 0;
     if (!took_all) {
         e.left_some(edges);
@@ -257,6 +273,11 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
             if (!lock.take([&]() noexcept { e.in.recover(); })) {
                 return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
             }
+        }
+        if (is_left_to_loop(r)) {
+            _found_nothing.fetch_add(1, std::memory_order_relaxed);
+            _unsettled.store(true, std::memory_order_relaxed);
+            return user.over() ? r.result() : fail(EAGAIN);
         }
         const shm::woken woken = e.wait_readable(user, r.wait, until);
         const int before = r.fd;

@@ -10,6 +10,7 @@
 namespace vmsgr::preload {
 
 void close_internal(int) noexcept {}  // no object here has a kernel socket
+bool in_vfork_child() noexcept { return false; }
 runtime_state& runtime() noexcept {
     static constinit runtime_state none;  // no session
     return none;

@@ -1,0 +1,58 @@
+// A stream that an event loop serves: who looks into the ring, and when this end is announced.
+#include "client/streams/side_lock.hh"
+#include "client/streams/stream.hh"
+
+namespace vmsgr::client {
+
+const void* stream::this_thread() noexcept {
+    __attribute__((tls_model("initial-exec"))) static constinit thread_local char mine = 0;
+    return &mine;
+}
+
+bool stream::look_into_ring(uint64_t& head) noexcept {
+    _found_nothing.store(0, std::memory_order_relaxed);
+    head = header().ring[in()].head.load(std::memory_order_acquire);  // pairs with publish
+    return head != _page->rx.tail;
+}
+
+bool stream::is_ending() const noexcept {
+    const uint32_t ended = receiver().flags() & (shm::ring_fin | shm::ring_reset);
+    return ended != 0 || turns_plain() || is_plain() || _page->shut_read.load(std::memory_order_relaxed) != 0;
+}
+
+bool stream::has_much_room() const noexcept {
+    const uint64_t lies = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);
+    return lies <= _memory.capacity / 2;
+}
+
+bool stream::settle(int fd, bool edges, uint64_t shown) noexcept {
+    serve(nullptr);
+    if (!is_unsettled()) {
+        return true;
+    }
+    auto e = end(fd);
+    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
+    if (!lock.take([&]() noexcept { e.in.recover(); })) {
+        return true;  // a handler above its own thread's read: that will go on, and the descriptor shows IN
+    }
+    if (!_unsettled.exchange(false, std::memory_order_seq_cst) || is_plain() || turns_plain()) {
+        return true;
+    }
+    if (e.in.has_data()) {
+        if (!edges) {
+            return false;  // a token lies there
+        }
+        e.in.announce_with_data(e.doorbell);
+        shm::full_fence(header().ring[in()]);  // announce before the look, as in ring_receiver::settle
+        uint64_t head = 0;
+        look_into_ring(head);
+        return head == shown;
+    }
+    const bool sleeps = e.emptied(edges ? shm::tidy::lazily : shm::tidy::fully);
+    if (e.doorbell.foreign()) {
+        break_with(EPROTO);
+    }
+    return sleeps;
+}
+
+}  // namespace vmsgr::client
