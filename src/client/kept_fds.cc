@@ -26,6 +26,12 @@ void replace_fd(int fd, int by) noexcept {
     }
 }
 
+void ring_late(int fd, const void* stream) noexcept {
+    if (rules.ring_late != nullptr) {
+        rules.ring_late(fd, stream);
+    }
+}
+
 void drop_fd(int* where) noexcept {
     if (*where < 0) {
         return;

@@ -13,6 +13,8 @@ struct fd_rules {
     // Program's numbers. Is this one still that stream's? And: it and its duplicates are this socket from now on.
     bool (*holds)(int fd, const void* stream) = nullptr;
     void (*replace)(int fd, int by) = nullptr;
+    // If fd still is that stream's: the token that it owes is sent (streams/late_tokens.hh).
+    void (*ring_late)(int fd, const void* stream) = nullptr;
 };
 // Once, before anything is kept. Without it they are plain descriptors.
 void set_fd_rules(const fd_rules& r) noexcept;
@@ -21,5 +23,6 @@ void keep_fd(int* where) noexcept;
 void drop_fd(int* where) noexcept;
 bool still_holds(int fd, const void* stream) noexcept;
 void replace_fd(int fd, int by) noexcept;
+void ring_late(int fd, const void* stream) noexcept;
 
 }  // namespace vmsgr::client

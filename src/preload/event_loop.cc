@@ -97,7 +97,7 @@ int event_loop::look(epoll_event* events, int max) noexcept {
     for (uint32_t i = 0; i < _n && found < max; ++i) {
         const uint32_t at = from + i < _n ? from + i : from + i - _n;
         use o(_served[at].fd, kind::stream);
-        if (o && o.get() == _served[at].o && show(_served[at], events[found])) {
+        if (o && o.get() == _served[at].o && o->stream.is_served() && show(_served[at], events[found])) {
             ++found;
         }
     }
@@ -120,7 +120,7 @@ bool event_loop::is_worth_telling(epoll_event& event) noexcept {
         return true;
     }
     use o(fd, kind::stream);
-    if (is_more || !o || o.get() != _served[slot - 1].o || o->stream.is_ending()) {
+    if (is_more || !o || o.get() != _served[slot - 1].o || !o->stream.is_served() || o->stream.is_ending()) {
         leave(slot - 1);
         return true;
     }
@@ -299,12 +299,16 @@ void after_epoll_ctl(int epfd, int op, int fd, const epoll_event* event) noexcep
         return;
     }
     bool room = true;
+    int other = -1;
     {
         table_lock lock;
+        other = l->told.alone_beside(event->data.u64);
         room = l->told.note(fd, *event);
     }
     if (!room) {
         l->retire();
+    } else if (other >= 0 && other != fd) {
+        settle_before_wait(other);  // its events cannot be told from those of fd any more
     }
 }
 

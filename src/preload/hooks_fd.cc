@@ -35,6 +35,9 @@ void await_sleepers(object& o) noexcept {
 // Before the number is given up. The object, if this was its last number here.
 object* leave_number(int fd) noexcept {
     object* gone = nullptr;
+    if (use o(fd, kind::stream); o) {
+        o->stream.send_late_token(fd);
+    }
     {
         base::signals_blocked together;
         bool unwatched = false;
@@ -96,6 +99,7 @@ int duplicated(int from, int to) noexcept {
             stale = add_alias(from, to);
         }
         finish_quietly(stale);
+        settle_before_wait(from);
         serve_stdio(to);
     } else if (known(to)) {
         forget_number(to);  // closed behind our back

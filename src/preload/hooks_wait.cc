@@ -16,6 +16,7 @@
 #include <bit>
 
 #include "base/sys.hh"
+#include "client/streams/late_tokens.hh"
 #include "preload/event_loop.hh"
 #include "preload/hook.hh"
 #include "preload/spin_wait.hh"
@@ -65,6 +66,7 @@ bool any_stream(int n, const fd_set* in, const fd_set* out) noexcept {
 
 // What a loop serves is to show what is true.
 void settle_before_poll(const pollfd* fds, nfds_t n) noexcept {
+    client::end_turn();
     if (!any_loop_serves() || fds == nullptr) {
         return;
     }
@@ -73,6 +75,7 @@ void settle_before_poll(const pollfd* fds, nfds_t n) noexcept {
     }
 }
 void settle_before_select(int n, const fd_set* in) noexcept {
+    client::end_turn();
     if (!any_loop_serves() || in == nullptr) {
         return;
     }
@@ -215,7 +218,7 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
 
 // look() asks without waiting, sleep(spent_ns) is the call itself, after so much time.
 template <typename Look, typename Sleep>
-int wait_epoll(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+int wait_for_events(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
     use set(epfd, kind::epoll);
     if (!anybody_owes() && (!set || !set->watches_streams.load(std::memory_order_relaxed))) {
         return sleep(0);
@@ -231,6 +234,15 @@ int wait_epoll(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&
     }
     set.drop();
     return look_then_sleep(at_most_ns, [&](int64_t) { return look(); }, sleep);
+}
+
+template <typename Look, typename Sleep>
+int wait_epoll(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+    const int r = wait_for_events(epfd, events, max, at_most_ns, look, sleep);
+    if (r > 0) {
+        client::begin_turn();
+    }
+    return r;
 }
 
 template <typename Sleep>
@@ -266,6 +278,7 @@ struct sets {
 }  // namespace
 
 VMSGR_INNER_HOOK int epoll_wait_hook(int epfd, epoll_event* events, int max, int timeout) {
+    client::end_turn();
     if (!known(epfd)) {
         return real.epoll_wait(epfd, events, max, timeout);
     }
@@ -276,6 +289,7 @@ VMSGR_INNER_HOOK int epoll_wait_hook(int epfd, epoll_event* events, int max, int
 VMSGR_CALM_HOOK(int, epoll_wait, (int epfd, epoll_event* events, int max, int timeout), (epfd, events, max, timeout))
 
 VMSGR_INNER_HOOK int epoll_pwait_hook(int epfd, epoll_event* events, int max, int timeout, const sigset_t* mask) {
+    client::end_turn();
     if (!known(epfd)) {
         return real.epoll_pwait(epfd, events, max, timeout, mask);
     }
@@ -288,6 +302,7 @@ VMSGR_CALM_HOOK(int, epoll_pwait, (int epfd, epoll_event* events, int max, int t
 
 VMSGR_INNER_HOOK int epoll_pwait2_hook(int epfd, epoll_event* events, int max, const timespec* timeout,
                                        const sigset_t* mask) {
+    client::end_turn();
     if (!known(epfd)) {
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }

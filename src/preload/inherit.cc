@@ -10,6 +10,7 @@
 #include "base/clock.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
+#include "client/streams/late_tokens.hh"
 #include "preload/listening.hh"
 #include "preload/objects.hh"
 #include "preload/real.hh"
@@ -130,6 +131,7 @@ bool leave(int fd, object& o) noexcept {
 bool deposit(int fd) noexcept {
     use o(fd);
     if (o && o->what == kind::stream) {
+        o->stream.send_late_token(fd);
         o->stream.add_holder();
     }
     return o && leave(fd, *o.get());
@@ -327,6 +329,7 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
         return;
     }
     const int saved = errno;
+    client::pay_owed_tokens();
     const base::deadline until(patience_ms);
     const bool starts_none = !will_start(next);
     const char* why = starts_none ? nullptr : why_plain(next, envp);

@@ -282,6 +282,12 @@ bool is_number_of(int fd, const void* stream) noexcept {
     return o != nullptr && &o->stream == stream;
 }
 
+void send_late_token(int fd, const void* stream) noexcept {
+    if (use o(fd, kind::stream); o && &o->stream == stream) {
+        o->stream.send_late_token(fd);
+    }
+}
+
 void pay_debts() noexcept {
     for (int fd = 0; fd <= highest; ++fd) {
         if (known(fd)) {

@@ -151,8 +151,9 @@ void forget_number(int fd) noexcept;
 // libc closes the number inside: as close() does, without closing it (hooks_fd.cc).
 void leave_file(int fd) noexcept;
 
-// For client::fd_rules. Needs no lock: the caller uses the stream.
+// For client::fd_rules, without the lock. The first one's caller uses the stream.
 bool is_number_of(int fd, const void* stream) noexcept;
+void send_late_token(int fd, const void* stream) noexcept;
 
 // Sends what streams in plain mode still owe. Without the lock.
 void pay_debts() noexcept;

@@ -51,13 +51,14 @@ registrations::entry* registrations::find(int fd) const noexcept {
     return chunk != nullptr ? &chunk[fd % numbers_a_chunk] : nullptr;
 }
 
-int registrations::owner_of(uint64_t data) const noexcept {
+int registrations::alone_beside(uint64_t data) const noexcept {
     buckets* b = _buckets.load(std::memory_order_acquire);
     const uint64_t found = b != nullptr ? b->at(data).load(std::memory_order_acquire) : 0;
-    if (found >> 32 != 1) {
-        return -1;
-    }
-    const int fd = int(uint32_t(found));
+    return found >> 32 == 1 ? int(uint32_t(found)) : -1;
+}
+
+int registrations::owner_of(uint64_t data) const noexcept {
+    const int fd = alone_beside(data);
     const entry* e = find(fd);
     return e != nullptr && e->data.load(std::memory_order_relaxed) == data ? fd : -1;
 }

@@ -35,6 +35,9 @@ public:
     // Whose event it is. -1: nobody's, or more than one number has this data.
     int owner_of(uint64_t data) const noexcept;
 
+    // Who will not be known by its data once another number has this. -1: nobody.
+    int alone_beside(uint64_t data) const noexcept;
+
     // The number has the data that it had, or leaves: needs no lock. False: note() it.
     bool note_same(int op, int fd, const epoll_event* event) noexcept;
     // ADD or MOD, under the lock. False: no memory, the set cannot be followed any more.

@@ -13,9 +13,11 @@
 
 #include <algorithm>
 
+#include "base/background.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
 #include "client/memory.hh"
+#include "client/streams/late_tokens.hh"
 #include "shm/spin.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
@@ -36,9 +38,9 @@ std::atomic<bool> watching{false};
 
 constexpr int watch_first_ms = 100;
 constexpr int watch_longest_ms = 1000;
-constexpr size_t watch_stack_bytes = 128u << 10;
 
 void before_fork() noexcept {
+    client::pay_owed_tokens();
     // In the order in which calls take them.
     state.session.lock_for_fork();
     client::lock_memory_for_fork();
@@ -53,6 +55,7 @@ void after_fork_child() noexcept {
     unlock_table_after_fork(true);
     client::unlock_memory_after_fork();
     watching.store(false);
+    client::forget_owed_tokens();
     state.session.unlock_after_fork();
     state.session.forget();
 }
@@ -107,7 +110,8 @@ void take_part() noexcept {
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
-    client::set_fd_rules({&make_internal, &drop_internal, &is_number_of, &replace_connection});
+    client::set_fd_rules({&make_internal, &drop_internal, &is_number_of, &replace_connection,
+                          &send_late_token});
     if (!make_table()) {
         return;
     }
@@ -241,19 +245,9 @@ void watch_for_daemon() noexcept {
     if (watching.exchange(true)) {
         return;
     }
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    pthread_attr_t a;
-    pthread_attr_init(&a);
-    pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&a, watch_stack_bytes);
-    pthread_t t;
-    if (pthread_create(&t, &a, watch, nullptr) != 0) {
+    if (!base::start_background(&watch)) {
         watching.store(false);  // the next accept tries again
     }
-    pthread_attr_destroy(&a);
-    pthread_sigmask(SIG_SETMASK, &old, nullptr);
 }
 
 }  // namespace vmsgr::preload

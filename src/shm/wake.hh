@@ -97,6 +97,12 @@ public:
         send_token(bell);  // a consumer that changes its mind for ever; a token too many harms nobody
     }
 
+    // wake() would send a token now: the consumer waits for what was published. Who is told so calls wake() later.
+    bool owes_token() const noexcept {
+        full_fence(*_w);  // as in wake()
+        return !announcement(_w->consumer_waits.load(std::memory_order_relaxed)).is_content_with(_st->head);
+    }
+
     // Ring full: fills the doorbell until this end is not writable, so that poll and epoll show OUT only once the
     // consumer has freed enough. True: there is room after all. `wanted`: at most half a ring, which is what a consumer
     // frees before it gives OUT back (relieve).

@@ -38,6 +38,7 @@ table build() {
     add_bind(t);
     add_options(t);
     add_bulk(t);
+    add_loops(t);
     add_threads(t);
     add_files(t);
     add_others(t);

@@ -235,6 +235,7 @@ void add_reuseport(table&);
 void add_bind(table&);
 void add_options(table&);
 void add_bulk(table&);
+void add_loops(table&);
 void add_threads(table&);
 void add_files(table&);
 void add_others(table&);

@@ -294,6 +294,7 @@ bool stream::become_plain(int fd, const base::deadline& until) noexcept {
     if (!stands(current()) || broken()) {
         return false;
     }
+    send_late_token(fd);
     auto e = end(fd);
     side_lock receives(_page->recv_lock), sends(_page->send_lock);
     if (!receives.take([&]() noexcept { e.in.recover(); }) ||

@@ -102,6 +102,7 @@ class stream {
     std::atomic<const void*> _served_by{nullptr};
     std::atomic<bool> _unsettled{false};
     std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
+    std::atomic<bool> _owes_token{false};     // late_tokens.hh
 
 public:
     // A new end on memory that nobody uses. `id` names the connection to the daemon.
@@ -121,6 +122,7 @@ public:
         _parked.store(o._parked.exchange(_parked.load()));
         _served_by.store(o._served_by.exchange(_served_by.load()));
         _unsettled.store(o._unsettled.exchange(_unsettled.load()));
+        _owes_token.store(o._owes_token.exchange(_owes_token.load()));
         return *this;
     }
     explicit operator bool() const noexcept { return _page != nullptr; }
@@ -208,6 +210,7 @@ public:
     // sent for what comes next, and none is taken; the descriptor shows IN with an empty ring, until it is settled, and
     // hides nothing. thread: that of the loop (this_thread), or null: no loop looks.
     void serve(const void* thread) noexcept { _served_by.store(thread, std::memory_order_seq_cst); }
+    bool is_served() const noexcept { return _served_by.load(std::memory_order_relaxed) != nullptr; }
     static const void* this_thread() noexcept;
     bool is_unsettled() const noexcept { return _unsettled.load(std::memory_order_seq_cst); }
     // The loop's look. True: bytes lie in the ring. head: how many ever came, whatever was read of them.
@@ -220,6 +223,9 @@ public:
     // it. edges: the program waits for edges, and was shown what came up to `shown`. False: there is something to
     // read for which no token may come. Any thread.
     bool settle(int fd, bool edges = false, uint64_t shown = 0) noexcept;
+
+    // The token that a turn has kept back (late_tokens.hh), if it is not sent yet. Any thread.
+    void send_late_token(int fd) noexcept;
 
     // Before the number is closed that was this process's last for it. The last holder says goodbye to another program,
     // by what it left unread and by SO_LINGER. The daemon needs no word.
@@ -346,6 +352,7 @@ private:
     static constexpr size_t step_bytes = 64u << 10;
     struct sending;
     struct send_user;
+    void tell_reader(shm::end& e, int fd) noexcept;
     template <typename Fill>
     put put_some(sending& s, shm::end& e, Fill&& fill);
     template <typename Fill, typename Plainly>

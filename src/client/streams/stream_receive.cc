@@ -11,6 +11,7 @@
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
+#include "client/streams/late_tokens.hh"
 #include "client/streams/side_lock.hh"
 #include "client/streams/stream.hh"
 
@@ -54,6 +55,7 @@ struct stream::receive_user {
     bool looks() const noexcept { return s.look_before_sleep(r, e, lock); }
     void unlock() const noexcept {
         lock.release();
+        end_turn();
         sleeps.begin();
     }
     bool over() const noexcept { return (r.done != 0 && !r.wants_all()) || s.ends_here(r); }

@@ -11,6 +11,7 @@
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
+#include "client/streams/late_tokens.hh"
 #include "client/streams/restart.hh"
 #include "client/streams/side_lock.hh"
 #include "client/streams/stream.hh"
@@ -76,6 +77,7 @@ int stream::wait_for_room(int& fd, std::optional<base::deadline>& until, bool pa
     const send_user user{*this};
     sleep sleeps(*this, fd);
     auto e = end(fd);
+    end_turn();
     for (shm::waiting w;;) {
         sleeps.begin();
         // In a local conduit nobody answers our own shutdown(SHUT_WR) by another thread.
@@ -138,6 +140,31 @@ int stream::await_connected(int fd, bool wait) {
     }
 }
 
+// Something was published. In a turn of a loop its reader may be woken later; nobody else must have this end, as a kill
+// of this process tells the reader only if the doorbell hangs up.
+void stream::tell_reader(shm::end& e, int fd) noexcept {
+    if (!is_in_turn() || _page->holders.load(std::memory_order_relaxed) != 1) {
+        e.sent();
+    } else if (e.out.owes_token() && !_owes_token.load(std::memory_order_relaxed)) {
+        _owes_token.store(true, std::memory_order_seq_cst);
+        if (!owe_token(fd, *this)) {
+            _owes_token.store(false, std::memory_order_relaxed);
+            e.sent();
+        }
+    }
+}
+
+void stream::send_late_token(int fd) noexcept {
+    if (!_owes_token.load(std::memory_order_seq_cst)) {
+        return;
+    }
+    auto e = end(fd);
+    side_lock lock(_page->send_lock, &e, side_lock::side::sends);
+    if (lock.take([&]() noexcept { e.out.recover(e.doorbell); }) && _owes_token.exchange(false)) {
+        e.sent();
+    }
+}
+
 // Under the lock: as much as fits. The ring is never left exactly full before the doorbell says so, as poll must not
 // show OUT before there is room.
 template <typename Fill>
@@ -171,7 +198,7 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
             e.out.set_more((s.flags & MSG_MORE) != 0 && s.done + size_t(got) == s.wanted);
             e.out.publish(size_t(got));
             s.done += size_t(got);
-            e.sent();
+            tell_reader(e, s.fd);
             if (size_t(got) < n) {
                 return put::finished;
             }

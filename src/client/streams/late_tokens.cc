@@ -1,0 +1,238 @@
+#include "client/streams/late_tokens.hh"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <new>
+
+#include "base/background.hh"
+#include "base/clock.hh"
+#include "base/sys.hh"
+#include "client/kept_fds.hh"
+
+// Of glibc 2.32 and later: this process never had a second thread.
+extern "C" {
+extern char __libc_single_threaded __attribute__((weak));
+}
+
+namespace vmsgr::client {
+
+namespace {
+
+constexpr uint32_t owed_max = 64;
+constexpr uint32_t loops_max = 1024;  // threads that may owe
+constexpr int64_t late_ns = 400'000, period_ns = 500'000;
+constexpr int idle_periods = 40;
+
+struct owed {
+    std::atomic<int> fd;
+    std::atomic<const stream*> to;
+};
+
+// Of one thread, which writes it; the ringer reads. What it reads half changed names no stream, or one that owes nothing.
+struct debts {
+    std::atomic<uint32_t> n{0};
+    std::atomic<int64_t> since_ns{0};
+    owed of[owed_max]{};
+    bool in_turn = false;
+    uint32_t needed = 0;  // tokens, in this turn
+    uint32_t usual = 0;   // in a turn, times usual_scale
+    std::atomic<bool> in_use{true};  // its thread lives
+
+    void pay() const noexcept {
+        const uint32_t all = n.load(std::memory_order_acquire);
+        for (uint32_t i = 0; i < all; ++i) {
+            ring_late(of[i].fd.load(std::memory_order_relaxed), of[i].to.load(std::memory_order_relaxed));
+        }
+    }
+};
+
+constexpr uint32_t usual_scale = 16, usual_weight = 8;
+constexpr uint32_t worth_while = 3 * usual_scale / 2;
+
+__attribute__((tls_model("initial-exec"))) constinit thread_local debts* mine = nullptr;
+constinit std::atomic<debts*> all_debts[loops_max]{};
+constinit std::atomic<uint32_t> threads{0};
+
+enum ringer_state : uint32_t { none, starting, awake, asleep };
+constinit std::atomic<uint32_t> ringer{none};
+
+bool pay_old(int64_t now_ns) noexcept {
+    bool any = false;
+    for (uint32_t i = 0; i < std::min(threads.load(std::memory_order_acquire), loops_max); ++i) {
+        const debts* d = all_debts[i].load(std::memory_order_acquire);
+        if (d == nullptr || d->n.load(std::memory_order_acquire) == 0) {
+            continue;
+        }
+        any = true;
+        if (now_ns - d->since_ns.load(std::memory_order_relaxed) >= late_ns) {
+            d->pay();
+        }
+    }
+    return any;
+}
+
+void* ring_what_is_late(void*) {
+    ringer.store(awake, std::memory_order_seq_cst);
+    for (int idle = 0;;) {
+        idle = pay_old(base::now_ns()) ? 0 : idle + 1;
+        if (idle > idle_periods) {
+            ringer.store(asleep, std::memory_order_seq_cst);
+            if (!pay_old(base::now_ns())) {  // after it said so: who owes from now on wakes it
+                sys::call(SYS_futex, &ringer, FUTEX_WAIT_PRIVATE, asleep, nullptr, nullptr, 0);
+            }
+            ringer.store(awake, std::memory_order_seq_cst);
+            idle = 0;
+        }
+        constexpr timespec period{0, period_ns};
+        sys::call(SYS_nanosleep, &period, nullptr);
+    }
+    return nullptr;
+}
+
+bool has_threads() noexcept { return &__libc_single_threaded != nullptr && __libc_single_threaded == 0; }
+
+void thread_ends(void* d) noexcept {
+    auto& its = *static_cast<debts*>(d);
+    mine = nullptr;
+    its.pay();
+    its.n.store(0, std::memory_order_release);
+    its.in_turn = false;
+    its.in_use.store(false, std::memory_order_release);
+}
+
+debts* take_old() noexcept {
+    for (auto& at : all_debts) {
+        debts* d = at.load(std::memory_order_acquire);
+        bool in_use = false;
+        if (d == nullptr) {
+            return nullptr;
+        }
+        if (d->in_use.compare_exchange_strong(in_use, true)) {
+            return d;
+        }
+    }
+    return nullptr;
+}
+
+debts* make_new() noexcept {
+    const uint32_t at = threads.load(std::memory_order_relaxed) < loops_max ? threads.fetch_add(1) : loops_max;
+    void* memory = at < loops_max ? ::mmap(nullptr, sizeof(debts), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                                           -1, 0)
+                                  : MAP_FAILED;
+    if (memory == MAP_FAILED) {
+        return nullptr;
+    }
+    auto* d = new (memory) debts;
+    all_debts[at].store(d, std::memory_order_release);
+    return d;
+}
+
+// Not in a signal handler. Null: this thread owes nothing, ever.
+debts* debts_of_this_thread() noexcept {
+    static pthread_key_t key;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static std::atomic<bool> has_key{false};
+    pthread_once(&once, [] { has_key.store(pthread_key_create(&key, &thread_ends) == 0); });
+    debts* d = has_key.load() ? take_old() : nullptr;
+    d = d != nullptr || !has_key.load() ? d : make_new();
+    if (d != nullptr && pthread_setspecific(key, d) != 0) {
+        d->in_use.store(false, std::memory_order_release);
+        d = nullptr;
+    }
+    return d;
+}
+
+// The ringer runs, or sleeps and is woken.
+bool has_ringer() noexcept {
+    uint32_t state = ringer.load(std::memory_order_seq_cst);
+    if (state == asleep && ringer.compare_exchange_strong(state, awake)) {
+        sys::call(SYS_futex, &ringer, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+    }
+    return state == awake || state == asleep;
+}
+
+}  // namespace
+
+void end_turn() noexcept {
+    debts* d = mine;
+    if (d == nullptr || !d->in_turn) {
+        return;
+    }
+    d->in_turn = false;
+    d->usual = (d->usual * (usual_weight - 1) + d->needed * usual_scale) / usual_weight;
+    if (d->n.load(std::memory_order_relaxed) != 0) {
+        d->pay();
+        d->n.store(0, std::memory_order_release);
+    }
+}
+
+void begin_turn() noexcept {
+    if (mine == nullptr) {
+        if (!has_threads() || (mine = debts_of_this_thread()) == nullptr) {
+            return;
+        }
+    }
+    debts& d = *mine;
+    uint32_t no_ringer = none;
+    if (d.usual >= worth_while && ringer.load(std::memory_order_relaxed) == none &&
+        ringer.compare_exchange_strong(no_ringer, starting) && !base::start_background(&ring_what_is_late)) {
+        ringer.store(none);
+    }
+    d.needed = 0;
+    d.in_turn = true;
+}
+
+bool is_in_turn() noexcept { return mine != nullptr && mine->in_turn; }
+
+bool owe_token(int fd, const stream& s) noexcept {
+    debts* d = mine;
+    if (d == nullptr || !d->in_turn) {
+        return false;
+    }
+    ++d->needed;
+    const uint32_t n = d->n.load(std::memory_order_relaxed);
+    if (d->usual < worth_while || n == owed_max) {
+        return false;
+    }
+    if (n == 0) {
+        d->since_ns.store(base::now_ns(), std::memory_order_relaxed);
+    }
+    d->of[n].fd.store(fd, std::memory_order_relaxed);
+    d->of[n].to.store(&s, std::memory_order_relaxed);
+    d->n.store(n + 1, std::memory_order_seq_cst);
+    if (has_ringer()) {
+        return true;
+    }
+    d->n.store(n, std::memory_order_relaxed);
+    return false;
+}
+
+void pay_owed_tokens() noexcept {
+    for (auto& at : all_debts) {
+        const debts* d = at.load(std::memory_order_acquire);
+        if (d == nullptr) {
+            return;
+        }
+        d->pay();
+    }
+}
+
+void forget_owed_tokens() noexcept {
+    for (auto& at : all_debts) {
+        if (debts* d = at.load(std::memory_order_relaxed)) {
+            d->n.store(0, std::memory_order_relaxed);
+            d->in_turn = false;
+            d->in_use.store(d == mine, std::memory_order_relaxed);
+        }
+    }
+    ringer.store(none);
+}
+
+}  // namespace vmsgr::client
