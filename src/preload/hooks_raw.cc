@@ -5,6 +5,7 @@
 #include <sys/sendfile.h>
 
 #include "base/sys.hh"
+#include "client/streams/late_tokens.hh"
 #include "preload/hook.hh"
 #include "preload/inherit.hh"
 #include "preload/runtime.hh"
@@ -51,6 +52,7 @@ long call_hook(R (*hook)(A...), const words& w) {
 // What a sandboxed thread does is allowed by system calls, and ours are not on its list.
 void enter_sandbox() noexcept {
     leave_to_kernel("a seccomp filter is set");
+    client::stop_ringer();
     table = nullptr;
     runtime().log = false;
 }

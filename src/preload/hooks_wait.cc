@@ -218,9 +218,12 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
 
 // look() asks without waiting, sleep(spent_ns) is the call itself, after so much time.
 template <typename Look, typename Sleep>
-int wait_for_events(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
+int wait_for_events(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep,
+                    bool& has_streams) {
     use set(epfd, kind::epoll);
-    if (!anybody_owes() && (!set || !set->watches_streams.load(std::memory_order_relaxed))) {
+    has_streams = set && set->watches_streams.load(std::memory_order_relaxed);
+    if (!anybody_owes() && !has_streams) {
+        set.drop();
         return sleep(0);
     }
     event_loop* const loop = set ? loop_of(*set.get()) : nullptr;
@@ -238,8 +241,9 @@ int wait_for_events(int epfd, epoll_event* events, int max, int64_t at_most_ns, 
 
 template <typename Look, typename Sleep>
 int wait_epoll(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
-    const int r = wait_for_events(epfd, events, max, at_most_ns, look, sleep);
-    if (r > 0) {
+    bool has_streams = false;
+    const int r = wait_for_events(epfd, events, max, at_most_ns, look, sleep, has_streams);
+    if (r > 0 && has_streams) {
         client::begin_turn();
     }
     return r;

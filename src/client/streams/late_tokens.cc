@@ -60,7 +60,7 @@ __attribute__((tls_model("initial-exec"))) constinit thread_local debts* mine = 
 constinit std::atomic<debts*> all_debts[loops_max]{};
 constinit std::atomic<uint32_t> threads{0};
 
-enum ringer_state : uint32_t { none, starting, awake, asleep };
+enum ringer_state : uint32_t { none, starting, awake, asleep, stopping, never };
 constinit std::atomic<uint32_t> ringer{none};
 
 bool pay_old(int64_t now_ns) noexcept {
@@ -79,20 +79,26 @@ bool pay_old(int64_t now_ns) noexcept {
 }
 
 void* ring_what_is_late(void*) {
-    ringer.store(awake, std::memory_order_seq_cst);
-    for (int idle = 0;;) {
+    // False: it is to end.
+    const auto become = [](uint32_t state) noexcept {
+        uint32_t now = ringer.load(std::memory_order_seq_cst);
+        while (now != stopping && !ringer.compare_exchange_weak(now, state)) {
+        }
+        return now != stopping;
+    };
+    for (int idle = 0; become(awake);) {
         idle = pay_old(base::now_ns()) ? 0 : idle + 1;
         if (idle > idle_periods) {
-            ringer.store(asleep, std::memory_order_seq_cst);
-            if (!pay_old(base::now_ns())) {  // after it said so: who owes from now on wakes it
+            idle = 0;
+            if (become(asleep) && !pay_old(base::now_ns())) {  // after it said so: who owes from now on wakes it
                 sys::call(SYS_futex, &ringer, FUTEX_WAIT_PRIVATE, asleep, nullptr, nullptr, 0);
             }
-            ringer.store(awake, std::memory_order_seq_cst);
-            idle = 0;
+            continue;
         }
         constexpr timespec period{0, period_ns};
         sys::call(SYS_nanosleep, &period, nullptr);
     }
+    ringer.store(never, std::memory_order_seq_cst);
     return nullptr;
 }
 
@@ -224,6 +230,20 @@ void pay_owed_tokens() noexcept {
     }
 }
 
+void stop_ringer() noexcept {
+    pay_owed_tokens();
+    for (uint32_t now = ringer.load(); now != never;) {
+        if (now == none) {
+            ringer.compare_exchange_strong(now, never);
+        } else if (now != stopping && ringer.compare_exchange_strong(now, stopping)) {
+            sys::call(SYS_futex, &ringer, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+        }
+        constexpr timespec moment{0, 100'000};
+        sys::call(SYS_nanosleep, &moment, nullptr);
+        now = ringer.load();
+    }
+}
+
 void forget_owed_tokens() noexcept {
     for (auto& at : all_debts) {
         if (debts* d = at.load(std::memory_order_relaxed)) {
@@ -232,7 +252,9 @@ void forget_owed_tokens() noexcept {
             d->in_use.store(d == mine, std::memory_order_relaxed);
         }
     }
-    ringer.store(none);
+    if (ringer.load() != never) {
+        ringer.store(none);
+    }
 }
 
 }  // namespace vmsgr::client

@@ -26,6 +26,8 @@ bool is_in_turn() noexcept;
 bool owe_token(int fd, const stream& s) noexcept;
 // Of all threads. Before a descriptor gets other holders, or this program is replaced.
 void pay_owed_tokens() noexcept;
+// Before a filter of system calls may forbid the ringer's. None is started afterwards.
+void stop_ringer() noexcept;
 // In the child of a fork: its parent has paid.
 void forget_owed_tokens() noexcept;
 

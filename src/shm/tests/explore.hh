@@ -41,6 +41,8 @@ enum class fault : uint8_t {
     spin_and_read_less,
     no_send_recovery,
     no_decision,
+    sleeps_unsettled,
+    no_look_at_what_was_shown,
 };
 
 struct tokens {

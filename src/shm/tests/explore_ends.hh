@@ -5,7 +5,17 @@
 
 namespace vmsgr::shm::explore {
 
-enum class reader : uint8_t { blocking, polling, level, edge, lazy, spinning, gathering };
+enum class reader : uint8_t {
+    blocking,
+    polling,
+    level,
+    edge,
+    lazy,
+    spinning,
+    gathering,
+    loop,  // an event loop that looks into the ring while it is awake, level-triggered
+    loop_edge,
+};
 
 struct plan {
     std::string name;
@@ -17,6 +27,7 @@ struct plan {
     bool relatives = false;  // each writer and each reader is a process of its own
     bool exact = false;  // no token but for data that is there, and for a full ring
     bool fin = false;
+    bool late = false;  // a writer sends the tokens of several writes after them
     int killed = -1;         // process 0 is the first writer's, 10 the first reader's
     uint32_t unwritable_at = 4;
     uint32_t lazy_left = lazy_tokens_max;
@@ -34,6 +45,7 @@ class scene {
     robust_lock _send_lock, _recv_lock;
     uint32_t _waits_were = 0;
     bool _topped_up = false;
+    bool _owed = false;
 
     basic_ring_sender<words> sender() { return {_words, _data, capacity, _tx}; }
     basic_ring_receiver<words> receiver() { return {_words, _data, capacity, _rx}; }
@@ -98,7 +110,7 @@ private:
             return;
         }
         uint64_t left = _words.head.raw() - _words.tail.raw();
-        if (left != 0 && _w.q.there == 0) {
+        if (left != 0 && _w.q.there == 0 && !_owed) {
             _w.fail("at rest: data in the ring, and the descriptor is not readable");
         }
         if (capacity - left >= capacity / 2 && !_w.writable()) {
@@ -112,6 +124,10 @@ private:
     // --- the writer ---
 
     void wake(doorbell& bell) {
+        if (_p.late && sender().owes_token()) {
+            _owed = true;
+            return;
+        }
         if (fault_is(fault::count_after_sending)) {
             full_fence(_words);
             if (_words.consumer_waits.exchange(0, std::memory_order_seq_cst) != 0) {
@@ -136,6 +152,9 @@ private:
             unsigned done = write_call(_p.whole_writes ? n : 1 + _w.choices.choose(n));
             _w.leave_call();
             n -= done;
+            if (_owed && (done == 0 || n == 0 || _w.choices.choose(2) == 0)) {
+                pay();
+            }
             if (done == 0) {
                 _w.sleep(_p.edge_writer ? sleep_on::out_edge : sleep_on::out, "sleeps for OUT");
             }
@@ -145,6 +164,17 @@ private:
         } else if (_p.killed < 0) {
             _w.sleep(sleep_on::for_ever, "stays open");
         }
+    }
+    void pay() {
+        doorbell bell;
+        _w.enter_call();
+        if (_w.lock(_send_lock)) {
+            sender().recover(bell);
+        }
+        _owed = false;
+        sender().wake(bell);
+        _w.unlock(_send_lock);
+        _w.leave_call();
     }
     unsigned write_call(unsigned wanted) {
         doorbell bell;
@@ -194,7 +224,88 @@ private:
 
     enum class got : uint8_t { some, nothing, end };
 
+    // preload/event_loop.cc with client/streams/stream_loop.cc: the same steps, around the same code.
+    void loop_for_ever(bool edges) {
+        uint64_t shown = 0;
+        for (bool awake = false;;) {
+            uint64_t head = 0;
+            if (!awake) {
+                _w.sleep(edges ? sleep_on::in_edge : sleep_on::in, "the loop sleeps");
+                awake = true;
+                head = _words.head.load(std::memory_order_acquire);
+            } else if (!has_news(edges, shown, head)) {
+                awake = !settle_and_look(edges, shown);
+                continue;
+            }
+            shown = head;
+            // A program that waits for edges reads until there is nothing; a hang-up makes any go the long way.
+            const bool whole = edges || _w.choices.choose(2) == 0;
+            for (size_t done = 0;; done = 0) {
+                _w.enter_call();
+                const got g = _w.producer_gone ? read_call(reader::level, capacity, done)
+                                               : read_and_leave(whole ? capacity : 1, done);
+                _w.leave_call();
+                if (g == got::end) {
+                    return;
+                }
+                if (!edges || done == 0) {
+                    break;
+                }
+            }
+        }
+    }
+    bool has_news(bool edges, uint64_t shown, uint64_t& head) {
+        head = _words.head.load(std::memory_order_acquire);
+        return head != _rx.tail && (!edges || head != shown);
+    }
+    // True: the loop may sleep.
+    bool settle_and_look(bool edges, uint64_t shown) {
+        if (fault_is(fault::sleeps_unsettled)) {
+            return true;
+        }
+        doorbell bell;
+        auto ring = receiver();
+        _w.enter_call();
+        if (_w.lock(_recv_lock)) {
+            ring.recover();
+        }
+        bool sleeps = false;
+        uint64_t head = 0;
+        if (!ring.has_data()) {
+            sleeps = settle(bell, edges);
+        } else if (edges) {
+            ring.announce_with_data(bell);
+            full_fence(_words);
+            sleeps = fault_is(fault::no_look_at_what_was_shown) || !has_news(true, shown, head);
+        }
+        _w.unlock(_recv_lock);
+        _w.leave_call();
+        return sleeps;
+    }
+    got read_and_leave(size_t wanted, size_t& done) {
+        doorbell bell;
+        auto ring = receiver();
+        if (_w.lock(_recv_lock)) {
+            ring.recover();
+        }
+        size_t n = 0;
+        must(ring.data_bytes(n));
+        if (n != 0) {
+            done = std::min(n, wanted);
+            look_at(ring.data(done));
+            ring.consume(done);
+            ring.relieve(bell);
+        }
+        const bool fin = (ring.flags() & ring_fin) != 0 && !ring.has_data();
+        _w.unlock(_recv_lock);
+        return done != 0 ? got::some : fin ? got::end : got::nothing;
+    }
+
     void read_for_ever(reader kind) {
+        if (kind == reader::loop || kind == reader::loop_edge) {
+            loop_for_ever(kind == reader::loop_edge);
+            return;
+        }
         const bool looks = kind == reader::spinning || kind == reader::gathering;
         const bool waits_in_call = kind == reader::blocking || kind == reader::polling || looks;
         for (bool drained = true, hung_up = false;;) {
