@@ -146,8 +146,7 @@ int event_loop::sift(epoll_event* events, int n) noexcept {
 bool event_loop::is_in_other_set(const object& o) const noexcept {
     const uint32_t n = __atomic_load_n(&o.registered, __ATOMIC_RELAXED);
     const registration* all = __atomic_load_n(&o.registrations, __ATOMIC_ACQUIRE);
-    return n == 0 || n > registrations_kept || o.unfollowed ||
-           std::any_of(all, all + n, [&](const registration& r) {
+    return n == 0 || n > registrations_kept || o.unfollowed || std::any_of(all, all + n, [&](const registration& r) {
                const object* set = at_number(r.epfd);
                event_loop* l = set != nullptr ? loop_of(*set) : nullptr;
                if (l == this) {
@@ -164,9 +163,10 @@ void event_loop::serve(int fd, registrations::entry& e) noexcept {
         return;
     }
     use o(fd, kind::stream);
-    if (!o || o->refs != 1 || o->stream.is_ending() || !client::stands(o->stream.page().state.load(std::memory_order_relaxed)) ||
-        o->stream.page().holders.load(std::memory_order_relaxed) != 1 ||
-        is_in_other_set(*o.get()) || wants_signals(*o.get(), fd)) {
+    if (!o || o->refs != 1 || o->stream.is_ending() ||
+        !client::stands(o->stream.page().state.load(std::memory_order_relaxed)) ||
+        o->stream.page().holders.load(std::memory_order_relaxed) != 1 || is_in_other_set(*o.get()) ||
+        wants_signals(*o.get(), fd)) {
         return;
     }
     served& s = _served[_n];

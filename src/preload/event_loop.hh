@@ -37,7 +37,7 @@ class event_loop {
         int fd;
         object* o;
         uint32_t version;  // of its registration, when it was shown last
-        uint64_t shown;    // up to here: bytes that ever came
+        uint64_t shown;  // up to here: bytes that ever came
     };
     // More would make a turn long in which few have something; the others are the kernel's.
     static constexpr uint32_t served_max = 256;

@@ -25,9 +25,9 @@ public:
 
     struct entry {
         std::atomic<uint64_t> data;
-        std::atomic<uint32_t> events;   // as told, with `registered` and `counted`
+        std::atomic<uint32_t> events;  // as told, with `registered` and `counted`
         std::atomic<uint32_t> version;  // grows with each change: an edge is due anew
-        uint32_t loop_slot;             // for event_loop.cc: of the thread that waits on the set
+        uint32_t loop_slot;  // for event_loop.cc: of the thread that waits on the set
     };
 
     // What was told of the number; null: nothing ever.

@@ -110,8 +110,7 @@ void take_part() noexcept {
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
-    client::set_fd_rules({&make_internal, &drop_internal, &is_number_of, &replace_connection,
-                          &send_late_token});
+    client::set_fd_rules({&make_internal, &drop_internal, &is_number_of, &replace_connection, &send_late_token});
     if (!make_table()) {
         return;
     }

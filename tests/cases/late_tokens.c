@@ -16,9 +16,9 @@
 static int fds[64], n;
 static sem_t allowed;
 
-static void *second(void *arg) {
+static void* second(void* arg) {
     char c;
-    while (read(*(int *)arg, &c, 1) == 1)
+    while (read(*(int*)arg, &c, 1) == 1)
         sem_post(&allowed);
     return arg;
 }
@@ -63,17 +63,17 @@ static void act(char what, int fd) {
         answer_all();
         for (int i = 0; i < n; i++)
             fcntl(fds[i], F_SETFD, 0);
-        execl("/bin/sleep", "sleep", "2", (char *)0);
+        execl("/bin/sleep", "sleep", "2", (char*)0);
         _exit(4);
     }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     n = argc > 1 ? atoi(argv[1]) : 4;
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     int l = socket(AF_INET, SOCK_STREAM, 0), ep = epoll_create1(0);
-    if (bind(l, (struct sockaddr *)&a, len) || listen(l, 64) || getsockname(l, (struct sockaddr *)&a, &len))
+    if (bind(l, (struct sockaddr*)&a, len) || listen(l, 64) || getsockname(l, (struct sockaddr*)&a, &len))
         return 1;
     printf("%d\n", ntohs(a.sin_port));
     fflush(stdout);

@@ -42,7 +42,7 @@ struct debts {
     owed of[owed_max]{};
     bool in_turn = false;
     uint32_t needed = 0;  // tokens, in this turn
-    uint32_t usual = 0;   // in a turn, times usual_scale
+    uint32_t usual = 0;  // in a turn, times usual_scale
     std::atomic<bool> in_use{true};  // its thread lives
 
     void pay() const noexcept {
@@ -129,9 +129,9 @@ debts* take_old() noexcept {
 
 debts* make_new() noexcept {
     const uint32_t at = threads.load(std::memory_order_relaxed) < loops_max ? threads.fetch_add(1) : loops_max;
-    void* memory = at < loops_max ? ::mmap(nullptr, sizeof(debts), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                                           -1, 0)
-                                  : MAP_FAILED;
+    void* memory = at < loops_max
+                       ? ::mmap(nullptr, sizeof(debts), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                       : MAP_FAILED;
     if (memory == MAP_FAILED) {
         return nullptr;
     }
