@@ -5,12 +5,12 @@
 // moment anyway need not do that. So the calls of its thread leave both out (client::stream::serve), and the loop does
 // them when it is about to sleep in the kernel: it looks into all rings, announces them all, looks once more, sleeps.
 //
-// Nothing is lost by it, whoever else looks: until it is announced, such a stream is one whose reader has not come to the
-// end yet. It has a token in its doorbell, which shows IN (with an empty ring: for nothing). Those who look at the
+// Nothing is lost by it, whoever else looks: until it is announced, such a stream is one whose reader has not come to
+// the end yet. It has a token in its doorbell, which shows IN (with an empty ring: for nothing). Those who look at the
 // descriptor through this library settle it first: poll and select, another set, the other threads of this one.
 //
 // A stream is served by the loop when:
-//   - one thread alone has ever waited on the set, and the set is in no other set, in no poll() and from no fork or exec;
+//   - one thread alone has ever waited on the set, and the set is in no other set, in no poll(), and of this process;
 //   - the kernel has just said IN of it, and nothing worse;
 //   - it is registered for IN here and in no other set, without EPOLLONESHOT and EPOLLEXCLUSIVE, under its only number;
 //   - its data belongs to no other number of the set, so that the kernel's events can be told apart (registrations.hh);
@@ -74,14 +74,14 @@ public:
         }
     };
 
-    // Any thread. May this call be a turn of the loop? No: it is for the kernel alone, and all that was served is settled.
+    // Any thread. May this call be a turn of the loop? No: it is the kernel's alone, and all that was served is settled.
     bool is_own_turn() noexcept;
     bool serves_any() const noexcept { return _n != 0; }
     // The kernel's descriptors are not kept waiting by busy rings: one turn of some, or some time, is theirs.
     bool is_kernels_turn() noexcept;
     // Events of the rings alone, up to max of them.
     int look(epoll_event* events, int max) noexcept;
-    // What the kernel said: leaves out IN of rings that are empty, and begins to serve whom it names. How many are left.
+    // What the kernel said: leaves out IN of rings that are empty, and begins to serve whom it names. How many remain.
     int sift(epoll_event* events, int n) noexcept;
     // Before the sleep. Events that came meanwhile; 0: nothing is served any more, and the kernel shows what is true.
     int settle(epoll_event* events, int max) noexcept;

@@ -1,6 +1,6 @@
-// What a program told the kernel about the descriptors of an epoll set, ours and others: which events of which number, and
-// the data that comes with them. From the data of an event follows the number, where no other number of the set has the
-// same: then, and only then, the library knows whose event it is.
+// What a program told the kernel about the descriptors of an epoll set, ours and others: which events of which number,
+// and the data that comes with them. From the data of an event follows the number, where no other number of the set has
+// the same: then, and only then, the library knows whose event it is.
 //
 // Numbers that were closed without EPOLL_CTL_DEL stay here until they come back: then fewer data are known to be of one
 // number than are, which costs speed alone.

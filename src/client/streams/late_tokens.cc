@@ -35,7 +35,8 @@ struct owed {
     std::atomic<const stream*> to;
 };
 
-// Of one thread, which writes it; the ringer reads. What it reads half changed names no stream, or one that owes nothing.
+// Of one thread, which writes it; the ringer reads. What it reads half changed names no stream, or one that owes
+// nothing.
 struct debts {
     std::atomic<uint32_t> n{0};
     std::atomic<int64_t> since_ns{0};

@@ -205,10 +205,10 @@ public:
     // How many calls sleep: of all that use it, these do not touch their number.
     int sleepers() const noexcept { return _sleepers.load(std::memory_order_seq_cst); }
 
-    // An event loop looks at the ring by itself (preload/loops.hh). While it is awake, calls of its thread that do not wait
-    // leave this end as a reader does that has not finished: unannounced, with a token in the doorbell. So no token is
-    // sent for what comes next, and none is taken; the descriptor shows IN with an empty ring, until it is settled, and
-    // hides nothing. thread: that of the loop (this_thread), or null: no loop looks.
+    // An event loop looks at the ring by itself (preload/event_loop.hh). While it is awake, calls of its thread that do
+    // not wait leave this end as a reader does that has not finished: unannounced, with a token in the doorbell. So no
+    // token is sent for what comes next, and none is taken; the descriptor shows IN with an empty ring, until it is
+    // settled, and hides nothing. thread: that of the loop (this_thread), or null: no loop looks.
     void serve(const void* thread) noexcept { _served_by.store(thread, std::memory_order_seq_cst); }
     bool is_served() const noexcept { return _served_by.load(std::memory_order_relaxed) != nullptr; }
     static const void* this_thread() noexcept;
@@ -219,9 +219,9 @@ public:
     bool is_ending() const noexcept;
     // At least half of the ring is free: the doorbell shows OUT.
     bool has_much_room() const noexcept;
-    // The loop is about to sleep, or somebody else waits: from now on the descriptor shows what is true, and no loop serves
-    // it. edges: the program waits for edges, and was shown what came up to `shown`. False: there is something to
-    // read for which no token may come. Any thread.
+    // The loop is about to sleep, or somebody else waits: from now on the descriptor shows what is true, and no loop
+    // serves it. edges: the program waits for edges, and was shown what came up to `shown`. False: there is something
+    // to read for which no token may come. Any thread.
     bool settle(int fd, bool edges = false, uint64_t shown = 0) noexcept;
 
     // The token that a turn has kept back (late_tokens.hh), if it is not sent yet. Any thread.
@@ -369,6 +369,7 @@ private:
     ssize_t receive_loop(receiving r, Drain&& drain, Plainly&& plainly);
     bool tell_writer(const receiving& r, shm::end& e, bool took_all) noexcept;
     bool is_left_to_loop(const receiving& r) const noexcept;
+    ssize_t leave_to_loop(const receiving& r, bool over) noexcept;
     bool look_before_sleep(receiving& r, shm::end& e, side_lock& lock) noexcept;
     bool gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept;
     int64_t look_limit_ns(int flags) noexcept;

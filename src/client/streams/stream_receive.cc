@@ -41,6 +41,12 @@ struct stream::receiving {
     bool wants_all() const noexcept { return (flags & MSG_WAITALL) != 0; }
     bool dont_wait() const noexcept { return (flags & MSG_DONTWAIT) != 0; }
     size_t left() const noexcept { return wanted - done; }
+    // The descriptor is readable already: only a hang-up can end this.
+    void let_time_pass() noexcept {
+        constexpr int peek_again_ms = 1;
+        pollfd p{fd, 0, 0};
+        wait.hung_up = sys::poll(&p, 1, peek_again_ms) == 1;
+    }
     ssize_t result() const noexcept { return done == 0 && errnum != 0 ? fail(errnum) : ssize_t(done); }
 };
 
@@ -201,14 +207,21 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
     }
 }
 
-// The loop of this thread looks into the ring before it sleeps: nothing has to be announced now. Not for ever, though: a
-// program that only reads, and waits for nothing, would not learn that the other side was killed.
+// The loop of this thread looks into the ring before it sleeps: nothing has to be announced now. Not for ever, though:
+// a program that only reads, and waits for nothing, would not learn that the other side was killed.
 bool stream::is_left_to_loop(const receiving& r) const noexcept {
     constexpr uint32_t found_nothing_max = 2;
     return _served_by.load(std::memory_order_relaxed) == this_thread() && !r.peeks() && !r.wants_all() &&
            (r.dont_wait() || _page->nonblocking.load(std::memory_order_relaxed) != 0) &&
            _page->holders.load(std::memory_order_relaxed) == 1 &&
            _found_nothing.load(std::memory_order_relaxed) < found_nothing_max;
+}
+
+// The ring is empty: what such a call returns.
+ssize_t stream::leave_to_loop(const receiving& r, bool over) noexcept {
+    _found_nothing.fetch_add(1, std::memory_order_relaxed);
+    _unsettled.store(true, std::memory_order_relaxed);
+    return over ? r.result() : fail(EAGAIN);
 }
 
 // After a read. True: the ring is empty, and this end is announced, or left to the loop.
@@ -258,13 +271,10 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
                 return ending() ? 0 : fail(EAGAIN);
             }
             [[fallthrough]];
-        case took::too_short: {
+        case took::too_short:
             lock.release();
-            constexpr int peek_again_ms = 1;
-            pollfd p{r.fd, 0, 0};
-            r.wait.hung_up = sys::poll(&p, 1, peek_again_ms) == 1;
+            r.let_time_pass();
             continue;
-        }
         case took::empty: break;
         }
         if (turns_plain()) {
@@ -277,9 +287,7 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
             }
         }
         if (is_left_to_loop(r)) {
-            _found_nothing.fetch_add(1, std::memory_order_relaxed);
-            _unsettled.store(true, std::memory_order_relaxed);
-            return user.over() ? r.result() : fail(EAGAIN);
+            return leave_to_loop(r, user.over());
         }
         const shm::woken woken = e.wait_readable(user, r.wait, until);
         const int before = r.fd;
