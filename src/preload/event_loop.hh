@@ -74,7 +74,7 @@ public:
         }
     };
 
-    // Any thread. May this call be a turn of the loop? No: it is the kernel's alone, and all that was served is settled.
+    // Any thread. May this call be a turn of the loop? No: it is the kernel's alone, and what was served is settled.
     bool is_own_turn() noexcept;
     bool serves_any() const noexcept { return _n != 0; }
     // The kernel's descriptors are not kept waiting by busy rings: one turn of some, or some time, is theirs.

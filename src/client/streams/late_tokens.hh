@@ -1,8 +1,8 @@
 // Tokens of one turn of an event loop.
 //
 // A server that answers many in one turn wakes one reader after the other while it still works; each comes too early
-// for the next message, and takes the processor. So what a loop sends in a turn is published at once, and the readers that
-// sleep are woken at its end, before the loop waits again, or does anything else that may sleep and that this
+// for the next message, and takes the processor. So what a loop sends in a turn is published at once, and the readers
+// that sleep are woken at its end, before the loop waits again, or does anything else that may sleep and that this
 // library sees. Only where a turn usually has more than one to wake: a single answer goes at once.
 //
 // A thread that owes a token and then sleeps where nobody sees it (a mutex, a file) may be waiting for the very answer.
