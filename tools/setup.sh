@@ -25,7 +25,7 @@ from_sid=(seastar-dev)
 demo=(ceph-osd ceph-mon ceph-mgr ceph-common python3 iproute2 procps util-linux)
 tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables iperf3 curl nginx-light redis-server
        redis-tools socat man-db psmisc
-       openssh-server rsync openbsd-inetd postgresql haproxy memcached
+       openssh-server rsync openbsd-inetd postgresql haproxy memcached nodejs
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
 bench=(sockperf wrk python3-matplotlib)
 checks=(clang-format-19 clang-tidy-19)

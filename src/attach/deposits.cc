@@ -29,12 +29,12 @@ deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
 }
 
 bool deposits::leave(uint64_t session, uid_t uid, int shown, std::span<base::unique_fd> left,
-                     std::span<const uint8_t, proto::data_bytes> data) {
+                     std::span<const uint8_t, proto::data_bytes> data, uint64_t listener) {
     const uint64_t cookie = base::socket_cookie(shown);
     if (cookie == 0) {
         return false;
     }
-    deposit d{session, {}, {}};
+    deposit d{session, {}, {}, listener};
     std::ranges::copy(data, d.data.begin());
     for (auto& fd : left) {
         auto f = keep(session, std::move(fd));
@@ -70,6 +70,7 @@ std::optional<deposits::found> deposits::look(uid_t uid, int shown) const {
     }
     found out;
     out.data = at->second.data;
+    out.listener = at->second.listener;
     for (auto& f : at->second.files) {
         out.fds.push_back(f->fd.get());
     }

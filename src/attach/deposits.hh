@@ -52,6 +52,7 @@ class deposits {
         uint64_t session;
         std::vector<file_ptr> files;
         std::array<uint8_t, proto::data_bytes> data;
+        uint64_t listener;  // of which this is a door, by its depositor's word; 0: a connection
     };
     std::map<key, deposit> _kept;
     std::unordered_map<uint64_t, std::deque<key>> _of_session;  // oldest first; some belong to a later session by now
@@ -63,11 +64,12 @@ public:
 
     // The oldest of the session goes where there are too many. False: no descriptor is left to keep it.
     bool leave(uint64_t session, uid_t uid, int shown, std::span<base::unique_fd> left,
-               std::span<const uint8_t, proto::data_bytes> data);
+               std::span<const uint8_t, proto::data_bytes> data, uint64_t listener);
     // Null: nothing was left for it, or by another user.
     struct found {
         std::vector<int> fds;
         std::array<uint8_t, proto::data_bytes> data;
+        uint64_t listener;
     };
     std::optional<found> look(uid_t uid, int shown) const;
     // The session has ended, and whoever inherited from it has asked.

@@ -52,7 +52,7 @@ private:
     void on_unlist(proto::received& got);
     seastar::future<> on_borrow(proto::request_msg m, proto::received& got);
     void on_deposit(const proto::request_msg& m, proto::received& got);
-    void on_adopt(const proto::request_msg& m, proto::received& got);
+    seastar::future<> on_adopt(proto::request_msg m, proto::received& got);
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
     void reply_document(const proto::request_msg& m, const std::string& text);
     int admit(net::connect_request& r);

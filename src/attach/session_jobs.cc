@@ -52,7 +52,7 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     case kind::unlist: on_unlist(got); break;
     case kind::borrow: co_await on_borrow(m, got); break;
     case kind::deposit: on_deposit(m, got); break;
-    case kind::adopt: on_adopt(m, got); break;
+    case kind::adopt: co_await on_adopt(m, got); break;
     case kind::settled: reply(m, 0); break;
     case kind::status: reply_document(m, co_await _server.deps().status()); break;
     case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
@@ -194,28 +194,39 @@ seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got)
 }
 
 void session::on_deposit(const proto::request_msg& m, proto::received& got) {
-    if (got.fd_count < 2) {
-        break_rules(net::fault::bad_message, "deposit: fewer than two descriptors");
+    if (got.fd_count < (m.id != 0 ? 1u : 2u)) {
+        break_rules(net::fault::bad_message, "deposit: too few descriptors");
         return;
     }
     const bool kept = _server.alarm().guard([&] {  // what it replaces is closed
         return _server.kept().leave(_program->session_id, _program->uid, got.fds[0].get(),
-                                    std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data));
+                                    std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data), m.id);
     });
     if (!kept) {
         ++_server.count().refused;
     }
 }
 
-void session::on_adopt(const proto::request_msg& m, proto::received& got) {
+// A listener's heir gets socket and lifeline from the listener itself: kept here, they would keep its port when all
+// programs have closed it.
+seastar::future<> session::on_adopt(proto::request_msg m, proto::received& got) {
     if (got.fd_count != 1) {
         break_rules(net::fault::bad_message, "adopt: not one descriptor");
-        return;
+        co_return;
     }
+    net::listeners::shared listener;
     auto found = _server.kept().look(_program->uid, got.fds[0].get());
-    if (!found) {
+    if (found && found->listener != 0) {
+        auto task = [id = found->listener, door = base::socket_cookie(got.fds[0].get())](net::listeners& l) {
+            return l.share(id, door);
+        };
+        const unsigned shard = unsigned(found->listener % seastar::smp::count);
+        listener = co_await _server.deps().listeners.invoke_on(shard, std::move(task));
+        found->fds = {listener.tcp.get(), listener.lifeline.get()};
+    }
+    if (!found || found->fds.front() < 0) {
         reply(m, ENOENT);
-        return;
+        co_return;
     }
     proto::reply_msg r;
     memcpy(r.data, found->data.data(), sizeof r.data);

@@ -284,8 +284,9 @@ int session::borrow(int shown, uint64_t id) noexcept {
     return got.fd_count == 1 && base::not_tcp(got.fds[0].get()) == nullptr ? got.fds[0].release() : -EPROTO;
 }
 
-void session::deposit(int shown, std::span<const int> left, std::span<const uint8_t> data) noexcept {
+void session::deposit(int shown, std::span<const int> left, std::span<const uint8_t> data, uint64_t listener) noexcept {
     proto::request_msg m;
+    m.id = listener;
     m.what = proto::kind::deposit;
     memcpy(m.data, data.data(), std::min(data.size(), sizeof m.data));
     int fds[proto::fds_max] = {shown};

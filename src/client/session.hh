@@ -129,7 +129,8 @@ public:
     // The kernel socket of connection `id`, whose doorbell is shown; or -errno.
     int borrow(int shown, uint64_t id) noexcept;
     // Leaves with the daemon what an heir of this descriptor needs. It is there once await_settled() has returned.
-    void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data) noexcept;
+    // For a door: its listener, whose socket the daemon has.
+    void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data, uint64_t listener = 0) noexcept;
     void await_settled() noexcept;
     // 0, or an errno.
     int adopt(int shown, inherited& out) noexcept;

@@ -74,7 +74,7 @@ public:
 
 // Descriptors that each thing keeps open.
 inline constexpr unsigned fds_per_connection = 2;  // the socket, our end of the doorbell
-inline constexpr unsigned fds_per_listener = 2;    // the socket, our end of the lifeline
+inline constexpr unsigned fds_per_listener = 1;    // the socket; lifelines are counted by themselves
 inline constexpr unsigned fds_per_session = 1;
 inline constexpr unsigned fds_reserve = 128;       // Seastar's own, messages under way, documents
 

@@ -1,6 +1,7 @@
 #include "local/doors.hh"
 
 #include <dirent.h>
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -58,13 +59,14 @@ void remove_door(const door_place& d) noexcept {
     }
 }
 
-void knock(const char* path) noexcept {
+bool knock(const char* path) noexcept {
     sockaddr_un un;
     uint32_t len = 0;
     if (proto::unix_address(path, &un, len) == 0) {
         base::unique_fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-        ::connect(fd.get(), reinterpret_cast<sockaddr*>(&un), len);
+        return ::connect(fd.get(), reinterpret_cast<sockaddr*>(&un), len) == 0 || errno == EAGAIN;
     }
+    return false;
 }
 
 void knock_at_all(const char* folder, bool remove) noexcept {

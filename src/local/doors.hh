@@ -25,8 +25,8 @@ void remove_door(const door_place& d) noexcept;
 
 // A connection without a word, by which a program that waits in accept() learns that it has to look at its lifeline.
 // Waits for nobody. A full queue is no loss: whoever accepts has something to take, and meets the knock of the next
-// one.
-void knock(const char* path) noexcept;
+// one. False: no program has the door open.
+bool knock(const char* path) noexcept;
 // At every door of the folder. remove: they are of an earlier daemon.
 void knock_at_all(const char* folder, bool remove) noexcept;
 

@@ -35,16 +35,17 @@ bool is_shortage(int err) noexcept { return err == EMFILE || err == ENFILE || er
 listener::listener(listeners& owner, listen_request r, uint64_t id)
     : _owner(owner), _r(std::move(r)), _id(id), _address(local_address(_r.tcp.get())) {}
 
-listener::~listener() { close(false); }
+listener::~listener() { close(); }
 
 int listener::prepare(listen_answer& out) noexcept try {
-    int pair[2];
     base::random_bytes(_word.data(), _word.size());
-    if (make_nonblocking(_r.tcp.get()) < 0 || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+    if (make_nonblocking(_r.tcp.get()) < 0) {
         return errno;
     }
-    _lifeline.reset(pair[0]);
-    out.lifeline.reset(pair[1]);
+    out.lifeline = make_lifeline();
+    if (!out.lifeline) {
+        return EMFILE;
+    }
     auto door = make_door(_owner._doors, int(std::min<uint32_t>(_r.backlog, SOMAXCONN)));
     if (!door) {
         log.warn("{} (pid {}) listens by the kernel alone: {}", _r.owner->name, _r.owner->pid, door.error().text);
@@ -54,17 +55,35 @@ int listener::prepare(listen_answer& out) noexcept try {
     out.door = std::move(door->fd);
     out.word = _word;
     out.id = _id;
-    auto& events = _owner.local().events();
-    auto l = events.add(_lifeline.get(), _lifeline_sink);
-    auto t = events.add(_r.tcp.get(), *this);
-    if (!l || !t) {
+    auto t = _owner.local().events().add(_r.tcp.get(), *this);
+    if (!t) {
         return ENOMEM;
     }
-    _lifeline_events = std::move(*l);
     _tcp_events = std::move(*t);
     return 0;
 } catch (const std::bad_alloc&) {
     return ENOMEM;
+}
+
+base::unique_fd listener::make_lifeline() noexcept try {
+    int pair[2];
+    auto place = lease::take(_owner._budget.fds);
+    if (_closed || !place || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+        return {};
+    }
+    base::unique_fd theirs(pair[1]);
+    auto& made = _lifelines.emplace_back(*this);
+    made.fd.reset(pair[0]);
+    made.place = std::move(*place);
+    auto events = _owner.local().events().add(pair[0], made);
+    if (!events) {
+        _lifelines.pop_back();
+        return {};
+    }
+    made.events = std::move(*events);
+    return theirs;
+} catch (const std::bad_alloc&) {
+    return {};
 }
 
 listener_info listener::info() const {
@@ -84,21 +103,22 @@ listeners::reserved listener::reserve() noexcept {
     return out;
 }
 
-void listener::close(bool stop_listening) noexcept {
+void listener::close() noexcept {
     if (std::exchange(_closed, true)) {
         return;
     }
     _owner._registry.retract(_id);
     _tcp_events.reset();
-    _lifeline_events.reset();
-    if (stop_listening) {
-        ::shutdown(_r.tcp.get(), SHUT_RDWR);
+    for (auto& l : _lifelines) {
+        l.events.reset();
     }
     if (!is_listening(_r.tcp.get())) {
         base::stop_lingering(_r.tcp.get());  // its program has made something else of it
     }
     _r.tcp.reset();
-    _lifeline.reset();
+    for (auto& l : _lifelines) {
+        l.fd.reset();
+    }
     if (!_door.path.empty()) {
         knock(_door.path.c_str());
         remove_door(_door);
@@ -106,9 +126,34 @@ void listener::close(bool stop_listening) noexcept {
     _point.wake();
 }
 
-void listener::on_lifeline(uint32_t events) noexcept {
-    if ((events & (EPOLLHUP | EPOLLRDHUP)) != 0) {
-        close((events & EPOLLHUP) != 0);
+void listener::on_lifeline(lifeline& which, uint32_t events) noexcept {
+    if ((events & (EPOLLHUP | EPOLLRDHUP)) == EPOLLRDHUP) {
+        close();
+    } else if ((events & EPOLLHUP) != 0) {
+        std::erase_if(_lifelines, [&](const lifeline& l) { return &l == &which; });
+        if (!_lifelines.empty() || _closed) {
+            return;
+        }
+        if (!knock(_door.path.c_str())) {
+            close();
+        } else if (_heir.available()) {
+            _heir = await_heir();
+        }
+    }
+}
+
+// A program that replaces itself (exec) has no lifeline for a moment, and the door open.
+seastar::future<> listener::await_heir() {
+    constexpr auto looks_every = std::chrono::milliseconds(20);
+    constexpr int looks_max = 100;
+    for (int i = 0; i < looks_max && !_closed && _lifelines.empty(); ++i) {
+        co_await seastar::sleep_abortable(looks_every, _owner._abort).handle_exception([](std::exception_ptr) {});
+        if (!_closed && _lifelines.empty() && !knock(_door.path.c_str())) {
+            break;
+        }
+    }
+    if (_lifelines.empty()) {
+        close();
     }
 }
 
@@ -145,6 +190,7 @@ seastar::future<> listener::run() {
             co_await pass_on(base::unique_fd(fd));
         }
     }
+    co_await std::move(_heir);
 }
 
 seastar::future<> listener::after_error(int err) {
@@ -163,7 +209,7 @@ seastar::future<> listener::after_error(int err) {
         log.warn("accept on {} for {} (pid {}): {}", base::to_string(_address), _r.owner->name, _r.owner->pid,
                  strerror(err));
         _owner.local().count().count(fault::accept_error);
-        close(false);
+        close();
     }
 }
 

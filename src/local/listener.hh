@@ -3,6 +3,8 @@
 // fills then, as without us. Owner: the shard's listeners.
 #pragma once
 
+#include <list>
+
 #include "local/doors.hh"
 #include "local/listeners.hh"
 #include "ssx/wake_point.hh"
@@ -14,18 +16,24 @@ class listener final : ssx::event_sink {
     listen_request _r;
     const uint64_t _id;
     door_place _door;
-    base::unique_fd _lifeline;
     proto::secret _word{};
     ssx::wake_point _point;
     bool _closed = false;
     uint64_t _accepted = 0;
     base::address _address;
-    struct lifeline_sink final : ssx::event_sink {
+    // Our end of a pair with a program that serves the listener, and its forks. Theirs is shut down by the last of them
+    // that closes the listener, and hangs up when they are gone.
+    struct lifeline final : ssx::event_sink {
         listener& l;
-        explicit lifeline_sink(listener& x) noexcept : l(x) {}
-        void on_events(uint32_t events) noexcept override { l.on_lifeline(events); }
-    } _lifeline_sink{*this};
-    ssx::event_set::registration _tcp_events, _lifeline_events;
+        base::unique_fd fd;
+        lease place;
+        ssx::event_set::registration events;
+        explicit lifeline(listener& x) noexcept : l(x) {}
+        void on_events(uint32_t bits) noexcept override { l.on_lifeline(*this, bits); }
+    };
+    std::list<lifeline> _lifelines;
+    seastar::future<> _heir = seastar::make_ready_future<>();  // await_heir()
+    ssx::event_set::registration _tcp_events;
 
 public:
     listener(listeners& owner, listen_request r, uint64_t id);
@@ -36,7 +44,7 @@ public:
     seastar::future<> run();
     // The port refuses from now on, if nobody else holds the socket. The lifeline goes last, so that a program which
     // shut its end down can wait for our hang-up.
-    void close(bool stop_listening) noexcept;
+    void close() noexcept;
 
     listeners::reserved reserve() noexcept;
     door_target target() const;
@@ -44,10 +52,13 @@ public:
     bool takes_local() const noexcept { return _r.local; }
     const door_place& door() const noexcept { return _door; }
     listener_info info() const;
+    // The program's end; none: no descriptor, or it has closed.
+    base::unique_fd make_lifeline() noexcept;
 
 private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
-    void on_lifeline(uint32_t events) noexcept;
+    void on_lifeline(lifeline& which, uint32_t events) noexcept;
+    seastar::future<> await_heir();
     std::optional<places> take_places() noexcept;
     seastar::future<> pause();
     seastar::future<> pass_on(base::unique_fd tcp);

@@ -19,7 +19,7 @@ unsigned listeners::next_shard() noexcept { return _next_shard++ % seastar::smp:
 seastar::future<> listeners::stop() {
     _abort.request_abort();
     for (auto& [id, l] : _all) {
-        l->close(false);
+        l->close();
     }
     return _gate.close();
 }
@@ -62,6 +62,15 @@ void listeners::unlist(uint64_t id) noexcept { _registry.unlist(id); }
 listeners::reserved listeners::reserve(uint64_t id) noexcept {
     auto at = _all.find(id);
     return at != _all.end() ? at->second->reserve() : reserved{};
+}
+
+listeners::shared listeners::share(uint64_t id, uint64_t door_cookie) noexcept {
+    auto at = _all.find(id);
+    if (at == _all.end() || at->second->door().cookie != door_cookie) {
+        return {};
+    }
+    shared out{duplicate(at->second->tcp_fd()), at->second->make_lifeline()};
+    return out.tcp && out.lifeline ? std::move(out) : shared{};
 }
 
 std::vector<listener_info> listeners::list() const {

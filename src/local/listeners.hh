@@ -74,6 +74,12 @@ public:
         bool no_room = false;  // else: the listener has closed
     };
     reserved reserve(uint64_t id) noexcept;
+    // For another program that serves it, and shows the door: the listening socket, and a lifeline of its own. None: it
+    // has closed, or there is no descriptor for it.
+    struct shared {
+        base::unique_fd tcp, lifeline;
+    };
+    shared share(uint64_t id, uint64_t door_cookie) noexcept;
     std::vector<listener_info> list() const;
 
 private:

@@ -19,6 +19,7 @@
 #include "client/streams/late_tokens.hh"
 #include "preload/event_loop.hh"
 #include "preload/hook.hh"
+#include "preload/listening.hh"
 #include "preload/spin_wait.hh"
 
 using namespace vmsgr;
@@ -127,9 +128,16 @@ int64_t budget_of(const timespec* timeout) noexcept {
 
 bool anybody_owes() noexcept { return client::streams_that_owe.load(std::memory_order_relaxed) > 0; }
 
+void follow_relatives() noexcept {
+    if (listeners_were_given()) [[unlikely]] {
+        follow_given_listeners();
+    }
+}
+
 // Nothing is ours in this wait, and nothing has to be done meanwhile.
 template <typename AnyStream>
 bool is_plain_wait(AnyStream&& any_stream) noexcept {
+    follow_relatives();
     return !anybody_owes() && (shm::spin_limit_ns() == 0 || !any_stream());
 }
 
@@ -220,6 +228,7 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
 template <typename Look, typename Sleep>
 int wait_for_events(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep,
                     bool& has_streams) {
+    follow_relatives();
     use set(epfd, kind::epoll);
     has_streams = set && set->watches_streams.load(std::memory_order_relaxed);
     if (!anybody_owes() && !has_streams) {

@@ -185,7 +185,7 @@ void leave_to_kernel(const char* why) noexcept {
         if (o && o->what == kind::stream) {
             o->stream.become_plain(fd, until);
         } else if (o && o->what == kind::listener && o->listener.by_daemon.load()) {
-            give_listener_to_kernel(fd, o.get(), true);
+            give_listener_to_kernel(fd, o.get());
         }
     }
     errno = saved;
@@ -228,7 +228,7 @@ void take_received(const msghdr* m) noexcept { each_passed(m, take); }
 namespace {
 
 // Without the library nobody may have a doorbell, or a door. `number`: what the table calls that which fd shows.
-void make_plain(int fd, int number, const char* why, bool listeners_for_good, const base::deadline& until) noexcept {
+void make_plain(int fd, int number, const char* why, const base::deadline& until) noexcept {
     use o(number);
     if (!o) {
         return;
@@ -245,7 +245,7 @@ void make_plain(int fd, int number, const char* why, bool listeners_for_good, co
         }
     } else if (o->what == kind::listener && o->listener.by_daemon.load()) {
         log("listener %d becomes the kernel's for a program without the library: %s", fd, why);
-        give_listener_to_kernel(fd, o.get(), listeners_for_good);
+        give_listener_to_kernel(fd, o.get());
     }
 }
 
@@ -270,7 +270,7 @@ void note_sent(int unix_socket, const msghdr* m) noexcept {
             }
         }
         if (why != nullptr) {
-            make_plain(fd, fd, why, false, until);
+            make_plain(fd, fd, why, until);
         } else {
             sent = deposit(fd) || sent;
         }
@@ -314,11 +314,16 @@ void count_heir(starts where) noexcept {
     }
     int before = -1;
     each_number([&](int fd, int number) noexcept {
-        use o(number, kind::stream);
-        if (o && number != before && survives_exec(fd, *o.get())) {
-            o->stream.add_holder();
-            before = number;  // of its duplicates, those that lie together count once; too many do no harm
+        use o(number);
+        if (!o || number == before || !survives_exec(fd, *o.get())) {
+            return;
         }
+        if (o->what == kind::listener && o->listener.by_daemon.load()) {
+            o->listener.page->holders.fetch_add(1);
+        } else if (o->what == kind::stream) {
+            o->stream.add_holder();
+        }
+        before = number;  // of its duplicates, those that lie together count once; too many do no harm
     });
 }
 
@@ -340,7 +345,7 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
                 survives = survives_exec(fd, *o.get());
             }
             if (survives) {
-                make_plain(fd, number, why, where == starts::here, until);
+                make_plain(fd, number, why, until);
             }
         });
     } else if (!starts_none) {

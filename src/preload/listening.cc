@@ -26,16 +26,6 @@ namespace vmsgr::preload {
 
 namespace {
 
-// The daemon lets go of the listening socket, without stopping it, before this returns.
-void leave_daemon(listener_part& part) noexcept {
-    real.shutdown(part.door.lifeline, SHUT_WR);
-    pollfd p{part.door.lifeline, 0, 0};
-    const base::deadline end(client::request_timeout_ms);
-    while ((p.revents & POLLHUP) == 0 && end.left_ms() != 0) {
-        sys::poll(&p, 1, end.left_ms());
-    }
-}
-
 uint32_t listen_flags(const listener_part& part) {
     return part.route->local && !defers_accept(part.kernel_fd) ? 0u : uint32_t(proto::listen_no_local);
 }
@@ -66,19 +56,6 @@ bool listen_by_daemon(int fd, object* o) noexcept {
     return true;
 }
 
-// False: it is there already, or the number means something else by now.
-bool put_kernel_socket_behind(int fd, object* o) noexcept {
-    table_lock l;
-    auto& part = o->listener;
-    if (!part.by_daemon.load() || o->dead || at_number(fd) != o) {
-        return false;
-    }
-    copy_description(fd, part.kernel_fd);
-    part.by_daemon.store(false);
-    swap_behind(fd, o, o, part.kernel_fd);
-    return true;
-}
-
 // The daemon is gone or has refused: the number becomes the kernel's listening socket, which never stopped.
 void listen_by_kernel(int fd, object* o) noexcept {
     if (!put_kernel_socket_behind(fd, o)) {
@@ -88,18 +65,6 @@ void listen_by_kernel(int fd, object* o) noexcept {
     runtime().session.count_fall_back();
     watch_for_daemon();
 }
-
-}  // namespace
-
-void give_listener_to_kernel(int fd, object* o, bool for_good) noexcept {
-    auto& part = o->listener;
-    if (for_good && part.page->holders.load() == 1) {
-        leave_daemon(part);
-    }
-    put_kernel_socket_behind(fd, o);
-}
-
-namespace {
 
 // Room for the descriptors of a connection: with none, the message would be taken and they would be lost. Asked only
 // near the limit, by the last number that accept() gave.
@@ -363,11 +328,19 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
     }
 }
 
+namespace {
+
+bool waits_for_daemon(const listener_part& part) noexcept {
+    return !part.by_daemon.load() && !part.shut.load() && part.page != nullptr && part.page->given.load() == 0;
+}
+
+}  // namespace
+
 bool listeners_wait() noexcept {
     table_lock l;
     for (int fd = 0; fd <= highest_number(); ++fd) {
         object* o = at_number(fd);
-        if (o != nullptr && o->what == kind::listener && !o->listener.by_daemon.load() && !o->listener.shut.load()) {
+        if (o != nullptr && o->what == kind::listener && waits_for_daemon(o->listener)) {
             return true;
         }
     }
@@ -378,7 +351,7 @@ void listen_again() noexcept {
     for (int fd = 0; fd <= highest_number(); ++fd) {
         use o(fd, kind::listener);
         // A thread that sleeps in the kernel's accept would miss what comes over a doorbell: its turn is later.
-        if (o && !o->listener.by_daemon.load() && !o->listener.shut.load() && o->listener.kernel_waiters.load() == 0) {
+        if (o && waits_for_daemon(o->listener) && o->listener.kernel_waiters.load() == 0) {
             listen_by_daemon(fd, o.get());
         }
     }
@@ -389,8 +362,7 @@ void deposit_listener(int fd, const object& o) noexcept {
     std::array<uint8_t, proto::data_bytes> data{};
     memcpy(data.data(), door.word.data(), door.word.size());
     memcpy(data.data() + door.word.size(), &door.id, sizeof door.id);
-    const int left[] = {o.listener.kernel_fd, door.lifeline};
-    runtime().session.deposit(fd, left, data);
+    runtime().session.deposit(fd, {}, data, door.id);
 }
 
 object* inherited_listener(client::inherited& from) noexcept {
@@ -434,18 +406,6 @@ void stop_listening(object* o) noexcept {
     if (part.page->holders.fetch_sub(1) == 1 && part.by_daemon.load()) {
         part.shut.store(true);
         leave_daemon(part);
-    }
-}
-
-void reset_waiting(int door) noexcept {
-    for (;;) {
-        pollfd p{door, POLLIN, 0};
-        const int fd = sys::poll(&p, 1, 0) == 1 ? int(sys::call(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC))
-                                                : -1;
-        if (fd < 0) {
-            return;
-        }
-        proto::discard(base::unique_fd(fd));
     }
 }
 

@@ -6,6 +6,8 @@
 
 #include <sys/socket.h>
 
+#include <atomic>
+
 #include "preload/objects.hh"
 
 namespace vmsgr::preload {
@@ -23,9 +25,26 @@ void listen_again() noexcept;
 void deposit_listener(int fd, const object& o) noexcept;
 object* inherited_listener(client::inherited& from) noexcept;
 
-// The number becomes the kernel's listening socket, for an heir without the library. for_good: nobody listens through
-// the daemon any more, if no relative holds it.
-void give_listener_to_kernel(int fd, object* o, bool for_good) noexcept;
+// The daemon lets go of the listening socket, without stopping it, before this returns.
+void leave_daemon(listener_part& part) noexcept;
+// False: it is there already, or the number means something else by now.
+bool put_kernel_socket_behind(int fd, object* o) noexcept;
+
+// The number becomes the kernel's listening socket, as somebody without the library gets it, or this process uses its
+// sockets past the hooks. Nobody listens through the daemon any more: it would take connections that the other is to
+// accept. What waits in the door is left to relatives for a moment, and reset then.
+void give_listener_to_kernel(int fd, object* o) noexcept;
+
+// Shared with forks: how many listeners relatives have given away so. Null: no memory, or inert.
+extern std::atomic<uint32_t>* listeners_given;
+extern std::atomic<uint32_t> listeners_given_seen;
+void share_listeners_given() noexcept;  // once, at the start
+// Before a wait: this process's numbers for them become the kernel's, too, or they would show nothing any more.
+void follow_given_listeners() noexcept;
+inline bool listeners_were_given() noexcept {
+    return listeners_given != nullptr &&
+           listeners_given->load(std::memory_order_acquire) != listeners_given_seen.load(std::memory_order_relaxed);
+}
 
 // The listener `o` loses its last number here, which is still open. When no relative holds it either, its port is free
 // when this returns (a bind may follow at once): the daemon closes its copy, then its end of the lifeline.

@@ -40,6 +40,7 @@ inline constexpr uint32_t registrations_kept = 8;  // in the object itself; more
 // Shared with forks, so that the last holder of a listener tells the daemon.
 struct listener_page {
     std::atomic<uint32_t> holders;
+    std::atomic<uint32_t> given{0};  // somebody without the library has it: it stays the kernel's for all
 };
 // Null: no memory. A drop unmaps this process's view of it alone; null is no page.
 listener_page* make_listener_page(uint32_t holders) noexcept;

@@ -115,6 +115,7 @@ void take_part() noexcept {
         return;
     }
     take_spin_budget();
+    share_listeners_given();
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     active.store(true);
     take_inheritance();

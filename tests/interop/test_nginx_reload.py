@@ -60,3 +60,22 @@ def test_reload_under_load(way, option):
             time.sleep(0.3)
     assert load.requests > 30
     way.check_carried(at_least=load.requests * 6)
+
+
+def exists(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+def test_a_new_program_takes_over(way):
+    nginx = Nginx(way)
+    with Load(way, nginx.port, "served") as load:
+        old = nginx.pid()
+        os.kill(old, signal.SIGUSR2)
+        new = process.wait_until(lambda: nginx.pid() not in (0, old) and nginx.pid(), 10, "the new nginx")
+        time.sleep(0.2)
+        os.kill(old, signal.SIGQUIT)
+        process.wait_until(lambda: not exists(old), 10, "the old nginx to end")
+        time.sleep(0.2)
+        assert nginx.pid() == new
+    assert load.requests > 30
+    way.check_carried(at_least=6)    # it clears the environment, so its successor has the kernel's listener
