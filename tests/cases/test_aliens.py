@@ -83,7 +83,8 @@ def test_bytes_of_a_client_that_is_gone(ends, cat):
 
 @pytest.mark.parametrize("name", ["cat", "static"])
 def test_spawned_child_has_it_as_input_and_output(ends, cat, name):
-    """By vfork, in whose child all other numbers are closed, and each folder of $PATH is tried. The client is asleep elsewhere."""
+    """By vfork, in whose child all other numbers are closed, and each folder of $PATH is tried. The client is asleep
+    elsewhere."""
     ends.pair()
     ends.server("!other = socket.create_connection(l.getsockname()); kept, _ = l.accept()")
     begin_echo(ends.client, 300_000)

@@ -52,7 +52,8 @@ def test_port_is_free_after_a_kill_though_programs_were_started(ends):
 def test_child_goes_on_listening_when_its_parent_has_closed(ends, environment):
     """It has the listener as its standard input; afterwards it says on which number it was asked."""
     port = ends.listen()
-    child = "import socket; l = socket.socket(fileno=0)\nfor n in range(5): c = l.accept()[0]; c.sendall(b'%d' % n); c.close()"
+    child = ("import socket; l = socket.socket(fileno=0)\n"
+             "for n in range(5): c = l.accept()[0]; c.sendall(b'%d' % n); c.close()")
     ends.server(f"!p = subprocess.Popen(['/usr/bin/python3', '-c', {child!r}], stdin=l, env={environment}); l.close()")
     for n in range(5):
         assert ends.client(f"(c := socket.create_connection(('127.0.0.1', {port}), 5)).recv(9)") == repr(b"%d" % n)
@@ -66,7 +67,8 @@ def test_parent_goes_on_listening_beside_an_alien(ends):
     """The alien only holds the listener. Who accepts is the parent, by poll and select alone between its calls."""
     port = ends.listen()
     ends.server("!p = subprocess.Popen(['/bin/sleep', '60'], stdin=l, env={})")
-    for call in ("select.select([l], [], [], 5)[0] == [l]", "bool((q := select.poll(), q.register(l, 1))[0].poll(5000))",
+    for call in ("select.select([l], [], [], 5)[0] == [l]",
+                 "bool((q := select.poll(), q.register(l, 1))[0].poll(5000))",
                  "bool((e := select.epoll(), e.register(l, 1))[0].poll(5))"):
         ends.client.begin(f"(c := socket.create_connection(('127.0.0.1', {port}), 5)).recv(9)")
         assert ends.server(call) == "True"

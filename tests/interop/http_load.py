@@ -1,5 +1,5 @@
-"""Asks an HTTP server over and over, a connection for each request, from several threads, until its input ends. Each must be answered
-in full: a reload of the server is not to be seen. Prints how many requests were made."""
+"""Asks an HTTP server over and over, a connection for each request, from several threads, until its input ends. Each
+must be answered in full: a reload of the server is not to be seen. Prints how many requests were made."""
 import socket
 import sys
 import threading

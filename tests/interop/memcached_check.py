@@ -1,4 +1,5 @@
-"""A memcached client of its own (text protocol) that checks every value it gets back, on several connections at once."""
+"""A memcached client of its own (text protocol) that checks every value it gets back, on several connections at
+once."""
 import random
 import socket
 import sys

@@ -36,7 +36,8 @@ async function main() {
   }
   agent.destroy();
   await ask("/die", null, false);
-  await new Promise((resolve) => setTimeout(resolve, 500));    // what is given to it until it has ended is lost on any socket
+  // What is given to it until it has ended is lost on any socket.
+  await new Promise((resolve) => setTimeout(resolve, 500));
   for (let n = 0; n < 20; n++) {
     await ask("/1000", null, false);
   }

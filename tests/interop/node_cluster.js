@@ -1,4 +1,4 @@
-// A cluster of two workers. GET /N: so many bytes; POST: the hash of the body; /die: the worker ends, and another one begins.
+// A cluster of two workers. GET /N: so many bytes; POST: the hash of the body; /die: the worker ends, another one begins.
 const cluster = require("cluster");
 const crypto = require("crypto");
 const http = require("http");

@@ -1,4 +1,5 @@
-"""Two psql: a query of one is cancelled by its signal handler over a connection of its own, a backend tells the other something."""
+"""Two psql: a query of one is cancelled by its signal handler over a connection of its own, a backend tells the other
+something."""
 import signal
 import subprocess
 import sys

@@ -13,8 +13,8 @@ class Load:
 
     def __init__(self, ends, port, wanted, threads=3):
         self.process = process.Process(
-            [*ends.client_prefix, "/usr/bin/python3", LOAD, ends.address, port, threads, wanted], netns=ends.world.netns,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, log=ends.path(f"load-{port}"))
+            [*ends.client_prefix, "/usr/bin/python3", LOAD, ends.address, port, threads, wanted],
+            netns=ends.world.netns, stdin=subprocess.PIPE, stdout=subprocess.PIPE, log=ends.path(f"load-{port}"))
         self.log, self.requests = ends.path(f"load-{port}"), 0
 
     def __enter__(self):

@@ -1,5 +1,6 @@
-"""A server of Python's asyncio that starts a program for each connection: with pipes between, or with the connection itself as its
-input and output, while others stay open. The client is asyncio, too, with a program that writes to its connection."""
+"""A server of Python's asyncio that starts a program for each connection: with pipes between, or with the connection
+itself as its input and output, while others stay open. The client is asyncio, too, with a program that writes to its
+connection."""
 import os
 
 import pytest

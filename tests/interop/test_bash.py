@@ -53,7 +53,8 @@ def test_programs_on_its_connection(way, bash, tmp_path):
     (tmp_path / "data").write_bytes(data)
     sent = hashlib.sha256(data).hexdigest()
     done = bash(f'exec 3<>$at; echo bytes {size} >&3; cat <&3 | sha256sum; exec 3<>$at; '
-                f'{{ echo hello; echo bytes {size}; }} >&3; read -r answer <&3; echo $answer; head -c {size} <&3 > {tmp_path}/got; '
+                f'{{ echo hello; echo bytes {size}; }} >&3; read -r answer <&3; echo $answer; '
+                f'head -c {size} <&3 > {tmp_path}/got; '
                 f'exec 3>&-; sha256sum < {tmp_path}/got')
     assert done.stdout.splitlines() == [f"{sent}  -", "HELLO", f"{sent}  -"]
     # Its own input and output, and those of a program that only sends: the end of file has to follow.

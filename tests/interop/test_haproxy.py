@@ -1,5 +1,5 @@
-"""HAProxy, which is server and client at once, and its reload: the new process takes the listeners from the old one over a unix socket
-(-x), the old one finishes what it has (-sf). Clients see nothing of it."""
+"""HAProxy, which is server and client at once, and its reload: the new process takes the listeners from the old one
+over a unix socket (-x), the old one finishes what it has (-sf). Clients see nothing of it."""
 import hashlib
 import os
 import random

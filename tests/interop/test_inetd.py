@@ -1,5 +1,6 @@
-"""inetd: it accepts, and starts a program with the connection as its standard input, output and errors: C's stdio, a shell, programs
-that use the socket as such, a service of another user, and services that accept by themselves (wait)."""
+"""inetd: it accepts, and starts a program with the connection as its standard input, output and errors: C's stdio, a
+shell, programs that use the socket as such, a service of another user, and services that accept by themselves
+(wait)."""
 import os
 import pathlib
 import random
@@ -74,7 +75,8 @@ class Inetd:
         where.mkdir()
         (where / "shell").write_text(SHELL)
         for name, user, how, *words in [
-                ("cat", "root", "nowait", "/bin/cat", "cat"), ("sh", "root", "nowait", "/bin/sh", "sh", str(where / "shell")),
+                ("cat", "root", "nowait", "/bin/cat", "cat"),
+                ("sh", "root", "nowait", "/bin/sh", "sh", str(where / "shell")),
                 ("nobody", "nobody", "nowait", "/bin/sh", "sh", str(where / "shell")),
                 ("peer", "root", "nowait", PYTHON, "python3", str(where / "peer")),
                 ("wait", "root", "wait", PYTHON, "python3", str(where / "waits"))]:
@@ -89,8 +91,8 @@ class Inetd:
         return self.ends.run([PYTHON, "-c", TALK, self.ends.address, self.ports[service], text]).stdout
 
     def send(self, service, size):
-        done = self.ends.run([PYTHON, "-c", CLIENT, self.ends.address, self.ports[service], size], binary=True, timeout_s=30)
-        return done.stdout
+        words = [PYTHON, "-c", CLIENT, self.ends.address, self.ports[service], size]
+        return self.ends.run(words, binary=True, timeout_s=30).stdout
 
 
 @pytest.fixture
@@ -108,8 +110,8 @@ def test_services_on_standard_input_and_output(way, inetd):
 
 
 def test_a_service_that_accepts(way, inetd):
-    """inetd clears the environment, so the listener goes to a program without the library. Where it was routed before, the connection
-    that waits at that moment is reset; from then on the kernel serves."""
+    """inetd clears the environment, so the listener goes to a program without the library. Where it was routed before,
+    the connection that waits at that moment is reset; from then on the kernel serves."""
     try:
         first = inetd.talk("wait", "x\n")
     except process.Failed as e:

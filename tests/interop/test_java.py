@@ -1,5 +1,5 @@
-"""Java's NIO: one thread, a selector, channels that do not wait, gathering writes and transferTo(); clients with threads of their own.
-A JDK is large, so nothing installs it: the test runs where there is one."""
+"""Java's NIO: one thread, a selector, channels that do not wait, gathering writes and transferTo(); clients with
+threads of their own. A JDK is large, so nothing installs it: the test runs where there is one."""
 import os
 import shutil
 import subprocess

@@ -1,5 +1,6 @@
 """memcached: one thread accepts and hands connections to others, and all of them wait with libevent. Many clients at
-once, values up to a megabyte, many keys in one answer, and a server that answers in pieces as its clients read slowly."""
+once, values up to a megabyte, many keys in one answer, and a server that answers in pieces as its clients read
+slowly."""
 import os
 import shutil
 

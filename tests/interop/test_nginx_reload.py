@@ -1,5 +1,5 @@
-"""nginx under load: workers with a listener each (reuseport) that are replaced by a reload, and a program that is replaced by another
-one, which gets the listeners by exec."""
+"""nginx under load: workers with a listener each (reuseport) that are replaced by a reload, and a program that is
+replaced by another one, which gets the listeners by exec."""
 import os
 import shutil
 import signal

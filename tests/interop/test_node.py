@@ -1,5 +1,6 @@
-"""node: a cluster whose primary accepts and passes each connection to a worker (SCM_RIGHTS), or whose workers share the listener;
-requests on kept connections, bodies both ways, a worker that dies, a socket that a program is started on."""
+"""node: a cluster whose primary accepts and passes each connection to a worker (SCM_RIGHTS), or whose workers share
+the listener; requests on kept connections, bodies both ways, a worker that dies, a socket that a program is started
+on."""
 import os
 import shutil
 

@@ -1,6 +1,6 @@
-"""PostgreSQL: a process for each connection, forked from one that accepts; latches that wait for the connection, for signals and for
-each other. pgbench, COPY of megabytes both ways, a query that is cancelled over a second connection, notifications, a crash of one
-backend, which makes the server start all of them anew."""
+"""PostgreSQL: a process for each connection, forked from one that accepts; latches that wait for the connection, for
+signals and for each other. pgbench, COPY of megabytes both ways, a query that is cancelled over a second connection,
+notifications, a crash of one backend, which makes the server start all of them anew."""
 import glob
 import hashlib
 import os
@@ -26,8 +26,9 @@ def empty_cluster(world):
     directory = os.path.join(world.dir, "postgres-empty")
     os.makedirs(directory)
     shutil.chown(directory, USER, USER)
-    subprocess.run(["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", f"{BIN}/initdb", "--no-sync", "-A", "trust",
-                    "-E", "UTF8", "--locale=C", "-D", directory], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    subprocess.run(["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", f"{BIN}/initdb", "--no-sync",
+                    "-A", "trust", "-E", "UTF8", "--locale=C", "-D", directory],
+                   check=True, stdout=subprocess.DEVNULL, cwd="/")
     return directory
 
 
@@ -36,18 +37,21 @@ class Postgres:
         self.ends, self.port = ends, ends.port()
         directory = ends.path(f"postgres-{self.port}")
         subprocess.run(["cp", "-a", empty_cluster, directory], check=True)
-        settings = {"listen_addresses": ends.address, "unix_socket_directories": "", "fsync": "off", "shared_buffers": "16MB",
-                    "autovacuum": "off", "max_wal_size": "256MB"}
+        settings = {"listen_addresses": ends.address, "unix_socket_directories": "", "fsync": "off",
+                    "shared_buffers": "16MB", "autovacuum": "off", "max_wal_size": "256MB"}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.process = ends.serve([f"{BIN}/postgres", "-D", directory, "-p", self.port, *words], self.port, user=USER)
-        self.env = {"PGHOST": ends.address, "PGPORT": str(self.port), "PGUSER": USER, "PGDATABASE": USER, "PGSSLMODE": "disable"}
+        self.env = {"PGHOST": ends.address, "PGPORT": str(self.port), "PGUSER": USER, "PGDATABASE": USER,
+                    "PGSSLMODE": "disable"}
         process.wait_until(lambda: self.psql("-c", "select 1", check=False).returncode == 0, 15, "PostgreSQL to answer")
 
     def psql(self, *words, **kw):
-        return self.ends.run([f"{BIN}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *words], env=self.env, timeout_s=40, **kw)
+        words = [f"{BIN}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", *words]
+        return self.ends.run(words, env=self.env, timeout_s=40, **kw)
 
     def pgbench(self, *words):
-        return self.ends.run([f"{BIN}/pgbench", "-q" if "-i" in words else "-n", *words], env=self.env, timeout_s=60).stdout
+        words = [f"{BIN}/pgbench", "-q" if "-i" in words else "-n", *words]
+        return self.ends.run(words, env=self.env, timeout_s=60).stdout
 
 
 @pytest.fixture
@@ -60,8 +64,8 @@ def test_transactions_of_many_clients(way, postgres):
     for words in (["-M", "simple"], ["-M", "prepared", "-C"], ["-M", "extended", "-S"]):
         said = postgres.pgbench("-c", "6", "-j", "2", "-t", "15" if "-C" in words else "60", *words)
         assert "number of failed transactions: 0 " in said, said
-    balances = postgres.psql("-c", "select sum(abalance) from pgbench_accounts", "-c", "select sum(bbalance) from pgbench_branches",
-                             "-c", "select count(*) from pgbench_history").stdout.split()
+    balances = postgres.psql("-c", "select sum(abalance) from pgbench_accounts",
+                             "-c", "select sum(bbalance) from pgbench_branches", "-c", "select count(*) from pgbench_history").stdout.split()
     assert balances[0] == balances[1] and int(balances[2]) == 6 * (60 + 15)
     way.check_carried(at_least=100_000)
 
@@ -81,5 +85,6 @@ def test_cancel_and_notify(way, postgres):
 def test_a_killed_backend(way, postgres):
     done = postgres.psql("-c", "copy (select pg_backend_pid()) to program 'xargs kill -9'", check=False)
     assert done.returncode == 2 and "server closed the connection unexpectedly" in done.stderr, done.stderr
-    process.wait_until(lambda: postgres.psql("-c", "select 1", check=False).stdout == "1\n", 20, "PostgreSQL to recover", every_s=0.2)
+    process.wait_until(lambda: postgres.psql("-c", "select 1", check=False).stdout == "1\n", 20,
+                       "PostgreSQL to recover", every_s=0.2)
     way.check_carried(at_least=10)

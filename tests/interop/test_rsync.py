@@ -1,5 +1,5 @@
-"""rsync to a daemon of its own: both sides write and read at once, by select, and the server's side has two processes on one
-connection. A tree goes there and back, with what has changed and what is gone."""
+"""rsync to a daemon of its own: both sides write and read at once, by select, and the server's side has two processes
+on one connection. A tree goes there and back, with what has changed and what is gone."""
 import os
 import random
 import shutil

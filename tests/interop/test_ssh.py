@@ -1,5 +1,6 @@
-"""A private sshd: for each connection it starts a process for the session, and one for the part before the login, which has a seccomp
-filter; the programs of a session speak through pipes, or by a terminal. ssh, scp, sftp, forwarded ports and a shared connection."""
+"""A private sshd: for each connection it starts a process for the session, and one for the part before the login,
+which has a seccomp filter; the programs of a session speak through pipes, or by a terminal. ssh, scp, sftp, forwarded
+ports and a shared connection."""
 import hashlib
 import os
 import random
@@ -68,8 +69,8 @@ class Sshd:
         with open(config, "w", encoding="ascii") as f:
             f.write(CONFIG.format(port=self.port, address=ends.address, dir=directory))
         self.process = ends.serve([SSHD, "-D", "-e", "-f", config], self.port)
-        self.options = ["-F", "none", "-i", f"{directory}/user", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes",
-                        "-o", f"UserKnownHostsFile={directory}/known", "-o", "LogLevel=ERROR"]
+        self.options = ["-F", "none", "-i", f"{directory}/user", "-o", "StrictHostKeyChecking=no",
+                        "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={directory}/known", "-o", "LogLevel=ERROR"]
 
     def ssh(self, *words, **kw):
         return self.ends.run(["ssh", *self.options, "-p", self.port, f"root@{self.ends.address}", *words], **kw)

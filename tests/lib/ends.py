@@ -64,8 +64,8 @@ class Ends:
         """Starts a server; returns once its port is listened on (by whoever holds it). `user`: not as root."""
         name = os.path.basename(argv[0])
         become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
-        server = process.Process([*become, *self.server_prefix, *argv], log=self.path(f"{name}.{len(self._servers)}.log"),
-                                 netns=self.world.netns, name=name, env=env)
+        server = process.Process([*become, *self.server_prefix, *argv],
+                                 log=self.path(f"{name}.{len(self._servers)}.log"), netns=self.world.netns, name=name, env=env)
         self._servers.append(server)
         if port:
             server.wait_ready(lambda: self.listened(port), timeout_s, f"listen on port {port}")
@@ -97,8 +97,8 @@ class Ends:
         assert self._totals()["faults"] == self._before["faults"], "vmsgrd counted a fault"
 
     def check_seen(self, at_least):
-        """As check_carried, for programs of which one leaves its connection to somebody without the library: between two
-        programs that is plain from then on, and nobody counts its bytes."""
+        """As check_carried, for programs of which one leaves its connection to somebody without the library: between
+        two programs that is plain from then on, and nobody counts its bytes."""
         if self.combination != "rr":
             self.check_carried(at_least)
         else:
