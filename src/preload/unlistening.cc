@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/clock.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/session.hh"
 #include "preload/listening.hh"
@@ -65,7 +66,11 @@ void give_listener_to_kernel(int fd, object* o) noexcept {
         real.shutdown(fd, SHUT_RD);  // and who sleeps still
     }
     if (in_vfork_child()) {
-        replace_in_child(fd, part.kernel_fd);
+        // The child may have put something else on our number.
+        if (base::socket_option(part.kernel_fd, SO_ACCEPTCONN) == 1 &&
+            base::local_name(part.kernel_fd) == part.door.own) {
+            replace_in_child(fd, part.kernel_fd);
+        }
     } else {
         put_kernel_socket_behind(fd, o);
     }

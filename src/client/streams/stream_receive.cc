@@ -7,7 +7,6 @@
 
 #include <algorithm>
 
-#include "base/assert.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
@@ -190,7 +189,7 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
             return r.done == 0 && used < 0 ? took::failed : took::finished;
         }
         e.in.consume(size_t(used));
-        if (const int from = _page->peek_from.load(std::memory_order_relaxed); VMSGR_NEVER(from > 0)) {
+        if (const int from = _page->peek_from.load(std::memory_order_relaxed); from > 0) [[unlikely]] {
             _page->peek_from.store(std::max(from - int(used), 0), std::memory_order_relaxed);
         }
         r.done += size_t(used);
@@ -292,7 +291,7 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
         const shm::woken woken = e.wait_readable(user, r.wait, until);
         const int before = r.fd;
         sleeps.end();
-        if (VMSGR_NEVER(r.fd != before)) {
+        if (r.fd != before) [[unlikely]] {
             e.doorbell = shm::bell(r.fd, 0, &header().end[in()].flags);
         }
         switch (woken) {

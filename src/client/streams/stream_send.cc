@@ -7,7 +7,6 @@
 
 #include <algorithm>
 
-#include "base/assert.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
@@ -256,7 +255,7 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly
         }
         const int before = fd;
         const int err = s.dont_wait() ? EAGAIN : wait_for_room(fd, until, s.done != 0);
-        if (VMSGR_NEVER(fd != before)) {
+        if (fd != before) [[unlikely]] {
             s.fd = fd;
             e.doorbell = shm::bell(fd, 0, &header().end[in()].flags);
         }
