@@ -27,7 +27,7 @@ namespace {
 
 constexpr uint32_t owed_max = 64;
 constexpr uint32_t loops_max = 1024;  // threads that may owe
-constexpr int64_t late_ns = 400'000, period_ns = 500'000;
+constexpr int64_t late_ns = 400'000, period_ns = 500'000, long_turn_ns = 1'000'000;
 constexpr int idle_periods = 40;
 
 struct owed {
@@ -42,6 +42,7 @@ struct debts {
     std::atomic<int64_t> since_ns{0};
     owed of[owed_max]{};
     bool in_turn = false;
+    int64_t turn_began_ns = 0;  // where tokens may be owed
     uint32_t needed = 0;  // tokens, in this turn
     uint32_t usual = 0;  // in a turn, times usual_scale
     std::atomic<bool> in_use{true};  // its thread lives
@@ -194,6 +195,7 @@ void begin_turn() noexcept {
     }
     d.needed = 0;
     d.in_turn = true;
+    d.turn_began_ns = d.usual >= worth_while ? base::now_ns() : 0;
 }
 
 bool is_in_turn() noexcept { return mine != nullptr && mine->in_turn; }
@@ -209,7 +211,11 @@ bool owe_token(int fd, const stream& s) noexcept {
         return false;
     }
     if (n == 0) {
-        d->since_ns.store(base::now_ns(), std::memory_order_relaxed);
+        const int64_t now_ns = base::now_ns();
+        if (now_ns - d->turn_began_ns > long_turn_ns) {
+            return false;  // this thread does something else now
+        }
+        d->since_ns.store(now_ns, std::memory_order_relaxed);
     }
     d->of[n].fd.store(fd, std::memory_order_relaxed);
     d->of[n].to.store(&s, std::memory_order_relaxed);
