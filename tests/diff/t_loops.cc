@@ -231,6 +231,28 @@ void registrations_change(table& t, const std::string& name, uint32_t mode) {
     }, sends(5));
 }
 
+enum class ending { close, shutdown, reset };
+
+// The peer of those: one message, and then an end.
+body sends_and_ends(ending end) {
+    return [end](role& r) {
+        int fd = r.dial(int(r.hear_num()));
+        r.meet();
+        r.put(fd, "msg0");
+        r.meet();
+        nap(settle_ms);
+        linger hard{1, 0};
+        if (end == ending::shutdown)
+            shutdown(fd, SHUT_WR);
+        if (end == ending::reset)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+        if (end != ending::shutdown)
+            close(fd);
+        else
+            nap(4 * settle_ms);
+    };
+}
+
 void what_comes_with_it(table& t, const std::string& name, uint32_t mode) {
     t.pair("loops/busy-ring-and-others" + name, [mode](role& r, int fd) {
         awake_loop l(r, fd, EPOLLIN | mode);
@@ -315,7 +337,8 @@ void what_comes_with_it(table& t, const std::string& name, uint32_t mode) {
             l.read_all("after the jump");
         }
     }, sends(4));
-    for (auto [how, end] : {std::pair<const char*, int>{"close", 0}, {"shutdown", 1}, {"reset", 2}}) {
+    for (auto [how, end] :
+         {std::pair{"close", ending::close}, {"shutdown", ending::shutdown}, {"reset", ending::reset}}) {
         t.add("loops/" + std::string(how) + "-while-awake" + name, [mode](role& r) {
             int fd = r.take(r.serve());
             awake_loop l(r, fd, EPOLLIN | EPOLLRDHUP | mode);
@@ -323,22 +346,7 @@ void what_comes_with_it(table& t, const std::string& name, uint32_t mode) {
             r.until(fd, POLLIN | POLLRDHUP);
             l.turn("end", 1000);
             l.read_all("end");
-        }, [end](role& r) {
-            int fd = r.dial(int(r.hear_num()));
-            r.meet();
-            r.put(fd, "msg0");
-            r.meet();
-            nap(settle_ms);
-            linger hard{1, 0};
-            if (end == 1)
-                shutdown(fd, SHUT_WR);
-            if (end == 2)
-                setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-            if (end != 1)
-                close(fd);
-            else
-                nap(4 * settle_ms);
-        });
+        }, sends_and_ends(end));
         t.add("loops/" + std::string(how) + "-and-only-reads" + name, [mode](role& r) {
             int fd = r.take(r.serve());
             awake_loop l(r, fd, EPOLLIN | mode);
@@ -348,22 +356,7 @@ void what_comes_with_it(table& t, const std::string& name, uint32_t mode) {
                 long n = recv(fd, b, sizeof b, 0);
                 return n == 0 || (n < 0 && errno != EAGAIN);
             });
-        }, [end](role& r) {
-            int fd = r.dial(int(r.hear_num()));
-            r.meet();
-            r.put(fd, "msg0");
-            r.meet();
-            nap(settle_ms);
-            linger hard{1, 0};
-            if (end == 1)
-                shutdown(fd, SHUT_WR);
-            if (end == 2)
-                setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-            if (end != 1)
-                close(fd);
-            else
-                nap(4 * settle_ms);
-        });
+        }, sends_and_ends(end));
     }
 }
 
