@@ -23,8 +23,8 @@ constexpr uint64_t otherwise = 500'000;
 constexpr uint64_t otherwise = 3'000'000;
 #endif
 
-// loop, loop_edge: event loops that are awake for a while and then sleep (preload/event_loop.hh). Their writer sends some
-// tokens late.
+// loop, loop_edge: event loops that are awake for a while and then sleep (preload/event_loop.hh). Their writer sends
+// some tokens late.
 enum class kind { blocking, spinning, gathering, level, edge, lazy, loop, loop_edge };
 constexpr kind kinds[] = {kind::blocking, kind::spinning, kind::gathering, kind::level,
                           kind::edge,     kind::lazy,     kind::loop,      kind::loop_edge};
