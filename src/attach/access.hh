@@ -20,4 +20,13 @@ std::optional<peer_identity> identify(int sock) noexcept;
 // supplementary one, is enough; with both lists empty the socket's mode has decided already.
 bool may_attach(const conf::access_config& rules, int sock, const peer_identity& who);
 
+// Who asks for status: what is shown is their own, or all of it.
+struct viewer {
+    uid_t uid = 0;
+    bool sees_all = false;
+    bool sees(uid_t owner) const noexcept { return sees_all || owner == uid; }
+};
+// Root, the daemon's own user and the members of access.observers see everything.
+viewer viewer_at(const conf::access_config& rules, int sock, const peer_identity& who);
+
 }  // namespace vmsgr::attach

@@ -14,18 +14,46 @@ namespace vmsgr::net {
 connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t)
     : _carrier(carriers.local()), _trunks(t.local()) {}
 
-// Over a trunk, or else by TCP as if there were none. 0, or an errno with which it has failed.
-int connector::find_way(vm_conn::parts& p, bool may_probe) {
-    base::address from = local_address(p.tcp.get());
-    if (from.port != 0 && from.is_any() && base::netns_cookie(p.tcp.get()) == _trunks.netns()) {
-        from.ip = base::source_towards(p.peer).ip;  // bound to a port alone: the kernel chooses when it connects
+// The address that a peer will take for the program's: one of this host, bound in the daemon's own network namespace,
+// where the kernel has judged whether the program may have address and port. None for any other, as users choose what
+// addresses mean in namespaces of their own, and for loopback, which means another host on the other side.
+base::address connector::true_source(int tcp, const base::address& peer) const noexcept {
+    base::address from = local_address(tcp);
+    if (from.port == 0 || from.scope_id != 0 || base::netns_cookie(tcp) != _trunks.netns()) {
+        return {};
     }
-    auto session = from.port != 0 && !from.is_any() ? _trunks.way_to(p.peer.unmapped(), may_probe) : nullptr;
-    if (session) {
-        p.far = trunks::trunk_far::open(session, p.conduit.capacity, from, p.peer);
+    if (from.unmapped().is_any()) {
+        from.ip = base::source_towards(peer).ip;  // bound to a port alone: the kernel chooses when it connects
     }
-    if (p.far) {
-        return 0;
+    return !from.is_loopback() && base::is_own_address(from) ? from : base::address{};
+}
+
+// Over a trunk, or as the route says. 0, or an errno with which it has failed. What stays on this host needs no trunk.
+int connector::find_way(vm_conn::parts& p, const connect_request& r) {
+    const base::address to = p.peer.unmapped();
+    if (!base::is_this_host(p.peer)) {
+        const base::address from = true_source(p.tcp.get(), p.peer);
+        std::unique_ptr<trunks::trunk_far> far;
+        if (from.family == 0) {
+            _trunks.count(trunk::refusal::own_source, to);
+        } else if (auto session = _trunks.way_to(to, r.may_probe)) {
+            far = trunks::trunk_far::open(session, p.conduit.capacity, from, p.peer);
+        }
+        if (!far && from.family != 0 && r.without == proto::without_trunk::wait && _trunks.may_come(to)) {
+            far = trunks::trunk_far::awaiting(p.conduit.capacity, from, p.peer);
+            _trunks.wait(*far);
+        }
+        if (far && r.without != proto::without_trunk::direct) {
+            far->forbid_other_ways();
+        }
+        p.far = std::move(far);
+        if (p.far) {
+            return 0;
+        }
+        if (r.without != proto::without_trunk::direct) {
+            _trunks.count(trunk::refusal::no_trunk, to);
+            return ENETUNREACH;
+        }
     }
     return _carrier.alarm().guard([&] { return begin_connect(p.tcp.get(), p.peer); });
 }
@@ -72,7 +100,7 @@ std::optional<violation> connector::try_begin(connect_request& r) {
     p.bell = std::move(r.bell);
     p.memory = std::move(*memory);
     if (r.by_trunk && r.refusal == 0) {
-        r.refusal = find_way(p, r.may_probe);
+        r.refusal = find_way(p, r);
     }
     _carrier.connect(r.id, std::move(p), r.refusal);
     return std::nullopt;

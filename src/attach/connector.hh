@@ -28,7 +28,8 @@ public:
 
 private:
     std::optional<violation> try_begin(connect_request& r);
-    int find_way(vm_conn::parts& p, bool may_probe);
+    int find_way(vm_conn::parts& p, const connect_request& r);
+    base::address true_source(int tcp, const base::address& peer) const noexcept;
 };
 
 }  // namespace vmsgr::net

@@ -151,7 +151,7 @@ std::vector<control_server::local_row> control_server::list_locals(local_cursor&
             if (is_open(e)) {
                 out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer,
                                base::printable(e.route, sizeof e.route), e.bytes_in.load(std::memory_order_relaxed),
-                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s});
+                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s, p.uid});
             }
         }
         if (from.entry >= all.size()) {

@@ -12,6 +12,7 @@
 #include <seastar/core/sharded.hh>
 #include <seastar/util/log.hh>
 
+#include "attach/access.hh"
 #include "attach/control_socket.hh"
 #include "attach/connector.hh"
 #include "attach/deposits.hh"
@@ -32,7 +33,7 @@ struct control_deps {
     seastar::sharded<net::connector>& connectors;
     seastar::sharded<net::listeners>& listeners;
     net::registry& registry;
-    std::function<seastar::future<std::string>()> status;  // the JSON document
+    std::function<seastar::future<std::string>(viewer)> status;  // the JSON document
 };
 
 struct session_info {
@@ -91,6 +92,7 @@ public:
         std::string route;
         uint64_t bytes_in, bytes_out;
         double opened_s;
+        uid_t uid;  // of the program
     };
     struct local_cursor {
         uint64_t session = 0;

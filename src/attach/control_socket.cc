@@ -30,16 +30,23 @@ std::unexpected<base::error> failed(const std::string& what, const char* next_st
 }
 
 // Held from the look at an old socket until the new one is in its place, so that two daemons that start at once
-// cannot both find it stale. The lock ends with the descriptor.
-base::result<base::unique_fd> lock_folder(const std::string& folder) {
-    base::unique_fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+// cannot both find it stale. The lock ends with the descriptor. It lies on a file that no other user can open, as
+// whoever can open a file can lock it.
+base::result<base::unique_fd> take_lock(const std::string& path) {
+    base::unique_fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
     if (!fd) {
-        return failed("cannot open " + folder, "check its permissions");
+        return failed("cannot open " + path, "check the permissions of its folder");
+    }
+    struct stat st;
+    if (::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode) || (st.st_uid != ::geteuid() && ::geteuid() != 0) ||
+        ::fchmod(fd.get(), 0600) != 0) {
+        return base::fail(EPERM, path + " is not a file of vmsgrd's own user; remove it, or set another `socket`");
     }
     auto until = std::chrono::steady_clock::now() + lock_wait;
     while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
         if (std::chrono::steady_clock::now() > until) {
-            return base::fail(EBUSY, "another process keeps " + folder + " locked; stop it, or set another `socket`");
+            return base::fail(EBUSY,
+                              "another vmsgrd that starts keeps " + path + " locked; stop it, or set another `socket`");
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -87,6 +94,10 @@ base::result<void> set_access(const std::string& path, const conf::access_config
     return {};
 }
 
+mode_t doors_mode(const conf::access_config& a) noexcept {
+    return 0700 | ((a.mode & 0020) != 0 ? 0010 : 0) | ((a.mode & 0002) != 0 ? 0001 : 0);
+}
+
 // Who may connect to the control socket may search the folder; nobody may list it, or write to it.
 base::result<void> make_doors(const std::string& folder, const conf::access_config& a) {
     if (folder.size() + 1 + shm::door_bytes > sizeof(sockaddr_un::sun_path)) {
@@ -100,8 +111,7 @@ base::result<void> make_doors(const std::string& folder, const conf::access_conf
         (errno != EEXIST || ::lstat(folder.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != ::geteuid())) {
         return failed("cannot make the folder of doors " + folder, "move away what is there, or set another `socket`");
     }
-    const mode_t mode = 0700 | ((a.mode & 0020) != 0 ? 0010 : 0) | ((a.mode & 0002) != 0 ? 0001 : 0);
-    auto r = set_access(folder, a, mode);
+    auto r = set_access(folder, a, doors_mode(a));
     if (r) {
         net::knock_at_all(folder.c_str(), true);  // of a daemon that was killed
     }
@@ -119,12 +129,12 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
     }
     auto folder = std::filesystem::path(c.socket).parent_path().string();
     std::error_code ec;
-    std::filesystem::create_directories(folder, ec);
+    const bool made = std::filesystem::create_directories(folder, ec);
     if (ec) {
         errno = ec.value();
         return failed("cannot make " + folder, "make it for vmsgrd's user, or set another `socket`");
     }
-    auto lock = lock_folder(folder);
+    auto lock = take_lock(c.socket + ".lock");
     if (!lock) {
         return std::unexpected(lock.error());
     }
@@ -144,6 +154,7 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
         return failed("cannot make the socket " + c.socket, "check the folder's permissions, or set another `socket`");
     }
     s._path = c.socket;
+    s._folder = made ? folder : "";
     struct stat st;
     if (::lstat(c.socket.c_str(), &st) == 0) {
         s._dev = st.st_dev;
@@ -160,6 +171,20 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
         return failed("cannot listen on " + c.socket, "check the limits of this system");
     }
     return s;
+}
+
+base::result<void> control_socket::give_to(uid_t uid) {
+    for (const std::string& path : {_path, _doors, _path + ".lock", _path + ".node", _folder}) {
+        if (!path.empty() && ::lchown(path.c_str(), uid, gid_t(-1)) != 0 && errno != ENOENT) {
+            return failed("cannot give " + path + " to user " + std::to_string(uid), "run vmsgrd as root");
+        }
+    }
+    return {};
+}
+
+base::result<void> control_socket::change_access(const conf::access_config& a) {
+    auto r = set_access(_path, a, a.mode);
+    return r ? set_access(_doors, a, doors_mode(a)) : r;
 }
 
 void control_socket::close() noexcept {

@@ -14,6 +14,7 @@ namespace vmsgr::attach {
 
 class control_socket {
     std::string _path, _doors;
+    std::string _folder;  // if it was made for the socket
     base::unique_fd _fd;
     dev_t _dev = 0;
     ino_t _ino = 0;
@@ -27,6 +28,10 @@ public:
     control_socket& operator=(control_socket&&) = default;
     ~control_socket() { close(); }
 
+    // Before the daemon becomes another user: what was made is that user's. The folder too, if it was made.
+    base::result<void> give_to(uid_t uid);
+    // Mode and group anew; what fails changes nothing that matters: whoever was let in stays.
+    base::result<void> change_access(const conf::access_config& a);
     int fd() const noexcept { return _fd.get(); }
     const std::string& path() const noexcept { return _path; }
     // The folder of doors (local/doors.hh), made with it and for the same users.

@@ -56,7 +56,7 @@ private:
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
     void reply_document(const proto::request_msg& m, const std::string& text);
     int admit(net::connect_request& r);
-    proto::via way_of(proto::role who, const base::address& a) const;
+    const proto::route* own_route(proto::role who, const base::address& a) const;
 };
 
 }  // namespace vmsgr::attach

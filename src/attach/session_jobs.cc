@@ -54,24 +54,30 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     case kind::deposit: on_deposit(m, got); break;
     case kind::adopt: co_await on_adopt(m, got); break;
     case kind::settled: reply(m, 0); break;
-    case kind::status: reply_document(m, co_await _server.deps().status()); break;
+    case kind::status:
+        reply_document(m, co_await _server.deps().status(viewer_at(_server.deps().config.access, _sock.get(), _who)));
+        break;
     case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
     default: break_rules(net::fault::bad_message, "a message of an unknown kind");
     }
 }
 
-// What the daemon's own routes say; a program may have brought others.
-proto::via session::way_of(proto::role who, const base::address& a) const {
-    const auto* route = _server.deps().config.routes.match(_program->name, who, a);
-    return route != nullptr ? route->way : proto::via::posix;
+// What the daemon's own routes say; a program may have brought others. Null: nothing.
+const proto::route* session::own_route(proto::role who, const base::address& a) const {
+    return _server.deps().config.routes.match(_program->name, who, a);
 }
 
 // 0, or the errno with which the connect fails.
 int session::admit(net::connect_request& r) {
-    const auto way = way_of(proto::role::client, r.peer);
-    r.may_probe = way == proto::via::trunk;
-    if (way == proto::via::deny) {
+    const auto* route = own_route(proto::role::client, r.peer);
+    r.may_probe = route != nullptr && route->way == proto::via::trunk;
+    if (route != nullptr && route->way == proto::via::deny) {
         return EACCES;
+    }
+    if (r.may_probe && route->without_trunk != proto::without_trunk::unset) {
+        r.without = route->without_trunk;
+    } else if (r.without == proto::without_trunk::unset) {
+        r.without = _server.deps().config.trunks.default_without();
     }
     auto& b = _server.deps().budget;
     auto total = net::lease::take(b.connections);
@@ -105,7 +111,9 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
     r.peer = job.peer;
     r.route = route_name(job.route);
     r.slot = job.slot;
-    r.by_trunk = (job.flags & shm::connect_by_trunk) != 0;
+    const uint32_t flags = job.flags;
+    r.by_trunk = (flags & shm::connect_by_trunk) != 0;
+    r.without = proto::without_trunk((flags & proto::connect_without_trunk) >> proto::connect_without_trunk_shift);
     job.state.store(shm::slot_free, std::memory_order_release);
     if (r.id != m.id || r.id >> 32 != _program->session_id || (r.peer.family != AF_INET && r.peer.family != AF_INET6)) {
         break_rules(net::fault::bad_job, "connect: a number that is not the message's or not this session's, or no "
@@ -145,7 +153,8 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     auto& b = _server.deps().budget;
     auto total = net::lease::take(b.listeners);
     auto fds = net::lease::take(b.fds, net::fds_per_listener);
-    const bool denied = way_of(proto::role::server, base::local_name(got.fds[0].get())) == proto::via::deny;
+    const auto* route = own_route(proto::role::server, base::local_name(got.fds[0].get()));
+    const bool denied = route != nullptr && route->way == proto::via::deny;
     if (!total || !fds || denied) {
         ++_server.count().refused;
         reply(m, denied ? EACCES : EAGAIN);
@@ -187,7 +196,8 @@ seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got)
         break_rules(net::fault::bad_message, "borrow: not one descriptor");
         co_return;
     }
-    auto task = [id = m.id, shown = got.fds[0].get()](net::carrier& c) { return c.borrow(id, shown); };
+    const bool plain = (m.flags & proto::borrow_plain) != 0;
+    auto task = [=, id = m.id, shown = got.fds[0].get()](net::carrier& c) { return c.borrow(id, shown, plain); };
     auto lent = co_await _server.deps().carriers.invoke_on(unsigned(m.id % seastar::smp::count), std::move(task));
     const int fds[] = {lent.get()};
     reply(m, lent ? 0 : ENOENT, std::span(fds).first(lent ? 1 : 0));

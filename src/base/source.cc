@@ -58,4 +58,6 @@ bool is_own_address(const address& of) noexcept {
            answer.route.rtm_type == RTN_LOCAL;
 }
 
+bool is_this_host(const address& of) noexcept { return of.is_any() || of.is_loopback() || is_own_address(of); }
+
 }  // namespace vmsgr::base

@@ -14,4 +14,7 @@ address source_towards(const address& peer) noexcept;
 // asked over netlink). Any thread.
 bool is_own_address(const address& a) noexcept;
 
+// Bytes for it do not leave this host: its own, loopback, or the wildcard, which the kernel takes for loopback.
+bool is_this_host(const address& a) noexcept;
+
 }  // namespace vmsgr::base

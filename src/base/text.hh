@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 
 namespace vmsgr::base {
 
@@ -15,6 +16,12 @@ inline std::string printable(const char* text, size_t max) {
     std::string out(text, strnlen(text, max));
     std::ranges::replace_if(out, [](unsigned char c) { return c <= ' ' || c >= 127 || c == ';'; }, '?');
     return out.empty() ? "?" : out;
+}
+
+// As DNS compares names, without regard to the case of ASCII letters; a `*` is no pattern.
+inline bool same_name(std::string_view a, std::string_view b) noexcept {
+    auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; };
+    return std::ranges::equal(a, b, {}, lower, lower);
 }
 
 }  // namespace vmsgr::base

@@ -59,6 +59,9 @@ command add_conns(CLI::App& app, const options& o) {
         } else {
             print_table(connections);
         }
+        if (!o.json) {
+            say_what_is_shown(*doc);
+        }
         return int(exit_ok);
     }};
 }

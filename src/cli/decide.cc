@@ -26,7 +26,8 @@ nlohmann::json route_json(const proto::route& r) {
             {"address", base::to_string(r.addresses)},
             {"ports", std::to_string(r.port_first) + "-" + std::to_string(r.port_last)},
             {"via", proto::to_text(r.way)},
-            {"fallback", proto::to_text(r.without_daemon)}};
+            {"fallback", proto::to_text(r.without_daemon)},
+            {"without_trunk", r.way == proto::via::trunk ? nlohmann::json(proto::to_text(r.without_trunk)) : nullptr}};
 }
 
 std::string mismatch(const proto::route& r, const asked& a) {

@@ -43,4 +43,14 @@ const json& object_of(const json& object, const char* key) {
     return at == object.end() || !at->is_object() ? none : *at;
 }
 
+void say_what_is_shown(const json& doc) {
+    const json& shown = object_of(doc, "shown");
+    if (shown.value("all", true)) {
+        return;
+    }
+    const std::string group = text_of(shown, "observers");
+    printf("(what belongs to user %s; %s)\n", text_of(shown, "uid").c_str(),
+           group == "-" ? "root sees all" : ("root and group " + group + " see all").c_str());
+}
+
 }  // namespace vmsgr::cli

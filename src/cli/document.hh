@@ -19,4 +19,7 @@ uint64_t number_of(const json& object, const char* key);
 const json& list_of(const json& object, const char* key);
 const json& object_of(const json& object, const char* key);
 
+// After a table of what the daemon shows to this user: that there may be more. Nothing where it shows all.
+void say_what_is_shown(const json& doc);
+
 }  // namespace vmsgr::cli

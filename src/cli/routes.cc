@@ -77,7 +77,10 @@ void print_test(const proto::route_table& t, const asked& a, const std::vector<d
         if (d.rule != nullptr) {
             line += std::string(proto::to_text(d.rule->way)) + ", by route " + conf::quote(d.rule->name_text());
             if (d.rule->way != proto::via::posix && d.rule->way != proto::via::deny) {
-                line += " (fallback " + std::string(proto::to_text(d.rule->without_daemon)) + ")";
+                line += " (fallback " + std::string(proto::to_text(d.rule->without_daemon));
+                line += d.rule->way == proto::via::trunk
+                            ? ", without a trunk " + std::string(proto::to_text(d.rule->without_trunk)) + ")"
+                            : ")";
             }
         } else {
             line += "posix, as no route matches";

@@ -56,6 +56,7 @@ command add_status(CLI::App& app, const options& o) {
         }
         print_overview(*doc, o);
         print_sessions(*doc);
+        say_what_is_shown(*doc);
         return int(exit_ok);
     }};
 }

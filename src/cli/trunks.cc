@@ -11,39 +11,49 @@ namespace {
 
 std::string rtt_text(uint64_t us) { return us == 0 ? "-" : std::to_string(us) + "us"; }
 
-// Packets and frames that were not taken, whatever the reason.
-uint64_t dropped(const json& t) {
+// Of packets and frames that were not taken, or of what was refused, whatever the reason.
+uint64_t sum(const json& t, const char* key) {
     uint64_t n = 0;
-    for (const auto& [reason, count] : object_of(t, "dropped_by_reason").items()) {
+    for (const auto& [reason, count] : object_of(t, key).items()) {
         n += count.is_number_unsigned() ? count.get<uint64_t>() : 0;
     }
     return n;
 }
 
+void print_reasons(const json& session, const char* key, const char* what) {
+    for (const auto& [reason, count] : object_of(session, key).items()) {
+        printf("%s: %s%s: %s\n", text_of(session, "name").c_str(), what, reason.c_str(), count.dump().c_str());
+    }
+}
+
 void print_table(const json& trunks) {
-    table t{" ",    "TRUNK",      "ADDRESS", "STATE", ">LANE",     ">CHANNELS",
-            ">RTT", ">IN FLIGHT", ">IN",     ">OUT",  ">REPLAYED", ">DROPPED"};
+    table t{" ",    "TRUNK",      "PEER", "ADDRESS", "STATE",     ">LANE",    ">CHANNELS",
+            ">RTT", ">IN FLIGHT", ">IN",  ">OUT",    ">REPLAYED", ">DROPPED", ">REFUSED"};
     for (const auto& s : trunks) {
         const bool outgoing = s.contains("outgoing") && s["outgoing"] == true;
-        t.row({outgoing ? ">" : "<", text_of(s, "name"), text_of(s, "address"), text_of(s, "state"), text_of(s, "lane"),
-               text_of(s, "channels"), rtt_text(number_of(s, "rtt_us")), bytes_text(number_of(s, "in_flight_bytes")),
-               bytes_text(number_of(s, "bytes_in")), bytes_text(number_of(s, "bytes_out")),
-               std::to_string(number_of(s, "replayed")), std::to_string(dropped(s))});
+        const std::string peer = text_of(s, "peer");
+        t.row({outgoing ? ">" : "<", text_of(s, "name"),
+               peer == "-" || s.value("encrypted", false) ? peer : "(plain) " + peer, text_of(s, "address"),
+               text_of(s, "state"), text_of(s, "lane"), text_of(s, "channels"), rtt_text(number_of(s, "rtt_us")),
+               bytes_text(number_of(s, "in_flight_bytes")), bytes_text(number_of(s, "bytes_in")),
+               bytes_text(number_of(s, "bytes_out")), std::to_string(number_of(s, "replayed")),
+               std::to_string(sum(s, "dropped_by_reason")), std::to_string(sum(s, "refused_by_reason"))});
     }
     printf("%s", t.text().c_str());
     for (const auto& s : trunks) {
-        for (const auto& [reason, count] : object_of(s, "dropped_by_reason").items()) {
-            printf("%s: %s: %s\n", text_of(s, "name").c_str(), reason.c_str(), count.dump().c_str());
-        }
+        print_reasons(s, "dropped_by_reason", "");
+        print_reasons(s, "refused_by_reason", "refused for its ");
     }
 }
 
 }  // namespace
 
 command add_trunks(CLI::App& app, const options& o) {
-    app.footer("'>' marks a session that this daemon began, '<' one of a peer; (ended) sums up those of peers that\n"
-               "are over, and connections that never became one. IN FLIGHT is kept until the peer has it.\n\n"
-               "Examples:\n  vmsgr trunks\n  vmsgr trunks --json");
+    app.footer(
+        "'>' marks a session that this daemon began, '<' one of a peer; (ended) sums up those of peers that\n"
+        "are over, and connections that never became one. PEER is who it has proved to be: by its certificate, or\n"
+        "(plain) by its address. IN FLIGHT is kept until the peer has it.\n\n"
+        "Examples:\n  vmsgr trunks\n  vmsgr trunks --json");
     return {[&o] {
         auto doc = ask_status(o.socket);
         if (!doc) {
@@ -53,9 +63,11 @@ command add_trunks(CLI::App& app, const options& o) {
         if (o.json) {
             puts(trunks.dump(2).c_str());
         } else if (trunks.empty()) {
-            puts("no trunks; see trunk and trunks in vmsgrd(8)");
+            puts(object_of(*doc, "shown").value("all", true) ? "no trunks; see trunk and trunks in vmsgrd(8)"
+                                                             : "trunks are shown to root and access.observers alone");
         } else {
             print_table(trunks);
+            printf("trunks are %s\n", text_of(object_of(*doc, "trunk"), "trusts").c_str());
         }
         return int(exit_ok);
     }};

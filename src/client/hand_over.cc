@@ -81,7 +81,7 @@ bool make_conduit_end(session& s, int socket, const base::address& peer, phase s
 }
 
 bool hand_over(session& s, const conduit_end& end, int socket, int shown, const base::address& peer,
-               std::string_view route, bool by_trunk) noexcept {
+               std::string_view route, std::optional<proto::without_trunk> by_trunk) noexcept {
     const job j{.id = end.stream.page().id,
                 .fd = shown,
                 .peer = peer,

@@ -25,10 +25,10 @@ struct conduit_end {
 // memory or descriptors (errno).
 bool make_conduit_end(session& s, int socket, const base::address& peer, phase state, conduit_end& out) noexcept;
 
-// Sends the daemon what it needs, the socket as a duplicate. `shown` is the program's number. False: no daemon, or its
-// lists are full: nothing has changed.
+// Sends the daemon what it needs, the socket as a duplicate. shown: the program's number. by_trunk: see job. False: no
+// daemon, or its lists are full: nothing has changed.
 bool hand_over(session& s, const conduit_end& end, int socket, int shown, const base::address& peer,
-               std::string_view route, bool by_trunk = false) noexcept;
+               std::string_view route, std::optional<proto::without_trunk> by_trunk = {}) noexcept;
 
 // What an end has of its socket, whoever has the other end: names, family, how it waits. `out` has stream and doorbell.
 void describe_as(int socket, const base::address& local, const base::address& peer, conduit_end& out) noexcept;

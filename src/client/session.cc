@@ -217,7 +217,9 @@ bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
         slot.id = j.id;
         slot.peer = j.peer;
         slot.slot = j.slot;
-        slot.flags = j.by_trunk ? uint32_t(shm::connect_by_trunk) : 0;
+        slot.flags = j.by_trunk
+                         ? uint32_t(shm::connect_by_trunk) | uint32_t(*j.by_trunk) << proto::connect_without_trunk_shift
+                         : 0;
         proto::copy_text(slot.route, j.route);
         slot.state.store(shm::slot_posted, std::memory_order_release);  // pairs with the daemon's copy
         proto::request_msg m;
@@ -272,10 +274,11 @@ void session::unlist(int door) noexcept {
     await_settled();
 }
 
-int session::borrow(int shown, uint64_t id) noexcept {
+int session::borrow(int shown, uint64_t id, bool plain) noexcept {
     proto::request_msg m;
     m.what = proto::kind::borrow;
     m.id = id;
+    m.flags = plain ? uint32_t(proto::borrow_plain) : 0;
     proto::reply_msg reply;
     proto::received got;
     if (int e = ask(m, {&shown, 1}, reply, got); e != 0) {
@@ -346,7 +349,7 @@ int session::learn_routes() noexcept {
     return 0;
 }
 
-int session::way(proto::role who, const base::address& a, proto::via& out) noexcept {
+int session::way(proto::role who, const base::address& a, proto::route& out) noexcept {
     locked l(_lock);
     if (!attach()) {
         return ECONNRESET;
@@ -355,7 +358,7 @@ int session::way(proto::role who, const base::address& a, proto::via& out) noexc
         return e;
     }
     const proto::route* r = _routes.match(_program, who, a);
-    out = r != nullptr ? r->way : proto::via::direct;
+    out = r != nullptr ? *r : proto::route{.way = proto::via::direct};
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -34,7 +35,7 @@ struct job {
     base::address peer;
     std::string_view route;
     uint32_t slot = 0;           // of the arena that goes with it
-    bool by_trunk = false;       // the socket is only bound, the daemon finds a way
+    std::optional<proto::without_trunk> by_trunk{};  // the socket is only bound, the daemon finds a way
 };
 
 // A listener of this daemon, as the registry shows it.
@@ -108,7 +109,7 @@ public:
 
     // The way that the daemon's own routes give this program, for one that was given none: via::direct where none
     // matches, as it came to the daemon by itself. Asked once a session. 0, or an errno: no answer.
-    int way(proto::role who, const base::address& a, proto::via& out) noexcept;
+    int way(proto::role who, const base::address& a, proto::route& out) noexcept;
 
     // The listener of this daemon to which the kernel would connect a socket of this network namespace
     // (SO_NETNS_COOKIE) for this peer. `hash` chooses among those that share an address (SO_REUSEPORT).
@@ -127,7 +128,7 @@ public:
     void unlist(int door) noexcept;
 
     // The kernel socket of connection `id`, whose doorbell is shown; or -errno.
-    int borrow(int shown, uint64_t id) noexcept;
+    int borrow(int shown, uint64_t id, bool plain) noexcept;
     // Leaves with the daemon what an heir of this descriptor needs. It is there once await_settled() has returned.
     // For a door: its listener, whose socket the daemon has.
     void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data, uint64_t listener = 0) noexcept;

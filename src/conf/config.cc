@@ -22,6 +22,7 @@ namespace {
 constexpr std::string_view poll_words[] = {"adaptive", "busy"};
 constexpr std::string_view namespace_words[] = {"separate", "shared"};
 constexpr std::string_view backend_words[] = {"epoll", "linux-aio"};
+constexpr std::string_view yes_words[] = {"no", "yes"};
 constexpr std::string_view log_words[] = {"error", "warn", "info", "debug", "trace"};
 constexpr size_t ids_max = 256;
 constexpr size_t socket_bytes_max = 107;  // of sockaddr_un, without the ending NUL
@@ -107,6 +108,14 @@ void read_access(reader& r, const spot& at, access_config& out) {
                        }},
                       {"uids", [&](const spot& s) { read_ids(r, s, out.uids, true); }},
                       {"gids", [&](const spot& s) { read_ids(r, s, out.gids, false); }},
+                      {"observers",
+                       [&](const spot& s) {
+                           out.observers = r.scalar(s, "a group").value_or("");
+                           out.observers_gid = look_up(out.observers, false);
+                           if (!out.observers_gid) {
+                               r.refuse(s, "no group " + quote(out.observers) + " on this machine");
+                           }
+                       }},
                   });
 }
 
@@ -183,6 +192,7 @@ std::function<void(const spot&)> word_into(reader& r, E& out, std::span<const st
 void read_daemon(reader& r, const spot& top, daemon_config& out) {
     std::optional<spot> shards, memory;
     size_t log = 2;
+    fallback_said said;
     r.mapping(top, {
                        {"socket", [&](const spot& s) { read_socket(r, s, out.socket); }},
                        {"shards",
@@ -203,7 +213,9 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
                        {"reactor_backend", word_into(r, out.backend, backend_words)},
                        {"cpuset", [&](const spot& s) { read_cpuset(r, s, out.cpuset); }},
                        {"log_level", word_into(r, log, log_words)},
-                       {"routes", [&](const spot& s) { read_routes(r, s, out.routes); }},
+                       {"user", [&](const spot& s) { out.user = r.scalar(s, "a user").value_or(""); }},
+                       {"seccomp", word_into(r, out.seccomp, yes_words)},
+                       {"routes", [&](const spot& s) { read_routes(r, s, out.routes, said); }},
                        {"trunk", [&](const spot& s) { read_trunk(r, s, out.trunks); }},
                        {"trunks", [&](const spot& s) { read_trunks(r, s, out.trunks); }},
                    });
@@ -211,6 +223,7 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
         return;
     }
     complete_trunks(out.trunks);
+    complete_routes(out.routes, said, out.trunks.tls.on());
     out.log_level = log_words[log];
     unsigned cpus = out.cpuset.empty() ? 0 : count_cpus(out.cpuset);
     if (cpus != 0 && !shards) {

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,10 @@ struct access_config {
     std::string group;        // of the control socket; empty: the daemon's own
     std::vector<uid_t> uids;  // names in the file are looked up
     std::vector<gid_t> gids;
+    // Whose members see what belongs to all users, in status; empty: root and the daemon's own user alone.
+    std::string observers;
+    std::optional<gid_t> observers_gid;
+    bool operator==(const access_config&) const = default;
 };
 
 struct limits_config {
@@ -66,12 +71,16 @@ struct daemon_config {
     unsigned idle_poll_us = 50;
     reactor_backend backend = reactor_backend::epoll;  // key `reactor_backend`
     std::string cpuset;                           // "0-3,8"; empty: anywhere, unpinned
+    std::string user;                             // whom the daemon becomes; empty: it stays who it is
+    bool seccomp = true;                          // its system calls are restricted
     std::string log_level = "info";               // error, warn, info, debug, trace: Seastar's words
     proto::route_table routes;
     trunk_config trunks;                          // keys `trunk` and `trunks`
 };
 
 base::result<daemon_config> load_daemon_config(const std::string& path);
+// What a running daemon cannot change keeps its present value in `fresh`. The keys that differ.
+std::vector<std::string> keep_fixed(const daemon_config& present, daemon_config& fresh);
 // The top-level `routes:` list of a file, which may be a whole daemon configuration.
 base::result<proto::route_table> load_routes(const std::string& path);
 

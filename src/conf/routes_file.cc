@@ -16,6 +16,7 @@ constexpr std::string_view role_words[] = {"client", "server", "any"};
 constexpr std::string_view via_words[] = {"posix", "direct", "trunk", "deny"};
 constexpr std::string_view fallback_words[] = {"posix", "fail"};
 constexpr std::string_view local_words[] = {"no", "yes"};
+constexpr std::string_view without_words[] = {"wait", "fail", "direct"};
 
 template <size_t N>
 void copy_word(std::array<char, N>& to, std::string_view from) {
@@ -118,7 +119,8 @@ void read_via(reader& r, const spot& at, proto::route& out) {
     }
 }
 
-void read_route(reader& r, const spot& at, proto::route& out) {
+// `said`: it has a fallback of its own.
+void read_route(reader& r, const spot& at, proto::route& out, bool& said) {
     bool named = false, directed = false;
     bool fine = r.mapping(at, {
                                   {"name",
@@ -142,8 +144,15 @@ void read_route(reader& r, const spot& at, proto::route& out) {
                                    }},
                                   {"fallback",
                                    [&](const spot& s) {
+                                       said = true;
                                        if (auto i = r.word(s, fallback_words)) {
                                            out.without_daemon = *proto::parse_fallback(fallback_words[*i]);
+                                       }
+                                   }},
+                                  {"without_trunk",
+                                   [&](const spot& s) {
+                                       if (auto i = r.word(s, without_words)) {
+                                           out.without_trunk = *proto::parse_without_trunk(without_words[*i]);
                                        }
                                    }},
                                   {"local",
@@ -157,12 +166,15 @@ void read_route(reader& r, const spot& at, proto::route& out) {
         r.refuse(at, "'name' is missing; every route has one, so that it can be spoken of");
     } else if (fine && !directed) {
         r.refuse(at, "'via' is missing; expected one of " + listed(via_words));
+    } else if (fine && out.without_trunk != proto::without_trunk::unset && out.way != proto::via::trunk) {
+        r.refuse(at, "'without_trunk' is for routes with via: trunk; this one has via: " +
+                         std::string(proto::to_text(out.way)));
     }
 }
 
 }  // namespace
 
-void read_routes(reader& r, const spot& at, proto::route_table& out) {
+void read_routes(reader& r, const spot& at, proto::route_table& out, fallback_said& said) {
     out = {};
     r.list(at, "a list of routes", [&](const spot& s) {
         if (out.count == proto::routes_max) {
@@ -170,7 +182,9 @@ void read_routes(reader& r, const spot& at, proto::route_table& out) {
             return;
         }
         proto::route& added = out.routes[out.count];
-        read_route(r, s, added);
+        bool own_fallback = false;
+        read_route(r, s, added, own_fallback);
+        said[out.count] = own_fallback;
         auto same = std::ranges::find(out.begin(), out.end(), added.name_text(), &proto::route::name_text);
         if (!r.failed() && same != out.end()) {
             r.refuse(s, "name " + quote(added.name_text()) + " is taken by routes[" +
@@ -179,6 +193,18 @@ void read_routes(reader& r, const spot& at, proto::route_table& out) {
         }
         ++out.count;
     });
+}
+
+void complete_routes(proto::route_table& t, const fallback_said& said, bool tls) {
+    for (uint32_t i = 0; i < t.count; ++i) {
+        auto& r = t.routes[i];
+        if (tls && r.way == proto::via::trunk && r.without_trunk == proto::without_trunk::unset) {
+            r.without_trunk = proto::without_trunk::wait;
+        }
+        if (r.only_by_trunk() && !said[i]) {
+            r.without_daemon = proto::fallback::fail;
+        }
+    }
 }
 
 }  // namespace vmsgr::conf

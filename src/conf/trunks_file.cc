@@ -75,6 +75,7 @@ void read_tls(reader& r, const spot& at, trunk_tls& out) {
                                   {"ca", [&](const spot& s) { read_path(r, s, out.ca); }},
                                   {"certificate", [&](const spot& s) { read_path(r, s, out.certificate); }},
                                   {"key", [&](const spot& s) { read_path(r, s, out.key); }},
+                                  {"crl", [&](const spot& s) { read_path(r, s, out.crl); }},
                                   {"names",
                                    [&](const spot& s) {
                                        r.list(s, "a list of common names", [&](const spot& each) {
@@ -118,16 +119,22 @@ void read_peer(reader& r, const spot& at, trunk_peer& out) {
                                   {"name", [&](const spot& s) { read_name(r, s, out.name); }},
                                   {"connect", [&](const spot& s) { read_endpoint(r, s, out.connect); }},
                                   {"addresses", [&](const spot& s) { read_prefixes(r, s, out.addresses); }},
+                                  {"sources", [&](const spot& s) { read_prefixes(r, s, out.sources); }},
+                                  {"serves", [&](const spot& s) { read_prefixes(r, s, out.serves); }},
                               });
     if (!fine) {
         return;
     }
     if (out.name.empty()) {
         r.refuse(at, "'name' is missing; every trunk has one, so that it can be spoken of");
-    } else if (out.connect.family == 0) {
-        r.refuse(at, "'connect' is missing; expected where the peer's vmsgrd listens, such as 10.0.0.2:6790");
-    } else if (out.addresses.empty()) {
+    } else if (out.connect.family == 0 && (out.sources.empty() || !out.addresses.empty())) {
+        r.refuse(at, "'connect' is missing; expected where the peer's vmsgrd listens, such as 10.0.0.2:6790, or "
+                     "'sources' alone for a peer that connects to this daemon");
+    } else if (out.connect.family != 0 && out.addresses.empty()) {
         r.refuse(at, "'addresses' is missing; expected the destinations that the peer serves, such as [10.0.0.2]");
+    } else if (out.sources.empty()) {
+        out.sources = out.addresses;
+        out.sources.push_back(whole(out.connect));
     }
 }
 
@@ -179,8 +186,11 @@ void complete_trunks(trunk_config& out) {
     }
     if (out.accept_from.empty() && !out.tls.on()) {
         for (auto& p : out.peers) {
-            const bool v4 = p.connect.family == AF_INET;
-            out.accept_from.push_back({p.connect.family, uint8_t(v4 ? 32 : 128), p.connect.ip});
+            if (p.connect.family != 0) {
+                out.accept_from.push_back(whole(p.connect));
+            } else {
+                out.accept_from.insert(out.accept_from.end(), p.sources.begin(), p.sources.end());
+            }
         }
     }
 }

@@ -16,22 +16,29 @@ constexpr uint64_t margin_of(uint64_t limit) noexcept { return std::min<uint64_t
 
 class usage {
     std::atomic<uint64_t> _used{0};
-    const uint64_t _limit;
+    std::atomic<uint64_t> _limit;
     shm::load* _shown = nullptr;
 
 public:
     explicit usage(uint64_t limit) noexcept : _limit(limit) {}
     uint64_t used() const noexcept { return _used.load(std::memory_order_relaxed); }
-    uint64_t limit() const noexcept { return _limit; }
+    uint64_t limit() const noexcept { return _limit.load(std::memory_order_relaxed); }
+    // Whoever holds more keeps it.
+    void set_limit(uint64_t limit) noexcept {
+        _limit.store(limit, std::memory_order_relaxed);
+        if (_shown != nullptr) {
+            std::atomic_ref(_shown->enough).store(limit - margin_of(limit), std::memory_order_relaxed);
+        }
+    }
 
     // Before anything is taken. `where` lies in shared memory and outlives this.
     void show_in(shm::load& where) noexcept {
-        where.enough = _limit - margin_of(_limit);
+        where.enough = limit() - margin_of(limit());
         _shown = &where;
     }
 
     bool take(uint64_t n = 1) noexcept {
-        if (_used.fetch_add(n, std::memory_order_relaxed) + n <= _limit) {
+        if (_used.fetch_add(n, std::memory_order_relaxed) + n <= limit()) {
             if (_shown != nullptr) {
                 _shown->used.fetch_add(n, std::memory_order_relaxed);
             }

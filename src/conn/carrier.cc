@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
 
 #include "base/random.hh"
@@ -28,6 +29,7 @@ seastar::future<> carrier::stop() {
         c->stop();
     }
     co_await _gate.close();
+    co_await part();
     _arenas.clear();
     _rings.stop();
     co_await _events.stop();
@@ -117,9 +119,36 @@ void carrier::run(conn_ptr c) {
     });
 }
 
-base::unique_fd carrier::borrow(uint64_t id, int shown) noexcept {
+base::unique_fd carrier::borrow(uint64_t id, int shown, bool plain) noexcept {
     auto at = _conns.find(id);
-    return at != _conns.end() && at->second->is_shown_by(shown) ? duplicate(at->second->tcp_fd()) : base::unique_fd();
+    return at != _conns.end() && at->second->is_shown_by(shown) ? at->second->lend(plain) : base::unique_fd();
+}
+
+void carrier::reset_when_sent(base::unique_fd tcp) noexcept {
+    try {
+        _parting.push_back(std::move(tcp));
+    } catch (const std::bad_alloc&) {
+        reset_tcp(tcp);
+    }
+}
+
+// A reset throws away what the kernel has not sent yet.
+seastar::future<> carrier::part() {
+    constexpr auto pause = std::chrono::milliseconds(5);
+    const auto until = seastar::lowres_clock::now() + _settings.flush_limit;
+    for (;;) {
+        std::erase_if(_parting, [&](base::unique_fd& tcp) {
+            const bool now = !has_unsent(tcp.get()) || seastar::lowres_clock::now() >= until;
+            if (now) {
+                reset_tcp(tcp);
+            }
+            return now;
+        });
+        if (_parting.empty()) {
+            co_return;
+        }
+        co_await seastar::sleep(pause);
+    }
 }
 
 std::vector<conn_info> carrier::list(uint64_t after, size_t limit) const {

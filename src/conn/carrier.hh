@@ -38,13 +38,14 @@ enum class brought : uint8_t {
 };
 
 class carrier : public seastar::peering_sharded_service<carrier> {
-    const carrier_settings _settings;
+    carrier_settings _settings;
     ssx::event_set _events;
     ssx::ring_poller _rings;
     ssx::syscall_alarm _alarm;
     counters _count;
     std::map<uint64_t, conn_ptr> _conns;  // by id, so that they can be listed piece by piece
     arenas _arenas;
+    std::vector<base::unique_fd> _parting;  // see reset_when_sent()
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -54,6 +55,11 @@ public:
     // Flushes what programs have sent, up to the limit.
     seastar::future<> stop();
 
+    // For what begins from now on.
+    void set_limits(std::chrono::milliseconds orphan, std::chrono::milliseconds flush) noexcept {
+        _settings.orphan_limit = orphan;
+        _settings.flush_limit = flush;
+    }
     const carrier_settings& settings() const noexcept { return _settings; }
     ssx::event_set& events() noexcept { return _events; }
     ssx::ring_poller& rings() noexcept { return _rings; }
@@ -67,13 +73,16 @@ public:
     // Dials the listener's door, as a program would, and begins to carry the connection.
     brought bring(bring_request& r, usage& fds);
 
-    // A copy of the socket of connection `id`, if `shown` is the program's end of it.
-    base::unique_fd borrow(uint64_t id, int shown) noexcept;
+    // A copy of the socket of connection `id`, if `shown` is the program's end of it. plain: see vm_conn::lend.
+    base::unique_fd borrow(uint64_t id, int shown, bool plain) noexcept;
+    // At the end of the daemon: RST, once the peer has what was sent, or at the limit.
+    void reset_when_sent(base::unique_fd tcp) noexcept;
     // Up to `limit` connections with ids beyond `after`, in their order.
     std::vector<conn_info> list(uint64_t after, size_t limit) const;
 
 private:
     void run(conn_ptr c);
+    seastar::future<> part();
     uint64_t next_id() noexcept;
 };
 

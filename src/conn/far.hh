@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <variant>
 
 #include "base/address.hh"
@@ -65,6 +66,9 @@ class far_side {
 public:
     virtual ~far_side() = default;
     virtual conn_path path() const noexcept = 0;
+    virtual bool encrypted() const noexcept { return false; }
+    // Who the other daemon has proved to be; empty where there is none.
+    virtual std::string peer_identity() const { return {}; }
 
     // Events go to `user`; what is true now comes first.
     virtual bool watch(ssx::event_set& events, far_user& user) noexcept = 0;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -33,6 +34,11 @@ bool lingers_zero(int fd) noexcept {
     linger l{};
     socklen_t len = sizeof l;
     return ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff != 0 && l.l_linger == 0;
+}
+
+bool has_unsent(int fd) noexcept {
+    int n = 0;
+    return ::ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0;
 }
 
 bool has_unread(int fd) noexcept {

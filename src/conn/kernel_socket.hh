@@ -23,6 +23,8 @@ int take_socket_error(int fd) noexcept;
 
 // The program asked that closing resets the connection (SO_LINGER on, 0 s).
 bool lingers_zero(int fd) noexcept;
+// Bytes wait to be sent, or to be acknowledged.
+bool has_unsent(int fd) noexcept;
 // Bytes wait to be received.
 bool has_unread(int fd) noexcept;
 

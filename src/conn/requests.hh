@@ -8,6 +8,7 @@
 #include "base/unique_fd.hh"
 #include "conn/vm_conn.hh"
 #include "proto/dial.hh"
+#include "proto/routes.hh"
 
 namespace vmsgr::net {
 
@@ -19,7 +20,8 @@ struct connect_request {
     base::address peer;
     base::unique_fd bell, tcp, arena;
     uint32_t slot = 0;       // of the arena
-    bool by_trunk = false;   // tcp is only bound: over a trunk, or else we connect it
+    bool by_trunk = false;   // tcp is only bound: we find the way
+    proto::without_trunk without = proto::without_trunk::direct;  // with by_trunk; never unset
     bool may_probe = false;  // our own routes say trunk too: the peer's daemon may be asked
     int refusal = 0;         // an errno: a limit or a rule says no
 };

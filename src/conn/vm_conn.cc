@@ -22,6 +22,9 @@ namespace {
 // that the program works on one half while we work on the other.
 size_t bytes_at_once(uint64_t capacity) { return std::min<size_t>(256 << 10, capacity / 2); }
 
+// A program that has borrowed the socket is done with it by then.
+constexpr auto lent_time = std::chrono::seconds(1);
+
 static_assert(int(conn_state::closing) == int(life::phase::closing));
 
 }  // namespace
@@ -38,6 +41,7 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
       _far(_p.far ? std::move(_p.far) : make_tcp_far(_p.tcp)),
       _pump(*this, _far, _life, bytes_at_once(_p.conduit.capacity)) {
     _progress_timer.set_callback([this] { on_progress_timer(); });
+    _lent_timer.set_callback([this] { guard_end(); });
     _slot = _p.shown != shm::no_slot ? _p.shown
                                      : _p.place.owner->show(_id, _p.role, seastar::this_shard_id(), _p.program_fd);
     if (state == conn_state::established) {
@@ -51,8 +55,37 @@ conn_info vm_conn::info() const {
     auto& owner = *_p.place.owner;
     const int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
     const auto state = std::min(conn_state(_life.at), conn_state::closing);
-    return {_id,      owner.session_id,         owner.pid, fd,        _p.role,    _local,    _peer,
-            _p.route, seastar::this_shard_id(), state,     _bytes_in, _bytes_out, _opened_s, _far->path()};
+    return {_id,
+            owner.session_id,
+            owner.pid,
+            fd,
+            _p.role,
+            _local,
+            _peer,
+            _p.route,
+            seastar::this_shard_id(),
+            state,
+            _bytes_in,
+            _bytes_out,
+            _opened_s,
+            _far->path(),
+            owner.uid,
+            _far->encrypted(),
+            _far->peer_identity()};
+}
+
+base::unique_fd vm_conn::lend(bool plain) noexcept {
+    if (plain) {
+        _mark.lift(tcp_fd());
+        _lent_timer.rearm(seastar::lowres_clock::now() + lent_time);
+    }
+    return duplicate(tcp_fd());
+}
+
+void vm_conn::guard_end() noexcept {
+    if (_p.tcp && !_life.over() && _far->path() == conn_path::direct) {
+        _mark.set(tcp_fd());
+    }
 }
 
 // A doorbell has no name, so ours gets one that nobody else has, once it is asked for: the kernel tells it to whoever
@@ -168,6 +201,7 @@ void vm_conn::established() noexcept {
     if (auto peer = _far->peer(); peer.family != 0) {
         _peer = peer;
     }
+    guard_end();
     _p.place.owner->show_addresses(_slot, _local, _peer);
     auto& h = _p.conduit.header();
     h.local = _local;
@@ -282,7 +316,7 @@ void vm_conn::flush_and_judge() noexcept {
     }
     _pump.flush(_rx.capacity());
     if (!_life.over()) {
-        const bool resets = program_left_unread() || lingers_zero(tcp_fd());
+        const bool resets = program_left_unread() || _mark.program_resets(tcp_fd());
         step(resets ? life::event::program_reset : life::event::nothing_unread);
     }
 }
@@ -335,6 +369,13 @@ void vm_conn::stop() noexcept {
 
 void vm_conn::let_go_of_far() noexcept {
     const life::actions last = _life.last();
+    _lent_timer.cancel();
+    if (_life.why == life::cause::cut && _far->path() == conn_path::direct) {
+        ++_carrier.count().resets_sent;
+        _carrier.reset_when_sent(std::move(_p.tcp));
+        return;
+    }
+    _mark.lift(tcp_fd());
     if (last.has(life::action::discard_input)) {
         _far->discard_input();
     }

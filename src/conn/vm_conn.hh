@@ -19,6 +19,7 @@
 #include "conn/arenas.hh"
 #include "conn/budget.hh"
 #include "conn/counters.hh"
+#include "conn/end_mark.hh"
 #include "conn/far.hh"
 #include "conn/plain.hh"
 #include "conn/program.hh"
@@ -55,6 +56,9 @@ struct conn_info {
     uint64_t bytes_in, bytes_out;  // as the program sees them
     double opened_s;               // Unix time
     conn_path path = conn_path::direct;
+    uid_t uid = 0;  // of the program
+    bool encrypted = false;  // on its way to another host
+    std::string peer_identity{};  // over a trunk: who the peer daemon has proved to be
 };
 
 class vm_conn final : public ssx::ring_waiter {
@@ -118,6 +122,8 @@ private:
     std::unique_ptr<far_side> _far;
     std::unique_ptr<plain_end> _plain;  // the program's end is in plain mode
     bool _plain_hung_up = false;
+    end_mark _mark;  // of tcp, where that is the far side
+    seastar::timer<seastar::lowres_clock> _lent_timer;
     bool _waits_for_program = false;  // all is over but the program's reading
 
     bell_events _bell_events{*this};
@@ -137,6 +143,8 @@ public:
     // The program's end of this connection's doorbell, by the kernel's word: who shows it holds the connection.
     bool is_shown_by(int descriptor) noexcept;
     conn_info info() const;
+    // A copy of the socket. plain: as the program has set it, for a while.
+    base::unique_fd lend(bool plain) noexcept;
 
     // Done when nothing of the connection is left but this object.
     seastar::future<> run();
@@ -159,6 +167,7 @@ private:
     void established() noexcept;
     life::actions step(life::event e, int err = 0) noexcept;
     void give_back(int err) noexcept;
+    void guard_end() noexcept;
     void on_hang_up() noexcept;
     seastar::future<> last_plain_bytes();
     void flush_and_judge() noexcept;

@@ -1,12 +1,14 @@
 // vmsgrd: reads its configuration, checks the machine, makes the control socket, and only then starts Seastar; so
 // whatever is wrong is one line on stderr and nothing is half started.
 #include <stdio.h>
+#include <unistd.h>
 
 #include <seastar/core/thread.hh>
 
 #include "daemon/door_keeper.hh"
 #include "daemon/limits.hh"
 #include "daemon/options.hh"
+#include "daemon/privileges.hh"
 #include "daemon/reactor_options.hh"
 #include "daemon/service.hh"
 
@@ -22,7 +24,8 @@ int complain(const std::string& text, int exit_code) {
     return exit_code;
 }
 
-int serve(const conf::daemon_config& config, attach::control_socket& socket, uint64_t descriptors) {
+int serve(const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
+          uint64_t descriptors, daemon::signals& signals) {
     seastar::app_template app(daemon::reactor_options(config));
     char name[] = "vmsgrd";
     char* argv[] = {name, nullptr};
@@ -30,13 +33,38 @@ int serve(const conf::daemon_config& config, attach::control_socket& socket, uin
         return seastar::async([&] {
             daemon::set_log_levels(config);
             try {
-                daemon::service(config, socket, descriptors).run();
+                daemon::service(config, path, socket, descriptors).run(signals, app.alien());
                 return 0;
             } catch (const std::exception& e) {
                 return complain(e.what(), start_error);
             }
         });
     });
+}
+
+// The rights of root served to make the sockets and to raise limits.
+base::result<void> give_up(const conf::daemon_config& config, attach::control_socket& socket) {
+    if (!config.user.empty()) {
+        auto account = daemon::find_account(config.user);
+        if (!account) {
+            return std::unexpected(account.error());
+        }
+        if (::geteuid() == 0) {
+            if (auto given = socket.give_to(account->uid); !given) {
+                return given;
+            }
+        }
+        daemon::bound_capabilities(account->uid);
+        if (auto became = daemon::become(*account); !became) {
+            return became;
+        }
+    } else {
+        daemon::bound_capabilities(::geteuid());
+    }
+    if (auto dropped = daemon::drop_capabilities(); !dropped || !config.seccomp) {
+        return dropped;
+    }
+    return daemon::restrict_system_calls();
 }
 
 }  // namespace
@@ -58,6 +86,7 @@ int main(int argc, char** argv) {
     if (parsed.run->polling) {
         config.polling = *parsed.run->polling;
     }
+    config.seccomp = config.seccomp && !parsed.run->no_seccomp;
     if (parsed.run->check_config) {
         printf("%s: good, %u routes\n", parsed.run->config.empty() ? "defaults" : parsed.run->config.c_str(),
                config.routes.count);
@@ -74,9 +103,16 @@ int main(int argc, char** argv) {
     if (!socket) {
         return complain(socket.error().text, start_error);
     }
+    if (auto dropped = give_up(config, *socket); !dropped) {
+        return complain(dropped.error().text, start_error);
+    }
     auto keeper = daemon::start_door_keeper(socket->doors());
     if (!keeper) {
         return complain(keeper.error().text, start_error);
     }
-    return serve(config, *socket, *descriptors);
+    auto signals = daemon::signals::start(daemon::stop_limit(config));
+    if (!signals) {
+        return complain(signals.error().text, start_error);
+    }
+    return serve(config, parsed.run->config, *socket, *descriptors, **signals);
 }

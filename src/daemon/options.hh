@@ -9,6 +9,7 @@
 namespace vmsgr::daemon {
 
 struct options {
+    bool no_seccomp = false;
     std::string config;  // empty: the built-in defaults, which route nothing
     bool check_config = false;
     std::optional<conf::poll_mode> polling;

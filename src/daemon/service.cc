@@ -1,13 +1,11 @@
 #include "daemon/service.hh"
 
-#include <signal.h>
-
-#include <seastar/core/signal.hh>
+#include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/core/thread.hh>
 #include <seastar/util/defer.hh>
 
-#include "daemon/status.hh"
+#include "daemon/reactor_options.hh"
 #include "proto/control.hh"
 #include "trunk/node_id.hh"
 
@@ -41,8 +39,14 @@ uint64_t node_of(const conf::daemon_config& c) {
 
 }  // namespace
 
-service::service(const conf::daemon_config& c, attach::control_socket& socket, uint64_t descriptors)
+// What is in rings, then what the kernel has of them, then trunks.
+std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept {
+    return 2 * std::chrono::milliseconds(c.limits.flush_ms) + std::chrono::seconds(5);
+}
+
+service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, uint64_t descriptors)
     : _config(c),
+      _path(std::move(path)),
       _socket(socket),
       _registry(c.networks == conf::namespaces::shared),
       _budget{net::usage(c.limits.sessions), net::usage(c.limits.connections), net::usage(c.limits.listeners),
@@ -52,20 +56,82 @@ service::service(const conf::daemon_config& c, attach::control_socket& socket, u
     _budget.connections.show_in(_registry.connections());
 }
 
-seastar::future<std::string> service::status() {
-    return status_document({_config, _budget, _carriers, _listeners, _trunks, *_control, _started_s});
+seastar::future<std::string> service::status(attach::viewer who) {
+    return status_document({who, _config, _budget, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded});
 }
 
-void service::run() {
-    seastar::promise<> asked_to_stop;
-    bool asked = false;
-    auto ask = [&] {
-        if (!std::exchange(asked, true)) {
-            asked_to_stop.set_value();
+// A file that cannot be read, or that holds a mistake, changes nothing.
+seastar::future<> service::reload(loaded fresh, signals& from) {
+    auto one_at_a_time = co_await seastar::get_units(_reloads, 1);
+    try {
+        if (!*fresh) {
+            throw std::runtime_error((*fresh).error().text);
         }
+        co_await change_to(std::move(**fresh));
+        from.set_limit(stop_limit(_config));
+        ++_reloaded.count;
+        _reloaded.error.clear();
+        log.info("SIGHUP: {} was read again: {} routes, {} peers", _path, _config.routes.count,
+                 _config.trunks.peers.size());
+    } catch (const std::exception& e) {
+        _reloaded.error = e.what();
+        log.error("SIGHUP: nothing has changed: {}", e.what());
+    }
+}
+
+// Throws as long as nothing has changed.
+seastar::future<> service::change_to(conf::daemon_config fresh) {
+    const auto fixed = conf::keep_fixed(_config, fresh);
+    co_await _trunks.invoke_on_all([&fresh](trunks::service& t) { return t.prepare(fresh.trunks); });
+    if (fresh.access != _config.access) {
+        if (auto r = _socket.change_access(fresh.access); !r) {
+            (void)_socket.change_access(_config.access);  // as far as it got
+            throw std::runtime_error(r.error().text);
+        }
+    }
+    for (auto& key : fixed) {
+        log.warn("SIGHUP: {}: changes at the next start alone", key);
+    }
+    _config = fresh;
+    auto& l = _config.limits;
+    _budget.sessions.set_limit(l.sessions);
+    _budget.connections.set_limit(l.connections);
+    _budget.listeners.set_limit(l.listeners);
+    set_log_levels(_config);
+    co_await _carriers.invoke_on_all([orphan = l.orphan_ms, flush = l.flush_ms](net::carrier& c) {
+        c.set_limits(std::chrono::milliseconds(orphan), std::chrono::milliseconds(flush));
+    });
+    co_await _trunks.invoke_on_all([&fresh](trunks::service& t) { t.change(fresh.trunks); });
+}
+
+// The thread of signals reads the file, as it may block; what it finds goes to shard 0.
+void service::listen_to(signals& from, seastar::alien::instance& reactors, std::shared_ptr<stop_request> stop) {
+    signals::receivers to;
+    to.stop = [&reactors, stop] { seastar::alien::run_on(reactors, 0, [stop]() noexcept { stop->ask(); }); };
+    to.reload = [this, &from, &reactors] {
+        loaded fresh = std::make_shared<base::result<conf::daemon_config>>(
+            _path.empty() ? base::fail(ENOENT, "vmsgrd was started without --config")
+                          : conf::load_daemon_config(_path));
+        seastar::alien::run_on(reactors, 0, [this, &from, fresh = std::move(fresh)]() noexcept {
+            (void)seastar::try_with_gate(_reloading, [this, &from, fresh] {
+                return reload(fresh, from);
+            }).handle_exception([](std::exception_ptr) {});  // it stops
+        });
     };
-    seastar::handle_signal(SIGTERM, ask);
-    seastar::handle_signal(SIGINT, ask);
+    from.begin(std::move(to));
+}
+
+// What the thread has said before it was told to be silent is done when this is: nothing of it comes later.
+void service::listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept {
+    from.end();
+    seastar::promise<> said;
+    seastar::alien::run_on(reactors, 0, [&said]() noexcept { said.set_value(); });
+    said.get_future().get();
+    _reloading.close().get();
+}
+
+void service::run(signals& from, seastar::alien::instance& reactors) {
+    auto stop = std::make_shared<stop_request>();
 
     // deferred_stop's way, by hand: a sharded service whose start failed is stopped as well.
     auto stop_trunks = seastar::defer([this]() noexcept { _trunks.stop().get(); });
@@ -95,13 +161,16 @@ void service::run() {
     });
     _control = std::make_unique<attach::control_server>(
         attach::control_deps{_config, _budget, _carriers, _connectors, _listeners, _registry,
-                             [this] { return status(); }},
+                             [this](attach::viewer who) { return status(who); }},
         _socket);
     _control->start();
 
+    listen_to(from, reactors, stop);
+    auto deaf = seastar::defer([&]() noexcept { listen_no_more(from, reactors); });
+
     log.info("vmsgrd {} ready: socket {}, {} shards, {} routes", proto::version_text, _socket.path(),
              seastar::smp::count, _config.routes.count);
-    asked_to_stop.get_future().get();
+    stop->asked.get_future().get();
     log.info("vmsgrd stops: {} connections are flushed, for {} ms at most", _budget.connections.used(),
              _config.limits.flush_ms);
 }

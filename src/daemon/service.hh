@@ -3,15 +3,24 @@
 
 #include <memory>
 
+#include <seastar/core/alien.hh>
 #include <seastar/core/future.hh>
+#include <seastar/core/gate.hh>
+#include <seastar/core/semaphore.hh>
 
 #include "attach/control_server.hh"
+#include "daemon/signals.hh"
+#include "daemon/status.hh"
 #include "trunks/service.hh"
 
 namespace vmsgr::daemon {
 
+// How long a stop may take.
+std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept;
+
 class service {
-    const conf::daemon_config& _config;
+    conf::daemon_config _config;
+    const std::string _path;  // of its file; empty: none
     attach::control_socket& _socket;
     net::registry _registry;  // outlives the budget, which shows its counts there
     net::budget _budget;
@@ -21,16 +30,33 @@ class service {
     seastar::sharded<net::connector> _connectors;
     seastar::sharded<net::listeners> _listeners;
     std::unique_ptr<attach::control_server> _control;
+    seastar::gate _reloading;
+    seastar::semaphore _reloads{1};  // one at a time
+    reload_state _reloaded;
 
 public:
-    // descriptors: how many may be used for programs.
-    service(const conf::daemon_config& c, attach::control_socket& socket, uint64_t descriptors);
+    // path: of the configuration, for SIGHUP. descriptors: how many may be used for programs.
+    service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, uint64_t descriptors);
 
     // Runs until SIGTERM or SIGINT. Call in a seastar::thread.
-    void run();
+    void run(signals& from, seastar::alien::instance& reactors);
 
 private:
-    seastar::future<std::string> status();
+    using loaded = std::shared_ptr<base::result<conf::daemon_config>>;
+    struct stop_request {
+        seastar::promise<> asked;
+        bool done = false;
+        void ask() noexcept {
+            if (!std::exchange(done, true)) {
+                asked.set_value();
+            }
+        }
+    };
+    void listen_to(signals& from, seastar::alien::instance& reactors, std::shared_ptr<stop_request> stop);
+    void listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept;
+    seastar::future<> reload(loaded fresh, signals& from);
+    seastar::future<> change_to(conf::daemon_config fresh);
+    seastar::future<std::string> status(attach::viewer who);
 };
 
 }  // namespace vmsgr::daemon

@@ -9,6 +9,7 @@
 #include <seastar/core/smp.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
+#include "conf/peer_rights.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::daemon {
@@ -96,7 +97,10 @@ json row(const net::conn_info& c) {
             {"state", to_text(c.state)},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
-            {"opened_s", round_ms(c.opened_s)}};
+            {"opened_s", round_ms(c.opened_s)},
+            {"uid", c.uid},
+            {"encrypted", c.encrypted},
+            {"peer_identity", c.peer_identity.empty() ? json() : json(c.peer_identity)}};
 }
 
 json row(const attach::control_server::local_row& c) {
@@ -113,7 +117,8 @@ json row(const attach::control_server::local_row& c) {
             {"state", to_text(net::conn_state::established)},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
-            {"opened_s", round_ms(c.opened_s)}};
+            {"opened_s", round_ms(c.opened_s)},
+            {"uid", c.uid}};
 }
 
 json row(const net::listener_info& l) {
@@ -123,7 +128,8 @@ json row(const net::listener_info& l) {
             {"fd", l.fd},
             {"address", base::to_string(l.address)},
             {"shards", l.shards},
-            {"accepted", l.accepted}};
+            {"accepted", l.accepted},
+            {"uid", l.uid}};
 }
 
 json row(const trunks::session_info& t) {
@@ -133,9 +139,17 @@ json row(const trunks::session_info& t) {
             dropped[std::string(trunk::to_text(trunk::packet_fault(i)))] = t.count.faults[i];
         }
     }
+    json refused = json::object();
+    for (size_t i = 0; i < trunk::refusal_kinds; ++i) {
+        if (t.refused.by_reason[i] != 0) {
+            refused[std::string(to_text(trunk::refusal(i)))] = t.refused.by_reason[i];
+        }
+    }
     json out{{"name", t.name},
              {"outgoing", t.outgoing},
              {"learnt", t.learnt},
+             {"encrypted", t.secured},
+             {"peer", t.identity.empty() ? json() : json(t.identity)},
              {"address", base::to_string(t.address)},
              {"state", t.state},
              {"shard", t.shard},
@@ -146,6 +160,7 @@ json row(const trunks::session_info& t) {
              {"in_flight_bytes", t.in_flight_bytes}};
     add_counters(out, t.count, trunk::engine_counter_table);
     out["dropped_by_reason"] = std::move(dropped);
+    out["refused_by_reason"] = std::move(refused);
     return out;
 }
 
@@ -201,13 +216,26 @@ json limits(const status_sources& s) {
             {"descriptors_used", s.budget.fds.used()}};
 }
 
-// A shard's connections of one kind, piece by piece.
-seastar::future<> add_rows(text& out, seastar::sharded<net::carrier>& carriers, unsigned shard,
-                           std::vector<net::conn_info> (*list)(net::carrier&, uint64_t)) {
+// What the rows that are shown add up to.
+struct shown {
+    uint64_t connections = 0, sessions = 0, direct = 0, local = 0, trunk = 0;
+
+    void add(net::conn_path path, uint64_t bytes) noexcept {
+        ++connections;
+        (path == net::conn_path::local ? local : path == net::conn_path::trunk ? trunk : direct) += bytes;
+    }
+};
+
+// A shard's connections, piece by piece.
+seastar::future<> add_rows(text& out, shown& sum, const status_sources& s, unsigned shard) {
     for (uint64_t last = 0;;) {
-        auto rows = co_await carriers.invoke_on(shard, [list, last](net::carrier& c) { return list(c, last); });
+        auto rows = co_await s.carriers.invoke_on(shard,
+                                                  [last](net::carrier& c) { return c.list(last, rows_at_once); });
         for (auto& c : rows) {
-            out.add(row(c));
+            if (s.viewer.sees(c.uid)) {
+                out.add(row(c));
+                sum.add(c.path, c.bytes_in + c.bytes_out);
+            }
         }
         if (rows.size() + 1 < rows_at_once) {
             co_return;
@@ -216,55 +244,102 @@ seastar::future<> add_rows(text& out, seastar::sharded<net::carrier>& carriers, 
     }
 }
 
-}  // namespace
-
-seastar::future<std::string> status_document(status_sources s) {
-    text out;
-    net::counters sum;
+seastar::future<> add_connections(text& out, shown& sum, const status_sources& s) {
     out.open("connections");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
-        base::add(sum, co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); }),
-                  net::counter_table);
-        co_await add_rows(out, s.carriers, shard,
-                          [](net::carrier& c, uint64_t after) { return c.list(after, rows_at_once); });
+        co_await add_rows(out, sum, s, shard);
     }
     for (attach::control_server::local_cursor at; at.session != ~uint64_t{0};) {
         for (auto& c : s.control.list_locals(at, rows_at_once)) {
-            out.add(row(c));
+            if (s.viewer.sees(c.uid)) {
+                out.add(row(c));
+                sum.add(net::conn_path::local, c.bytes_in + c.bytes_out);
+            }
         }
         co_await seastar::coroutine::maybe_yield();
     }
     out.close();
+}
+
+seastar::future<> add_listeners(text& out, const status_sources& s) {
     out.open("listeners");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
         for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listeners& x) { return x.list(); })) {
-            out.add(row(l));
+            if (s.viewer.sees(l.uid)) {
+                out.add(row(l));
+            }
             co_await seastar::coroutine::maybe_yield();
         }
     }
     out.close();
+}
+
+// Peers are nobody's own.
+seastar::future<> add_trunks(text& out, const status_sources& s) {
     out.open("trunks");
-    for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
+    for (unsigned shard = 0; shard < seastar::smp::count && s.viewer.sees_all; ++shard) {
         for (auto& t : co_await s.trunks.invoke_on(shard, [](trunks::service& x) { return x.list(); })) {
             out.add(row(t));
             co_await seastar::coroutine::maybe_yield();
         }
     }
     out.close();
+}
+
+seastar::future<> add_sessions(text& out, shown& sum, const status_sources& s) {
     out.open("sessions");
-    auto sessions = s.control.list();
-    for (auto& p : sessions) {
-        out.add(row(p));
+    for (auto& p : s.control.list()) {
+        if (s.viewer.sees(p.uid)) {
+            out.add(row(p));
+            ++sum.sessions;
+        }
         co_await seastar::coroutine::maybe_yield();
     }
     out.close();
+}
+
+json own_totals(const shown& own) {
+    return {{"sessions_open", own.sessions},
+            {"connections_open", own.connections},
+            {"bytes_direct", own.direct},
+            {"bytes_local", own.local},
+            {"bytes_trunk", own.trunk}};
+}
+
+}  // namespace
+
+seastar::future<std::string> status_document(status_sources s) {
+    text out;
+    shown own;
+    co_await add_connections(out, own, s);
+    co_await add_listeners(out, s);
+    co_await add_trunks(out, s);
+    co_await add_sessions(out, own, s);
     out.add("daemon", {{"pid", ::getpid()},
                        {"version", proto::version_text},
                        {"uptime_s", round_ms(net::unix_time_s() - s.started_s)},
                        {"shards", seastar::smp::count},
-                       {"poll_mode", conf::to_text(s.config.polling)}});
-    out.add("totals", totals(s, sum, s.control.count_locals(), sessions.size()));
-    out.add("faults_by_reason", faults(sum));
+                       {"poll_mode", conf::to_text(s.config.polling)},
+                       {"reloads", s.reloaded.count},
+                       {"reload_error", s.reloaded.error.empty() ? json() : json(s.reloaded.error)}});
+    auto& trunk = s.config.trunks;
+    out.add("trunk", {{"wanted", trunk.wanted()},
+                      {"encrypted", trunk.tls.on()},
+                      {"trusts", trunk.wanted() ? json(conf::trusts(trunk)) : json()}});
+    out.add("shown", {{"all", s.viewer.sees_all},
+                      {"uid", s.viewer.uid},
+                      {"observers", s.config.access.observers.empty() ? json() : json(s.config.access.observers)}});
+    if (s.viewer.sees_all) {
+        net::counters sum;
+        for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
+            base::add(sum, co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); }),
+                      net::counter_table);
+        }
+        out.add("totals", totals(s, sum, s.control.count_locals(), own.sessions));
+        out.add("faults_by_reason", faults(sum));
+    } else {
+        out.add("totals", own_totals(own));
+    }
     out.add("limits", limits(s));
     co_return out.finish();
 }

@@ -1,4 +1,5 @@
-// The status document that `vmsgr status --json` prints: one JSON object, described in vmsgr(1).
+// The status document that `vmsgr status --json` prints: one JSON object, described in vmsgr(1). Who does not see
+// everything sees the connections, listeners and sessions of their own user, what these add up to, and the limits.
 #pragma once
 
 #include <string>
@@ -10,7 +11,14 @@
 
 namespace vmsgr::daemon {
 
+// What has come of SIGHUP.
+struct reload_state {
+    uint64_t count = 0;  // good ones
+    std::string error;   // of the last one; empty: it was good, or there was none
+};
+
 struct status_sources {
+    attach::viewer viewer;  // is shown what belongs to them, or to all
     const conf::daemon_config& config;
     const net::budget& budget;
     seastar::sharded<net::carrier>& carriers;
@@ -18,6 +26,7 @@ struct status_sources {
     seastar::sharded<trunks::service>& trunks;
     const attach::control_server& control;
     double started_s;
+    const reload_state& reloaded;
 };
 
 seastar::future<std::string> status_document(status_sources s);

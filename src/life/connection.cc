@@ -25,7 +25,8 @@ constexpr bool tells_program(cause c) noexcept {
 }
 
 constexpr bool resets_far(cause c) noexcept {
-    return c == cause::program_reset || c == cause::rules_broken || c == cause::timed_out || c == cause::aborted;
+    return c == cause::program_reset || c == cause::rules_broken || c == cause::timed_out || c == cause::aborted ||
+           c == cause::cut;
 }
 
 }  // namespace
@@ -151,7 +152,8 @@ actions connection::on_all_sent() noexcept {
     actions todo;
     // A program that left a moment ago and is no orphan: nothing_unread or program_reset comes next.
     if (gone() ? orphan : program == side::shut || stopping || in == way::fin) {
-        todo = over_by(stopping ? cause::stopped : cause::in_order);
+        // An end of file would say that this was all.
+        todo = over_by(!stopping ? cause::in_order : tells_far || gone() ? cause::stopped : cause::cut);
     }
     if (tells_far) {
         todo |= action::shut_far;

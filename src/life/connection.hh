@@ -42,7 +42,8 @@ enum class cause : uint8_t {
     program_reset,  // closed with SO_LINGER 0 or unread bytes, or never accepted
     far_error,
     rules_broken,
-    stopped,  // the daemon ends
+    stopped,  // the daemon ends; all is sent, and the program had ended its output or was not connected yet
+    cut,  // the daemon ends, and the program would have sent more
     timed_out,  // nothing moved for too long after the program had left, or the daemon was told to stop
     aborted,  // a fault of ours
     recalled,  // the program took its kernel socket back

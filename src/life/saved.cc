@@ -113,13 +113,15 @@ const char* connection::impossible() const noexcept {
         {program == side::shut && (out == way::open || in == way::open || (in != way::fin && !read_shut)),
          "both directions are shut down, but one is open"},
         {orphan && !gone(), "an orphan has its program"},
-        {settled && why != cause::in_order && why != cause::stopped && !recall,
+        {settled && why != cause::in_order && why != cause::stopped && why != cause::cut && !recall,
          "all is sent that was waited for, but it did not end the connection"},
         {why == cause::in_order &&
              (out != way::ended || (stopping && settled) || !(gone() || program == side::shut || in == way::fin)),
          "an end in order came before all was sent, or it was stopped"},
         {why == cause::stopped && (!stopping || (out != way::ended && (!nothing_moved || program != side::held))),
          "it was stopped without a word, or before all was sent"},
+        {why == cause::cut && (!stopping || out != way::ended || program != side::held),
+         "it was cut, but nothing was to follow, or not all was sent"},
         {why == cause::far_error && far != side::left && far != side::killed, "a far side failed that is still there"},
         {why == cause::timed_out && !orphan && program != side::shut && !stopping, "it timed out, but nobody waited"},
     };

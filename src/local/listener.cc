@@ -87,7 +87,8 @@ base::unique_fd listener::make_lifeline() noexcept try {
 }
 
 listener_info listener::info() const {
-    return {_id, _r.owner->session_id, _r.owner->pid, _r.program_fd, _address, seastar::smp::count, _accepted};
+    return {_id,      _r.owner->session_id, _r.owner->pid, _r.program_fd,
+            _address, seastar::smp::count,  _accepted,     _r.owner->uid};
 }
 
 door_target listener::target() const { return {_id, _door.path, _word}; }

@@ -41,6 +41,7 @@ struct listener_info {
     base::address address;
     unsigned shards;  // over which its connections spread
     uint64_t accepted;  // by the daemon; who dials by himself is not counted here
+    uid_t uid;  // of the program
 };
 
 class listener;

@@ -9,6 +9,7 @@
 
 #include "base/signal_lock.hh"
 #include "base/sockets.hh"
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/dialled.hh"
 #include "client/hand_over.hh"
@@ -76,7 +77,7 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
 // The kernel has connected the socket, or is about to: from here on the daemon carries it. Or the socket is only bound,
 // and the daemon finds a way. False: nothing was changed, the socket stays the kernel's.
 bool hand_over(int fd, const base::address& peer, const proto::route& route, client::phase state,
-               bool by_trunk = false) noexcept {
+               std::optional<proto::without_trunk> by_trunk = {}) noexcept {
     auto& rt = runtime();
     client::conduit_end end;
     if (!client::make_conduit_end(rt.session, fd, peer, state, end)) {
@@ -144,7 +145,8 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
 // trunk. False: nothing has changed, but that the socket may be bound.
 bool connect_by_trunk(int fd, const base::address& peer, const proto::route& route) noexcept {
     auto& rt = runtime();
-    return client::bind_for_trunk(rt.session, fd, peer) && hand_over(fd, peer, route, client::phase::connecting, true);
+    return client::bind_for_trunk(rt.session, fd, peer) &&
+           hand_over(fd, peer, route, client::phase::connecting, route.without_trunk);
 }
 
 // The kernel's socket stands behind the number again.
@@ -244,6 +246,11 @@ int connect_by_route(int fd, const sockaddr* sa, socklen_t len, const base::addr
         errno = EINPROGRESS;
         return -1;
     }
+    if (route.only_by_trunk() && !base::is_this_host(peer)) {
+        log("no way by trunk for %d, and route '%s' allows no other", fd, route.name.data());
+        errno = ENETUNREACH;
+        return -1;
+    }
     // The kernel connects, so its errors, its waiting and its EINTR are exact. What stands is handed over.
     int r = real.connect(fd, sa, len);
     int err = errno;
@@ -264,7 +271,7 @@ int connect_by_route(int fd, const sockaddr* sa, socklen_t len, const base::addr
 
 bool recall(int fd, object* o) noexcept {
     int socket = o->stream.is_local() ? sys::fcntl(o->port_fd, F_DUPFD_CLOEXEC, 0)
-                                      : runtime().session.borrow(fd, o->stream.page().id);
+                                      : runtime().session.borrow(fd, o->stream.page().id, true);
     if (socket < 0 && o->stream.is_local()) {
         socket = sys::socket(o->stream.page().family, SOCK_STREAM | SOCK_CLOEXEC, 0);  // the end that accepted has none
     }

@@ -42,8 +42,11 @@ bool is_timeout(int level, int name) noexcept {
 }
 
 // The kernel's socket of a stream, or none when the connection has ended on the daemon's side.
-base::unique_fd lend(object* o, int shown) noexcept {
-    int fd = runtime().session.borrow(shown, o->stream.page().id);
+base::unique_fd lend(object* o, int shown, bool linger_asked) noexcept {
+    linger noted;
+    socklen_t len = sizeof noted;
+    const bool plain = linger_asked || o->stream.page().options.find(SOL_SOCKET, SO_LINGER, &noted, len);
+    int fd = runtime().session.borrow(shown, o->stream.page().id, plain);
     if (fd >= 0) {
         o->stream.page().options.move_to(fd);
     }
@@ -84,7 +87,7 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
     }
     int saved = errno;
-    base::unique_fd socket = lend(o, fd);
+    base::unique_fd socket = lend(o, fd, level == SOL_SOCKET && name == SO_LINGER);
     errno = saved;
     if (!socket) {  // it has ended, or this process may not attach (it has given up its rights)
         return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
@@ -118,7 +121,7 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         return o->stream.page().options.set(o->stream.page().family, level, name, value, len);
     }
     int saved = errno;
-    base::unique_fd socket = lend(o, fd);
+    base::unique_fd socket = lend(o, fd, level == SOL_SOCKET && name == SO_LINGER);
     errno = saved;
     return socket ? real.setsockopt(socket.get(), level, name, value, len)
                   : o->stream.page().options.set(o->stream.page().family, level, name, value, len);

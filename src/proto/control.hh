@@ -48,7 +48,7 @@ enum class kind : uint16_t {
     connect = 11,
     // fds: a listener's door. Programs of this host do not find it any more: TCP brings them.
     unlist = 12,
-    // fds: a doorbell; id of its connection. Answer: the kernel socket, to read and set its options.
+    // fds: a doorbell; id of its connection; flags: borrow_flag. Answer: the kernel socket, for its options.
     borrow = 20,
     // fds: a doorbell or door. Answer: what was deposited for it, by a process of the same user.
     adopt = 21,
@@ -61,6 +61,10 @@ enum class kind : uint16_t {
 };
 
 enum class session_kind : uint16_t { program = 1, query = 2 };
+
+// In the flags of a connect job, beside shm::connect_by_trunk: without_trunk of the program's route (routes.hh).
+inline constexpr uint32_t connect_without_trunk = 0x30;
+inline constexpr unsigned connect_without_trunk_shift = 4;
 
 struct hello_msg {
     uint32_t magic = control_magic;
@@ -94,7 +98,7 @@ struct request_msg {
     uint32_t serial = 0;  // the reply repeats it
     uint64_t id = 0;  // connect, borrow
     int32_t fd = -1;  // listen: the program's number for it, to be shown
-    uint32_t flags = 0;  // listen: listen_flag
+    uint32_t flags = 0;  // listen: listen_flag; borrow: borrow_flag
     uint32_t backlog = 0;  // listen
     uint32_t spare2 = 0;
     char route[shm::name_bytes] = {};  // listen
@@ -103,6 +107,10 @@ struct request_msg {
 
 enum listen_flag : uint32_t {
     listen_no_local = 1,  // its route takes no local connections
+};
+
+enum borrow_flag : uint32_t {
+    borrow_plain = 1,  // SO_LINGER is to be the program's own, not what guards the daemon's end (conn/end_mark.hh)
 };
 
 struct reply_msg {

@@ -14,6 +14,7 @@ namespace {
 constexpr std::string_view roles[] = {"client", "server", "any"};
 constexpr std::string_view vias[] = {"posix", "direct", "trunk", "deny"};
 constexpr std::string_view fallbacks[] = {"posix", "fail"};
+constexpr std::string_view withouts[] = {"default", "wait", "fail", "direct"};
 
 template <typename E, size_t N>
 std::optional<E> find_word(const std::string_view (&words)[N], std::string_view text) noexcept {
@@ -42,17 +43,34 @@ bool parse_port(std::string_view text, uint16_t& out) noexcept {
 
 constexpr std::string_view remote_word = "remote";
 
+// What most routes do not say: each word once.
+bool parse_extras(std::string_view text, route& r) noexcept {
+    r.local = true;
+    r.without_trunk = without_trunk::unset;
+    while (!text.empty()) {
+        const auto word = next(text, ' ');
+        const auto without = parse_without_trunk(word);
+        if (word == remote_word && r.local) {
+            r.local = false;
+        } else if (without && *without != without_trunk::unset && r.without_trunk == without_trunk::unset) {
+            r.without_trunk = *without;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool parse_route(std::string_view text, route& r) noexcept {
     auto name = next(text, ' '), program = next(text, ' '), who = next(text, ' '), addresses = next(text, ' '),
-         ports = next(text, ' '), way = next(text, ' '), without = next(text, ' '), cut = next(text, ' ');
+         ports = next(text, ' '), way = next(text, ' '), without = next(text, ' ');
     auto first = next(ports, '-');
     auto p = base::parse_prefix(addresses);
     auto ro = parse_role(who);
     auto vi = parse_via(way);
     auto fa = parse_fallback(without);
     if (!valid_word(name, route_name_bytes) || !valid_word(program, route_program_bytes) || !p || !ro || !vi || !fa ||
-        (!cut.empty() && cut != remote_word) || !text.empty() || !parse_port(first, r.port_first) ||
-        !parse_port(ports, r.port_last)) {
+        !parse_port(first, r.port_first) || !parse_port(ports, r.port_last)) {
         return false;
     }
     copy_word(r.name, name);
@@ -61,8 +79,7 @@ bool parse_route(std::string_view text, route& r) noexcept {
     r.addresses = *p;
     r.way = *vi;
     r.without_daemon = *fa;
-    r.local = cut.empty();
-    return true;
+    return parse_extras(text, r);
 }
 
 bool wildcard_listener_matches(const base::prefix& p, const base::address& a) noexcept {
@@ -74,9 +91,13 @@ bool wildcard_listener_matches(const base::prefix& p, const base::address& a) no
 std::string_view to_text(role r) noexcept { return roles[size_t(r)]; }
 std::string_view to_text(via v) noexcept { return vias[size_t(v)]; }
 std::string_view to_text(fallback f) noexcept { return fallbacks[size_t(f)]; }
+std::string_view to_text(without_trunk w) noexcept { return withouts[size_t(w)]; }
 std::optional<role> parse_role(std::string_view t) noexcept { return find_word<role>(roles, t); }
 std::optional<via> parse_via(std::string_view t) noexcept { return find_word<via>(vias, t); }
 std::optional<fallback> parse_fallback(std::string_view t) noexcept { return find_word<fallback>(fallbacks, t); }
+std::optional<without_trunk> parse_without_trunk(std::string_view t) noexcept {
+    return find_word<without_trunk>(withouts, t);
+}
 
 bool valid_word(std::string_view text, size_t bytes) noexcept {
     return !text.empty() && text.size() < bytes &&
@@ -135,6 +156,10 @@ std::string to_text(const route_table& t) {
         if (!r.local) {
             out += ' ';
             out += remote_word;
+        }
+        if (r.without_trunk != without_trunk::unset) {
+            out += ' ';
+            out += to_text(r.without_trunk);
         }
     }
     return out;

@@ -18,26 +18,48 @@ base::prefix admission::source_of(const base::address& from) noexcept {
     return p;
 }
 
-bool admission::enter(const base::address& from) {
-    if (_all == greetings_max) {
-        return false;
+std::optional<uint64_t> admission::who_leaves(const source& s) const {
+    if (auto own = _of.find(s); own != _of.end() && own->second.size() >= greetings_per_source_max) {
+        return *own->second.begin();
     }
-    auto& n = _from[source_of(from)];
-    if (n == greetings_per_source_max) {
-        return false;
+    if ((s.named ? _named : _all.size() - _named) < greetings_max) {
+        return std::nullopt;
     }
-    ++n;
-    ++_all;
-    return true;
-}
-
-void admission::leave(const base::address& from) noexcept {
-    if (auto at = _from.find(source_of(from)); at != _from.end()) {
-        --_all;
-        if (--at->second == 0) {
-            _from.erase(at);
+    const std::set<uint64_t>* most = nullptr;
+    for (auto& [who, ids] : _of) {
+        if (who.named == s.named && (most == nullptr || ids.size() > most->size())) {
+            most = &ids;
         }
     }
+    return *most->begin();
+}
+
+admission::entered admission::enter(const base::address& from, bool named) {
+    const source s{source_of(from), named};
+    entered out;
+    out.leaves = who_leaves(s);
+    if (out.leaves) {
+        leave(*out.leaves);
+    }
+    out.id = ++_last_id;
+    _all.emplace(out.id, s);
+    _of[s].insert(out.id);
+    _named += named ? 1u : 0u;
+    return out;
+}
+
+void admission::leave(uint64_t id) noexcept {
+    const auto at = _all.find(id);
+    if (at == _all.end()) {
+        return;
+    }
+    _named -= at->second.named ? 1u : 0u;
+    const auto own = _of.find(at->second);
+    own->second.erase(id);
+    if (own->second.empty()) {
+        _of.erase(own);
+    }
+    _all.erase(at);
 }
 
 }  // namespace vmsgr::trunk

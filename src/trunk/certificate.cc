@@ -4,6 +4,7 @@
 #include <gnutls/x509.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 
 #include "base/text.hh"
@@ -52,11 +53,6 @@ name_list common_name(gnutls_x509_crt_t c) {
     return out.size() == 1 && !out.front().empty() ? out : name_list();
 }
 
-bool same_name(std::string_view a, std::string_view b) noexcept {
-    auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; };
-    return std::ranges::equal(a, b, {}, lower, lower);
-}
-
 std::string listed(std::span<const std::string> names) {
     std::string out;
     for (auto& n : names) {
@@ -81,8 +77,26 @@ base::result<std::vector<std::string>> names_of_certificate(std::span<const uint
     return found && found->empty() ? common_name(c.get()) : found;
 }
 
+std::string identity_of(std::span<const uint8_t> der, std::span<const std::string> names) {
+    if (!names.empty()) {
+        return base::printable(names.front().data(), names.front().size());
+    }
+    std::array<unsigned char, 32> digest;
+    size_t n = digest.size();
+    const gnutls_datum_t bytes{const_cast<unsigned char*>(der.data()), unsigned(der.size())};  // it only reads
+    if (gnutls_fingerprint(GNUTLS_DIG_SHA256, &bytes, digest.data(), &n) != 0) {
+        return {};
+    }
+    std::string out = "sha256:";
+    for (unsigned char c : std::span(digest).first(n)) {
+        constexpr char hex[] = "0123456789abcdef";
+        (out += hex[c >> 4]) += hex[c & 15];
+    }
+    return out;
+}
+
 bool is_one_of(std::string_view name, std::span<const std::string> names) noexcept {
-    return std::ranges::any_of(names, [&](const std::string& n) { return same_name(n, name); });
+    return std::ranges::any_of(names, [&](const std::string& n) { return base::same_name(n, name); });
 }
 
 std::string misfit(std::span<const std::string> names, std::string_view wanted, std::span<const std::string> allowed) {

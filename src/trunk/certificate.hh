@@ -16,7 +16,11 @@ namespace vmsgr::trunk {
 // for a certificate without either, and for one with several common names, of which nobody can say which is meant.
 base::result<std::vector<std::string>> names_of_certificate(std::span<const uint8_t> der);
 
-// Names are compared as DNS does, without regard to the case of ASCII letters; a `*` is no pattern.
+// What tells its owner from all others, also after it was renewed: its first name, or for one without names its
+// fingerprint. Empty: GnuTLS cannot.
+std::string identity_of(std::span<const uint8_t> der, std::span<const std::string> names);
+
+// See base::same_name.
 bool is_one_of(std::string_view name, std::span<const std::string> names) noexcept;
 
 // Is a peer with these names the one that is wanted? `wanted`: the peer that was dialled, empty where none was named.

@@ -10,6 +10,7 @@
 #include <seastar/coroutine/as_future.hh>
 #include <seastar/util/defer.hh>
 
+#include "conf/peer_rights.hh"
 #include "conn/kernel_socket.hh"
 #include "ssx/spawn.hh"
 #include "trunks/log.hh"
@@ -20,6 +21,7 @@ namespace {
 
 constexpr int backlog = 128;
 constexpr auto accept_pause = std::chrono::milliseconds(20);
+constexpr unsigned fds_per_stranger = 1;  // see acceptor::_strangers
 
 }  // namespace
 
@@ -81,17 +83,45 @@ seastar::future<> acceptor::accept_loop() {
 
 void acceptor::admit(base::unique_fd fd) {
     const auto from = net::peer_address(fd.get());
-    auto fds = net::lease::take(_env.budget.fds, fds_per_link);
-    if (!fds || !may_connect(from) || !_admission.enter(from)) {
-        log.debug("a connection from {} for a trunk is refused", base::to_string(from));
+    if (!may_connect(from)) {
+        refuse(trunk::refusal::address, from);
         return;
     }
+    auto fds = net::lease::take(_env.budget.fds, fds_per_link);
+    auto own = net::lease::take(_env.budget.fds, fds_per_stranger);
+    auto handle = fds && own ? net::duplicate(fd.get()) : base::unique_fd();
+    if (!handle) {
+        refuse(trunk::refusal::descriptors, from);
+        return;
+    }
+    const auto place = _admission.enter(from, conf::is_named(_env.config, {{}, from.unmapped(), false}));
+    if (place.leaves) {
+        turn_away(*place.leaves);
+    }
+    _strangers.emplace(place.id, stranger{std::move(handle), std::move(*own)});
     ssx::spawn(_env.fibers, log, "a connection of a peer",
-               [this, from, fd = std::move(fd), fds = std::move(*fds)]() mutable {
+               [this, id = place.id, fd = std::move(fd), fds = std::move(*fds)]() mutable {
                    return greet(std::move(fd), std::move(fds))
                        .handle_exception([](std::exception_ptr e) { log.debug("a connection for a trunk: {}", e); })
-                       .finally([this, from] { _admission.leave(from); });
+                       .finally([this, id] {
+                           _admission.leave(id);
+                           _strangers.erase(id);
+                       });
                });
+}
+
+void acceptor::turn_away(uint64_t id) noexcept {
+    if (auto at = _strangers.find(id); at != _strangers.end()) {
+        refuse(trunk::refusal::crowd, net::peer_address(at->second.handle.get()));
+        ::shutdown(at->second.handle.get(), SHUT_RDWR);
+    }
+}
+
+void acceptor::refuse(trunk::refusal why, const base::address& from) noexcept {
+    static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+    _directory.count(why);
+    log.log(seastar::log_level::warn, rate, "a connection from {} for a trunk is refused: {}", base::to_string(from),
+            to_text(why));
 }
 
 // Reads which lane it is; then it goes to that lane's shard, and this waits until it is no stranger any more.
@@ -163,8 +193,12 @@ seastar::future<std::optional<acceptor::agreed>> acceptor::shake_hands(link& l, 
     auto started = co_await seastar::coroutine::as_future(l.start(std::move(g.fd), _env.tls, {}));
     if (started.failed()) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        auto why = started.get_exception();
         log.log(seastar::log_level::warn, rate, "a connection from {} for a trunk is refused: {}",
-                base::to_string(from), started.get_exception());
+                base::to_string(from), why);
+        if (const auto refused = refusal_of(why)) {
+            _directory.count(*refused);
+        }
         co_return std::nullopt;
     }
     auto hands = co_await answer(l, g.lane);
@@ -181,7 +215,7 @@ seastar::future<std::optional<acceptor::agreed>> acceptor::answer(link& l, uint1
         _directory.count(asked ? trunk::packet_fault::channel : asked.error());
         co_return std::nullopt;
     }
-    session_ptr session = asked->session != 0 ? _directory.find(asked->session, l.peer_name()) : nullptr;
+    session_ptr session = asked->session != 0 ? _directory.find(asked->session, l.peer()) : nullptr;
     std::optional<trunk_session::turn> turn;
     if (session) {
         turn = co_await session->take_turn(l);
@@ -190,17 +224,20 @@ seastar::future<std::optional<acceptor::agreed>> acceptor::answer(link& l, uint1
         }
     }
     const trunk::acceptor_state state{
-        .stopping = _stopping, .knows_session = bool(turn), .has_room = _directory.has_room()};
+        .stopping = _stopping, .knows_session = bool(turn), .has_room = _directory.has_room(l.peer())};
     const auto verdict = trunk::judge_request(*asked, state);
     if (verdict == trunk::hello_verdict::unknown_session) {
         _directory.count(trunk::packet_fault::cookie);
+    }
+    if (verdict == trunk::hello_verdict::too_many) {
+        _directory.count(trunk::refusal::sessions);
     }
     if (verdict != trunk::hello_verdict::welcome) {
         co_await l.send(trunk::answer(_env.terms, *asked, verdict, nullptr));
         co_return std::nullopt;
     }
     if (!turn) {
-        session = _directory.begin(*asked, l.peer_name());
+        session = _directory.begin(*asked, l.peer());
         turn = co_await session->take_turn(l);
         if (!turn) {
             co_return std::nullopt;  // ended by a still newer one of the same lane

@@ -1,11 +1,12 @@
 // Takes connections of peers: shard 0 listens, admits and reads which lane a connection is; the lane's shard shakes
 // hands and runs the session over it. A stranger holds a place among those that are admitted until the handshake is
-// over, TLS and hello included, and has one time limit for all of it.
+// over, TLS and hello included, and has one time limit for all of it. Where places are short the oldest of them goes.
 //
 // Owner: the shard's service.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -34,6 +35,11 @@ private:
     directory& _directory;
     hand_over _hand_over;
     trunk::admission _admission;
+    struct stranger {
+        base::unique_fd handle;  // to turn it away, on whatever shard it is
+        net::lease fds;
+    };
+    std::map<uint64_t, stranger> _strangers;  // by admission's id
     std::optional<seastar::pollable_fd> _listening;
     base::unique_fd _listen_handle;
     std::vector<link*> _links;  // in their handshake, or running a session
@@ -55,6 +61,8 @@ private:
     seastar::future<> accept_loop();
     bool may_connect(const base::address& from) const noexcept;
     void admit(base::unique_fd fd);
+    void turn_away(uint64_t id) noexcept;
+    void refuse(trunk::refusal why, const base::address& from) noexcept;
     seastar::future<> greet(base::unique_fd fd, net::lease fds);
     seastar::future<> run(greeted g, seastar::promise<> handshake_over);
     struct agreed {

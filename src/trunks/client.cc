@@ -29,7 +29,15 @@ client::client(environment& env, conf::trunk_peer p, bool learnt)
       _patience(learnt ? std::chrono::milliseconds(env.config.probe.timeout_ms) : greeting_limit) {}
 
 bool client::reaches(const base::address& destination) const noexcept {
-    return std::ranges::any_of(_peer.addresses, [&](const base::prefix& p) { return p.contains(destination); });
+    return !_retired &&
+           std::ranges::any_of(_peer.addresses, [&](const base::prefix& p) { return p.contains(destination); });
+}
+
+void client::retire() noexcept {
+    _retired = true;
+    if (unused()) {
+        interrupt();
+    }
 }
 
 void client::interrupt() noexcept {
@@ -53,6 +61,10 @@ seastar::future<> client::run() {
         }
         if (_session && _session->ended()) {
             _session = nullptr;
+        }
+        if (_retired && unused()) {
+            _absent = true;
+            break;
         }
         if (_learnt && failed && !_session) {
             ++_env.carriers.local().count().probes_absent;
@@ -132,12 +144,30 @@ seastar::future<bool> client::converse(link& l, base::unique_fd fd) {
     co_return true;
 }
 
+// TLS, if there is. The cookie of a session is shown to nobody but the one with whom it began.
+seastar::future<> client::start(link& l, base::unique_fd fd) {
+    auto started = co_await seastar::coroutine::as_future(
+        l.start(std::move(fd), _env.tls, {.dials = true, .wanted = _learnt ? std::string() : _peer.name}));
+    if (started.failed()) {
+        auto why = started.get_exception();
+        if (const auto refused = refusal_of(why)) {
+            count(*refused);
+        }
+        std::rethrow_exception(why);
+    }
+    if (_session && _session->who.proof.identity != l.peer().identity) {
+        count(trunk::refusal::name);
+        _session->end(ECONNRESET);
+        throw wrong_peer("the peer is " + l.peer().identity + " now, and was " + _session->who.proof.identity);
+    }
+}
+
 seastar::future<std::optional<client::agreed>> client::shake_hands(link& l, base::unique_fd fd) {
     _link = &l;
     auto leave = seastar::defer([this]() noexcept { _link = nullptr; });
     seastar::timer<seastar::lowres_clock> limit([&] { l.shut(); });
     limit.arm(_patience);
-    co_await l.start(std::move(fd), _env.tls, {.dials = true, .wanted = _learnt ? std::string() : _peer.name});
+    co_await start(l, std::move(fd));
     std::optional<trunk_session::turn> turn;
     std::optional<trunk::known_session> known;
     if (_session) {
@@ -180,7 +210,7 @@ seastar::future<std::optional<client::agreed>> client::shake_hands(link& l, base
 void client::begin_session(const trunk::hello& answer, const link& l) {
     _session = seastar::make_lw_shared<trunk_session>(
         answer.session,
-        trunk_session::identity{_peer.name, l.peer_name(), answer.body.node, uint16_t(seastar::this_shard_id())},
+        trunk_session::identity{_peer.name, l.peer(), answer.body.node, uint16_t(seastar::this_shard_id())},
         trunk::agreed_outage_ms(_env.terms, answer),
         trunk::settings_of(trunk::side::initiator, _env.terms, answer.body.packet_bytes), _env.memory, _count, nullptr);
 }
@@ -197,8 +227,9 @@ session_info client::info() const {
     i.lane = uint16_t(i.shard);
     i.address = _peer.connect;
     i.count = _count;
+    i.refused = _refused;
     if (_session && !_session->ended()) {
-        i.add(_session->engine());
+        i.add(*_session);
     }
     return i;
 }

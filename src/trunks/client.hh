@@ -11,13 +11,15 @@ namespace vmsgr::trunks {
 
 class client {
     environment& _env;
-    const conf::trunk_peer _peer;
+    conf::trunk_peer _peer;
     const bool _learnt;
     const std::chrono::milliseconds _patience;  // for the connect, and again for TLS and hello
     seastar::lowres_clock::time_point _absent_until;
     bool _absent = false;  // run() has ended
+    bool _retired = false;
     session_ptr _session;  // may have ended
     trunk::engine_counters _count;
+    trunk::refusals _refused;
     link* _link = nullptr;  // of the attempt under way, until it runs the session
     int _connecting = -1;
     std::string _down_reason;  // as logged; empty: it is up, or was never tried
@@ -30,14 +32,27 @@ public:
     void interrupt() noexcept;
 
     bool learnt() const noexcept { return _learnt; }
+    // The configuration has changed, but not where the peer is: see is_to().
+    void change(const conf::trunk_peer& p) { _peer = p; }
+    bool is_to(const conf::trunk_peer& p) const noexcept {
+        return !_learnt && !_retired && _peer.name == p.name && _peer.connect == p.connect;
+    }
+    // The configuration has it no more: what it carries goes on, and then it ends.
+    void retire() noexcept;
+    bool retired() const noexcept { return _retired; }
+    bool unused() const noexcept { return !_session || _session->ended() || _session->engine().channels() == 0; }
     // It was absent, and may be asked again.
-    bool forgotten() const noexcept { return _absent && seastar::lowres_clock::now() >= _absent_until; }
+    bool forgotten() const noexcept { return _absent && (_retired || seastar::lowres_clock::now() >= _absent_until); }
     const session_ptr& session() const noexcept { return _session; }
     bool reaches(const base::address& destination) const noexcept;
+    // It was asked, and is not there.
+    bool absent() const noexcept { return _absent; }
+    void count(trunk::refusal r) noexcept { _refused.count(r); }
     session_info info() const;
 
 private:
     void report_down(std::exception_ptr e);
+    seastar::future<> start(link& l, base::unique_fd fd);
     // True: the session ran for a while.
     seastar::future<bool> attempt();
     seastar::future<base::unique_fd> connect();

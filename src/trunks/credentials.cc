@@ -10,20 +10,40 @@ namespace vmsgr::trunks {
 
 namespace tls = seastar::tls;
 
+std::optional<trunk::refusal> refusal_of(const std::exception_ptr& e) noexcept {
+    try {
+        std::rethrow_exception(e);
+    } catch (const wrong_peer&) {
+        return trunk::refusal::name;
+    } catch (const tls::verification_error&) {
+        return trunk::refusal::certificate;
+    } catch (const std::system_error& s) {
+        return s.code().category() == tls::error_category() ? std::optional(trunk::refusal::certificate) : std::nullopt;
+    } catch (...) {
+        return std::nullopt;
+    }
+}
+
 credentials::credentials() = default;
 credentials::~credentials() = default;
 
-seastar::future<> credentials::load(const conf::trunk_tls& files) {
+seastar::future<> credentials::load(const conf::trunk_tls& files, std::function<void()> renewed) {
     tls::credentials_builder b;
     co_await b.set_x509_trust_file(files.ca, tls::x509_crt_format::PEM);
     co_await b.set_x509_key_file(files.certificate, files.key, tls::x509_crt_format::PEM);
+    if (!files.crl.empty()) {
+        co_await b.set_x509_crl_file(files.crl, tls::x509_crt_format::PEM);
+    }
     b.set_client_auth(tls::client_auth::REQUIRE);
     b.set_priority_string("SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2");
-    auto told = [](const std::unordered_set<seastar::sstring>& changed, std::exception_ptr e) {
+    auto told = [renewed = std::move(renewed)](const std::unordered_set<seastar::sstring>& changed,
+                                               std::exception_ptr e) {
         if (e) {
             log.error("certificates of trunks: {}; the ones read before stay in use", e);
         } else {
-            log.info("certificates of trunks were read again ({} files changed)", changed.size());
+            log.info("certificates of trunks were read again ({} files changed); peers are judged anew",
+                     changed.size());
+            renewed();
         }
     };
     _client = co_await b.build_reloadable_certificate_credentials(tls::reload_callback(told));
@@ -48,10 +68,13 @@ seastar::future<credentials::secured> credentials::wrap(seastar::connected_socke
     if (!names) {
         throw tls::verification_error("the peer's certificate: " + names.error().text);
     }
-    if (auto why = trunk::misfit(*names, role.wanted, _names); !why.empty()) {
-        throw tls::verification_error(why);
+    if (out.identity = trunk::identity_of(chain.front(), *names); out.identity.empty()) {
+        throw tls::verification_error("the peer's certificate has no name, and its fingerprint cannot be computed");
     }
-    out.peer = names->empty() ? std::string() : names->front();
+    if (auto why = trunk::misfit(*names, role.wanted, _names); !why.empty()) {
+        throw wrong_peer(why);
+    }
+    out.names = std::move(*names);
     co_return out;
 }
 

@@ -20,9 +20,12 @@ inline constexpr unsigned fds_per_link = 2;
 // A peer that connects or is connected to has shown who it is within this time.
 inline constexpr auto greeting_limit = std::chrono::milliseconds(3000);
 
+// A connect waits so long for a queue that is full or for a trunk, as the kernel gives one up after about as long.
+inline constexpr auto connect_limit = std::chrono::seconds(130);
+
 struct environment {
-    const conf::trunk_config& config;
-    const trunk::session_terms terms;
+    conf::trunk_config config;
+    trunk::session_terms terms;
     net::budget& budget;
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::listeners>& listeners;

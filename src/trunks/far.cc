@@ -10,16 +10,36 @@ trunk_far::trunk_far(session_ptr s, uint64_t window, const base::address& local,
 
 std::unique_ptr<trunk_far> trunk_far::open(session_ptr s, uint64_t window, const base::address& local,
                                            const base::address& peer) {
-    if (!s->up()) {
-        return nullptr;
-    }
-    std::unique_ptr<trunk_far> w(new trunk_far(s, window, local, peer));
-    w->_channel = s->engine().open(local.unmapped(), peer.unmapped(), window, *w);
-    if (w->_channel == 0) {
-        w->_state = at::closed;
-        return nullptr;
-    }
+    auto w = awaiting(window, local, peer);
+    return w->begin(std::move(s)) ? std::move(w) : nullptr;
+}
+
+std::unique_ptr<trunk_far> trunk_far::awaiting(uint64_t window, const base::address& local, const base::address& peer) {
+    std::unique_ptr<trunk_far> w(new trunk_far(nullptr, window, local, peer));
+    w->_state = at::waiting;
     return w;
+}
+
+bool trunk_far::begin(session_ptr s) {
+    if (!s->up()) {
+        return false;
+    }
+    const uint64_t channel = s->engine().open(_local.unmapped(), _peer.unmapped(), _window, *this);
+    if (channel == 0) {
+        return false;
+    }
+    _session = std::move(s);
+    _channel = channel;
+    _state = at::opening;
+    return true;
+}
+
+void trunk_far::give_up(int err) noexcept {
+    if (_state == at::waiting) {
+        _state = at::refused;
+        _err = err;
+        tell(EPOLLERR | EPOLLHUP | EPOLLOUT);
+    }
 }
 
 std::unique_ptr<trunk_far> trunk_far::opened(session_ptr s, uint64_t channel, uint64_t window,
@@ -64,10 +84,11 @@ void trunk_far::tell(uint32_t events) noexcept {
 
 net::progress trunk_far::connecting() noexcept {
     switch (_state) {
+    case at::waiting:
     case at::opening: return net::progress::under_way;
     case at::up: return net::progress::up;
     // The peer's daemon does not carry this destination.
-    case at::refused: return _err == EHOSTUNREACH ? net::progress::elsewhere : net::progress::failed;
+    case at::refused: return _err == EHOSTUNREACH && !_only ? net::progress::elsewhere : net::progress::failed;
     case at::broken:
     case at::closed: return net::progress::failed;
     }
@@ -79,7 +100,7 @@ int trunk_far::take_error() noexcept {
 }
 
 ssize_t trunk_far::send(std::span<const iovec> pieces, bool) noexcept {
-    if (_state == at::opening) {
+    if (_state == at::waiting || _state == at::opening) {
         return -EAGAIN;  // accept() comes next
     }
     if (_state != at::up) {
@@ -94,7 +115,7 @@ std::optional<int> trunk_far::ended() noexcept {
     if (_fin) {
         return 0;
     }
-    if (_state == at::opening || _state == at::up) {
+    if (_state == at::waiting || _state == at::opening || _state == at::up) {
         return std::nullopt;
     }
     const int err = take_error();
@@ -129,6 +150,9 @@ void trunk_far::close() noexcept {
 }
 
 void trunk_far::reset() noexcept {
+    if (_state == at::waiting) {
+        _state = at::closed;
+    }
     if (_state == at::opening || _state == at::up) {
         _state = at::closed;
         _session->engine().reset(_channel, ECONNRESET);

@@ -15,13 +15,14 @@ class trunk_far final : public net::far_side,
                         public net::push_source,
                         public trunk::channel_sink,
                         public seastar::weakly_referencable<trunk_far> {
-    enum class at : uint8_t { opening, up, refused, broken, closed };
-    session_ptr _session;
+    enum class at : uint8_t { waiting, opening, up, refused, broken, closed };
+    session_ptr _session;  // none: waiting
     uint64_t _channel = 0;
     net::far_user* _user = nullptr;
     at _state = at::opening;
     int _err = 0;
     bool _fin = false, _fin_sent = false;
+    bool _only = false;  // no other way may be taken
     bool _in_batch = false;  // got bytes since the last on_end_of_batch(): the session remembers it
     uint64_t _window;
     uint64_t _received = 0, _granted;
@@ -35,10 +36,20 @@ public:
     // Opens a channel; null where the session cannot now. window: room in the ring, which is empty.
     static std::unique_ptr<trunk_far> open(session_ptr s, uint64_t window, const base::address& local,
                                            const base::address& peer);
+    // Waits for a session; directory::wait() brings one.
+    static std::unique_ptr<trunk_far> awaiting(uint64_t window, const base::address& local, const base::address& peer);
     // For one that the peer has opened; accept() is owed; one that is dropped before is reset.
     static std::unique_ptr<trunk_far> opened(session_ptr s, uint64_t channel, uint64_t window,
                                              const base::address& local, const base::address& peer);
     ~trunk_far() override;
+
+    bool waits() const noexcept { return _state == at::waiting; }
+    // Opens the channel; false: the session cannot now.
+    bool begin(session_ptr s);
+    // Instead of begin().
+    void give_up(int err) noexcept;
+    // Where the peer does not carry the destination the connect fails.
+    void forbid_other_ways() noexcept { _only = true; }
 
     void accept() noexcept;
     // Before accept(): room for so many bytes.
@@ -58,6 +69,8 @@ public:
 
     // net::far_side
     net::conn_path path() const noexcept override { return net::conn_path::trunk; }
+    bool encrypted() const noexcept override { return _session && _session->who.proof.secured; }
+    std::string peer_identity() const override { return _session ? _session->who.proof.identity : std::string(); }
     bool watch(ssx::event_set& events, net::far_user& user) noexcept override;
     void unwatch() noexcept override { _user = nullptr; }
     net::progress connecting() noexcept override;

@@ -1,6 +1,7 @@
 // What `vmsgr trunks` shows of a session, or of a peer to which there is none.
 #pragma once
 
+#include "trunk/refusal.hh"
 #include "trunks/session.hh"
 
 namespace vmsgr::trunks {
@@ -16,10 +17,16 @@ struct session_info {
     uint64_t rtt_us = 0, in_flight_bytes = 0;
     size_t packet_bytes = 0;
     trunk::engine_counters count{};
+    trunk::refusals refused{};
     bool learnt = false;  // by a probe
+    bool secured = false;  // by TLS
+    std::string identity{};  // of the peer, as far as it is proved: of its certificate, or its address
 
     // What a session that has not ended tells of itself.
-    void add(const trunk::engine& e) noexcept {
+    void add(trunk_session& s) {
+        const auto& e = s.engine();
+        secured = s.who.proof.secured;
+        identity = s.who.proof.identity;
         state = e.attached() ? "up" : "waiting";
         channels = e.channels();
         rtt_us = e.rtt_us();

@@ -61,11 +61,17 @@ seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_r
     int on = 1;
     ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     _handle = net::duplicate(fd.get());
+    _peer.from = net::peer_address(fd.get()).unmapped();
+    base::address host = _peer.from;
+    host.port = 0;
+    _peer.identity = base::to_string(host);
     _socket = seastar::connected_socket(std::make_unique<fd_socket>(std::move(fd)));
     if (tls.on()) {
         auto secured = co_await tls.wrap(std::move(_socket), role);
         _socket = std::move(secured.socket);
-        _peer_name = std::move(secured.peer);
+        _peer.secured = true;
+        _peer.names = std::move(secured.names);
+        _peer.identity = std::move(secured.identity);
     }
     seastar::connected_socket_input_stream_config c;
     c.buffer_size = c.max_buffer_size = read_bytes;

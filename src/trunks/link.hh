@@ -5,6 +5,7 @@
 
 #include <expected>
 #include <string>
+#include <vector>
 
 #include <seastar/core/future.hh>
 #include <seastar/core/iostream.hh>
@@ -16,12 +17,20 @@
 
 namespace vmsgr::trunks {
 
+// Who is at the other end, as far as that is proved.
+struct peer_proof {
+    bool secured = false;            // by TLS
+    std::vector<std::string> names;  // of its certificate
+    base::address from;              // of the TCP connection
+    std::string identity;            // of the certificate (trunk::identity_of), or the address, as text
+};
+
 class link {
     base::unique_fd _handle;  // of the same socket: to end waits on it
     seastar::connected_socket _socket;
     seastar::input_stream<char> _in;
     seastar::output_stream<char> _out;
-    std::string _peer_name;
+    peer_proof _peer;
     bool _started = false;
     bool _out_closed = false;
 
@@ -30,8 +39,8 @@ public:
     link(const link&) = delete;
     // fd: connected, non-blocking.
     seastar::future<> start(base::unique_fd fd, credentials& tls, const link_role& role);
-    // What the peer's certificate names it; empty without TLS.
-    const std::string& peer_name() const noexcept { return _peer_name; }
+    // Of a link that has started.
+    const peer_proof& peer() const noexcept { return _peer; }
     seastar::input_stream<char>& in() noexcept { return _in; }
     seastar::output_stream<char>& out() noexcept { return _out; }
     // Every fiber that waits on it is woken; nothing more comes or leaves.

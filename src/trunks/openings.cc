@@ -7,6 +7,7 @@
 #include <seastar/core/sleep.hh>
 
 #include "base/source.hh"
+#include "conf/peer_rights.hh"
 #include "conn/kernel_socket.hh"
 #include "ssx/spawn.hh"
 #include "trunks/log.hh"
@@ -15,10 +16,9 @@ namespace vmsgr::trunks {
 
 namespace {
 
-// Between two looks at a queue that is full; the kernel gives a connect up after about as long.
+// Between two looks at a queue that is full.
 constexpr auto first_pause = std::chrono::milliseconds(10);
 constexpr auto longest_pause = std::chrono::milliseconds(200);
-constexpr auto full_queue_limit = std::chrono::seconds(130);
 
 }  // namespace
 
@@ -33,18 +33,30 @@ void openings::tick() noexcept {
     std::erase_if(_relays, [](auto& r) { return r->over(); });
 }
 
-// Addresses that peers may reach here: the host's own, and never loopback, whose services trust whoever can reach it.
-// The engine has refused what names no one host.
-bool openings::serves(const base::address& destination) const noexcept {
-    auto& served = _env.config.serves;
-    const bool listed = served.empty() ||
-                        std::ranges::any_of(served, [&](const base::prefix& p) { return p.contains(destination); });
-    return listed && !destination.is_loopback() && base::is_own_address(destination);
+// What peers reach are this host's own addresses. A source is believed as far as the configuration says, and is never
+// one of this host, whose programs may trust each other more.
+std::optional<trunk::refusal> openings::judge(const peer_proof& who, const base::address& source,
+                                              const base::address& destination) const noexcept {
+    const conf::peer_identity peer{who.names, who.from, who.secured};
+    if (!conf::may_reach(_env.config, peer, destination) || !base::is_own_address(destination)) {
+        return trunk::refusal::destination;
+    }
+    if (!conf::may_claim(_env.config, peer, source) || base::is_own_address(source)) {
+        return trunk::refusal::source;
+    }
+    return std::nullopt;
 }
 
-trunk::channel_sink* openings::on_open(trunk_session& s, uint64_t channel, const base::address& source,
-                                       const base::address& destination) {
-    if (_gate.is_closed() || !serves(destination)) {
+trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count, uint64_t channel,
+                                       const base::address& source, const base::address& destination) {
+    const auto why = judge(s.who.proof, source, destination);
+    if (why) {
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        count.count(*why);
+        log.log(seastar::log_level::warn, rate, "trunk {}: a connection from {} to {} is refused for its {}",
+                s.who.peer, base::to_string(source), base::to_string(destination), to_text(*why));
+    }
+    if (why || _gate.is_closed()) {
         s.engine().refuse(channel, EHOSTUNREACH);
         return nullptr;
     }
@@ -111,7 +123,7 @@ seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, net::registry:
 
 // A full queue makes a connect wait and try again, as TCP does. queue_full: it has been answered, or the peer is gone.
 seastar::future<net::brought> openings::bring(net::bring_request& r, seastar::weak_ptr<trunk_far> far) {
-    const auto until = std::chrono::steady_clock::now() + full_queue_limit;
+    const auto until = std::chrono::steady_clock::now() + connect_limit;
     for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
         const auto how = _env.carriers.local().bring(r, _env.budget.fds);
         if (how != net::brought::queue_full || !far || far->gone()) {

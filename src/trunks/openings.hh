@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "trunk/refusal.hh"
 #include "trunks/environment.hh"
 #include "trunks/relay.hh"
 
@@ -23,12 +24,13 @@ public:
     seastar::future<> close();
     void tick() noexcept;
 
-    // See trunk::engine_owner::on_open.
-    trunk::channel_sink* on_open(trunk_session& s, uint64_t channel, const base::address& source,
-                                 const base::address& destination);
+    // See trunk::engine_owner::on_open. `count`: what this peer is refused.
+    trunk::channel_sink* on_open(trunk_session& s, trunk::refusals& count, uint64_t channel,
+                                 const base::address& source, const base::address& destination);
 
 private:
-    bool serves(const base::address& destination) const noexcept;
+    std::optional<trunk::refusal> judge(const peer_proof& who, const base::address& source,
+                                        const base::address& destination) const noexcept;
     seastar::future<> open(std::unique_ptr<trunk_far> w, base::address destination);
     void relay(std::unique_ptr<trunk_far> w, const base::address& destination);
     // Into the queue of the program's listener.

@@ -68,6 +68,7 @@ void trunk_relay::connect() noexcept {
     case net::progress::under_way: return;
     case net::progress::up:
         step(life::event::connected);
+        _mark.set(_socket.get());
         _channel->accept();
         return;
     case net::progress::failed:
@@ -128,6 +129,7 @@ life::actions trunk_relay::step(life::event e, int err) noexcept {
 void trunk_relay::let_go() noexcept {
     _server->unwatch();
     _channel->unwatch();
+    _mark.lift(_socket.get());
     _life.last().has(life::action::reset_far) ? _server->reset() : _server->close();
     _life.why == life::cause::in_order ? _channel->close() : _channel->reset();
     _socket.reset();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "conn/budget.hh"
+#include "conn/end_mark.hh"
 #include "conn/pump.hh"
 #include "trunks/far.hh"
 
@@ -32,6 +33,7 @@ class trunk_relay final : net::far_user {
     buffer _to_server, _to_channel;
     life::connection _life;
     net::pump<trunk_relay> _pump;
+    net::end_mark _mark;
     bool _running = false;
 
 public:

@@ -6,6 +6,8 @@
 #include <seastar/core/smp.hh>
 
 #include "base/netns.hh"
+#include "conf/peer_rights.hh"
+#include "trunks/log.hh"
 
 namespace vmsgr::trunks {
 
@@ -48,15 +50,40 @@ seastar::future<> service::start() {
         co_return;
     }
     if (config.tls.on()) {
-        co_await _env.tls.load(config.tls);
+        co_await _env.tls.load(config.tls, [this] { _directory.renew_links(); });
     }
     base::unique_fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     _env.netns = base::netns_cookie(probe.get());
     if (config.listen.family != 0 && seastar::this_shard_id() == 0) {
         _acceptor.listen();
     }
+    if (seastar::this_shard_id() == 0) {
+        log.log(config.tls.on() ? seastar::log_level::info : seastar::log_level::warn, "trunks are {}",
+                conf::trusts(config));
+    }
     _directory.start();
     _timer.arm_periodic(tick);
+}
+
+seastar::future<> service::prepare(const conf::trunk_config& c) {
+    _prepared = nullptr;
+    if (c.tls.on() && c.tls != _env.config.tls) {
+        auto fresh = std::make_unique<credentials>();
+        co_await fresh->load(c.tls, [this] { _directory.renew_links(); });
+        _prepared = std::move(fresh);
+    }
+}
+
+void service::change(const conf::trunk_config& c) {
+    _env.config = c;
+    _env.terms = terms_of(c, _env.terms.node);
+    _env.memory.limit = c.memory_bytes;
+    _directory.change_peers();
+    if (_prepared) {
+        _env.tls.replace(*_prepared);
+        _prepared = nullptr;
+        _directory.renew_links();
+    }
 }
 
 seastar::future<> service::quiesce() {

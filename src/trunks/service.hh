@@ -19,12 +19,17 @@ class service : public seastar::peering_sharded_service<service> {
     directory _directory;
     acceptor _acceptor;
     seastar::timer<seastar::lowres_clock> _timer;
+    std::unique_ptr<credentials> _prepared;
 
 public:
     service(const conf::trunk_config& c, uint64_t node, net::budget& b, seastar::sharded<net::carrier>& carriers,
             seastar::sharded<net::listeners>& listeners, net::registry& r);
     // Throws when the address is in use or a certificate cannot be read.
     seastar::future<> start();
+    // A configuration that was read again, in two steps: certificates are read, which may fail (throws) and changes
+    // nothing; then all of it is in use, for what begins from now on. Connections stay.
+    seastar::future<> prepare(const conf::trunk_config& c);
+    void change(const conf::trunk_config& c);
     // No new connections and channels.
     seastar::future<> quiesce();
     // What was sent leaves, up to the limit. Safe after a failed or missing start().
@@ -34,6 +39,9 @@ public:
     session_ptr way_to(const base::address& destination, bool may_probe) {
         return _directory.way_to(destination, may_probe);
     }
+    bool may_come(const base::address& destination) const noexcept { return _directory.may_come(destination); }
+    void wait(trunk_far& far) { _directory.wait(far); }
+    void count(trunk::refusal r, const base::address& destination) noexcept { _directory.count(r, destination); }
     std::vector<session_info> list() const { return _directory.list(); }
     uint64_t netns() const noexcept { return _env.netns; }  // the daemon's own
 };

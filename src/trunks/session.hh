@@ -50,7 +50,7 @@ public:
     // Whose session it is.
     struct identity {
         std::string peer;  // for logs and status
-        std::string certificate;  // what the peer's certificate names it; empty without TLS
+        peer_proof proof;  // of the connection that began it; later ones have the same identity
         uint64_t node = 0;
         uint16_t lane = 0;
     };
@@ -90,6 +90,8 @@ public:
     seastar::future<std::optional<turn>> take_turn(link& l);
     // Moves packets over the turn's connection until it breaks or the session ends. peer_ack: from the peer's hello.
     seastar::future<> run_on(turn t, uint64_t peer_ack);
+    // The connection ends, the session does not.
+    void break_link() noexcept;
     // All channels hear err; the connection ends.
     void end(int err) noexcept;
     // Looks at the clock: keepalives, silence, and an outage that lasts too long.
@@ -105,7 +107,6 @@ private:
     trunk::channel_sink* on_open(uint64_t id, const base::address& source,
                                  const base::address& destination) noexcept override;
     void on_output() noexcept override { _output.wake(); }
-    void break_link() noexcept;
     seastar::future<> read_loop(link& l);
     seastar::future<> write_loop(link& l);
     bool feed(std::span<const std::byte> bytes);

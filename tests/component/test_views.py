@@ -205,3 +205,32 @@ def test_explain_of_another_users_process_says_what_to_do(vmsgr, daemon):
     done.refused(1, "cannot be read", "run as root or as its user")
 
 
+
+
+def test_each_user_sees_what_is_theirs(here):
+    """Root and the members of access.observers see all."""
+    os.chmod(here, 0o755)
+    config = "access:\n  mode: 0666\n  observers: 2005\n"
+    with vmsgrd.Vmsgrd(here, routes=[vmsgrd.route("all", address="127.0.0.0/8", local="no")], config=config) as d:
+        def as_user(uid):
+            return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+
+        def seen(uid, what="status"):
+            done = subprocess.run([*as_user(uid), vmsgrd.VMSGR, what, "--json", "--socket", d.socket], capture_output=True,
+                                  text=True, check=True)
+            return json.loads(done.stdout)
+        with Program([*as_user(2001), *d.prefix()], "serve", "127.0.0.1", 0) as server:
+            _, port, _ = server.says()
+            with Program([*as_user(2002), *d.prefix()], "connect", "127.0.0.1", port) as client:
+                server.says(), client.says()
+                for uid, sides in ((0, {2001, 2002}), (2005, {2001, 2002}), (2001, {2001}), (2002, {2002}), (2003, set())):
+                    doc = seen(uid)
+                    assert {c["uid"] for c in doc["connections"]} == sides == {s["uid"] for s in doc["sessions"]}
+                    assert {x["uid"] for x in doc["listeners"]} == sides & {2001}
+                    assert doc["totals"]["sessions_open"] == len(sides)
+                    assert doc["shown"]["all"] == (uid in (0, 2005))
+                    assert ("faults_by_reason" in doc) == (uid in (0, 2005))
+                    assert len(seen(uid, "conns")) == len(doc["connections"])
+                text = subprocess.run([*as_user(2003), vmsgrd.VMSGR, "status", "--socket", d.socket], capture_output=True,
+                                      text=True, check=True).stdout
+                assert "what belongs to user 2003; root and group 2005 see all" in text

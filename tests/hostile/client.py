@@ -24,6 +24,7 @@ SO_MAX_PACING_RATE, SO_NETNS_COOKIE = 47, 71
 TOKEN = b"\xb7"
 BELL_BYTES = 6144
 JOBS_AT, JOB_BYTES = 128, 96
+BY_TRUNK = 1
 ENTRIES_AT, ENTRY_BYTES, ENTRIES = 64, 128, 4096
 ARENA_HEADER, CONDUIT_HEADER, CLOSED_AT = 128, 576, 64
 # Within a conduit header, and within the words of a ring.
@@ -145,10 +146,21 @@ class Session:
         other.close()
         return id, End(bell, arena)
 
-    def post_connect(self, host, port, fds, *, slot_of_arena=0, job=0, id=None):
+    def connect_by_trunk(self, bound_socket, host, port):
+        """An end whose way the daemon is to find, with a socket that is only bound."""
+        bell, other = socket.socketpair()
+        for side in (bell, other):
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BELL_BYTES)
+        bell.send(TOKEN)
+        arena = Arena()
+        self.post_connect(host, port, [other, bound_socket, arena], flags=BY_TRUNK)
+        other.close()
+        return End(bell, arena)
+
+    def post_connect(self, host, port, fds, *, slot_of_arena=0, job=0, id=None, flags=0):
         id = self.next_id() if id is None else id
         struct.pack_into("=IiQ24s32sII16x", self.segment, JOBS_AT + job * JOB_BYTES, 2, 99, id, address(host, port),
-                         b"by-hand", slot_of_arena, 0)
+                         b"by-hand", slot_of_arena, flags)
         self.request(CONNECT, fds, slot=job, id=id)
         return id
 
@@ -222,6 +234,15 @@ class End:
 
     def fileno(self):
         return self.bell.fileno()
+
+    def outcome(self, timeout_s=5):
+        """Of a connect: 0, an errno, or None while it is not decided."""
+        at, until = self.arena.at(self.slot), time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if status := self.arena.get(at + STATUS_AT):
+                return self.arena.get(at + STATUS_AT + 4, "=i") if status == 2 else 0
+            time.sleep(0.01)
+        return None
 
     def publish(self, data):
         """Bytes and the head, without a token."""

@@ -38,12 +38,14 @@ def own_network():
 
 
 class World:
+    """The attacker observes: he knows all numbers and addresses."""
+
     def __init__(self, *, shards=2, config="", host=HOST, bystander=True):
         self.dir = process.make_dir("vh-")
         self.host = host
         routes = [vmsgrd.route("v4", address="0.0.0.0/0"), vmsgrd.route("v6", address="::/0")]
         self.daemon = vmsgrd.Vmsgrd(self.dir, routes=routes, shards=shards,
-                                    config=f"access:\n  mode: 0666\n{config}").start()
+                                    config=f"access:\n  mode: 0666\n  observers: {people.ATTACKER}\n{config}").start()
         self.socket = self.daemon.socket
         self.victim = people.Server(self.daemon, self.dir, host, PORT)
         self.plain = people.Server(None, self.dir, host, PLAIN_PORT)

@@ -42,7 +42,7 @@ def pair(mark=0):
 
 
 def carried_ids(session):
-    """Of connections that the daemon carries: status shows them to everybody."""
+    """Of connections that the daemon carries: status shows all of them to this attacker."""
     return [c["id"] for c in Session(session.path, kind=client.QUERY).status()["connections"] if c["id"]]
 
 

@@ -17,6 +17,22 @@ class Authority:
         process.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                      "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{directory}/{name}.key", "-out", self.ca])
 
+    def revoke(self, *tls):
+        """The file of a revocation list with these certificates; it takes the place of the one before."""
+        with open(f"{self.dir}/ca.conf", "w", encoding="ascii") as f:
+            f.write(f"[ca]\ndefault_ca = d\n[d]\ndatabase = {self.dir}/index\ncrlnumber = {self.dir}/number\n"
+                    "default_md = sha256\ndefault_crl_days = 2\n")
+        for name, text in (("index", ""), ("number", "01\n")):
+            if not os.path.exists(f"{self.dir}/{name}"):
+                with open(f"{self.dir}/{name}", "w", encoding="ascii") as f:
+                    f.write(text)
+        ca = ["openssl", "ca", "-config", f"{self.dir}/ca.conf", "-keyfile", f"{self.dir}/{self.name}.key", "-cert", self.ca]
+        for t in tls:
+            process.run([*ca, "-revoke", t["certificate"]])
+        process.run([*ca, "-gencrl", "-out", f"{self.dir}/crl.new"])
+        os.rename(f"{self.dir}/crl.new", f"{self.dir}/crl.pem")
+        return f"{self.dir}/crl.pem"
+
     def sign(self, common_name, file=None, subject=None, dns=()):
         """The `tls:` section for a host of that name. `subject` takes the place of the plain common name, as openssl
         writes it; `dns`: names in the subject alternative name."""

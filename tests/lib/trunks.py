@@ -12,14 +12,19 @@ RELAY_PORT = 6791
 
 
 def trunk_yaml(name, listen, peers, *, tls=None, **keys):
-    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}; listen: or None."""
+    """The `trunk:` and `trunks:` sections. peers: {name: (where to connect, addresses served)}, or the lines of one as a
+    text; listen: or None."""
     lines = ["trunk:", f"  name: {name}"] + ([f'  listen: "{listen}"'] if listen else [])
     lines += [f"  {key}: {value}" for key, value in keys.items()]
     if tls:
         lines += ["  tls:"] + [f"    {key}: {value}" for key, value in tls.items()]
     lines.append("trunks:" if peers else "")
-    for name, (connect, addresses) in peers.items():
-        lines += [f"  - name: {name}", f'    connect: "{connect}"', f"    addresses: [{', '.join(addresses)}]"]
+    for name, what in peers.items():
+        if isinstance(what, str):
+            lines += [f"  - name: {name}", what]
+        else:
+            connect, addresses = what
+            lines += [f"  - name: {name}", f'    connect: "{connect}"', f"    addresses: [{', '.join(addresses)}]"]
     return "\n".join(lines) + "\n"
 
 
@@ -73,23 +78,30 @@ def wait_up(daemon, peers=1, timeout_s=10):
                        f"trunks of {daemon.name} up")
 
 
+def routes_by_trunk(without=None, fallback="posix"):
+    """Everything of the two networks."""
+    return [vmsgrd.route(name, address=address, via="trunk", without_trunk=without, fallback=fallback)
+            for name, address in (("v4", "10.99.0.0/24"), ("v6", "fd99::/64"))]
+
+
 class Pair:
     """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk. named=False: no peers are
-    configured."""
+    configured. more: lines for each peer, by the daemon that gets them; top: lines outside `trunk:`."""
 
-    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, **keys):
+    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, more=None, top="", **keys):
         self.net, self.dir, self.named = net, process.make_dir("vt-"), named
         keys.setdefault("keepalive_ms", 300)
         if not tls:
             keys.setdefault("accept_from", [f"{h.address}/32" for h in net.hosts.values()])
-        routes = routes or [vmsgrd.route("v4", address="10.99.0.0/24", via="trunk"),
-                            vmsgrd.route("v6", address="fd99::/64", via="trunk")]
+        routes = routes or routes_by_trunk()
         self.daemons = {}
         for me, other in (("a", "b"), ("b", "a")):
             host, peer = net[me], net[other]
             connect = (via or {}).get(me, f"{peer.address}:{PORT}")
             peers = {other: (connect, [peer.address, f'"{peer.address6}"'])} if named else {}
-            config = trunk_yaml(me, f"{host.address}:{PORT}", peers, tls=(tls or {}).get(me), **keys)
+            if named and me in (more or {}):
+                peers = {other: f'    connect: "{connect}"\n    addresses: [{peer.address}, "{peer.address6}"]\n{more[me]}'}
+            config = trunk_yaml(me, f"{host.address}:{PORT}", peers, tls=(tls or {}).get(me), **keys) + top
             n = shards[me] if isinstance(shards, dict) else shards
             self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
                                              config=config)

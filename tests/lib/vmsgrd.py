@@ -18,10 +18,10 @@ def why_not():
 
 
 def route(name, *, address=None, ports=None, program="*", role="any", via="direct", fallback="posix",
-          local=None):
+          local=None, without_trunk=None):
     """One routing rule as configuration and --routes take it."""
     return {"name": name, "program": program, "role": role, "address": address, "ports": ports, "via": via,
-            "fallback": fallback, "local": local}
+            "fallback": fallback, "local": local, "without_trunk": without_trunk}
 
 
 def routes_yaml(routes):

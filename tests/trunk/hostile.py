@@ -12,8 +12,8 @@ SIZE = 4096
 
 
 class Peer:
-    def __init__(self, address, port, greeting=w.greeting()):
-        self.sock = socket.create_connection((address, port), timeout=10)
+    def __init__(self, address, port, greeting=w.greeting(), bound=None):
+        self.sock = socket.create_connection((address, port), timeout=10, source_address=bound and (bound, 0))
         self.sock.sendall(greeting)
         self.sequence = 0
 
@@ -172,6 +172,26 @@ def served(address, port, to, server):
     return p.frames_until(w.ACCEPT)[0] == 1
 
 
+def claims(address, port, source, to, server, what, bound=None):
+    """An open that says it comes from `source`. The peer itself connects from `bound`."""
+    p = Peer(address, port, bound=bound)
+    assert p.hello() == 0
+    p.send(w.open_frame(1, (source, 5000), (to, server)))
+    kind = {"accept": w.ACCEPT, "refuse": w.REFUSE}[what]
+    value = p.frames_until(kind)[1]
+    return what == "accept" or value == 113   # EHOSTUNREACH
+
+
+def steal(address, port, mine, theirs):
+    """Another host that knows the cookie of a session, and the number of its daemon, gets neither."""
+    p = Peer(address, port, bound=mine)
+    assert p.hello(node=4711) == 0
+    thief = Peer(address, port, bound=theirs)
+    unknown = thief.hello(session=p.session) == 1
+    other = Peer(address, port, bound=theirs)
+    return unknown and other.hello(node=4711) == 0 and p.keeps_alive() and not p.is_closed()
+
+
 def late(address, port):
     """Says its greeting after 2 s and no hello: one limit of 3 s holds for both."""
     began = time.monotonic()
@@ -228,6 +248,10 @@ def main():
         fine = refused(address, port, sys.argv[4], int(sys.argv[5]))
     elif what == "served":
         fine = served(address, port, sys.argv[4], int(sys.argv[5]))
+    elif what == "claims":
+        fine = claims(address, port, *sys.argv[4:6], int(sys.argv[6]), *sys.argv[7:])
+    elif what == "steal":
+        fine = steal(address, port, *sys.argv[4:6])
     elif what == "late":
         fine = late(address, port)
     elif what == "crowd":

@@ -133,7 +133,7 @@ def test_a_learnt_peer_that_restarts_is_found_again(own_net):
 def test_with_tls_a_learnt_peer_shows_a_name_of_the_list(own_net, directory, name, state):
     ca = certificates.Authority(directory, "ca")
     tls = {"a": {**ca.sign("a"), "names": "[b]"}, "b": {**ca.sign(name), "names": "[a]"}}
-    with pair_of(own_net, tls=tls) as p, serve(p, "b", 7503):
+    with pair_of(own_net, tls=tls, routes=trunks.routes_by_trunk("direct")) as p, serve(p, "b", 7503):
         assert ask(p, "a", "10.99.0.2", 7503, "echo", 1000)["same"]
         process.wait_until(lambda: learnt(p, state), 5, state)
         assert ask(p, "a", "10.99.0.2", 7503, "echo", 1000)["same"]

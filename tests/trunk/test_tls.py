@@ -38,7 +38,7 @@ def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, w
     ca, other = certificates.Authority(directory, "ca"), certificates.Authority(directory, "other")
     b = {**ca.sign("b"), "names": "[a]"}
     a = {"name": ca.sign("stranger"), "authority": {**other.sign("a"), "ca": ca.ca}, "plain": None}[wrong]
-    p = pair_of(own_net, a, b)
+    p = trunks.Pair(own_net, tls={"a": a, "b": b}, routes=trunks.routes_by_trunk("direct"))
     try:
         for d in p.daemons.values():
             d.start()

@@ -88,8 +88,8 @@ void channel_listener::rest(bool on) noexcept {
 
 // 0, or EACCES, or that it will be tried again.
 int channel_listener::attach() {
-    auto way = proto::via::direct;
-    if (_session->way(proto::role::server, _address, way) == 0 && way == proto::via::deny) {
+    proto::route route;
+    if (_session->way(proto::role::server, _address, route) == 0 && route.way == proto::via::deny) {
         rest(true);  // so that the descriptor stays readable
         return EACCES;
     }

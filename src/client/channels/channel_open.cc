@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.hh"
+#include "base/source.hh"
 #include "base/sys.hh"
 #include "client/dialled.hh"
 #include "client/failures.hh"
@@ -93,11 +94,14 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
     }
     const int on = 1;
     sys::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    auto way = proto::via::direct;
-    if (int e = s.way(proto::role::client, to, way); e != 0) {
+    proto::route route;
+    if (int e = s.way(proto::role::client, to, route); e != 0) {
         return std::unexpected(untaken(e, to));
     }
-    const bool by_trunk = way == proto::via::trunk && bind_for_trunk(s, socket.get(), to);
+    const bool by_trunk = route.way == proto::via::trunk && bind_for_trunk(s, socket.get(), to);
+    if (!by_trunk && route.only_by_trunk() && !base::is_this_host(to)) {
+        return std::unexpected(unreached(ENETUNREACH, to));
+    }
     if (int e = by_trunk ? 0 : connect_within(socket.get(), to, limit); e != 0) {
         return std::unexpected(unreached(e, to));
     }
@@ -105,7 +109,8 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
     if (!make_conduit_end(s, socket.get(), to, phase::connecting, end)) {
         return std::unexpected(base::os_error("no conduit for a channel (see ulimit -n and the memory)"));
     }
-    if (!hand_over(s, end, socket.get(), end.bell.get(), to, o.name, by_trunk)) {
+    if (!hand_over(s, end, socket.get(), end.bell.get(), to, o.name,
+                   by_trunk ? std::optional(route.without_trunk) : std::nullopt)) {
         return base::fail(EAGAIN, "vmsgrd at " + daemon +
                                       " takes no job now (just ended, or its list is full): try "
                                       "again");

@@ -171,7 +171,19 @@ TEST(table, a_stop_flushes_and_then_tells_the_program) {
     auto todo = after(c, {event::all_sent});
     EXPECT_EQ(todo.bits, bits({action::finish, action::reset_program}));
     EXPECT_EQ(todo.error, ECONNRESET);
-    EXPECT_EQ(c.last().bits, bits({action::close_far}));
+    EXPECT_EQ(c.last().bits, bits({action::reset_far}));  // the program had not ended its output
+}
+
+TEST(table, a_stop_is_a_clean_end_of_what_the_program_had_ended) {
+    for (auto ends : {std::vector{event::shut_write}, std::vector{event::killed, event::nothing_unread}}) {
+        auto c = connection::accepted();
+        for (event e : ends) {
+            after(c, {e});
+        }
+        after(c, {event::stop, event::all_sent});
+        EXPECT_EQ(c.why, cause::stopped);
+        EXPECT_TRUE(c.last().has(action::close_far));
+    }
 }
 
 TEST(table, time_out_counts_only_where_somebody_waits) {

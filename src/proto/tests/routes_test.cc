@@ -30,6 +30,21 @@ TEST(routes, compact_text_round_trips) {
     EXPECT_EQ(to_text(route_table{}), "");
 }
 
+TEST(routes, what_a_route_does_without_a_trunk_round_trips) {
+    auto t = table(
+        "a * any * 0-1 trunk fail wait;b * any * 0-1 trunk posix remote fail;c * any * 0-1 trunk posix direct "
+        "remote;d * any * 0-1 trunk posix;e * any * 0-1 direct posix wait");
+    const without_trunk expected[] = {without_trunk::wait, without_trunk::fail, without_trunk::direct,
+                                      without_trunk::unset, without_trunk::wait};
+    for (uint32_t i = 0; i < t.count; ++i) {
+        EXPECT_EQ(t.routes[i].without_trunk, expected[i]) << i;
+        EXPECT_EQ(t.routes[i].only_by_trunk(), i < 2) << i;
+    }
+    route_table again;
+    ASSERT_TRUE(parse_routes(to_text(t), again));
+    EXPECT_EQ(to_text(again), to_text(t));
+}
+
 TEST(routes, first_match_wins_and_no_match_is_none) {
     auto t = table(osds);
     EXPECT_EQ(t.match("ceph-osd", role::client, at("127.0.0.1:6805")), &t.routes[1]);
@@ -85,6 +100,9 @@ TEST(routes, broken_text_is_refused) {
         "a * any 10/8 0-1 direct posix",
         "a * any * 0-1 driect posix",
         "a * any * 0-1 direct never",
+        "a * any * 0-1 trunk posix wait fail",
+        "a * any * 0-1 trunk posix remote remote",
+        "a * any * 0-1 trunk posix default",
         "a  * any * 0-1 direct posix",
         " ",
         ";",

@@ -1,0 +1,118 @@
+#include "daemon/signals.hh"
+
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+
+namespace vmsgr::daemon {
+
+namespace {
+
+constexpr int killed_exit = 1;
+
+}  // namespace
+
+base::result<std::unique_ptr<signals>> signals::start(std::chrono::milliseconds limit) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (int s : {SIGTERM, SIGINT, SIGQUIT, SIGHUP}) {
+        sigaddset(&set, s);
+    }
+    if (int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); err != 0) {
+        return base::fail(err, "cannot block signals");
+    }
+    base::unique_fd in(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)), over(::eventfd(0, EFD_CLOEXEC));
+    if (!in || !over) {
+        return std::unexpected(base::os_error("no descriptor for signals"));
+    }
+    return std::unique_ptr<signals>(new signals(limit, std::move(in), std::move(over)));
+}
+
+signals::signals(std::chrono::milliseconds limit, base::unique_fd in, base::unique_fd over)
+    : _limit(limit), _signals(std::move(in)), _over(std::move(over)), _thread([this] { run(); }) {}
+
+signals::~signals() {
+    const uint64_t one = 1;
+    if (::write(_over.get(), &one, sizeof one) == sizeof one) {
+        _thread.join();
+    } else {
+        _thread.detach();
+    }
+}
+
+void signals::begin(receivers to) {
+    std::lock_guard l(_lock);
+    _to = std::move(to);
+    if (_stop_asked) {
+        _to.stop();
+    }
+}
+
+void signals::end() noexcept {
+    std::lock_guard l(_lock);
+    _to = {};
+}
+
+void signals::run() {
+    using clock = std::chrono::steady_clock;
+    std::optional<clock::time_point> until;
+    for (;;) {
+        int wait_ms = -1;
+        if (until) {
+            const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - clock::now());
+            wait_ms = int(std::max<int64_t>(left.count(), 0));
+        }
+        pollfd fds[] = {{_signals.get(), POLLIN, 0}, {_over.get(), POLLIN, 0}};
+        const int n = ::poll(fds, std::size(fds), wait_ms);
+        if (n > 0 && fds[1].revents != 0) {
+            return;
+        }
+        if (until && clock::now() >= *until) {
+            end_now("it has not stopped within the limit, so a shard is stuck");
+        }
+        signalfd_siginfo info;
+        while (::read(_signals.get(), &info, sizeof info) == sizeof info) {
+            take(int(info.ssi_signo));
+            if (!until && _stop_asked) {
+                until = clock::now() + _limit.load();
+            }
+        }
+    }
+}
+
+void signals::take(int signal) {
+    if (signal == SIGQUIT) {
+        end_now("SIGQUIT");
+    }
+    std::lock_guard l(_lock);
+    if (signal == SIGHUP) {
+        if (_to.reload) {
+            _to.reload();
+        }
+        return;
+    }
+    if (_stop_asked) {
+        end_now("a second signal to stop");
+    }
+    _stop_asked = true;
+    if (_to.stop) {
+        _to.stop();
+    }
+}
+
+void signals::end_now(const char* why) noexcept {
+    char text[128];
+    const int n = snprintf(text, sizeof text, "vmsgrd: ends at once: %s\n", why);
+    if (::write(STDERR_FILENO, text, size_t(n)) < 0) {
+        // Nobody reads it.
+    }
+    ::_exit(killed_exit);
+}
+
+}  // namespace vmsgr::daemon
