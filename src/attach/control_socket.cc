@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <pwd.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -98,8 +99,17 @@ mode_t doors_mode(const conf::access_config& a) noexcept {
     return 0700 | ((a.mode & 0020) != 0 ? 0010 : 0) | ((a.mode & 0002) != 0 ? 0001 : 0);
 }
 
+// This process, or the user that a daemon before it became, and that this one will.
+bool is_ours(uid_t owner, const std::string& user) {
+    if (owner == ::geteuid() || ::geteuid() != 0 || user.empty()) {
+        return owner == ::geteuid();
+    }
+    const passwd* p = ::getpwnam(user.c_str());
+    return p != nullptr ? p->pw_uid == owner : std::to_string(owner) == user;
+}
+
 // Who may connect to the control socket may search the folder; nobody may list it, or write to it.
-base::result<void> make_doors(const std::string& folder, const conf::access_config& a) {
+base::result<void> make_doors(const std::string& folder, const conf::access_config& a, const std::string& user) {
     if (folder.size() + 1 + shm::door_bytes > sizeof(sockaddr_un::sun_path)) {
         return base::fail(ENAMETOOLONG, "the socket path is too long: with the doors beside it, " + folder +
                                             "/, at most " +
@@ -108,7 +118,7 @@ base::result<void> make_doors(const std::string& folder, const conf::access_conf
     }
     struct stat st;
     if (::mkdir(folder.c_str(), 0700) != 0 &&
-        (errno != EEXIST || ::lstat(folder.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != ::geteuid())) {
+        (errno != EEXIST || ::lstat(folder.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || !is_ours(st.st_uid, user))) {
         return failed("cannot make the folder of doors " + folder, "move away what is there, or set another `socket`");
     }
     auto r = set_access(folder, a, doors_mode(a));
@@ -164,7 +174,7 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
         return std::unexpected(r.error());
     }
     s._doors = c.socket + proto::doors_suffix;
-    if (auto r = make_doors(s._doors, c.access); !r) {
+    if (auto r = make_doors(s._doors, c.access, c.user); !r) {
         return std::unexpected(r.error());
     }
     if (::listen(s._fd.get(), backlog) != 0) {

@@ -47,7 +47,7 @@ namespace {
 
 uint64_t kept_by(uid_t uid) noexcept {
     constexpr uint64_t of_root = uint64_t(1) << CAP_DAC_READ_SEARCH | uint64_t(1) << CAP_CHOWN |
-                                 uint64_t(1) << CAP_SYS_RESOURCE;
+                                 uint64_t(1) << CAP_SYS_RESOURCE | uint64_t(1) << CAP_SYS_NICE;
     return uid == 0 ? of_root : 0;
 }
 

@@ -23,8 +23,9 @@ base::result<void> become(const account& a);
 
 // Nothing more can be gained than this user keeps. Before become(), as it takes a capability.
 void bound_capabilities(uid_t uid) noexcept;
-// A daemon that stays root keeps what it uses: to read renewed keys, to set the socket's group, and to hold more
-// descriptors under way than one user may. Any other keeps nothing. Programs that it starts gain nothing.
+// A daemon that stays root keeps what it uses: to read renewed keys, to set the socket's group, for Seastar's timer
+// thread, and to hold more descriptors under way than one user may. Any other keeps nothing. Programs that it starts
+// gain nothing.
 base::result<void> drop_capabilities();
 
 // From here on the kernel refuses all calls (EPERM) that are not in the list of privileges.cc: no program is executed,

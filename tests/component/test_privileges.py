@@ -18,7 +18,7 @@ def serve():
 threading.Thread(target=serve).start()
 c = socket.create_connection(s.getsockname()); c.sendall(b'hello'); assert c.recv(100) == b'hello'
 """
-CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_SYS_RESOURCE = 0, 2, 24
+CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_SYS_NICE, CAP_SYS_RESOURCE = 0, 2, 23, 24
 
 
 def status_of(pid):
@@ -56,7 +56,7 @@ def test_it_becomes_its_user_and_keeps_no_capability(here):
 
 def test_as_root_it_keeps_the_capabilities_that_it_uses(here):
     with vmsgrd.Vmsgrd(here, routes=ALL) as daemon:
-        used = 1 << CAP_CHOWN | 1 << CAP_DAC_READ_SEARCH | 1 << CAP_SYS_RESOURCE
+        used = sum(1 << cap for cap in (CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_SYS_NICE, CAP_SYS_RESOURCE))
         for s in status_of(daemon.pid):
             assert int(s["CapEff"], 16) & ~used == int(s["CapPrm"], 16) & ~used == int(s["CapBnd"], 16) & ~used == 0
             assert s["Seccomp"] == "2"
