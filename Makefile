@@ -3,13 +3,15 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build build-programs setup-build setup-demo setup demo check test test-cuts fuzz bench clean
+.PHONY: all build build-programs setup-build setup-demo setup-suites setup demo check test test-suites test-cuts fuzz bench clean
 all: build
 
 setup-build:
 	@tools/setup.sh build
 setup-demo:
 	@tools/setup.sh demo
+setup-suites:
+	@tools/setup.sh suites
 setup:
 	@tools/setup.sh all
 
@@ -30,6 +32,10 @@ check: setup build
 
 test: setup build
 	@tools/run-tests all
+
+# CPython's own tests, routed; writes the table in docs/COMPATIBILITY.md. A quarter of an hour.
+test-suites: setup-suites build
+	@tests/suites/cpython.py --table
 
 # The long versions of what tests/trunk and tests/cluster do in seconds: a quarter of an hour.
 test-cuts: setup build

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what VMSGR needs to build, to run its demo and to run its tests, on Debian 12 or 13.
 #
-#   tools/setup.sh [--check] [build|demo|all]
+#   tools/setup.sh [--check] [build|demo|suites|all]
 #
-# build: compiler, Seastar and libraries. demo: also Ceph. all (the default): also the programs that tests, benches and
-# checks drive.
+# build: compiler, Seastar and libraries. demo: also Ceph. suites: also the suites of other projects that
+# `make test-suites` runs. all (the default): everything, with the programs that tests, benches and checks drive.
 # --check: say what is missing and exit 1, install nothing.
 #
 # trixie and sid are added with pins far below the installed release, so that nothing moves but what is named
@@ -27,6 +27,7 @@ tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables i
        redis-tools socat man-db psmisc
        openssh-server rsync openbsd-inetd postgresql haproxy memcached nodejs
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
+suites=(python3.13 libpython3.13-testsuite iproute2 util-linux)   # of the release that the rest comes from
 bench=(sockperf wrk python3-matplotlib)
 checks=(clang-format-19 clang-tidy-19)
 
@@ -38,8 +39,9 @@ what=${1:-all}
 case "$what" in
   build) wanted=("${build[@]}" "${from_sid[@]}") ;;
   demo)  wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}") ;;
-  all)   wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}" "${tests[@]}" "${bench[@]}" "${checks[@]}") ;;
-  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|all]" ;;
+  suites) wanted=("${build[@]}" "${from_sid[@]}" "${suites[@]}") ;;
+  all)   wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}" "${tests[@]}" "${suites[@]}" "${bench[@]}" "${checks[@]}") ;;
+  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|suites|all]" ;;
 esac
 
 installed=$(dpkg-query -W -f='|${Package} ${db:Status-Status}|' "${wanted[@]}" 2>/dev/null || true)
