@@ -2,16 +2,16 @@
 
 #include <errno.h>
 
+#include "base/program_file.hh"
 #include "cli/decide.hh"
 #include "cli/program.hh"
 #include "conf/words.hh"
 #include "proto/control.hh"
+#include "proto/plain_cause.hh"
 
 namespace vmsgr::cli {
 
 namespace {
-
-constexpr const char* library_name = "libvmsgr-preload.so";
 
 class inquiry {
     pid_t _pid;
@@ -21,22 +21,37 @@ class inquiry {
     verdict _v;
     std::string _link;
     socket_facts _socket;
+    bool _planned = false;           // asked of a connection that is not made yet
 
 public:
     inquiry(pid_t pid, int fd, const json& daemon, const std::string& daemon_error)
         : _pid(pid), _fd(fd), _daemon(daemon), _daemon_error(daemon_error) {}
 
+    verdict answer_planned(const base::address& to) {
+        if (!find_process() && !find_library()) {
+            _socket.peer = to;
+            _planned = true;
+            fact("peer", base::to_string(to));
+            find_route();
+        }
+        return finished();
+    }
+
     verdict answer() {
-        if (!find_descriptor() && !find_connection() && !find_kind() && !find_library() && !find_route()) {
+        if (!find_process() && !find_descriptor() && !find_connection() && !find_kind() && !find_library() &&
+            !find_route()) {
             conclude("unknown", "no rule is against it, but VMSGR does not know this descriptor");
         }
+        return finished();
+    }
+
+private:
+    verdict finished() {
         if (!_daemon_error.empty()) {
             fact("daemon", _daemon_error);
         }
         return std::move(_v);
     }
-
-private:
     bool conclude(std::string reason, std::string text, bool accelerated = false) {
         _v.reason = std::move(reason);
         _v.text = std::move(text);
@@ -52,7 +67,7 @@ private:
 
     // Each step below is true when it has the answer.
 
-    bool find_descriptor() {
+    bool find_process() {
         if (!process_exists(_pid)) {
             return missing("process_gone", "there is no process " + std::to_string(_pid));
         }
@@ -63,6 +78,10 @@ private:
                 fact("session", text_of(s, "id"));
             }
         }
+        return false;
+    }
+
+    bool find_descriptor() {
         auto link = descriptor_link(_pid, _fd);
         if (!link && link.error().errnum == ENOENT) {
             return missing("not_open", "descriptor " + std::to_string(_fd) + " is not open in it");
@@ -154,7 +173,7 @@ private:
     }
 
     bool unix_socket() {
-        bool loaded = has_mapped(_pid, library_name).value_or(false);
+        bool loaded = has_mapped(_pid, preload_library).value_or(false);
         if (loaded && !daemon_known()) {
             return conclude("unix_socket_daemon_unknown",
                             "it is a unix socket, perhaps a doorbell of VMSGR; only vmsgrd can tell");
@@ -179,18 +198,47 @@ private:
     }
 
     bool find_library() {
-        auto loaded = has_mapped(_pid, library_name);
+        auto loaded = has_mapped(_pid, preload_library);
         if (loaded && *loaded) {
             return false;
         }
         if (!loaded) {
             return conclude("not_permitted", "what the process has loaded cannot be read; run as root or as its user");
         }
+        if (was_secure_execution(_pid).value_or(false)) {
+            return conclude("cannot_be_preloaded",
+                            "the library cannot be loaded into " + _v.program +
+                                ": it was started with rights that its user has not (setuid, setgid, capabilities)");
+        }
         if (auto why = preload_obstacle(executable_of(_pid)); !why.empty()) {
             return conclude("cannot_be_preloaded", "the library cannot be loaded into " + _v.program + ": " + why);
         }
+        const pid_t parent = status_number(_pid, "PPid");
+        if (!environment_of(_pid, "LD_PRELOAD") && has_mapped(parent, preload_library).value_or(false)) {
+            return conclude("environment_cleared", std::string(preload_library) + " is not loaded: process " +
+                                                       std::to_string(parent) +
+                                                       ", which has it, started this one with "
+                                                       "an environment that has no LD_PRELOAD");
+        }
         return conclude("library_not_loaded",
-                        std::string(library_name) + " is not loaded; start the program with 'vmsgr run -- ...'");
+                        std::string(preload_library) + " is not loaded; start the program with 'vmsgr run -- ...'");
+    }
+
+    // The route would carry it. What of the program itself is against that.
+    bool find_own_fault() {
+        using proto::plain_cause;
+        if (has_descriptor(_pid, "anon_inode:[io_uring]")) {
+            return left_to_kernel(proto::to_word(plain_cause::io_uring), proto::to_text(plain_cause::io_uring));
+        }
+        if (base::look_at_program(executable_of(_pid).c_str()).obstacle == base::preload_obstacle::go) {
+            return left_to_kernel("go", base::to_text(base::preload_obstacle::go));
+        }
+        return false;
+    }
+
+    bool left_to_kernel(const std::string& cause, const std::string& why) {
+        _v.cause = cause;
+        return conclude("left_to_kernel", "the program's connections are the kernel's: " + why);
     }
 
     bool find_route() {
@@ -208,7 +256,7 @@ private:
             return conclude("routes_not_understood", "the routes in its environment are of another version");
         }
         fact("routes", std::to_string(routes.count) + " in its environment");
-        bool server = _socket.listening || _socket.served_here;
+        const bool server = !_planned && (_socket.listening || _socket.served_here);
         asked a{_v.program, server ? proto::role::server : proto::role::client, server ? _socket.local : _socket.peer,
                 false};
         fact("role", std::string(proto::to_text(a.who)));
@@ -227,13 +275,34 @@ private:
             return conclude("route_says_posix", "route " + name + " keeps " + where + " on POSIX");
         }
         if (rule->way == proto::via::deny) {
-            return conclude("route_says_deny", "route " + name + " denies " + where +
-                                                   "; this socket was made before or without the library");
+            return conclude("route_says_deny",
+                            "route " + name + " denies " + where +
+                                (_planned ? "" : "; this socket was made before or without the library"));
+        }
+        if (find_own_fault()) {
+            return true;
+        }
+        if (_planned) {
+            return plan(*rule);
         }
         auto socket = environment_of(_pid, "VMSGR_SOCKET");
-        return conclude("fell_back", "route " + name + " would carry it, but vmsgrd at " +
-                                         socket.value_or(proto::default_socket) +
-                                         " was not there, or refused, when it was made");
+        return conclude(
+            "fell_back",
+            "route " + name + " would carry it, but vmsgrd at " + socket.value_or(proto::default_socket) +
+                " was not there, or refused, when it was made" +
+                (status_number(_pid, "Seccomp") != 0 ? ", or the program had set a seccomp filter before" : ""));
+    }
+
+    bool plan(const proto::route& rule) {
+        const auto name = conf::quote(rule.name_text());
+        if (!daemon_known()) {
+            return conclude(rule.without_daemon == proto::fallback::fail ? "would_fail" : "would_fall_back",
+                            "route " + name + " would carry it, but vmsgrd is not there");
+        }
+        return conclude("would_be_carried",
+                        "it would be carried, path " + std::string(proto::to_text(rule.way)) + ", route " + name +
+                            (rule.local ? "; memory to memory if a program of this daemon listens there" : ""),
+                        true);
     }
 
     bool no_rule(const proto::route_table& routes, const asked& a, const std::string& where) {
@@ -251,6 +320,10 @@ private:
 };
 
 }  // namespace
+
+verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error) {
+    return inquiry(pid, -1, daemon, daemon_error).answer_planned(to);
+}
 
 verdict inquire(pid_t pid, int fd, const json& daemon, const std::string& daemon_error) {
     return inquiry(pid, fd, daemon, daemon_error).answer();

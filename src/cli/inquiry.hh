@@ -16,6 +16,7 @@ struct verdict {
     bool found = true;         // there is such a process and descriptor
     bool accelerated = false;
     std::string reason;        // a word for programs: "route_says_posix"
+    std::string cause;         // of left_to_kernel: "io_uring", "go"
     std::string text;          // for people, one line
     std::string program;
     std::vector<std::pair<std::string, std::string>> facts;
@@ -24,5 +25,7 @@ struct verdict {
 
 // daemon: its status; daemon_error: why there is none.
 verdict inquire(pid_t pid, int fd, const json& daemon, const std::string& daemon_error);
+// A connection that this process would make to this address now.
+verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error);
 
 }  // namespace vmsgr::cli

@@ -22,7 +22,9 @@ int say_error(int code, std::string_view text) {
 
 namespace {
 
-constexpr std::string_view run_values[] = {"--routes", "--socket", "--spin-us"};  // options of `run` that take a word
+// The commands that are given another program, and their options that take a word.
+constexpr std::string_view with_program[] = {"run", "doctor"};
+constexpr std::string_view word_options[] = {"--routes", "--socket", "--spin-us", "--to"};
 
 constexpr const char* footer = R"(Examples:
   vmsgr run -- ceph-osd -f -i 0          carry what the daemon's routes name
@@ -30,6 +32,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr conns --route ceph-osds          the connections of one route
   vmsgr routes test 10.0.0.1:6800        which route would win, and why
   vmsgr trunks                           the sessions with other daemons
+  vmsgr doctor ceph-osd                  will its connections be carried; if not, why
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
   vmsgr perf                             how fast message channels are here
 
@@ -38,28 +41,28 @@ program's own code; 125, 126 and 127 as env(1). More in vmsgr(1).)";
 
 struct command_line {
     std::vector<std::string> ours;  // without argv[0]
-    std::vector<std::string> program;  // after `run`'s own options
+    std::vector<std::string> program;  // after the command's own options
 };
 
-// What follows `run`'s options belongs to the program, whatever it looks like: cut it off before anything parses.
+// What follows the command's options belongs to the program, whatever it looks like: cut it off before anything parses.
 command_line split(int argc, char** argv) {
     command_line c;
-    bool run = false;
+    bool takes_program = false;
     for (int i = 1; i < argc; ++i) {
         std::string word = argv[i];
-        if (run && (word == "--" || !word.starts_with('-'))) {
+        if (takes_program && (word == "--" || !word.starts_with('-'))) {
             c.program.assign(argv + i + (word == "--"), argv + argc);
             return c;
         }
         c.ours.push_back(word);
-        if (std::ranges::find(run_values, word) != std::end(run_values) && i + 1 < argc) {
+        if (std::ranges::contains(word_options, word) && i + 1 < argc) {
             c.ours.push_back(argv[++i]);
-        } else if (!run && !word.starts_with('-')) {
-            if (word != "run") {
+        } else if (!takes_program && !word.starts_with('-')) {
+            if (!std::ranges::contains(with_program, word)) {
                 c.ours.insert(c.ours.end(), argv + i + 1, argv + argc);
                 return c;
             }
-            run = true;
+            takes_program = true;
         }
     }
     return c;
@@ -111,6 +114,11 @@ std::string absolute(const std::string& path) {
     return ec ? path : p.lexically_normal().string();
 }
 
+std::string usual_socket() {
+    const char* from_environment = ::getenv("VMSGR_SOCKET");
+    return from_environment != nullptr && *from_environment != 0 ? from_environment : proto::default_socket;
+}
+
 int run(int argc, char** argv) {
     auto words = split(argc, argv);
     CLI::App app{"Carry programs' TCP connections through vmsgrd, and see what it does.", "vmsgr"};
@@ -135,6 +143,7 @@ int run(int argc, char** argv) {
     add("routes", "the daemon's routes; 'routes test ADDR' tries one", [&](CLI::App& a) { return add_routes(a, o); });
     add("trunks", "the trunks to other daemons", [&](CLI::App& a) { return add_trunks(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
+    add("doctor", "what of a program will stay plain", [&](CLI::App& a) { return add_doctor(a, o, words.program); });
     add("ping", "messages there and back to another program", [&](CLI::App& a) { return add_ping(a, o); });
     add("perf", "throughput and latency by message size", [&](CLI::App& a) { return add_perf(a, o); });
     add("send", "send a file or standard input to a 'vmsgr recv'", [&](CLI::App& a) { return add_send(a, o); });
@@ -159,14 +168,11 @@ int run(int argc, char** argv) {
         return say_unknown(at, extra.front());
     }
     if (at == &app) {
-        return say_usage(at, "no command given; commands are run, status, conns, routes, trunks, explain, ping, perf, "
-                             "send, recv");
+        return say_usage(at,
+                         "no command given; commands are run, status, conns, routes, trunks, explain, doctor, ping, "
+                         "perf, send, recv");
     }
-    if (o.socket.empty()) {
-        const char* from_environment = ::getenv("VMSGR_SOCKET");
-        o.socket = from_environment != nullptr && *from_environment != 0 ? from_environment : proto::default_socket;
-    }
-    o.socket = absolute(o.socket);
+    o.socket = absolute(o.socket.empty() ? usual_socket() : o.socket);
     auto chosen = std::ranges::find(commands, app.get_subcommands().front(), &decltype(commands)::value_type::first);
     return chosen->second.run();
 }

@@ -1,11 +1,14 @@
 #include "cli/proc.hh"
 
+#include <elf.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -172,6 +175,43 @@ std::optional<bool> has_mapped(pid_t pid, const std::string& file_name) {
         }
     }
     return read ? std::optional(false) : std::nullopt;
+}
+
+std::optional<bool> was_secure_execution(pid_t pid) {
+    std::ifstream in(proc_path(pid, "auxv"), std::ios::binary);
+    for (Elf64_auxv_t entry; in.read(reinterpret_cast<char*>(&entry), sizeof entry);) {
+        if (entry.a_type == AT_SECURE) {
+            return entry.a_un.a_val != 0;
+        }
+    }
+    return std::nullopt;
+}
+
+int status_number(pid_t pid, const std::string& name) {
+    std::ifstream in(proc_path(pid, "status"));
+    for (std::string line; std::getline(in, line);) {
+        if (line.starts_with(name + ":")) {
+            return int(strtol(line.c_str() + name.size() + 1, nullptr, 10));
+        }
+    }
+    return 0;
+}
+
+std::vector<int> descriptors_of(pid_t pid) {
+    std::vector<int> out;
+    std::error_code ec;
+    for (const auto& e : std::filesystem::directory_iterator(proc_path(pid, "fd"), ec)) {
+        out.push_back(int(strtol(e.path().filename().c_str(), nullptr, 10)));
+    }
+    std::ranges::sort(out);
+    return out;
+}
+
+bool has_descriptor(pid_t pid, const std::string& link) {
+    return std::ranges::any_of(descriptors_of(pid), [&](int fd) {
+        auto at = descriptor_link(pid, fd);
+        return at && *at == link;
+    });
 }
 
 base::result<std::string> environment_of(pid_t pid, const std::string& name) {

@@ -36,6 +36,16 @@ socket_facts look_up_socket(pid_t pid, uint64_t inode);
 
 // Is a file of this name mapped? Nothing when /proc/PID/maps may not be read.
 std::optional<bool> has_mapped(pid_t pid, const std::string& file_name);
+// It was started with rights that its real user has not (setuid, setgid, capabilities), so the dynamic linker took no
+// library from the environment. Nothing when it may not be read.
+std::optional<bool> was_secure_execution(pid_t pid);
+// Of /proc/PID/status: "PPid", "Seccomp"; 0 when there is none.
+int status_number(pid_t pid, const std::string& name);
+// Its open descriptors, in order; empty when they may not be read.
+std::vector<int> descriptors_of(pid_t pid);
+// Has it an open descriptor of this kind: "anon_inode:[io_uring]"?
+bool has_descriptor(pid_t pid, const std::string& link);
+
 // The variable as the process was started with; errnum ENOENT when it is not set.
 base::result<std::string> environment_of(pid_t pid, const std::string& name);
 

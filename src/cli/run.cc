@@ -4,10 +4,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <memory>
 #include <optional>
 
+#include "base/program_file.hh"
 #include "cli/cli.hh"
 #include "cli/program.hh"
 #include "cli/query.hh"
@@ -19,49 +19,12 @@ namespace vmsgr::cli {
 
 namespace {
 
-constexpr const char* library_name = "libvmsgr-preload.so";
-
 struct run_options {
     std::string routes_file;
     std::optional<std::string> spin_us;
     bool log = false;
     std::vector<std::string> shown;
 };
-
-// $VMSGR_PRELOAD, or beside this binary as built (../lib) or installed (../lib/ARCH, ../lib/vmsgr).
-base::result<std::string> find_library() {
-    namespace fs = std::filesystem;
-    std::error_code ec;
-    if (const char* named = ::getenv("VMSGR_PRELOAD"); named != nullptr && *named != 0) {
-        auto path = fs::absolute(named, ec);
-        if (ec || !fs::is_regular_file(path, ec)) {
-            return base::fail(ENOENT, std::string("$VMSGR_PRELOAD names ") + named + ", which is no file");
-        }
-        return path.string();
-    }
-    auto lib = fs::read_symlink("/proc/self/exe", ec).parent_path().parent_path() / "lib";
-    for (const char* folder : {"", "vmsgr", "x86_64-linux-gnu", "x86_64-linux-gnu/vmsgr"}) {
-        auto path = lib / folder / library_name;
-        if (fs::is_regular_file(path, ec)) {
-            return path.lexically_normal().string();
-        }
-    }
-    return base::fail(ENOENT, std::string(library_name) + " is not in " + lib.string() +
-                                  "; build or install it, or name it in $VMSGR_PRELOAD");
-}
-
-// The linker splits LD_PRELOAD at colons and spaces.
-base::result<std::string> preload_value(const std::string& library) {
-    if (library.find_first_of(": ") != library.npos) {
-        return base::fail(EINVAL, library + ": LD_PRELOAD cannot hold a path with a space or colon; move the library");
-    }
-    const char* before = ::getenv("LD_PRELOAD");
-    if (before == nullptr || *before == 0) {
-        return library;
-    }
-    std::string all = before;
-    return all.starts_with(library) ? all : library + ":" + all;
-}
 
 int become(const std::string& path, const std::vector<std::string>& program) {
     std::vector<char*> argv;
@@ -78,6 +41,7 @@ int become(const std::string& path, const std::vector<std::string>& program) {
 struct library_environment {
     std::string preload, routes;
     std::string plain;  // not empty: the program runs without all that, and this is why
+    std::string blind;  // not empty: its own connections stay plain, those of programs that it starts do not
 };
 
 // What is wrong with the set-up itself is an error. A daemon that cannot be asked, or a program that cannot be
@@ -96,6 +60,9 @@ base::result<library_environment> prepare(const options& o, const run_options& r
     if (auto why = preload_obstacle(path); !why.empty()) {
         e.plain = why + ", so LD_PRELOAD is ignored";
         return e;
+    }
+    if (base::look_at_program(path.c_str()).obstacle == base::preload_obstacle::go) {
+        e.blind = base::to_text(base::preload_obstacle::go);
     }
     if (r.routes_file.empty()) {
         routes = ask_routes(o.socket);
@@ -153,6 +120,9 @@ int run_program(const options& o, const run_options& r, const std::vector<std::s
     auto e = prepare(o, r, *path);
     if (!e) {
         return say_error(exit_run_failed, "run: " + e.error().text);
+    }
+    if (!e->blind.empty()) {
+        say_error(0, "run: the connections of " + program.front() + " itself stay plain: " + e->blind);
     }
     if (e->plain.empty()) {
         apply(*e, o, r);

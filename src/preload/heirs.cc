@@ -19,10 +19,12 @@
 
 namespace vmsgr::preload {
 
+using proto::plain_cause;
+
 namespace {
 
 constexpr char library[] = "libvmsgr-preload.so";
-constexpr size_t path_max = 4096;
+constexpr size_t piece_bytes = 4096;
 
 const char* value_in(char* const* envp, std::string_view name) noexcept {
     for (; *envp != nullptr; ++envp) {
@@ -37,33 +39,6 @@ bool same(const char* a, const char* b) noexcept {
     return a == b || (a != nullptr && b != nullptr && strcmp(a, b) == 0);
 }
 
-// Calls each(path) for what execvp would try, until it says true.
-template <typename Each>
-void each_candidate(const char* name, Each&& each) noexcept {
-    const char* path = ::getenv("PATH");
-    std::string_view left(path != nullptr ? path : "/bin:/usr/bin");
-    for (;;) {
-        const auto folder = left.substr(0, left.find(':'));
-        char full[path_max];
-        if (folder.size() + strlen(name) + 2 <= sizeof full) {
-            char* at = full;
-            if (!folder.empty()) {
-                memcpy(at, folder.data(), folder.size());
-                at += folder.size();
-                *at++ = '/';
-            }
-            strcpy(at, name);
-            if (each(full)) {
-                return;
-            }
-        }
-        if (folder.size() == left.size()) {
-            return;
-        }
-        left.remove_prefix(folder.size() + 1);
-    }
-}
-
 base::program_facts look_at(const successor& next) noexcept {
     if (next.path == nullptr) {
         return base::look_at_program(next.file);
@@ -71,15 +46,8 @@ base::program_facts look_at(const successor& next) noexcept {
     if (!next.searched || strchr(next.path, '/') != nullptr) {
         return base::look_at_program(next.path);
     }
-    base::program_facts found;
-    each_candidate(next.path, [&found](const char* path) noexcept {
-        if (::access(path, X_OK) != 0) {
-            return false;
-        }
-        found = base::look_at_program(path);
-        return true;
-    });
-    return found;
+    char path[base::program_path_max];
+    return base::find_program(next.path, path) == 0 ? base::look_at_program(path) : base::program_facts{};
 }
 
 // The library takes part in a program by its name. A script's process has its interpreter's, which is not looked up.
@@ -107,7 +75,7 @@ base::unique_fd open_of(pid_t pid, const char* file) noexcept {
 
 bool has_loaded(pid_t pid) noexcept {
     const auto maps = open_of(pid, "maps");
-    char text[path_max + sizeof library];
+    char text[piece_bytes + sizeof library];
     size_t kept = 0;
     for (;;) {
         const long n = maps ? sys::call(SYS_read, maps.get(), text + kept, sizeof text - kept) : 0;
@@ -134,37 +102,29 @@ bool routes_concern(pid_t pid) noexcept {
     return n > 1 && routes.concerns(std::string_view(name, size_t(n) - 1));
 }
 
-bool may_start(const char* path) noexcept {
-    return sys::call(SYS_faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS) == 0 ||
-           (errno == ENOSYS && ::access(path, X_OK) == 0);
-}
-
 }  // namespace
 
 bool will_start(const successor& next) noexcept {
     if (next.path == nullptr) {
         return true;
     }
-    if (!next.searched || strchr(next.path, '/') != nullptr) {
-        return may_start(next.path);
-    }
-    bool found = false;
-    each_candidate(next.path, [&found](const char* path) noexcept { return found = may_start(path); });
-    return found;
+    char path[base::program_path_max];
+    return (next.searched ? base::find_program(next.path, path) : base::why_not_executable(next.path)) == 0;
 }
 
-const char* why_plain(int unix_socket) noexcept {
+plain_cause why_plain(int unix_socket) noexcept {
     const auto peer = base::peer_credentials(unix_socket);
     if (!peer || peer->pid <= 0) {
-        return "its receiver is not known";
+        return plain_cause::receiver_unknown;
     }
     if (peer->pid == ::getpid() || peer->pid == ::getppid()) {
-        return nullptr;
+        return plain_cause::none;
     }
     if (!has_loaded(peer->pid) || !routes_concern(peer->pid)) {
-        return "its receiver has not loaded the library";
+        return plain_cause::receiver_without_library;
     }
-    return runtime().session.ensure_as_self() && peer->uid == ::geteuid() ? nullptr : "its receiver is another user";
+    return runtime().session.ensure_as_self() && peer->uid == ::geteuid() ? plain_cause::none
+                                                                          : plain_cause::receiver_of_another_user;
 }
 
 bool tell_heir(char* const* envp) noexcept {
@@ -187,27 +147,27 @@ bool was_told() noexcept {
     return told;
 }
 
-const char* why_plain(const successor& next, char* const* envp) noexcept {
+plain_cause why_plain(const successor& next, char* const* envp) noexcept {
     const char* preload = value_in(envp, "LD_PRELOAD");
     if (preload == nullptr || strstr(preload, library) == nullptr) {
-        return "its environment has no LD_PRELOAD of ours";
+        return plain_cause::no_preload;
     }
     if (!same(value_in(envp, "VMSGR_ROUTES"), ::getenv("VMSGR_ROUTES")) ||
         !same(value_in(envp, "VMSGR_SOCKET"), ::getenv("VMSGR_SOCKET"))) {
-        return "its environment has other routes, or none";
+        return plain_cause::other_routes;
     }
     if (!tell_heir(envp)) {
-        return "its environment has no VMSGR_INHERIT";
+        return plain_cause::not_told;
     }
     const auto facts = look_at(next);
     if (facts.obstacle != base::preload_obstacle::none) {
-        return base::to_text(facts.obstacle);
+        return proto::cause_of(facts.obstacle);
     }
     if (!routes_concern(next, facts.is_script)) {
-        return "no route is for a program of its name";
+        return plain_cause::not_routed;
     }
     const bool could_attach = in_vfork_child() ? left_by_parent() : runtime().session.ensure_as_self();
-    return could_attach ? nullptr : "it could not attach, or only as another user";
+    return could_attach ? plain_cause::none : plain_cause::not_attached;
 }
 
 }  // namespace vmsgr::preload

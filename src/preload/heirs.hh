@@ -2,6 +2,8 @@
 // Any thread; in the child of a fork too. Nothing here allocates.
 #pragma once
 
+#include "proto/plain_cause.hh"
+
 namespace vmsgr::preload {
 
 // What execve, execvpe and fexecve name.
@@ -15,12 +17,12 @@ struct successor {
 // False: exec fails, as there is no such program. Servers try the folders of $PATH one by one.
 bool will_start(const successor& next) noexcept;
 
-// Null: it will attach to the same daemon, as the same user. Else why not.
-const char* why_plain(const successor& next, char* const* envp) noexcept;
+// none: it will attach to the same daemon, as the same user. Else why not.
+proto::plain_cause why_plain(const successor& next, char* const* envp) noexcept;
 
-// Null: whoever is at the other end of this unix socket has the library, and takes part. Its own relatives are taken
+// none: whoever is at the other end of this unix socket has the library, and takes part. Its own relatives are taken
 // to have it. Else why not.
-const char* why_plain(int unix_socket) noexcept;
+proto::plain_cause why_plain(int unix_socket) noexcept;
 
 // $VMSGR_INHERIT, one digit, which is changed where it stands: environments are copied and passed on by calls that no
 // hook sees. 1: the new program looks through its descriptors for connections. False: the environment has it not.

@@ -220,6 +220,54 @@ VMSGR_INNER_HOOK ssize_t writev_hook(int fd, const iovec* iov, int count) {
 }
 VMSGR_CALM_HOOK(ssize_t, writev, (int fd, const iovec* iov, int count), (fd, iov, count))
 
+namespace {
+
+// preadv2() and pwritev2() at "the file's own position" are what a socket takes; anything else the kernel refuses, and
+// in the same words for the doorbell as for TCP.
+bool at_own_position(off_t offset, int flags) noexcept {
+    constexpr int taken = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT;
+    return offset == -1 && (flags & ~taken) == 0;
+}
+int as_message_flags(int flags) noexcept { return (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0; }
+
+}  // namespace
+
+VMSGR_INNER_HOOK ssize_t preadv2_hook(int fd, const iovec* iov, int count, off_t offset, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o) && at_own_position(offset, flags)) {
+            return bad_iov(iov, count)
+                       ? invalid(EINVAL)
+                       : keep_errno([&] { return o->stream.receive(fd, iov, size_t(count), as_message_flags(flags)); });
+        }
+        return real.preadv2(kernel_number(o, fd), iov, count, offset, flags);
+    }
+    return real.preadv2(fd, iov, count, offset, flags);
+}
+VMSGR_CALM_HOOK(ssize_t, preadv2, (int fd, const iovec* iov, int count, off_t offset, int flags),
+                (fd, iov, count, offset, flags))
+VMSGR_HOOK ssize_t preadv64v2(int fd, const iovec* iov, int count, off64_t offset, int flags) {
+    return preadv2(fd, iov, count, offset, flags);
+}
+
+VMSGR_INNER_HOOK ssize_t pwritev2_hook(int fd, const iovec* iov, int count, off_t offset, int flags) {
+    if (known(fd)) {
+        use o(fd);
+        if (is_stream(o) && at_own_position(offset, flags)) {
+            return bad_iov(iov, count)
+                       ? invalid(EINVAL)
+                       : keep_errno([&] { return o->stream.send(fd, iov, size_t(count), as_message_flags(flags)); });
+        }
+        return real.pwritev2(kernel_number(o, fd), iov, count, offset, flags);
+    }
+    return real.pwritev2(fd, iov, count, offset, flags);
+}
+VMSGR_CALM_HOOK(ssize_t, pwritev2, (int fd, const iovec* iov, int count, off_t offset, int flags),
+                (fd, iov, count, offset, flags))
+VMSGR_HOOK ssize_t pwritev64v2(int fd, const iovec* iov, int count, off64_t offset, int flags) {
+    return pwritev2(fd, iov, count, offset, flags);
+}
+
 VMSGR_INNER_HOOK ssize_t send_hook(int fd, const void* p, size_t n, int flags) {
     if (known(fd)) {
         use o(fd);

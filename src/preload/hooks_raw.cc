@@ -51,7 +51,7 @@ long call_hook(R (*hook)(A...), const words& w) {
 
 // What a sandboxed thread does is allowed by system calls, and ours are not on its list.
 void enter_sandbox() noexcept {
-    leave_to_kernel("a seccomp filter is set");
+    leave_to_kernel(proto::plain_cause::seccomp);
     client::stop_ringer();
     table = nullptr;
     runtime().log = false;
@@ -73,6 +73,8 @@ VMSGR_HOOK long syscall(long number, ...) {
         case SYS_write: return call_hook(&::write, w);
         case SYS_readv: return call_hook(&::readv, w);
         case SYS_writev: return call_hook(&::writev, w);
+        case SYS_preadv2: return ::preadv2(w.as<int>(0), w.as<iovec*>(1), w.as<int>(2), w.as<off_t>(3), w.as<int>(5));
+        case SYS_pwritev2: return ::pwritev2(w.as<int>(0), w.as<iovec*>(1), w.as<int>(2), w.as<off_t>(3), w.as<int>(5));
         case SYS_sendto: return call_hook(&::sendto, w);
         case SYS_recvfrom: return call_hook(&::recvfrom, w);
         case SYS_sendmsg: return call_hook(&::sendmsg, w);
@@ -103,7 +105,7 @@ VMSGR_HOOK long syscall(long number, ...) {
         case SYS_epoll_pwait: return call_hook(&::epoll_pwait, w);
         case SYS_epoll_pwait2: return call_hook(&::epoll_pwait2, w);
         case SYS_execve: return call_hook(&::execve, w);
-        case SYS_io_uring_setup: leave_to_kernel("it sets up io_uring"); break;
+        case SYS_io_uring_setup: leave_to_kernel(proto::plain_cause::io_uring); break;
         case SYS_seccomp: enter_sandbox(); break;
         default: break;
         }
@@ -126,7 +128,7 @@ VMSGR_HOOK int prctl(int option, ...) {
 // NOLINTBEGIN(bugprone-macro-parentheses): names and parameter lists, not expressions
 #define VMSGR_RING_HOOK(name, parameters, arguments)                                         \
     VMSGR_HOOK int name parameters {                                                         \
-        leave_to_kernel("it sets up io_uring");                                              \
+        leave_to_kernel(proto::plain_cause::io_uring);                                       \
         static auto* const next = reinterpret_cast<int(*) parameters>(next_function(#name)); \
         return next != nullptr ? next arguments : -ENOSYS;                                   \
     }

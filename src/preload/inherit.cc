@@ -19,6 +19,8 @@
 
 namespace vmsgr::preload {
 
+using proto::plain_cause;
+
 namespace {
 
 // For all connections that have to turn plain at once: a peer that does not agree holds this program up no longer.
@@ -160,26 +162,29 @@ void leave_for_heirs() noexcept {
     }
 }
 
-void serve_stdio(int fd) noexcept {
-    if (fd > STDERR_FILENO) {
-        return;
-    }
+void serve_inside_libc(int fd, plain_cause why) noexcept {
     use o(fd, kind::stream);
     if (o && !o->stream.is_plain()) {
         const int saved = errno;
         const bool done = o->stream.become_plain(fd, base::deadline(patience_ms));
-        log("connection %d %s for stdio", fd, done ? "turns plain" : "is reset");
+        log("connection %d %s: %s", fd, done ? "turns plain" : "is reset", to_text(why));
         errno = saved;
     }
 }
 
-void leave_to_kernel(const char* why) noexcept {
+void serve_stdio(int fd) noexcept {
+    if (fd <= STDERR_FILENO) {
+        serve_inside_libc(fd, plain_cause::stdio);
+    }
+}
+
+void leave_to_kernel(plain_cause why) noexcept {
     if (!active.exchange(false)) {
         return;
     }
     const int saved = errno;
     const base::deadline until(patience_ms);
-    log("this program's connections stay the kernel's from now on: %s", why);
+    log("this program's connections stay the kernel's from now on: %s", to_text(why));
     for (int fd = 0; fd <= highest_number(); ++fd) {
         use o(fd);
         if (o && o->what == kind::stream) {
@@ -228,14 +233,14 @@ void take_received(const msghdr* m) noexcept { each_passed(m, take); }
 namespace {
 
 // Without the library nobody may have a doorbell, or a door. `number`: what the table calls that which fd shows.
-void make_plain(int fd, int number, const char* why, const base::deadline& until) noexcept {
+void make_plain(int fd, int number, plain_cause why, const base::deadline& until) noexcept {
     use o(number);
     if (!o) {
         return;
     }
     if (o->what == kind::stream) {
         const bool done = o->stream.become_plain(fd, until);
-        log("connection %d %s for a program without the library: %s", fd, done ? "turns plain" : "is reset", why);
+        log("connection %d %s: %s", fd, done ? "turns plain" : "is reset", to_text(why));
         if (in_vfork_child()) {
             return o->stream.add_holder();
         }
@@ -244,7 +249,7 @@ void make_plain(int fd, int number, const char* why, const base::deadline& until
             runtime().session.await_settled();  // for its own heirs that have the library: names and options
         }
     } else if (o->what == kind::listener && o->listener.by_daemon.load()) {
-        log("listener %d becomes the kernel's for a program without the library: %s", fd, why);
+        log("listener %d becomes the kernel's: %s", fd, to_text(why));
         give_listener_to_kernel(fd, o.get());
     }
 }
@@ -255,7 +260,7 @@ void note_sent(int unix_socket, const msghdr* m) noexcept {
     const int saved = errno;
     const base::deadline until(patience_ms);
     bool sent = false, asked = false;
-    const char* why = nullptr;
+    auto why = plain_cause::none;
     each_passed(m, [&](int fd) noexcept {
         {
             use o(fd);
@@ -269,7 +274,7 @@ void note_sent(int unix_socket, const msghdr* m) noexcept {
                 o->listener.page->holders.fetch_add(1);
             }
         }
-        if (why != nullptr) {
+        if (why != plain_cause::none) {
             make_plain(fd, fd, why, until);
         } else {
             sent = deposit(fd) || sent;
@@ -337,8 +342,8 @@ void prepare_heir(const successor& next, char* const* envp, starts where) noexce
     client::pay_owed_tokens();
     const base::deadline until(patience_ms);
     const bool starts_none = !will_start(next);
-    const char* why = starts_none ? nullptr : why_plain(next, envp);
-    if (why != nullptr) {
+    const auto why = starts_none ? plain_cause::none : why_plain(next, envp);
+    if (why != plain_cause::none) {
         each_number([&](int fd, int number) noexcept {
             bool survives = false;
             if (use o(number); o) {

@@ -13,12 +13,14 @@ namespace vmsgr::preload {
 // In the constructor: looks through the numbers of this process, as its predecessor may have had conduits.
 void take_inheritance() noexcept;
 
-// A connection on 0, 1 or 2 is used by libc's stdio past all hooks: it turns plain.
+// A connection is about to be used inside libc, past all hooks: it turns plain.
+void serve_inside_libc(int fd, proto::plain_cause why) noexcept;
+// The same for stdio, which uses 0, 1 and 2.
 void serve_stdio(int fd) noexcept;
 
 // From now on this process uses its sockets past the hooks (io_uring), or may make few system calls (seccomp): what
-// it has turns plain, and what comes stays the kernel's. Once; `why` is for people.
-void leave_to_kernel(const char* why) noexcept;
+// it has turns plain, and what comes stays the kernel's. Once.
+void leave_to_kernel(proto::plain_cause why) noexcept;
 
 // After recvmsg(): what the descriptors that came are.
 void take_received(const msghdr* m) noexcept;

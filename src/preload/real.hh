@@ -46,6 +46,13 @@ inline ssize_t raw_send(int fd, const void* p, size_t n, int flags) {
 inline ssize_t raw_recv(int fd, void* p, size_t n, int flags) {
     return sys::call(SYS_recvfrom, fd, p, n, flags, nullptr, nullptr);
 }
+// The offset comes in two words, of which the second counts on machines with small ones alone.
+inline ssize_t raw_preadv2(int fd, const iovec* iov, int n, off_t offset, int flags) {
+    return sys::call(SYS_preadv2, fd, iov, n, offset, 0, flags);
+}
+inline ssize_t raw_pwritev2(int fd, const iovec* iov, int n, off_t offset, int flags) {
+    return sys::call(SYS_pwritev2, fd, iov, n, offset, 0, flags);
+}
 inline int raw_dup2(int from, int to) { return int(sys::call(SYS_dup2, from, to)); }
 
 inline constexpr size_t kernel_sigset_bytes = 8;
@@ -92,6 +99,8 @@ inline int raw_signalfd(int fd, const sigset_t* mask, int flags) {
     CALL(ssize_t, write, (int, const void*, size_t), raw_call<SYS_write>)                                    \
     CALL(ssize_t, readv, (int, const iovec*, int), raw_call<SYS_readv>)                                      \
     CALL(ssize_t, writev, (int, const iovec*, int), raw_call<SYS_writev>)                                    \
+    CALL(ssize_t, preadv2, (int, const iovec*, int, off_t, int), raw_preadv2)                                \
+    CALL(ssize_t, pwritev2, (int, const iovec*, int, off_t, int), raw_pwritev2)                              \
     CALL(ssize_t, send, (int, const void*, size_t, int), raw_send)                                           \
     CALL(ssize_t, recv, (int, void*, size_t, int), raw_recv)                                                 \
     CALL(ssize_t, sendto, (int, const void*, size_t, int, const sockaddr*, socklen_t), raw_call<SYS_sendto>) \

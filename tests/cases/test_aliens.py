@@ -198,3 +198,15 @@ def test_both_ends_are_given_away_at_once(ends, cat):
     ends.client("!c.shutdown(socket.SHUT_WR)")
     assert ends.client("p.communicate(timeout=20)[0] == b'from the server' * 1000") == "True"
     assert ends.server("p.communicate(timeout=20)[0] == b'from the client' * 1000") == "True"
+
+
+def test_ends_are_given_away_one_after_the_other(ends, cat):
+    """The client gives its end away with bytes unread at the server, which gives its own away later. Between two programs
+    nobody is left who could bring the bytes into order: then both see a reset, and never a part."""
+    ends.pair()
+    ends.client("c.sendall(b'from the ring, ')")
+    ends.client("!p = subprocess.Popen(['/bin/sh', '-c', 'printf plain >&0; sleep 5'], stdin=c, env={}); c.close()")
+    ends.server("!time.sleep(0.3)")
+    ends.server(f"!p = subprocess.Popen(['{cat}', '0', '1'], stdin=s, stdout=subprocess.PIPE, env={{}}); s.close()")
+    out = ends.server("p.communicate(timeout=20)[0]")
+    assert out == repr(b"from the ring, plain") or (ends.mode == "ll" and out == repr(b"")), out

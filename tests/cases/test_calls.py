@@ -124,3 +124,72 @@ def test_owner_of_signals_survives_listen_and_connect(ends):
     ends.server("!s, a = l.accept(); s.sendall(b'x')")
     ends.client("!time.sleep(0.3)")
     assert ends.client("(fcntl.fcntl(c, fcntl.F_GETOWN) == os.getpid(), len(got) > 0)") == "(True, True)"
+
+
+def test_vectors_with_flags(ends):
+    """preadv2 and pwritev2."""
+    ends.pair()
+    assert ends.client("os.pwritev(c.fileno(), [b'one', b'two'], -1)") == "6"
+    ends.server("!select.select([s], [], [], 5); b = bytearray(4)")
+    assert ends.server("os.preadv(s.fileno(), [b], -1, os.RWF_NOWAIT), bytes(b)") == repr((4, b"onet"))
+    assert ends.server("os.preadv(s.fileno(), [b], -1), bytes(b[:2])") == repr((2, b"wo"))
+    assert ends.server("os.preadv(s.fileno(), [b], -1, os.RWF_NOWAIT)").startswith("BlockingIOError [Errno 11]")
+    assert ends.server("os.preadv(s.fileno(), [b], 0)") == "OSError [Errno 29] Illegal seek"
+    assert ends.client("os.pwritev(c.fileno(), [b'x'], 7)") == "OSError [Errno 29] Illegal seek"
+
+
+AIO = """
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    def aio(call, fd, text):
+        block = ctypes.create_string_buffer(168)
+        struct.pack_into('=iiiiQQ', block, 0, fd, 0, 0, 0, ctypes.addressof(text), len(text))
+        struct.pack_into('=i', block, 44, 1)
+        assert call(block) == 0
+        return block
+    def done(block):
+        while libc.aio_error(block) == 115:
+            time.sleep(0.01)
+        return libc.aio_error(block), libc.aio_return(block)
+"""
+
+
+def test_posix_aio(ends):
+    """Reads and writes of libc's own threads; before and after them the program's."""
+    ends.pair()
+    ends.client.run(AIO)
+    ends.server.run(AIO)
+    ends.client("c.sendall(b'first ')")
+    ends.client("!text = ctypes.create_string_buffer(b'second', 6); block = aio(libc.aio_write, c.fileno(), text)")
+    assert ends.client("done(block)") == "(0, 6)"
+    ends.client("c.sendall(b' third')")
+    assert ends.server("s.recv(6, socket.MSG_WAITALL)") == repr(b"first ")
+    ends.server("!text = ctypes.create_string_buffer(6); block = aio(libc.aio_read, s.fileno(), text)")
+    assert ends.server("done(block), text.raw") == repr(((0, 6), b"second"))
+    assert ends.server("s.recv(6, socket.MSG_WAITALL)") == repr(b" third")
+    ends.server("s.sendall(b'and back')")
+    assert ends.client("c.recv(8, socket.MSG_WAITALL)") == repr(b"and back")
+
+
+@pytest.mark.parametrize("opened", ["ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_DEEPBIND)",
+                                    "ctypes.CDLL(path, handle=libc.dlmopen(ctypes.c_long(-1), path.encode(), 2))"])
+def test_plug_in_with_symbols_of_its_own(ends, world, opened):
+    """RTLD_DEEPBIND and dlmopen(): what the plug-in calls is found in libc, past everything else."""
+    plug_in = world.build("plug_in.c", "-shared", "-fPIC")
+    ends.pair()
+    load = f"""
+        import ctypes
+        path = {plug_in!r}
+        libc = ctypes.CDLL(None)
+        libc.dlmopen.restype = ctypes.c_void_p
+        plug = {opened}
+        text = ctypes.create_string_buffer(12)
+    """
+    ends.client("c.sendall(b'before ')")
+    ends.client.run(load)
+    assert ends.server("s.recv(7, socket.MSG_WAITALL)") == repr(b"before ")
+    ends.server.run(load)
+    assert ends.client("plug.plug_write(c.fileno(), b'within ', 7)") == "7"
+    ends.client("c.sendall(b'after')")
+    ends.server("!time.sleep(0.3)")
+    assert ends.server("plug.plug_read(s.fileno(), text, 12), text.raw") == repr((12, b"within after"))

@@ -18,7 +18,12 @@ USAGE = [
     (["status", "--socket"], "--socket"),
     (["routes", "tset", "::1"], "did you mean 'test'?"),
     (["routes", "test"], "ADDR is required"),
-    (["explain", "1"], "FD is required"),
+    (["explain"], "PID is required"),
+    (["explain", "1", "2", "--to", "10.0.0.1:1"], "either FD or --to"),
+    (["explain", "1", "--to", "nowhere"], "is not an address"),
+    (["doctor"], "no program given"),
+    (["doctor", "--to", "x", "true"], "is not an address"),
+    (["doctor", "no-such-program"], "no-such-program: not found in PATH"),
     (["explain", "one", "1"], "PID: "),
     (["explain", "1", "-1"], "FD: Value -1 not in range"),
     (["conns", "--pid", "x"], "--pid"),
@@ -48,8 +53,8 @@ def test_wrong_usage_is_one_line_and_exit_2(vmsgr, words, says):
 
 
 def test_every_command_has_help_with_an_example(vmsgr):
-    for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["trunks"], ["explain"], ["ping"], ["perf"], ["send"],
-                  ["recv"]):
+    for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["trunks"], ["explain"], ["doctor"], ["ping"], ["perf"],
+                  ["send"], ["recv"]):
         done = vmsgr(*words, "--help")
         assert done.code == 0 and "Examples:\n  vmsgr " in done.out, (words, done)
     assert vmsgr("--version").out.startswith("vmsgr 0.")

@@ -48,7 +48,7 @@ def test_man_pages_have_no_warnings(page):
 def test_man_page_names_every_command_and_exit_code():
     with open(f"{ROOT}/man/vmsgr.1", encoding="utf-8") as f:
         page = f.read()
-    for word in ("run", "status", "conns", "routes", "trunks", "explain", "VMSGR_SOCKET", "VMSGR_PRELOAD", "VMSGR_LOG",
+    for word in ("run", "status", "conns", "routes", "trunks", "explain", "doctor", "VMSGR_SOCKET", "VMSGR_PRELOAD", "VMSGR_LOG",
                  "VMSGR_SPIN_US", "spin"):
         assert word in page
     for code in (0, 1, 2, 3, 125, 126, 127):

@@ -86,6 +86,16 @@ bool feed(int socket, shm::pieces rest) noexcept {
     __builtin_unreachable();
 }
 
+// What stands behind the number shows ECONNRESET from now on, to whoever has it: the doorbell holds tokens, and perhaps
+// bytes out of order.
+void put_reset_socket(int fd) noexcept {
+    auto made = shm::make_bell();
+    if (made && shm::bell(made->program.get()).send_token()) {
+        made->other.reset();  // with that unread
+        replace_fd(fd, made->program.get());
+    }
+}
+
 void nap() noexcept {
     const timespec t{0, 50'000};
     sys::call(SYS_nanosleep, &t, nullptr);
@@ -171,7 +181,8 @@ bool stream::await_other_plain(int fd, const base::deadline& limit) noexcept {
     const base::deadline until = limit.sooner(is_local() ? agree_program_ms : agree_daemon_ms);
     for (;;) {
         const bool agreed = (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
-        if (agreed || (is_local() && agree_to_asking_end())) {
+        const bool mutual = is_local() && agree_to_asking_end();
+        if (agreed || mutual) {
             return true;
         }
         pollfd p{fd, 0, 0};
@@ -183,8 +194,22 @@ bool stream::await_other_plain(int fd, const base::deadline& limit) noexcept {
     }
 }
 
+// The other end had asked before, and is not heard of: it is plain already. What it has sent by the ring nobody sends
+// anew, and what it sends now stands in the doorbell, which is to come behind it.
+bool stream::is_too_late(const shm::end& e, const base::deadline& limit) const noexcept {
+    const base::deadline until = limit.sooner(tokens_under_way_ms);
+    while (e.in.has_data() && (flags().load(std::memory_order_acquire) & shm::end_agreed) == 0) {
+        if (until.left_ms() == 0) {
+            return true;
+        }
+        nap();
+    }
+    return false;
+}
+
 // Both locks are held.
 bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) noexcept {
+    const bool asked_before = is_local() && other_is_plain();
     if (!is_ours_plain()) {
         e.in.stay_awake();
         const bool rings = e.doorbell.writable();  // else tokens lie there unread, and wake it
@@ -197,6 +222,9 @@ bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) n
         }
     }
     const bool agreed = await_other_plain(fd, until);
+    if (asked_before && is_too_late(e, until)) {
+        return false;
+    }
     if ((header().end[in()].flags.load(std::memory_order_acquire) & shm::end_moved) != 0) {
         return false;  // both have moved: neither will find the other
     }
@@ -210,6 +238,9 @@ bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) n
     }
     // A program that has not agreed yet has sent nothing but tokens.
     const bool follows = agreed || (flags().load(std::memory_order_acquire) & shm::end_agreed) != 0;
+    if (follows && is_local()) {
+        agree_to_asking_end();  // it may wait for that (is_too_late)
+    }
     return (follows || is_local()) &&
            take_last_tokens(fd, follows ? until.sooner(tokens_under_way_ms) : base::deadline(0)) &&
            !e.doorbell.foreign() && (!follows || move_unread(fd));
@@ -317,6 +348,7 @@ bool stream::become_plain(int fd, const base::deadline& until) noexcept {
         !(moves_on ? move_to_new_socket(fd, e, true, until) == moves::done : turn_plain_here(fd, e, until))) {
         break_with(ECONNRESET);
         reset_peer();
+        put_reset_socket(fd);
         return false;
     }
     _page->plain.store(1, std::memory_order_release);

@@ -316,6 +316,7 @@ private:
     bool agree_to_asking_end() noexcept;
     bool await_other_plain(int fd, const base::deadline& limit) noexcept;
     bool take_last_tokens(int fd, const base::deadline& until) noexcept;
+    bool is_too_late(const shm::end& e, const base::deadline& limit) const noexcept;
     bool turn_plain_here(int fd, shm::end& e, const base::deadline& until) noexcept;
     enum class moves : uint8_t { done, lost, not_now };
     moves move_to_new_socket(int fd, shm::end& e, bool finished, const base::deadline& limit) noexcept;
