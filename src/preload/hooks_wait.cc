@@ -251,9 +251,13 @@ int wait_for_events(int epfd, epoll_event* events, int max, int64_t at_most_ns, 
 template <typename Look, typename Sleep>
 int wait_epoll(int epfd, epoll_event* events, int max, int64_t at_most_ns, Look&& look, Sleep&& sleep) {
     bool has_streams = false;
+    const int saved = errno;
     const int r = wait_for_events(epfd, events, max, at_most_ns, look, sleep, has_streams);
     if (r > 0 && has_streams) {
         client::begin_turn();
+    }
+    if (r >= 0) {
+        errno = saved;
     }
     return r;
 }
@@ -319,8 +323,11 @@ VMSGR_INNER_HOOK int epoll_pwait2_hook(int epfd, epoll_event* events, int max, c
     if (!known(epfd)) {
         return real.epoll_pwait2(epfd, events, max, timeout, mask);
     }
+    constexpr timespec none{0, 0};
+    const int64_t budget_ns = budget_of(timeout);
     return wait_epoll(
-        epfd, events, max, budget_of(timeout), [&] { return real.epoll_pwait(epfd, events, max, 0, mask); },
+        epfd, events, max, budget_ns,
+        [&] { return real.epoll_pwait2(epfd, events, max, budget_ns == 0 ? timeout : &none, mask); },
         [&](int64_t spent_ns) {
             rest_of left(timeout, spent_ns);
             return real.epoll_pwait2(epfd, events, max, left, mask);

@@ -223,9 +223,10 @@ client::answer client::request(proto::request_msg m, std::vector<int> fds) {
     return a;
 }
 
-int client::borrow(uint64_t id, int shown) {
+int client::borrow(uint64_t id, int shown, uint32_t flags) {
     proto::request_msg m;
     m.what = proto::kind::borrow;
+    m.flags = flags;
     m.id = id;
     auto a = request(m, {shown});
     return a.got.fd_count != 0 ? a.got.fds[0].release() : -a.reply.status;

@@ -75,7 +75,7 @@ public:
     };
     answer request(proto::request_msg m, std::vector<int> fds);
     // The descriptor that answers, or -errno; `shown` is a doorbell.
-    int borrow(uint64_t id, int shown);
+    int borrow(uint64_t id, int shown, uint32_t flags = 0);  // proto::borrow_flag
     // Has the daemon closed this session?
     bool closed(int limit_ms = 2000) const;
 

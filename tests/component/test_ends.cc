@@ -130,7 +130,7 @@ TEST(ends, close_with_zero_linger_resets_the_peer) {
     daemon_process d;
     client c(d.socket());
     auto [program, peer] = make_pair(c);
-    base::unique_fd tcp(c.borrow(program.id, program.fd.get()));
+    base::unique_fd tcp(c.borrow(program.id, program.fd.get(), proto::borrow_plain));
     linger zero{1, 0};
     ASSERT_EQ(::setsockopt(tcp.get(), SOL_SOCKET, SO_LINGER, &zero, sizeof zero), 0);
     tcp.reset();
@@ -142,7 +142,7 @@ TEST(ends, linger_time_does_not_hold_the_daemon) {
     daemon_process d;
     client c(d.socket());
     auto [program, peer] = make_pair(c);
-    base::unique_fd tcp(c.borrow(program.id, program.fd.get()));
+    base::unique_fd tcp(c.borrow(program.id, program.fd.get(), proto::borrow_plain));
     linger long_time{1, 20};
     ASSERT_EQ(::setsockopt(tcp.get(), SOL_SOCKET, SO_LINGER, &long_time, sizeof long_time), 0);
     tcp.reset();

@@ -1,5 +1,6 @@
 #include "client/streams/late_tokens.hh"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -176,8 +177,10 @@ void end_turn() noexcept {
     d->in_turn = false;
     d->usual = (d->usual * (usual_weight - 1) + d->needed * usual_scale) / usual_weight;
     if (d->n.load(std::memory_order_relaxed) != 0) {
+        const int saved = errno;
         d->pay();
         d->n.store(0, std::memory_order_release);
+        errno = saved;
     }
 }
 
