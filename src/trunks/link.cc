@@ -5,6 +5,8 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <system_error>
+
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/internal/pollable_fd.hh>
 #include <seastar/coroutine/as_future.hh>
@@ -62,6 +64,10 @@ seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_r
     ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     _handle = net::duplicate(fd.get());
     _peer.from = net::peer_address(fd.get()).unmapped();
+    if (_peer.from.family == 0) {
+        // A reset came first. Who it was is not known: it must not be taken for somebody else (client::start).
+        throw std::system_error(ENOTCONN, std::generic_category(), "the connection has broken");
+    }
     base::address host = _peer.from;
     host.port = 0;
     _peer.identity = base::to_string(host);
