@@ -285,8 +285,9 @@ void before_epoll_ctl(int epfd, int op, int fd, const epoll_event* event) noexce
         return;
     }
     use set(epfd, kind::epoll);
+    // Without IN for a while, too: programs that send and then await the answer change to and fro for each message.
     const bool stays = set && loop_of(*set.get()) != nullptr && o->served_in.load() == set->loop &&
-                       (event->events & in_bits) != 0 && (event->events & (EPOLLONESHOT | EPOLLEXCLUSIVE)) == 0;
+                       (event->events & (EPOLLONESHOT | EPOLLEXCLUSIVE)) == 0;
     if (!stays) {
         o->stream.settle(fd);
     }

@@ -204,7 +204,11 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
         return kernels_turn ? 0 : ask_kernel();
     }
     const int64_t began_ns = base::now_ns();
-    if (const int64_t budget_ns = spin_budget_ns(at_most_ns); budget_ns != 0) {
+    const int64_t budget_ns = spin_budget_ns(at_most_ns);
+    if (budget_ns == 0 && loop.serves_any() && !kernels_turn) {
+        r = ask_kernel();  // to settle all in vain would cost more
+    }
+    if (budget_ns != 0) {
         int looks = 0;
         const auto spun = shm::look_until(loop.serves_any() ? shm::tight : shm::system_calls, budget_ns, [&] {
             r = loop.look(events, max);
