@@ -63,21 +63,31 @@ __attribute__((tls_model("initial-exec"))) constinit thread_local debts* mine = 
 constinit std::atomic<debts*> all_debts[loops_max]{};
 constinit std::atomic<uint32_t> threads{0};
 
+// Until each says true.
+template <typename Each>
+void go_through_debts(Each&& each) noexcept {
+    const uint32_t n = std::min(threads.load(std::memory_order_acquire), loops_max);
+    for (uint32_t i = 0; i < n; ++i) {
+        debts* d = all_debts[i].load(std::memory_order_acquire);  // null: there was no memory, or is not yet
+        if (d != nullptr && each(*d)) {
+            return;
+        }
+    }
+}
+
 enum ringer_state : uint32_t { none, starting, awake, asleep, stopping, never };
 constinit std::atomic<uint32_t> ringer{none};
 
 bool pay_old(int64_t now_ns) noexcept {
     bool any = false;
-    for (uint32_t i = 0; i < std::min(threads.load(std::memory_order_acquire), loops_max); ++i) {
-        const debts* d = all_debts[i].load(std::memory_order_acquire);
-        if (d == nullptr || d->n.load(std::memory_order_acquire) == 0) {
-            continue;
+    go_through_debts([&](const debts& d) noexcept {
+        const bool owes = d.n.load(std::memory_order_acquire) != 0;
+        any = any || owes;
+        if (owes && now_ns - d.since_ns.load(std::memory_order_relaxed) >= late_ns) {
+            d.pay();
         }
-        any = true;
-        if (now_ns - d->since_ns.load(std::memory_order_relaxed) >= late_ns) {
-            d->pay();
-        }
-    }
+        return false;
+    });
     return any;
 }
 
@@ -117,17 +127,13 @@ void thread_ends(void* d) noexcept {
 }
 
 debts* take_old() noexcept {
-    for (auto& at : all_debts) {
-        debts* d = at.load(std::memory_order_acquire);
+    debts* taken = nullptr;
+    go_through_debts([&](debts& d) noexcept {
         bool in_use = false;
-        if (d == nullptr) {
-            return nullptr;
-        }
-        if (d->in_use.compare_exchange_strong(in_use, true)) {
-            return d;
-        }
-    }
-    return nullptr;
+        taken = d.in_use.compare_exchange_strong(in_use, true) ? &d : nullptr;
+        return taken != nullptr;
+    });
+    return taken;
 }
 
 debts* make_new() noexcept {
@@ -205,9 +211,6 @@ bool is_in_turn() noexcept { return mine != nullptr && mine->in_turn; }
 
 bool owe_token(int fd, const stream& s) noexcept {
     debts* d = mine;
-    if (d == nullptr || !d->in_turn) {
-        return false;
-    }
     ++d->needed;
     const uint32_t n = d->n.load(std::memory_order_relaxed);
     if (d->usual < worth_while || n == owed_max) {
@@ -231,13 +234,10 @@ bool owe_token(int fd, const stream& s) noexcept {
 }
 
 void pay_owed_tokens() noexcept {
-    for (auto& at : all_debts) {
-        const debts* d = at.load(std::memory_order_acquire);
-        if (d == nullptr) {
-            return;
-        }
-        d->pay();
-    }
+    go_through_debts([](const debts& d) noexcept {
+        d.pay();
+        return false;
+    });
 }
 
 void stop_ringer() noexcept {
@@ -255,13 +255,12 @@ void stop_ringer() noexcept {
 }
 
 void forget_owed_tokens() noexcept {
-    for (auto& at : all_debts) {
-        if (debts* d = at.load(std::memory_order_relaxed)) {
-            d->n.store(0, std::memory_order_relaxed);
-            d->in_turn = false;
-            d->in_use.store(d == mine, std::memory_order_relaxed);
-        }
-    }
+    go_through_debts([](debts& d) noexcept {
+        d.n.store(0, std::memory_order_relaxed);
+        d.in_turn = false;
+        d.in_use.store(&d == mine, std::memory_order_relaxed);
+        return false;
+    });
     if (ringer.load() != never) {
         ringer.store(none);
     }

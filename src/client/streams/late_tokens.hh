@@ -19,10 +19,11 @@ class stream;
 
 // The thread's loop waits: what it owes is sent. Any other call that may sleep says the same.
 void end_turn() noexcept;
-// It has events. may_start: the call is no signal handler's, so that a thread may be started.
+// It has events. Not in a signal handler: a thread may be started.
 void begin_turn() noexcept;
 bool is_in_turn() noexcept;
-// The reader of s, which has number fd, sleeps: may its token wait? Under the send lock of s. False: send it.
+// The reader of s, which has number fd, sleeps: may its token wait? In a turn, under the send lock of s. False: send
+// it.
 bool owe_token(int fd, const stream& s) noexcept;
 // Of all threads. Before a descriptor gets other holders, or this program is replaced.
 void pay_owed_tokens() noexcept;
