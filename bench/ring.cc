@@ -59,7 +59,7 @@ public:
 
     // n bytes, once there is room; false: told to stop meanwhile.
     bool put(size_t n, const std::atomic<bool>& stop) {
-        for (size_t room = sender.free_seen(); room < n;) {
+        for (size_t room = sender.capacity() - sender.unread_seen(); room < n;) {
             if (stop.load(std::memory_order_relaxed)) {
                 return false;
             }

@@ -1,8 +1,11 @@
 #include "base/sockets.hh"
 
 #include <fcntl.h>
+#include <linux/socket.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+
+#include <algorithm>
 
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
@@ -30,6 +33,19 @@ bool is_unconnected(int fd) noexcept {
     tcp_info info{};
     socklen_t len = sizeof info;
     return sys::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
+asked_buffers buffers_asked_of(int fd) noexcept {
+    const int asked = std::max(socket_option(fd, SO_BUF_LOCK), 0);
+    auto bytes = [&](int lock, int name) {
+        return (asked & lock) != 0 ? uint32_t(std::max(socket_option(fd, name), 0)) : 0;
+    };
+    asked_buffers a{bytes(SOCK_SNDBUF_LOCK, SO_SNDBUF), bytes(SOCK_RCVBUF_LOCK, SO_RCVBUF)};
+    socklen_t len = sizeof a.unsent;
+    if (sys::getsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &a.unsent, &len) != 0) {
+        a.unsent = 0;
+    }
+    return a;
 }
 
 bool blocks(int fd) noexcept { return (sys::fcntl(fd, F_GETFL) & O_NONBLOCK) == 0; }

@@ -28,6 +28,12 @@ const char* not_unix(int fd, int type) noexcept;
 // The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a
 // stranger sent; does nothing to what is no socket.
 void stop_lingering(int fd) noexcept;
+// The sizes that a program has asked for (SO_SNDBUF, SO_RCVBUF, TCP_NOTSENT_LOWAT), as the kernel made them. 0: it has
+// not, or Linux is older than 5.14 and does not tell.
+struct asked_buffers {
+    uint32_t send = 0, receive = 0, unsent = 0;
+};
+asked_buffers buffers_asked_of(int fd) noexcept;
 // The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
 uint64_t socket_cookie(int fd) noexcept;
 

@@ -37,14 +37,14 @@ void pause_ns(long ns) noexcept {
 
 }  // namespace
 
-int dial_local(session& s, int socket, const local_peer& to, phase state, bool acceptor_keeps_port,
+int dial_local(session& s, int socket, const local_peer& to, uint32_t ring_bytes, phase state, bool acceptor_keeps_port,
                conduit_end& out) noexcept {
     char path[108];
     if (proto::door_path(s.path(), to.listener.door, path) == 0) {
         return ENAMETOOLONG;
     }
     std::optional<base::signals_blocked> together(std::in_place);
-    auto slot = take_slot(to.listener.id, s.ring_bytes());
+    auto slot = take_slot(to.listener.id, ring_bytes);
     auto page = take_page();
     if (!slot || !page) {
         return slot ? page.error().errnum : slot.error().errnum;

@@ -11,7 +11,7 @@ namespace vmsgr::client {
 
 // 0: `out` is the dialler's end, connected. Else an errno: nothing has changed, TCP may still bring it there.
 // acceptor_keeps_port: the acceptor is to keep `socket`'s port, as the caller will not.
-int dial_local(session& s, int socket, const local_peer& to, phase state, bool acceptor_keeps_port,
+int dial_local(session& s, int socket, const local_peer& to, uint32_t ring_bytes, phase state, bool acceptor_keeps_port,
                conduit_end& out) noexcept;
 
 // A listening socket that the daemon knows: what is needed to take connections from its door. Plain data.

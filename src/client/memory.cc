@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <bit>
 #include <mutex>
 #include <new>
@@ -137,6 +138,13 @@ std::unexpected<base::error> no_records() { return base::fail(ENOMEM, "no memory
 
 bool may_begin(const memory_file& f) noexcept { return !f.old && !f.arena.memory().closed(); }
 
+// A first arena maps little, as most programs have few connections to one place.
+constexpr size_t first_arena_bytes = 128u << 20;
+uint32_t slots_of_next(bool first, uint32_t ring_bytes) noexcept {
+    const auto slots = uint32_t(std::clamp<size_t>(first_arena_bytes / ring_bytes / 2, 1, shm::arena_slots_max));
+    return first ? slots : std::max(slots, slots_a_file_min);
+}
+
 }  // namespace
 
 int held_memory::fd() const noexcept { return _file->fd; }
@@ -175,6 +183,7 @@ void held_memory::release(bool reusable) noexcept {
 
 base::result<held_memory> take_slot(uint64_t towards, uint32_t ring_bytes) {
     leaving gone;
+    bool first = true;
     locked l(mutex);
     for (auto* f = files; f != nullptr; f = f->next) {
         if (f->kind != file_kind::made_arena || f->towards != towards || !may_begin(*f) ||
@@ -184,11 +193,12 @@ base::result<held_memory> take_slot(uint64_t towards, uint32_t ring_bytes) {
         if (auto slot = f->arena.take()) {
             return use(*f, *slot);
         }
+        first = false;
         if (f->uses == 0 && !gone.arena.memory()) {
             let_go(*f, gone);  // the other party holds all its slots, or was killed with them
         }
     }
-    auto made = shm::create_arena(shm::arena_slots_max, ring_bytes);
+    auto made = shm::create_arena(slots_of_next(first, ring_bytes), ring_bytes);
     if (!made) {
         return std::unexpected(made.error());
     }

@@ -21,6 +21,8 @@ namespace vmsgr::client {
 inline constexpr size_t end_page_bytes = 2048;
 inline constexpr uint32_t pages_a_file = 64;
 inline constexpr uint64_t towards_daemon = 0;
+// Of connections that share a file of memory, where there are many.
+inline constexpr uint32_t slots_a_file_min = 32;
 
 struct memory_file;
 

@@ -100,6 +100,7 @@ public:
     bool ensure_as_self() noexcept;
     attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
+    uint32_t local_ring_bytes() const noexcept { return shm::local_ring_bytes(_ring_bytes); }
     // The daemon's number for this session.
     uint64_t id() noexcept;
     // A new number for a connection: public, it gives nobody anything.

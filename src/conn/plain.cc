@@ -13,10 +13,12 @@ namespace vmsgr::net {
 
 namespace {
 
-shm::tx_state producer_at(uint64_t head, uint64_t tail) noexcept {
+// Where the program has stopped.
+shm::tx_state producer_at(const shm::ring_words& w, uint64_t tail) noexcept {
     shm::tx_state s;
-    s.head = head;
+    s.head = w.head.load(std::memory_order_acquire);
     s.tail_seen = tail;
+    s.base = w.base.load(std::memory_order_relaxed);
     return s;
 }
 shm::rx_state consumer_at(uint64_t tail, uint64_t head) noexcept {
@@ -33,7 +35,7 @@ plain_end::plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_
     : _fd(bell),
       _from_program(c.header().ring[0]),
       _tokens_taken(tokens_taken),
-      _tx(producer_at(c.header().ring[0].head.load(std::memory_order_acquire), consumed)),
+      _tx(producer_at(c.header().ring[0], consumed)),
       _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), published)),
       _out(c.header().ring[0], c.ring_data(0), c.capacity, _tx),
       _in(c.header().ring[1], c.ring_data(1), c.capacity, _rx) {

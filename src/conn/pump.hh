@@ -26,6 +26,8 @@ concept near_side = requires(N n, size_t bytes, size_t& found, life::event e, in
     n.sent(bytes);
     // Room for bytes from the far side. False as above.
     { n.room(found) } -> std::same_as<bool>;
+    // The same, and what the program does not want used (a small SO_RCVBUF): credit may have been given before.
+    { n.room_at_all(found) } -> std::same_as<bool>;
     { n.space(bytes) } -> std::same_as<shm::pieces>;
     n.received(bytes);
     n.wake_program();
@@ -111,7 +113,7 @@ public:
             return false;
         }
         size_t room = 0;
-        if (!_near.room(room)) {
+        if (!_near.room_at_all(room)) {
             return false;
         }
         if (room < bytes.size()) {

@@ -40,6 +40,8 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
       _opened_s(unix_time_s()),
       _far(_p.far ? std::move(_p.far) : make_tcp_far(_p.tcp)),
       _pump(*this, _far, _life, bytes_at_once(_p.conduit.capacity)) {
+    // What the far side has lies in its own buffers already. The program says how much it wants here (its window).
+    _tx_state.most = {.own = 0, .reader = shm::bounds::none};
     _progress_timer.set_callback([this] { on_progress_timer(); });
     _lent_timer.set_callback([this] { guard_end(); });
     _slot = _p.shown != shm::no_slot ? _p.shown
@@ -203,6 +205,10 @@ void vm_conn::established() noexcept {
     }
     guard_end();
     _p.place.owner->show_addresses(_slot, _local, _peer);
+    // A small SO_RCVBUF that came from the listener counts before the program has accepted.
+    if (const uint32_t asked = base::buffers_asked_of(tcp_fd()).receive; asked != 0) {
+        _tx_state.most.reader = asked;
+    }
     auto& h = _p.conduit.header();
     h.local = _local;
     h.peer = _peer;
@@ -326,7 +332,7 @@ bool vm_conn::program_left_unread() noexcept {
     if (_plain && _plain->left_unread()) {
         return true;
     }
-    return _tx.free_bytes(free) != shm::look::ok || free != _tx.capacity() || _far->has_unread();
+    return _tx.free_bytes(free) != shm::look::ok || _tx.unread_seen() != 0 || _far->has_unread();
 }
 
 void vm_conn::watch_progress() noexcept {

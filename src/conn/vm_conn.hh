@@ -199,6 +199,7 @@ private:
     bool more_follows() noexcept;
     void sent(size_t n) noexcept;
     bool room(size_t& n) noexcept;
+    bool room_at_all(size_t& n) noexcept;
     shm::pieces space(size_t n) noexcept { return _tx.space(n); }
     void received(size_t n) noexcept;
     void wake_program() noexcept {

@@ -101,6 +101,14 @@ bool vm_conn::room(size_t& n) noexcept {
     return true;
 }
 
+bool vm_conn::room_at_all(size_t& n) noexcept {
+    if (!room(n)) {
+        return false;
+    }
+    n = _tx.capacity() - _tx.unread_seen();
+    return true;
+}
+
 void vm_conn::received(size_t n) noexcept {
     _tx.publish(n);
     count(_bytes_in, _carrier.count().bytes_in, n);
@@ -275,9 +283,9 @@ bool vm_conn::rings_ready() noexcept {
         return true;
     }
     if (_in.on == waits::ring) {
-        // Half a ring at a time: a wake for each freed byte would cost more than it brings.
+        // Half of it at a time: a wake for each freed byte would cost more than it brings.
         size_t n = 0;
-        return _tx.free_bytes(n) != shm::look::ok || n >= _tx.capacity() / 2;
+        return _tx.free_bytes(n) != shm::look::ok || n >= _tx.most_unread() / 2;
     }
     return false;
 }

@@ -24,8 +24,12 @@ namespace vmsgr::preload {
 
 namespace {
 
-// Those that the stream itself has to obey.
-void take_over_options(const client::option_list& from, client::end_page& to) noexcept {
+// Those that the stream itself has to obey. `socket`: on which they were set.
+void take_over_options(const client::option_list& from, int socket, client::stream& stream) noexcept {
+    auto& to = stream.page();
+    if (from.has_buffers()) {
+        stream.bound_buffers(base::buffers_asked_of(socket));
+    }
     int on = 0;
     socklen_t len = sizeof on;
     if (from.find(IPPROTO_TCP, TCP_INQ, &on, len) && on == 1) {
@@ -34,6 +38,12 @@ void take_over_options(const client::option_list& from, client::end_page& to) no
     len = sizeof on;
     if (from.find(SOL_SOCKET, SO_PEEK_OFF, &on, len)) {
         to.peek_from.store(on);
+    }
+    len = sizeof on;
+    if (from.find(SOL_SOCKET, SO_RCVLOWAT, &on, len)) {
+        to.lowat.store(uint32_t(base::socket_option(socket, SO_RCVLOWAT)));
+        const int any = 1;
+        sys::setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // who carries it moves what there is
     }
 }
 
@@ -56,7 +66,7 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
             o->stream.page().options = before->options;
         }
         if (before != nullptr) {
-            take_over_options(before->options, o->stream.page());
+            take_over_options(before->options, fd, o->stream);
         }
         o->port_fd = port;
         old = swap_behind(fd, before, o, end.bell.get());
@@ -108,8 +118,7 @@ attempt look_at_attempt(int fd) noexcept {
 bool port_fits(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
-    // Of 64 connections two files hold the memory.
-    const rlim_t kept_free = limit.rlim_cur / shm::arena_slots_max * 2 + 64;
+    const rlim_t kept_free = limit.rlim_cur / client::slots_a_file_min * 2 + 64;  // files of memory
     return rlim_t(fd) + kept_free < limit.rlim_cur / 2;
 }
 
@@ -127,8 +136,8 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     const bool waits = base::blocks(fd);
     const bool keep_port = port_fits(fd);
     client::conduit_end end;
-    const int e = client::dial_local(rt.session, fd, to, waits ? client::phase::up : client::phase::up_untold,
-                                     !keep_port, end);
+    const int e = client::dial_local(rt.session, fd, to, rt.session.local_ring_bytes(),
+                                     waits ? client::phase::up : client::phase::up_untold, !keep_port, end);
     if (e != 0) {
         log("the listener of '%s' was not dialled (%s): TCP brings it there", route.name.data(), strerror(e));
         return false;

@@ -11,6 +11,7 @@
 #include <linux/sockios.h>
 
 #include "base/names.hh"
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "base/unique_fd.hh"
 #include "preload/event_loop.hh"
@@ -74,6 +75,7 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
         case SO_ACCEPTCONN: return give_int(0, value, len);
         case SO_PEERNAME: return peer_name_option(o, value, len);
+        case SO_RCVLOWAT: return give_int(int(std::max(o->stream.page().lowat.load(), 1u)), value, len);
         case SO_PEEK_OFF: return give_int(o->stream.page().peek_from.load(), value, len);
         case SO_RCVTIMEO:
         case SO_SNDTIMEO: return real.getsockopt(fd, level, name, value, len);
@@ -93,6 +95,15 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
     }
     return real.getsockopt(socket.get(), level, name, value, len);
+}
+
+// Was set: what a sender gets rid of before it has to wait follows it.
+int obey(object* o, int result, int socket, int level, int name) noexcept {
+    if (result == 0 && client::sizes_buffers(level, name)) {
+        const auto& page = o->stream.page();
+        o->stream.bound_buffers(socket >= 0 ? base::buffers_asked_of(socket) : page.options.asked_buffers(page.family));
+    }
+    return result;
 }
 
 int stream_setsockopt(object* o, int fd, int level, int name, const void* value, socklen_t len) {
@@ -115,16 +126,23 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         o->stream.page().tells_inq.store(on == 1 ? 1 : 0);
     }
     if (level == SOL_SOCKET && name == SO_RCVLOWAT) {
-        return 0;  // on the daemon's socket it would hold data back for ever
-    }
-    if (o->stream.is_local()) {
-        return o->stream.page().options.set(o->stream.page().family, level, name, value, len);
+        // Not on the daemon's socket, whose data it would hold back; a fresh one says what the kernel makes of it.
+        client::option_list probe;
+        const int r = probe.set(o->stream.page().family, level, name, value, len);
+        uint32_t low = 0;
+        socklen_t size = sizeof low;
+        if (r == 0 && probe.get(o->stream.page().family, level, name, &low, &size) == 0) {
+            o->stream.page().lowat.store(low);
+        }
+        return r;
     }
     int saved = errno;
-    base::unique_fd socket = lend(o, fd, level == SOL_SOCKET && name == SO_LINGER);
+    base::unique_fd socket = o->stream.is_local() ? base::unique_fd()
+                                                  : lend(o, fd, level == SOL_SOCKET && name == SO_LINGER);
     errno = saved;
-    return socket ? real.setsockopt(socket.get(), level, name, value, len)
-                  : o->stream.page().options.set(o->stream.page().family, level, name, value, len);
+    const int r = socket ? real.setsockopt(socket.get(), level, name, value, len)
+                         : o->stream.page().options.set(o->stream.page().family, level, name, value, len);
+    return obey(o, r, socket.get(), level, name);
 }
 
 // A local connection will have no kernel socket that could be asked.

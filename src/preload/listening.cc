@@ -118,6 +118,14 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
     if (!a.by_daemon || (a.hello.flags & proto::dial_trunk) != 0) {
         stream.page().options = listener->options;
     }
+    if (listener->options.has_buffers()) {
+        stream.bound_buffers(base::buffers_asked_of(listener->listener.kernel_fd));
+    }
+    int low = 0;
+    socklen_t size = sizeof low;
+    if (listener->options.find(SOL_SOCKET, SO_RCVLOWAT, &low, size)) {
+        stream.page().lowat.store(uint32_t(base::socket_option(listener->listener.kernel_fd, SO_RCVLOWAT)));
+    }
     if (listener->listener.timeouts) {
         copy_description(listener_fd, a.bell.get());
         sys::fcntl(a.bell.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));

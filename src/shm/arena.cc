@@ -6,6 +6,9 @@
 #include <bit>
 #include <string>
 
+#include "base/clock.hh"
+#include "shm/ring.hh"
+
 namespace vmsgr::shm {
 
 namespace {
@@ -15,7 +18,17 @@ constexpr size_t warm_bytes = 64u << 10;
 
 constexpr uint64_t bit(uint32_t slot) { return uint64_t(1) << slot; }
 
+constexpr int64_t give_back_every_ns = 1'000'000'000;
+
 }  // namespace
+
+void give_back_ring(std::byte* data, uint64_t used_bytes, int64_t& gave_back_ns) noexcept {
+    const int64_t now = base::now_ns();
+    if (now - gave_back_ns >= give_back_every_ns) {
+        gave_back_ns = now;
+        give_back_memory(data + ring_bytes_kept, used_bytes - ring_bytes_kept);
+    }
+}
 
 conduit arena::at(uint32_t slot) const noexcept {
     return {reinterpret_cast<conduit_header*>(_map.data() + slot_header_at(slot)),
@@ -30,7 +43,7 @@ void arena::trim(uint32_t slot) const noexcept {
     for (int ring : {0, 1}) {
         // Not used up to there: nothing to give back. The word is only a hint here, and harmless if it lies.
         if (c.header().ring[ring].head.load(std::memory_order_relaxed) > warm_bytes) {
-            ::madvise(c.ring_data(ring) + warm_bytes, _ring_bytes - warm_bytes, MADV_REMOVE);
+            give_back_memory(c.ring_data(ring) + warm_bytes, _ring_bytes - warm_bytes);
         }
     }
 }
@@ -95,7 +108,9 @@ void renew(conduit_header& h) noexcept {
         r.tokens_sent.store(0, relaxed);
         r.flags.store(0, relaxed);
         r.error.store(0, relaxed);
+        r.base.store(0, relaxed);
         r.tail.store(0, relaxed);
+        r.window.store(0, relaxed);
         r.consumer_waits.store(announcement::asleep().word(), relaxed);
     }
 }

@@ -13,7 +13,7 @@ namespace vmsgr::shm {
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 
-inline constexpr uint16_t layout_version = 5;
+inline constexpr uint16_t layout_version = 6;
 inline constexpr size_t cache_line = 64;
 inline constexpr size_t page = 4096;
 
@@ -46,6 +46,12 @@ inline constexpr uint32_t ring_bytes_min = page;
 inline constexpr uint32_t ring_bytes_max = 64u << 20;
 // A sleeper is woken once half a ring has moved: smaller rings cost iperf3 throughput, larger ones only memory.
 inline constexpr uint32_t ring_bytes_default = 1u << 20;
+// Between two programs nothing but the rings holds what is not read yet, where TCP has the buffers of two sockets. So
+// their rings are larger. Memory is touched as far as a ring is filled at once (ring_words::base).
+constexpr uint32_t local_ring_bytes(uint32_t ring_bytes) noexcept {
+    constexpr uint32_t times = 8;
+    return ring_bytes < ring_bytes_max / times ? ring_bytes * times : ring_bytes_max;
+}
 
 enum ring_flag : uint32_t {
     ring_fin = 1,  // the byte before head is the last one: end of file follows it
@@ -90,15 +96,19 @@ struct ring_words {
     std::atomic<uint32_t> tokens_sent;  // tokens ever sent into the doorbell, counted before each
     std::atomic<uint32_t> flags;  // ring_flag
     std::atomic<int32_t> error;  // with ring_reset
+    // Byte n lies at (n - base) mod capacity. It changes while the ring is empty, before the next byte is published.
+    std::atomic<uint64_t> base;
 
     // The consumer writes.
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
+    std::atomic<uint32_t> window;  // so many unread bytes are its share of what a ring may hold; 0: it does not say
 
     // An `announcement`.
     alignas(cache_line) std::atomic<uint32_t> consumer_waits;
 };
 static_assert(sizeof(ring_words) == 3 * cache_line);
-static_assert(offsetof(ring_words, tail) == 64 && offsetof(ring_words, consumer_waits) == 128);
+static_assert(offsetof(ring_words, base) == 24 && offsetof(ring_words, tail) == 64);
+static_assert(offsetof(ring_words, window) == 72 && offsetof(ring_words, consumer_waits) == 128);
 
 // End 0 is the program that connected or accepted; end 1 is the daemon, or, in a local conduit, the program that
 // accepted. End e produces into ring[e] and consumes ring[1 - e].

@@ -3,6 +3,12 @@
 // published; the other side's index is read once a call and checked before use. Which token is owed for what, wake.hh
 // says, whose ring_sender and ring_receiver are what others use.
 //
+// Rewinding. A producer that finds the ring empty begins at its first bytes again, after some KiB: so what is read as
+// it comes stays in few pages and in the processor's cache, whatever the capacity. It says so in `base`, which a
+// consumer reads after `head`: while there is a byte to read, base does not change.
+//
+// How much is unread at most: the capacity, or less where a program has asked for small buffers (bounds).
+//
 // Who may call: a producer under its side's send lock or on its shard, a consumer likewise.
 #pragma once
 
@@ -16,14 +22,29 @@
 
 namespace vmsgr::shm {
 
+// TCP's buffers as seen by a program: a sender gets rid of its own share and of the reader's before it has to wait. The
+// ring's capacity is the limit in any case.
+struct bounds {
+    static constexpr uint64_t none = uint64_t(1) << 32;
+    uint64_t own = none;
+    uint64_t reader = 0;  // where the reader's window does not say
+};
+// A reader's window is at least what the kernel makes of the smallest SO_RCVBUF.
+inline constexpr uint32_t window_min = 2304;
+
 // Private to a side: in the daemon's heap, or in a page that only the program's own forks share.
 struct tx_state {
     uint64_t head = 0;
     uint64_t tail_seen = 0;
+    uint64_t base = 0;
+    bool rewinds = true;  // who writes ahead of head must not
+    bounds most;
+    int64_t gave_back_ns = 0;
 };
 struct rx_state {
     uint64_t tail = 0;
     uint64_t head_seen = 0;
+    uint64_t base = 0;
     uint32_t tokens_taken = 0;
     bool inexact = false;  // tokens_taken is not to be trusted: the socket itself is asked
 };
@@ -44,6 +65,18 @@ inline pieces ring_pieces(std::byte* data, uint64_t capacity, uint64_t from, siz
 // The answer of a look at the other side's index.
 enum class look : uint8_t { ok, bad_index };
 
+// When a ring is rewound, and to which places. Found by the words' type: tests/explore has its own.
+struct rewinding {
+    uint64_t after_bytes;
+    uint64_t align;  // of a byte's place to its index: readers in place rely on it
+};
+constexpr rewinding how_to_rewind(const ring_words&) noexcept { return {16u << 10, cache_line}; }
+
+// A ring was filled at once as far as this, and is empty: the memory behind its beginning goes back to the system, now
+// and then (a program that does so again and again keeps it).
+inline constexpr uint64_t ring_bytes_kept = 1u << 20;
+void give_back_ring(std::byte* data, uint64_t used_bytes, int64_t& gave_back_ns) noexcept;
+
 // Words: ring_words, or those of tests/explore.
 template <typename Words>
 class basic_ring_producer {
@@ -58,7 +91,13 @@ public:
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
-    size_t free_seen() const noexcept { return _capacity - (_st->head - _st->tail_seen); }
+    uint64_t unread_seen() const noexcept { return _st->head - _st->tail_seen; }
+    // So many bytes may be unread.
+    uint64_t most_unread() const noexcept {
+        const uint64_t window = _w->window.load(std::memory_order_relaxed);
+        const uint64_t own = std::atomic_ref(_st->most.own).load(std::memory_order_relaxed);
+        return std::min(_capacity, own + (window != 0 ? std::max<uint64_t>(window, window_min) : _st->most.reader));
+    }
 
     // Free bytes now. bad_index: the peer published nonsense; this conduit is to be closed.
     look free_bytes(size_t& n) noexcept {
@@ -67,11 +106,15 @@ public:
             return look::bad_index;
         }
         _st->tail_seen = tail;
-        n = free_seen();
+        if (tail == _st->head && tail - _st->base >= how_to_rewind(*_w).after_bytes && _st->rewinds) {
+            rewind();
+        }
+        const uint64_t most = most_unread(), unread = unread_seen();
+        n = unread < most ? most - unread : 0;
         return look::ok;
     }
     // Precondition: n <= the free bytes last seen.
-    pieces space(size_t n) const noexcept { return ring_pieces(_data, _capacity, _st->head, n); }
+    pieces space(size_t n) const noexcept { return ring_pieces(_data, _capacity, _st->head - _st->base, n); }
 
     // Makes n bytes visible. wake() is owed afterwards, once for any number of publishes.
     void publish(size_t n) noexcept {
@@ -92,6 +135,17 @@ public:
     void reset(int err) noexcept {
         _w->error.store(err, std::memory_order_relaxed);
         set_flags(ring_reset);
+    }
+
+private:
+    // The ring is empty: nobody reads a place of it. The next publish makes the new base visible with its byte.
+    void rewind() noexcept {
+        const uint64_t used = _st->head - _st->base;
+        _st->base = _st->head & ~(how_to_rewind(*_w).align - 1);
+        _w->base.store(_st->base, std::memory_order_relaxed);
+        if (used > ring_bytes_kept && _capacity > ring_bytes_kept) {
+            give_back_ring(_data, std::min(used, _capacity), _st->gave_back_ns);
+        }
     }
 };
 
@@ -117,10 +171,15 @@ public:
             return look::bad_index;
         }
         _st->head_seen = head;
+        _st->base = _w->base.load(std::memory_order_relaxed);  // after head: pairs with publish, too
         return look::ok;
     }
     bool has_data() const noexcept { return _w->head.load(std::memory_order_acquire) != _st->tail; }
-    pieces data(size_t n, size_t skip = 0) const noexcept { return ring_pieces(_data, _capacity, _st->tail + skip, n); }
+    pieces data(size_t n, size_t skip = 0) const noexcept {
+        return ring_pieces(_data, _capacity, _st->tail + skip - _st->base, n);
+    }
+    // What this side wants the ring to hold at most, beside the producer's own share; 0: it does not say.
+    void set_window(uint32_t bytes) noexcept { _w->window.store(bytes, std::memory_order_relaxed); }
 
     // Frees n bytes. relieve() or settle() is owed afterwards.
     void consume(size_t n) noexcept {

@@ -131,6 +131,12 @@ base::result<mapping> map_sealed(int fd, size_t bytes) {
     return map(fd, bytes, PROT_READ | PROT_WRITE);
 }
 
+void give_back_memory(std::byte* at, size_t bytes) noexcept {
+    const int saved = errno;
+    ::madvise(at, bytes, MADV_REMOVE);
+    errno = saved;
+}
+
 bool valid_ring_bytes(uint64_t n) noexcept {
     return n >= ring_bytes_min && n <= ring_bytes_max && std::has_single_bit(n);
 }

@@ -37,6 +37,9 @@ base::result<size_t> sealed_size(int fd, size_t min, size_t max);
 
 bool valid_ring_bytes(uint64_t n) noexcept;
 
+// Pages of shared memory, whose bytes nobody needs any more. Keeps errno; no harm if the kernel refuses.
+void give_back_memory(std::byte* at, size_t bytes) noexcept;
+
 // Memory and the descriptor by which somebody else gets it.
 struct new_page {
     base::unique_fd fd;

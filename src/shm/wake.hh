@@ -43,6 +43,10 @@ inline constexpr uint32_t lazy_tokens_max = 1;
 // So often a producer looks anew because the consumer changed its announcement in between.
 inline constexpr int decisions_max = 64;
 
+// A producer that waits for room gets it back once no more than this is unread, and no more than half a ring: about
+// half of what TCP's buffers hold.
+inline constexpr size_t relieved_below = 2u << 20;
+
 // What a spinning reader compares with.
 struct spin {
     uint64_t head = 0;
@@ -64,6 +68,7 @@ public:
     // sent is not known, so one more goes out uncounted and the consumer stops counting.
     template <typename Bell>
     void recover(Bell& bell) noexcept {
+        _w->base.store(_st->base, std::memory_order_relaxed);
         _w->head.store(_st->head, std::memory_order_release);
         set_flags(ring_inexact);
         bell.send_token();
@@ -171,7 +176,7 @@ public:
         uint32_t unread = unread_tokens(bell);
         if (unread >= 2) {
             size_t left = _st->head_seen - _st->tail;
-            if (_capacity - left >= _capacity / 2) {
+            if (left <= std::min<size_t>(_capacity / 2, relieved_below)) {
                 take(bell, unread - 1);
             }
         }

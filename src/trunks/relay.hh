@@ -70,6 +70,7 @@ private:
         static thread_local std::array<std::byte, 64 << 10> bytes;
         return bytes;
     }
+    bool room_at_all(size_t& n) noexcept { return room(n); }
     bool room(size_t& n) noexcept { return n = _to_channel.left() == 0 ? scratch().size() : 0, true; }
     shm::pieces space(size_t n) noexcept { return {{iovec{scratch().data(), n}, iovec{}}}; }
     void received(size_t n) noexcept;

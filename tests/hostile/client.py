@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 
-CONTROL_MAGIC, CONTROL_VERSION, LAYOUT, DIAL_VERSION = 0x52474D56, 3, 5, 1
+CONTROL_MAGIC, CONTROL_VERSION, LAYOUT, DIAL_VERSION = 0x52474D56, 3, 6, 1
 ARENA_MAGIC, REGISTRY_MAGIC, DIAL_MAGIC = 0x00616E6572615600, 0x7473696765725673, 0x4C494456
 HELLO, LISTEN, CONNECT, UNLIST, BORROW, ADOPT, DEPOSIT, SETTLED, STATUS, ROUTES = 1, 10, 11, 12, 20, 21, 22, 23, 30, 31
 PROGRAM, QUERY = 1, 2
@@ -29,7 +29,7 @@ ENTRIES_AT, ENTRY_BYTES, ENTRIES = 64, 128, 4096
 ARENA_HEADER, CONDUIT_HEADER, CLOSED_AT = 128, 576, 64
 # Within a conduit header, and within the words of a ring.
 STATUS_AT, END_AT, RING_AT = 0, (64, 128), (192, 384)
-HEAD, TOKENS, FLAGS, ERROR, TAIL, WAITS = 0, 8, 12, 16, 64, 128
+HEAD, TOKENS, FLAGS, ERROR, BASE, TAIL, WINDOW, WAITS = 0, 8, 12, 16, 24, 64, 72, 128
 
 
 def address(host, port):
@@ -269,9 +269,9 @@ class End:
         size, begin, out = self.arena.ring, self.arena.data_at(self.slot, 1), bytearray()
         until = time.monotonic() + timeout_s
         while len(out) < count:
-            head = self.get(1, HEAD, "=Q")
+            head, base = self.get(1, HEAD, "=Q"), self.get(1, BASE, "=Q")
             while self.taken < head and len(out) < count:
-                out.append(self.arena.map[begin + self.taken % size])
+                out.append(self.arena.map[begin + (self.taken - base) % size])
                 self.taken += 1
             self.put(1, TAIL, self.taken, "=Q")
             if len(out) < count:

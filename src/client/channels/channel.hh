@@ -224,7 +224,9 @@ private:
     int64_t look_limit_ns() const noexcept { return int64_t(_settings.spin_us) * 1000; }
 
     // sending: channel_send.cc
-    std::byte* place(uint64_t at) const noexcept { return _parts.rings.ring(_parts.which) + (at & (capacity() - 1)); }
+    std::byte* place(uint64_t at) const noexcept {
+        return _parts.rings.ring(_parts.which) + ((at - _out.ring.base) & (capacity() - 1));
+    }
     size_t free_seen() const noexcept { return capacity() - (_out.at - _out.ring.tail_seen); }
     // Nothing that is sent now would be taken.
     bool unusable() const noexcept {
@@ -263,7 +265,7 @@ private:
 
     // receiving: channel_receive.cc
     const std::byte* there(uint64_t at) const noexcept {
-        return _parts.rings.ring(1 - _parts.which) + (at & (capacity() - 1));
+        return _parts.rings.ring(1 - _parts.which) + ((at - _in.ring.base) & (capacity() - 1));
     }
     // A whole message that was seen in the ring before: the common case.
     bool next_in_ring() noexcept {

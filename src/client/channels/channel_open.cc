@@ -87,7 +87,7 @@ base::result<new_end> join(session& s, const std::string& daemon, const base::ad
     }
     conduit_end end;
     const local_peer local = find_local_peer(s, socket.get(), to);
-    if (local.listener.id != 0 && dial_local(s, socket.get(), local, phase::up, false, end) == 0) {
+    if (local.listener.id != 0 && dial_local(s, socket.get(), local, s.ring_bytes(), phase::up, false, end) == 0) {
         const auto self = end.stream.page().local;
         return new_end{
             end.stream.take_memory(), std::move(end.bell), std::move(socket), 0, true, self, local.peer, false, o.name};

@@ -10,6 +10,7 @@ namespace vmsgr::client {
 channel::channel(channel_parts parts, const channel_settings& settings) noexcept
     : _parts(std::move(parts)), _settings(settings) {
     _in.step = capacity() / 8;
+    _out.ring.rewinds = false;
     say_hello();
 }
 

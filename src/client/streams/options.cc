@@ -76,6 +76,25 @@ void option_list::note(int level, int name, const void* value, socklen_t bytes) 
     _count = count + 1;
 }
 
+bool sizes_buffers(int level, int name) noexcept {
+    return (level == SOL_SOCKET &&
+            (name == SO_SNDBUF || name == SO_RCVBUF || name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE)) ||
+           (level == IPPROTO_TCP && name == TCP_NOTSENT_LOWAT);
+}
+
+bool option_list::has_buffers() const noexcept {
+    return std::ranges::any_of(sets(), [](const option_set& s) { return sizes_buffers(s.level, s.name); });
+}
+
+base::asked_buffers option_list::asked_buffers(int family) const noexcept {
+    auto socket = fresh_socket(family);
+    if (!socket) {
+        return {};
+    }
+    apply(socket.get());
+    return base::buffers_asked_of(socket.get());
+}
+
 bool option_list::find(int level, int name, void* value, socklen_t& bytes) const noexcept {
     uint32_t at = index_of(level, name);
     if (at >= sets().size()) {

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <span>
 
+#include "base/sockets.hh"
+
 namespace vmsgr::client {
 
 inline constexpr uint32_t options_max = 24;
@@ -22,6 +24,9 @@ struct option_set {
     uint32_t bytes;
     std::array<uint8_t, option_bytes_max> value;
 };
+
+// One of those of base::asked_buffers.
+bool sizes_buffers(int level, int name) noexcept;
 
 class option_list {
     uint32_t _count = 0;
@@ -35,6 +40,9 @@ public:
     void note(int level, int name, const void* value, socklen_t bytes) noexcept;
     // False: never set.
     bool find(int level, int name, void* value, socklen_t& bytes) const noexcept;
+    // SO_SNDBUF and its kin were set (base::asked_buffers).
+    bool has_buffers() const noexcept;
+    base::asked_buffers asked_buffers(int family) const noexcept;
     // As the system calls of these names do on a connected TCP socket of this family.
     int set(int family, int level, int name, const void* value, socklen_t bytes) noexcept;
     int get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept;

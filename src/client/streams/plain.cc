@@ -123,7 +123,7 @@ bool stream::move_unread(int socket) noexcept {
     }
     bool goes_on = true;
     while (goes_on && p.moved != p.tx.head) {
-        const auto from = shm::ring_pieces(_memory.ring_data(int(out())), _memory.capacity, p.moved,
+        const auto from = shm::ring_pieces(_memory.ring_data(int(out())), _memory.capacity, p.moved - p.tx.base,
                                            size_t(p.tx.head - p.moved));
         const ssize_t n = send_pieces(socket, from);
         p.moved += uint64_t(std::max<ssize_t>(n, 0));

@@ -18,6 +18,10 @@ namespace {
 
 constexpr int largest_errno = 4095;
 
+// What TCP's two sockets on one host take while nobody reads, with Linux's defaults: measured, the one and the other.
+constexpr uint64_t send_buffer_bytes = 4u << 20;
+constexpr uint64_t receive_buffer_bytes = 128u << 10;
+
 void init_lock(pthread_mutex_t& m) noexcept {
     pthread_mutexattr_t a;
     pthread_mutexattr_init(&a);
@@ -58,6 +62,7 @@ stream stream::create(held_memory slot, held_memory page, phase state, uint64_t 
     s._page->other = other;
     s._page->holders.store(1, std::memory_order_relaxed);
     s._page->peek_from.store(-1, std::memory_order_relaxed);
+    s.bound_buffers({});
     s._page->magic.store(end_page_magic, std::memory_order_release);
     return s;
 }
@@ -228,6 +233,19 @@ int stream::shutdown(int fd, int how) noexcept {
 int stream::number_now(int fd) const noexcept {
     const int parked = _parked.load(std::memory_order_seq_cst);
     return parked < 0 || still_holds(fd, this) ? fd : parked;
+}
+
+// TCP counts the memory that holds the bytes, here they count alone. A direct connection's daemon reads at once, into a
+// socket with buffers of its own, so only what was asked for is bounded.
+void stream::bound_buffers(const base::asked_buffers& asked) noexcept {
+    auto& most = _page->tx.most;
+    uint64_t own = asked.send != 0 ? asked.send : is_local() ? send_buffer_bytes : shm::bounds::none;
+    if (asked.unsent != 0) {
+        own = std::min<uint64_t>(own, asked.unsent);
+    }
+    most.reader = is_local() ? receive_buffer_bytes : 0;
+    std::atomic_ref(most.own).store(own, std::memory_order_relaxed);
+    receiver().set_window(asked.receive);
 }
 
 size_t stream::unread_bytes(int fd) noexcept {

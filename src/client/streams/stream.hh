@@ -25,6 +25,7 @@
 #include "base/clock.hh"
 #include "base/error.hh"
 #include "base/frame_hold.hh"
+#include "base/sockets.hh"
 #include "client/memory.hh"
 #include "client/streams/options.hh"
 #include "shm/end.hh"
@@ -62,6 +63,7 @@ struct end_page {
     std::atomic<uint32_t> shut_read;
     std::atomic<uint32_t> tells_inq;   // TCP_INQ: a recvmsg() also tells what is left
     std::atomic<int32_t> peek_from;  // SO_PEEK_OFF: MSG_PEEK begins so many bytes behind the next one; below 0: off
+    std::atomic<uint32_t> lowat;  // SO_RCVLOWAT: a read that waits returns no less; 0 and 1: anything
     std::atomic<uint32_t> edges;  // some epoll set watches it edge-triggered
     base::address local;
     base::address peer;
@@ -169,6 +171,8 @@ public:
     // Waits (or not) until the connect is decided; 0, or an errno.
     int await_connected(int fd, bool wait);
 
+    // Of the sizes that the program asked for: so much is buffered.
+    void bound_buffers(const base::asked_buffers& asked) noexcept;
     size_t unread_bytes(int fd) noexcept;
     size_t unsent_bytes() noexcept;
     // What SO_ERROR shows; the doorbell stops showing ERR with it.
@@ -217,7 +221,7 @@ public:
     bool look_into_ring(uint64_t& head) noexcept;
     // An end of file, a reset or plain bytes come behind what lies in the ring: the doorbell alone shows them.
     bool is_ending() const noexcept;
-    // At least half of the ring is free: the doorbell shows OUT.
+    // At least half of what the ring may hold is free: the doorbell shows OUT.
     bool has_much_room() const noexcept;
     // The loop is about to sleep, or somebody else waits: from now on the descriptor shows what is true, and no loop
     // serves it. edges: the program waits for edges, and was shown what came up to `shown`. False: there is something
@@ -356,11 +360,14 @@ private:
     void tell_reader(shm::end& e, int fd) noexcept;
     template <typename Fill>
     put put_some(sending& s, shm::end& e, Fill&& fill);
+    template <typename Fill>
+    bool throw_away(sending& s, size_t most, Fill&& fill);
     template <typename Fill, typename Plainly>
     ssize_t send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly&& plainly);
     int wait_for_room(int& fd, std::optional<base::deadline>& until, bool partly_done);
 
     struct receiving;
+    size_t enough_of(size_t wanted, int flags) const noexcept;
     struct receive_user;
     template <typename Drain>
     took take_some(receiving& r, shm::end& e, side_lock& lock, Drain&& drain);

@@ -1,4 +1,6 @@
 // A stream that an event loop serves: who looks into the ring, and when this end is announced.
+#include <algorithm>
+
 #include "client/streams/side_lock.hh"
 #include "client/streams/stream.hh"
 
@@ -22,7 +24,7 @@ bool stream::is_ending() const noexcept {
 
 bool stream::has_much_room() const noexcept {
     const uint64_t lies = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);
-    return lies <= _memory.capacity / 2;
+    return lies <= std::min<uint64_t>(sender().most_unread() / 2, shm::relieved_below);
 }
 
 bool stream::settle(int fd, bool edges, uint64_t shown) noexcept {

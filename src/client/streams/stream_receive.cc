@@ -30,6 +30,7 @@ struct stream::receiving {
     const int flags;
     const size_t wanted;
     const bool takes_all;
+    const size_t enough;  // a call that waits goes on until then (MSG_WAITALL, SO_RCVLOWAT)
     size_t done = 0;
     bool looked = wanted == 0 || !takes_all;            // or may not, until something comes
     bool gathered = looked || (flags & MSG_PEEK) != 0;  // or may not
@@ -63,7 +64,7 @@ struct stream::receive_user {
         end_turn();
         sleeps.begin();
     }
-    bool over() const noexcept { return (r.done != 0 && !r.wants_all()) || s.ends_here(r); }
+    bool over() const noexcept { return r.done >= r.enough || s.ends_here(r); }
     void broke_rules() const noexcept { s.break_with(EPROTO); }
     void left() const noexcept { s.other_end_gone(); }
 };
@@ -126,7 +127,7 @@ bool stream::look_before_sleep(receiving& r, shm::end& e, side_lock& lock) noexc
 // an announcement, and the writer a token and a cache line for each. Only where nothing is sent the other way (nobody
 // waits for an answer), and while it pays. Once a call. False: it did not gather, and still holds the lock.
 bool stream::gather_more(receiving& r, shm::end& e, side_lock& lock) noexcept {
-    if (r.gathered || r.done >= gather_below_bytes || r.wants_all()) {
+    if (r.gathered || r.done >= gather_below_bytes || r.done < r.enough) {
         return false;
     }
     const int64_t limit_ns = look_limit_ns(r.flags);
@@ -200,7 +201,7 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
             return took::unlocked;
         }
         const bool now_empty = tell_writer(r, e, took_all);
-        if (r.left() == 0 || size_t(used) < take || (now_empty && !r.wants_all())) {
+        if (r.left() == 0 || size_t(used) < take || (now_empty && r.done >= r.enough)) {
             return took::finished;
         }
     }
@@ -220,7 +221,7 @@ bool stream::is_left_to_loop(const receiving& r) const noexcept {
 ssize_t stream::leave_to_loop(const receiving& r, bool over) noexcept {
     _found_nothing.fetch_add(1, std::memory_order_relaxed);
     _unsettled.store(true, std::memory_order_relaxed);
-    return over ? r.result() : fail(EAGAIN);
+    return over || r.done != 0 ? r.result() : fail(EAGAIN);
 }
 
 // After a read. True: the ring is empty, and this end is announced, or left to the loop.
@@ -237,7 +238,7 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
         return false;
     }
     // A program that waits for edges and reads until EAGAIN does not mind a token left lying.
-    const bool lazy = !r.wants_all() && edges && _page->nonblocking.load(std::memory_order_relaxed) != 0;
+    const bool lazy = r.done >= r.enough && edges && _page->nonblocking.load(std::memory_order_relaxed) != 0;
     return e.emptied(lazy ? shm::tidy::lazily : shm::tidy::fully);
 }
 
@@ -303,6 +304,11 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
     }
 }
 
+size_t stream::enough_of(size_t wanted, int flags) const noexcept {
+    const size_t low = _page->lowat.load(std::memory_order_relaxed);
+    return std::max<size_t>(1, (flags & MSG_WAITALL) != 0 ? wanted : std::min(low, wanted));
+}
+
 ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
     const auto wanted = total_bytes(iov, count);
     if (!wanted || (flags & MSG_OOB) != 0) {
@@ -327,7 +333,7 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
         }
         return ssize_t(from.bytes());
     };
-    return noted(receive_loop({fd, flags, *wanted, true}, drain,
+    return noted(receive_loop({fd, flags, *wanted, true, enough_of(*wanted, flags)}, drain,
                               [&](size_t done) { return receive_plain(fd, iov, count, flags, done); }));
 }
 
@@ -335,7 +341,7 @@ ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
     auto drain = [&](const shm::pieces& from, size_t) -> ssize_t {
         return sys::call(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
     };
-    return noted(receive_loop({fd, 0, n, false}, drain, [&](size_t done) -> ssize_t {
+    return noted(receive_loop({fd, 0, n, false, 1}, drain, [&](size_t done) -> ssize_t {
         return done != 0          ? ssize_t(done)
                : may_wait_there() ? fail(EINVAL)
                                   : sys::call(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);

@@ -164,6 +164,23 @@ void stream::send_late_token(int fd) noexcept {
     }
 }
 
+// Nobody takes it any more: up to `most` bytes of what the call sends leave their place, and no more than a file or a
+// pipe has. False: nothing was there; errno says why, or it has ended.
+template <typename Fill>
+bool stream::throw_away(sending& s, size_t most, Fill&& fill) {
+    std::byte scratch[4096];
+    for (size_t left = std::min(most, s.wanted - s.done); left != 0;) {
+        const size_t n = std::min(left, sizeof scratch);
+        const ssize_t got = fill(shm::pieces{{iovec{scratch, n}, iovec{scratch, 0}}});
+        if (got <= 0) {
+            return got == 0 || s.done != 0;
+        }
+        s.done += size_t(got);
+        left = size_t(got) < n ? 0 : left - n;
+    }
+    return true;
+}
+
 // Under the lock: as much as fits. The ring is never left exactly full before the doorbell says so, as poll must not
 // show OUT before there is room.
 template <typename Fill>
@@ -178,15 +195,17 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
         if (turns_plain()) {
             return put::plain;
         }
-        if (is_local() && other_listens(s.fd) == listens::gone) {
-            send_into_nothing(s.fd);
-            s.done = s.wanted;
-            return put::finished;
-        }
         size_t free = 0;
         if (e.out.free_bytes(free) != shm::look::ok) {
             break_with(EPROTO);
             continue;
+        }
+        if (is_local() && other_listens(s.fd) == listens::gone) {
+            send_into_nothing(s.fd);
+            if (free == 0 && s.done == 0) {
+                continue;
+            }
+            return throw_away(s, free, fill) ? put::finished : put::failed;
         }
         if (free != 0) {
             const size_t n = std::min({free, s.wanted - s.done, step_bytes});
@@ -206,8 +225,8 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
             }
         }
         if (free == 0 && is_local() && other_listens(s.fd) == listens::not_any_more) {
-            s.done = s.wanted;  // after its shutdown(SHUT_RD) the other program cannot be rung
-            return put::finished;
+            // After its shutdown(SHUT_RD) the other program cannot be rung.
+            return throw_away(s, s.wanted, fill) ? put::finished : put::failed;
         }
         bool room = true;
         if (e.out.await_space(e.doorbell, room) != shm::look::ok) {

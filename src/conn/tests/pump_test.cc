@@ -99,6 +99,7 @@ struct fake_near {
         out.erase(0, n);
         out.append(grows, 'x');
     }
+    bool room_at_all(size_t& n) noexcept { return room(n); }
     bool room(size_t& n) noexcept {
         n = capacity - in.size();
         return true;

@@ -440,12 +440,12 @@ private:
 };
 
 struct words {
-    word<uint64_t> head{"head"};
-    word<uint32_t> tokens_sent{"tokens_sent"};
-    word<uint32_t> flags{"flags"};
+    word<uint64_t> head{"head"}, base{"base"}, tail{"tail"};
+    word<uint32_t> tokens_sent{"tokens_sent"}, flags{"flags"};
     word<int32_t> error{"error"};
-    word<uint64_t> tail{"tail"};
+    std::atomic<uint32_t> window{0};
     word<uint32_t> consumer_waits{"consumer_waits", announcement::asleep().word()};
+    friend constexpr rewinding how_to_rewind(const words&) noexcept { return {2, 1}; }  // as often as can be
 };
 
 inline void full_fence(const words&) noexcept {

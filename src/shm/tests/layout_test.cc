@@ -8,7 +8,7 @@ namespace vmsgr::shm {
 namespace {
 
 TEST(layout, arena_is_as_the_protocol_page_says) {
-    EXPECT_EQ(layout_version, 5);
+    EXPECT_EQ(layout_version, 6);
     EXPECT_EQ(arena_magic, 0x616e6572615600u);
     EXPECT_EQ(sizeof(base::address), 24u);
     EXPECT_EQ(offsetof(base::address, scope_id), 4u);
@@ -37,7 +37,9 @@ TEST(layout, ring_words_are_as_the_protocol_page_says) {
     EXPECT_EQ(offsetof(ring_words, tokens_sent), 8u);
     EXPECT_EQ(offsetof(ring_words, flags), 12u);
     EXPECT_EQ(offsetof(ring_words, error), 16u);
+    EXPECT_EQ(offsetof(ring_words, base), 24u);
     EXPECT_EQ(offsetof(ring_words, tail), 64u);
+    EXPECT_EQ(offsetof(ring_words, window), 72u);
     EXPECT_EQ(offsetof(ring_words, consumer_waits), 128u);
     EXPECT_EQ(ring_fin | ring_reset | ring_more | ring_inexact, 15);
 }

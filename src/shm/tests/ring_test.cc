@@ -1,5 +1,7 @@
 #include "shm/wake.hh"
 
+#include <sys/stat.h>
+
 #include <random>
 
 #include "shm/tests/ends.hh"
@@ -57,6 +59,74 @@ TEST(ring, indices_pass_the_end_of_64_bits) {
         EXPECT_EQ(e.get(700), 700u);
     }
     EXPECT_LT(e.tx.head, 10'000u);
+}
+
+size_t resident_bytes(const ends& e) {
+    struct stat st{};
+    ::fstat(e.memory.fd.get(), &st);
+    return size_t(st.st_blocks) * 512;
+}
+
+TEST(ring, what_is_read_as_it_comes_stays_in_few_pages) {
+    ends e(1u << 20);
+    for (int i = 0; i < 10'000; ++i) {
+        ASSERT_EQ(e.put(1000), 1000u);
+        ASSERT_EQ(e.get(1000), 1000u);
+    }
+    EXPECT_LE(resident_bytes(e), size_t(64) << 10);
+}
+
+TEST(ring, unread_bytes_keep_their_places) {
+    ends e(1u << 20);
+    for (int i = 0; i < 10'000; ++i) {
+        ASSERT_EQ(e.put(999), 999u);
+        ASSERT_EQ(e.get(i % 100 == 0 ? 1'000'000 : 990), i % 100 == 0 ? 999u + 9 * (i == 0 ? 0 : 99) : 990u);
+        ASSERT_EQ(e.words().base.load() % cache_line, 0u);
+    }
+}
+
+TEST(ring, memory_behind_a_burst_goes_back) {
+    constexpr uint32_t ring = 8u << 20;
+    ends e(ring);
+    EXPECT_EQ(e.put(ring), ring);
+    EXPECT_EQ(e.get(ring), ring);
+    EXPECT_GE(resident_bytes(e), size_t(ring));
+    EXPECT_EQ(e.put(10), 10u);
+    EXPECT_LE(resident_bytes(e), size_t(ring_bytes_kept) + (64u << 10));
+    EXPECT_EQ(e.get(10), 10u);
+    // A second one right after it may keep its pages: to give them back each time costs more than it brings.
+    EXPECT_EQ(e.put(ring), ring);
+    EXPECT_EQ(e.get(ring), ring);
+    EXPECT_EQ(e.put(10), 10u);
+    EXPECT_EQ(e.get(10), 10u);
+}
+
+TEST(ring, holds_no_more_than_both_ends_allow) {
+    ends e(65536);
+    e.tx.most = {.own = 5000, .reader = 1000};
+    EXPECT_EQ(e.put(100'000), 6000u);
+    e.receiver.set_window(3000);
+    EXPECT_EQ(e.put(100'000), 2000u);
+    e.receiver.set_window(1);
+    EXPECT_EQ(e.put(100'000), 0u) << "smaller than what lies there";
+    EXPECT_EQ(e.get(1000), 1000u);
+    EXPECT_EQ(e.put(100'000), 304u) << "a window counts as " << window_min << " at least";
+    e.receiver.set_window(~0u);
+    EXPECT_EQ(e.put(100'000), 65536u - 7304);
+    EXPECT_EQ(e.get(100'000), 65536u);
+}
+
+TEST(ring, writer_at_its_bound_shows_no_room_until_something_is_read) {
+    ends e(65536);
+    e.tx.most = {.own = 3000, .reader = 1000};
+    EXPECT_EQ(e.put(4000), 4000u);
+    bool room = true;
+    EXPECT_EQ(e.sender.await_space(e.producer_bell, room), look::ok);
+    EXPECT_FALSE(room);
+    EXPECT_FALSE(wait_for(e.producer_bell.fd(), POLLOUT, 0));
+    EXPECT_EQ(e.get(1), 1u);
+    e.receiver.relieve(e.consumer_bell);
+    EXPECT_TRUE(wait_for(e.producer_bell.fd(), POLLOUT, 0));
 }
 
 TEST(ring, rejects_head_beyond_capacity) {
