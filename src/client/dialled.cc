@@ -143,13 +143,18 @@ bool wait_for_hello(int fd, int lifeline) noexcept {
     return came;
 }
 
+int receive_hello(int fd, proto::dial_hello& h, proto::received& got) noexcept {
+    const room_for_fds room(fd);
+    return proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
+}
+
 // Looks for a hello for a while, then refuses it: what is sent from then on fails, and an honest dialler dials again.
 // What came just before is refused too, as that end of the doorbell is no use any more; its dialler finds out at
 // once.
 hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::received& got) noexcept {
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
     for (bool waited = false;;) {
-        const int e = proto::receive_with_fds(fd, &h, sizeof h, MSG_DONTWAIT, got);
+        const int e = receive_hello(fd, h, got);
         if (e == 0) {
             return got.bytes == sizeof h && !got.truncated && h.magic == proto::dial_magic &&
                            h.version == proto::dial_version

@@ -32,6 +32,13 @@ void ring_late(int fd, const void* stream) noexcept {
     }
 }
 
+room_for_fds::room_for_fds(int number) noexcept : _lifted(rules.lift_limit != nullptr && rules.lift_limit(number)) {}
+room_for_fds::~room_for_fds() {
+    if (_lifted) {
+        rules.lower_limit();
+    }
+}
+
 void drop_fd(int* where) noexcept {
     if (*where < 0) {
         return;

@@ -15,6 +15,10 @@ struct fd_rules {
     void (*replace)(int fd, int by) = nullptr;
     // If fd still is that stream's: the token that it owes is sent (streams/late_tokens.hh).
     void (*ring_late)(int fd, const void* stream) = nullptr;
+    // A new descriptor of ours must not fail for the program's limit, which is lifted meanwhile where `number`, a
+    // recent one, is near it. False: it was not, and nothing is to be lowered.
+    bool (*lift_limit)(int number) = nullptr;
+    void (*lower_limit)() = nullptr;
 };
 // Once, before anything is kept. Without it they are plain descriptors.
 void set_fd_rules(const fd_rules& r) noexcept;
@@ -24,5 +28,18 @@ void drop_fd(int* where) noexcept;
 bool still_holds(int fd, const void* stream) noexcept;
 void replace_fd(int fd, int by) noexcept;
 void ring_late(int fd, const void* stream) noexcept;
+
+inline constexpr int near_any_limit = 0x7fffffff;
+
+// While it lives new descriptors may be made at the program's limit. Nothing may wait meanwhile.
+class room_for_fds {
+    bool _lifted;
+
+public:
+    explicit room_for_fds(int number) noexcept;
+    ~room_for_fds();
+    room_for_fds(const room_for_fds&) = delete;
+    room_for_fds& operator=(const room_for_fds&) = delete;
+};
 
 }  // namespace vmsgr::client

@@ -198,7 +198,10 @@ base::result<held_memory> take_slot(uint64_t towards, uint32_t ring_bytes) {
             let_go(*f, gone);  // the other party holds all its slots, or was killed with them
         }
     }
-    auto made = shm::create_arena(slots_of_next(first, ring_bytes), ring_bytes);
+    auto made = [&] {
+        const room_for_fds room(near_any_limit);
+        return shm::create_arena(slots_of_next(first, ring_bytes), ring_bytes);
+    }();
     if (!made) {
         return std::unexpected(made.error());
     }
@@ -245,7 +248,10 @@ base::result<held_memory> take_page() {
             return use(*f, index);
         }
     }
-    auto made = shm::create_mapped("vmsgr-ends", pages_a_file * end_page_bytes);
+    auto made = [] {
+        const room_for_fds room(near_any_limit);
+        return shm::create_mapped("vmsgr-ends", pages_a_file * end_page_bytes);
+    }();
     if (!made) {
         return std::unexpected(made.error());
     }

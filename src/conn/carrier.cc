@@ -1,6 +1,9 @@
 #include "conn/carrier.hh"
 
 #include <errno.h>
+#include <sys/socket.h>
+
+#include <algorithm>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
@@ -59,6 +62,17 @@ int dial(const door_target& door, const proto::dial_hello& hello, const memory_s
     return err;
 }
 
+// What came with the connection, before its program can see it. It stays in the socket, as the door may be full.
+size_t copy_unread(int tcp, const shm::conduit& c) noexcept {
+    constexpr size_t enough = 64 << 10;
+    const ssize_t n = ::recv(tcp, c.ring_data(1), std::min<size_t>(c.capacity / 2, enough), MSG_PEEK | MSG_DONTWAIT);
+    if (n <= 0) {
+        return 0;
+    }
+    c.header().ring[1].head.store(uint64_t(n), std::memory_order_relaxed);
+    return size_t(n);
+}
+
 }  // namespace
 
 brought carrier::bring(bring_request& r, usage& fds) {
@@ -86,6 +100,7 @@ brought carrier::bring(bring_request& r, usage& fds) {
     hello.peer = r.far ? r.far->peer() : peer_address(r.tcp.get());
     hello.word = r.door.word;
     hello.shown = owner.show(id, conn_role::server, seastar::this_shard_id(), -1);
+    const size_t received = r.with_data ? copy_unread(r.tcp.get(), slot->conduit()) : 0;
     base::unique_fd bell;
     if (const int err = dial(r.door, hello, *slot, bell); err != 0) {
         owner.hide(hello.shown);
@@ -96,7 +111,11 @@ brought carrier::bring(bring_request& r, usage& fds) {
         }
         return failed("its program has closed the listener");
     }
+    if (received != 0) {
+        ::recv(r.tcp.get(), nullptr, received, MSG_TRUNC | MSG_DONTWAIT);
+    }
     vm_conn::parts p;
+    p.received = received;
     p.role = conn_role::server;
     p.place = std::move(r.place);
     p.route = std::move(r.route);

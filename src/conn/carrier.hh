@@ -30,6 +30,7 @@ struct bring_request {
     std::string route;
     door_target door;
     std::unique_ptr<far_side> far;  // none: tcp itself
+    bool with_data = false;  // TCP_DEFER_ACCEPT: accept() gives it together with its data
 };
 enum class brought : uint8_t {
     yes,

@@ -44,6 +44,8 @@ public:
     virtual ssize_t receive(std::span<const iovec> space) noexcept = 0;
     // False: an end, an error or urgent data may stand behind the bytes, so that no event follows a short read.
     virtual bool short_read_empties() const noexcept = 0;
+    // What receive() has given is one byte, which the peer sent as urgent data.
+    virtual bool took_urgent() const noexcept = 0;
 
 protected:
     ~pull_source() = default;
@@ -84,8 +86,9 @@ public:
     virtual std::variant<pull_source*, push_source*> source() noexcept = 0;
     virtual bool has_unread() const noexcept = 0;
 
-    // Bytes, or an errno below 0.
-    virtual ssize_t send(std::span<const iovec> pieces, bool more) noexcept = 0;
+    // Bytes, or an errno below 0. urgent: the last byte is, where the way knows such a thing.
+    enum class sends : uint8_t { all, more_follows, urgent };
+    virtual ssize_t send(std::span<const iovec> pieces, sends how) noexcept = 0;
     virtual void shut_send() noexcept = 0;
 
     // One of these, once, and nothing after it: orderly, after all that was sent; with a reset, now; or without a word,

@@ -23,6 +23,7 @@ concept near_side = requires(N n, size_t bytes, size_t& found, life::event e, in
     { n.to_send(found) } -> std::same_as<bool>;
     { n.data(bytes) } -> std::same_as<shm::pieces>;
     { n.more_follows() } -> std::same_as<bool>;  // MSG_MORE; asked after data()
+    { n.before_urgent(bytes) } -> std::same_as<size_t>;  // so many of them come before an urgent one
     n.sent(bytes);
     // Room for bytes from the far side. False as above.
     { n.room(found) } -> std::same_as<bool>;
@@ -30,6 +31,7 @@ concept near_side = requires(N n, size_t bytes, size_t& found, life::event e, in
     { n.room_at_all(found) } -> std::same_as<bool>;
     { n.space(bytes) } -> std::same_as<shm::pieces>;
     n.received(bytes);
+    n.received_urgent();  // one byte, and the program is told at once
     n.wake_program();
     n.credit_exceeded();  // the far side pushed more than there was room for when its credit was set
     { n.step(e, err) } -> std::same_as<life::actions>;
@@ -63,10 +65,14 @@ public:
             _near.step(life::event::all_sent, 0);
             return next::done;
         }
-        const size_t n = std::min(there, _at_once);
+        // An urgent byte is sent alone, as the kernel marks the last byte of what it takes.
+        const size_t most = std::min(there, _at_once), before = _near.before_urgent(most);
+        const size_t n = before != 0 ? before : 1;
         const auto p = _near.data(n);
-        const bool more = n < there || _near.more_follows();
-        const ssize_t r = _far->send(std::span(p.iov).first(size_t(p.count())), more);
+        const auto how = before == 0                         ? far_side::sends::urgent
+                         : n < there || _near.more_follows() ? far_side::sends::more_follows
+                                                             : far_side::sends::all;
+        const ssize_t r = _far->send(std::span(p.iov).first(size_t(p.count())), how);
         if (r < 0) {
             return waits(r) ? wait_for_far(r) : send_failed(int(-r));
         }
@@ -158,6 +164,10 @@ private:
         const auto p = _near.space(n);
         const ssize_t r = source.receive(std::span(p.iov).first(size_t(p.count())));
         if (r > 0) {
+            if (source.took_urgent()) {
+                _near.received_urgent();
+                return next::again;
+            }
             _near.received(size_t(r));
             _near.wake_program();
             return size_t(r) < n && source.short_read_empties() ? next::far : next::again;

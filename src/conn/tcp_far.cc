@@ -1,5 +1,10 @@
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <utility>
+
+#include <linux/sockios.h>
 
 #include "conn/far.hh"
 #include "ssx/event_set.hh"
@@ -14,6 +19,9 @@ class tcp_far final : public far_side, public pull_source, public ssx::event_sin
     ssx::event_set::registration _events;
     bool _writable = false;  // and no error
     bool _may_end = false;
+    bool _may_be_urgent = true;  // the next byte: false right after an event that says IN without PRI
+    bool _inline = false;
+    bool _took_urgent = false;
 
 public:
     explicit tcp_far(base::unique_fd& fd) noexcept : _fd(fd) {}
@@ -31,6 +39,9 @@ public:
     void on_events(uint32_t events) noexcept override {
         // Kept from the first event on: an end that comes before connecting() is looked at makes no second edge.
         _may_end = _may_end || (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0;
+        if ((events & (EPOLLIN | EPOLLPRI)) != 0) {
+            _may_be_urgent = (events & EPOLLPRI) != 0;
+        }
         _writable = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT;
         _user->on_events(events);
     }
@@ -46,20 +57,26 @@ public:
 
     std::variant<pull_source*, push_source*> source() noexcept override { return static_cast<pull_source*>(this); }
     ssize_t receive(std::span<const iovec> space) noexcept override {
+        _took_urgent = false;
+        // A read ends before an urgent byte, so one that follows another, or comes without an event, may begin with it.
+        if (std::exchange(_may_be_urgent, true) && is_at_mark()) {
+            return receive_urgent(space);
+        }
         msghdr m{};
         m.msg_iov = const_cast<iovec*>(space.data());
         m.msg_iovlen = space.size();
         ssize_t r = ::recvmsg(_fd.get(), &m, MSG_DONTWAIT);
         return r < 0 ? -errno : r;
     }
+    bool took_urgent() const noexcept override { return _took_urgent; }
     bool short_read_empties() const noexcept override { return !_may_end; }
     bool has_unread() const noexcept override { return net::has_unread(_fd.get()); }
 
-    ssize_t send(std::span<const iovec> pieces, bool more) noexcept override {
+    ssize_t send(std::span<const iovec> pieces, sends how) noexcept override {
         msghdr m{};
         m.msg_iov = const_cast<iovec*>(pieces.data());
         m.msg_iovlen = pieces.size();
-        ssize_t r = ::sendmsg(_fd.get(), &m, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+        ssize_t r = ::sendmsg(_fd.get(), &m, MSG_DONTWAIT | MSG_NOSIGNAL | flag_of(how));
         return r < 0 ? -errno : r;
     }
     void shut_send() noexcept override { ::shutdown(_fd.get(), SHUT_WR); }
@@ -72,6 +89,30 @@ public:
         constexpr size_t chunk = 1 << 20;
         for (int i = 0; i < rounds && ::recv(_fd.get(), nullptr, chunk, MSG_TRUNC | MSG_DONTWAIT) > 0; ++i) {
         }
+    }
+
+private:
+    static int flag_of(sends how) noexcept {
+        switch (how) {
+        case sends::all: return 0;
+        case sends::more_follows: return MSG_MORE;
+        case sends::urgent: return MSG_OOB;
+        }
+        return 0;
+    }
+    bool is_at_mark() const noexcept {
+        int at_mark = 0;
+        return ::ioctl(_fd.get(), SIOCATMARK, &at_mark) == 0 && at_mark != 0;
+    }
+    // Without the option the byte would be left out of the stream.
+    ssize_t receive_urgent(std::span<const iovec> space) noexcept {
+        if (!std::exchange(_inline, true)) {
+            constexpr int on = 1;
+            ::setsockopt(_fd.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+        }
+        const ssize_t r = ::recv(_fd.get(), space[0].iov_base, 1, MSG_DONTWAIT);
+        _took_urgent = r == 1;
+        return r < 0 ? -errno : r;
     }
 };
 

@@ -44,10 +44,17 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     _tx_state.most = {.own = 0, .reader = shm::bounds::none};
     _progress_timer.set_callback([this] { on_progress_timer(); });
     _lent_timer.set_callback([this] { guard_end(); });
+    if (_far->path() == conn_path::trunk) {
+        _p.conduit.header().end[1].flags.fetch_or(shm::end_not_urgent, std::memory_order_relaxed);
+    }
     _slot = _p.shown != shm::no_slot ? _p.shown
                                      : _p.place.owner->show(_id, _p.role, seastar::this_shard_id(), _p.program_fd);
     if (state == conn_state::established) {
         established();
+    }
+    if (_p.received != 0) {
+        received(_p.received);
+        wake_program();
     }
 }
 
@@ -132,6 +139,7 @@ bool vm_conn::watch_far() noexcept { return _far->watch(_carrier.events(), _far_
 bool vm_conn::take_direct_way() noexcept {
     _far->unwatch();
     _far = make_tcp_far(_p.tcp);
+    _p.conduit.header().end[1].flags.fetch_and(~uint32_t(shm::end_not_urgent), std::memory_order_relaxed);
     int err = _carrier.alarm().guard([this] { return begin_connect(tcp_fd(), _peer); });
     if (err != 0) {
         errno = err;

@@ -74,6 +74,7 @@ public:
         shm::conduit conduit;            // a view of it
         uint32_t shown = shm::no_slot;   // in the owner's connected list; none: it is shown by the constructor
         std::unique_ptr<far_side> far;  // none: tcp itself
+        size_t received = 0;  // bytes that lie in ring 1 already
     };
 
 private:
@@ -202,6 +203,8 @@ private:
     bool room_at_all(size_t& n) noexcept;
     shm::pieces space(size_t n) noexcept { return _tx.space(n); }
     void received(size_t n) noexcept;
+    size_t before_urgent(size_t n) const noexcept;
+    void received_urgent() noexcept;
     void wake_program() noexcept {
         if (_plain) {
             push_plain();

@@ -114,6 +114,22 @@ void vm_conn::received(size_t n) noexcept {
     count(_bytes_in, _carrier.count().bytes_in, n);
 }
 
+size_t vm_conn::before_urgent(size_t n) const noexcept {
+    const uint64_t end = _rx.urgent_end();
+    return end == 0 ? n : size_t(std::min<uint64_t>(n, end - 1 - _rx_state.tail));  // one that is sent is far away
+}
+
+void vm_conn::received_urgent() noexcept {
+    const bool first = !_tx.has_urgent_unread();
+    _tx.mark_urgent(1);
+    received(1);
+    if (_plain) {
+        push_plain();
+    } else {
+        _tx.wake_urgently(_bell, first);
+    }
+}
+
 void vm_conn::count(uint64_t& own, uint64_t& all, size_t n) noexcept {
     own += n;
     all += n;
@@ -145,7 +161,7 @@ void vm_conn::on_far(uint32_t events) noexcept {
         }
     }
     const bool ending = (events & (EPOLLERR | EPOLLHUP)) != 0;
-    if (((events & EPOLLIN) != 0 || ending) && _in.on != waits::ring) {
+    if (((events & (EPOLLIN | EPOLLPRI)) != 0 || ending) && _in.on != waits::ring) {
         _in.wake();
     }
     if (((events & EPOLLOUT) != 0 || ending) && _out.on != waits::ring) {

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -29,6 +31,12 @@ bool concerns_one_connection(int err) noexcept {
            err == ENONET || err == EHOSTUNREACH || err == EOPNOTSUPP || err == ENETUNREACH || err == EPERM;
 }
 bool is_shortage(int err) noexcept { return err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS; }
+
+bool defers_accept(int socket) noexcept {
+    int seconds = 0;
+    socklen_t len = sizeof seconds;
+    return ::getsockopt(socket, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, &len) == 0 && seconds != 0;
+}
 
 }  // namespace
 
@@ -248,7 +256,7 @@ seastar::future<> listener::pass_on(base::unique_fd tcp) {
 }
 
 seastar::future<> listener::bring(base::unique_fd tcp, places place) {
-    bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr};
+    bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
     const unsigned shard = _owner.next_shard();
     const brought how = co_await until_there_is_room([&]() -> seastar::future<brought> {
         auto task = [r = std::move(r), &fds = _owner._budget.fds](carrier& c) mutable {
@@ -261,6 +269,9 @@ seastar::future<> listener::bring(base::unique_fd tcp, places place) {
         });
     });
     _accepted += how == brought::yes ? 1 : 0;
+    if (how == brought::queue_full) {
+        reset_tcp(r.tcp);  // it waited in a listener that is closed
+    }
 }
 
 }  // namespace vmsgr::net

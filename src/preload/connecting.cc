@@ -15,6 +15,7 @@
 #include "client/hand_over.hh"
 #include "client/local_routing.hh"
 #include "preload/objects.hh"
+#include "preload/own_numbers.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
 #include "preload/swap.hh"
@@ -23,29 +24,6 @@
 namespace vmsgr::preload {
 
 namespace {
-
-// Those that the stream itself has to obey. `socket`: on which they were set.
-void take_over_options(const client::option_list& from, int socket, client::stream& stream) noexcept {
-    auto& to = stream.page();
-    if (from.has_buffers()) {
-        stream.bound_buffers(base::buffers_asked_of(socket));
-    }
-    int on = 0;
-    socklen_t len = sizeof on;
-    if (from.find(IPPROTO_TCP, TCP_INQ, &on, len) && on == 1) {
-        to.tells_inq.store(1);
-    }
-    len = sizeof on;
-    if (from.find(SOL_SOCKET, SO_PEEK_OFF, &on, len)) {
-        to.peek_from.store(on);
-    }
-    len = sizeof on;
-    if (from.find(SOL_SOCKET, SO_RCVLOWAT, &on, len)) {
-        to.lowat.store(uint32_t(base::socket_option(socket, SO_RCVLOWAT)));
-        const int any = 1;
-        sys::setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // who carries it moves what there is
-    }
-}
 
 // Puts the end of a connection behind the number. `keep_port`: the socket that was there is kept, as it holds the port.
 bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_view route) noexcept {
@@ -64,9 +42,15 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
         object* before = at_number(fd);
         if (before != nullptr && o->stream.is_local()) {
             o->stream.page().options = before->options;
+            o->stream.page().options.forget(IPPROTO_TCP, TCP_QUICKACK);
         }
         if (before != nullptr) {
-            take_over_options(before->options, fd, o->stream);
+            o->stream.obey(before->options, fd);
+            if (o->stream.page().lowat.load() > 1) {
+                const int any = 1;
+                sys::setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // who carries it moves what there is
+            }
+            o->stream.page().port_bound.store(before->bound ? 1 : 0);
         }
         o->port_fd = port;
         old = swap_behind(fd, before, o, end.bell.get());

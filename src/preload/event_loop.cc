@@ -159,11 +159,11 @@ bool event_loop::is_in_other_set(const object& o) const noexcept {
 
 void event_loop::serve(int fd, registrations::entry& e) noexcept {
     const uint32_t wanted = e.events.load(std::memory_order_relaxed);
-    if (_n == served_max || (wanted & in_bits) == 0 || (wanted & (EPOLLONESHOT | EPOLLEXCLUSIVE)) != 0) {
+    if (_n == served_max || (wanted & in_bits) == 0 || (wanted & (EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLPRI)) != 0) {
         return;
     }
     use o(fd, kind::stream);
-    if (!o || o->refs != 1 || o->stream.is_ending() ||
+    if (!o || o->refs != 1 || o->stream.is_ending() || o->stream.has_seen_urgent() ||
         !client::stands(o->stream.page().state.load(std::memory_order_relaxed)) ||
         o->stream.page().holders.load(std::memory_order_relaxed) != 1 || is_in_other_set(*o.get()) ||
         wants_signals(*o.get(), fd)) {

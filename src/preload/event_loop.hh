@@ -12,7 +12,8 @@
 // A stream is served by the loop when:
 //   - one thread alone has ever waited on the set, and the set is in no other set, in no poll(), and of this process;
 //   - the kernel has just said IN of it, and nothing worse;
-//   - it is registered for IN here and in no other set, without EPOLLONESHOT and EPOLLEXCLUSIVE, under its only number;
+//   - it is registered for IN here and in no other set, without EPOLLONESHOT, EPOLLEXCLUSIVE and EPOLLPRI, under its
+//     only number;
 //   - its data belongs to no other number of the set, so that the kernel's events can be told apart (registrations.hh);
 //   - no other process has it, and no signal is wanted (O_ASYNC).
 // Whatever the library does not see at all (a set that is waited on by a system call of the program's own) is the

@@ -14,6 +14,7 @@
 #include "preload/hook.hh"
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
+#include "preload/own_numbers.hh"
 #include "preload/runtime.hh"
 #include "preload/swap.hh"
 
@@ -264,8 +265,8 @@ VMSGR_INNER_HOOK int epoll_ctl_hook(int epfd, int op, int fd, epoll_event* event
     }
     // Followed is what may still be swapped; and for a connection that stands, in which sets it is, for its close.
     use o(fd);
-    if (o && o->what == kind::stream && event != nullptr && (event->events & EPOLLET) != 0) {
-        o->stream.watch_edges();
+    if (o && o->what == kind::stream && event != nullptr) {
+        note_interest(o->stream, event->events);
     }
     bool final = o && o->what == kind::stream && client::stands(o->stream.page().state.load());
     bool nothing_new = final && is_recorded(*o.get(), epfd, op, fd);

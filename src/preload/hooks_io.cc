@@ -67,7 +67,7 @@ void tell_inq(object* o, int fd, msghdr* m, size_t room) noexcept {
     c->cmsg_level = IPPROTO_TCP;
     c->cmsg_type = TCP_CM_INQ;
     c->cmsg_len = CMSG_LEN(sizeof(int));
-    const int left = int(o->stream.unread_bytes(fd));
+    const int left = int(o->stream.bytes_to_read(fd));
     memcpy(CMSG_DATA(c), &left, sizeof left);
     m->msg_controllen = std::min(room, CMSG_SPACE(sizeof(int)));
 }
@@ -81,7 +81,7 @@ ssize_t stream_recvmsg(object* o, int fd, msghdr* m, int flags) {
         const size_t room = m->msg_control != nullptr ? m->msg_controllen : 0;
         m->msg_namelen = 0;
         m->msg_controllen = 0;
-        m->msg_flags = flags & MSG_CMSG_CLOEXEC;
+        m->msg_flags = flags & (MSG_CMSG_CLOEXEC | MSG_OOB);
         if (o->stream.page().tells_inq.load(std::memory_order_relaxed) != 0) {
             tell_inq(o, fd, m, room);
         }

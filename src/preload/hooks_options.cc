@@ -76,6 +76,7 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         case SO_ACCEPTCONN: return give_int(0, value, len);
         case SO_PEERNAME: return peer_name_option(o, value, len);
         case SO_RCVLOWAT: return give_int(int(std::max(o->stream.page().lowat.load(), 1u)), value, len);
+        case SO_OOBINLINE: return give_int(int(o->stream.page().urgent_inline.load()), value, len);
         case SO_PEEK_OFF: return give_int(o->stream.page().peek_from.load(), value, len);
         case SO_RCVTIMEO:
         case SO_SNDTIMEO: return real.getsockopt(fd, level, name, value, len);
@@ -119,6 +120,12 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         memcpy(&from, value, sizeof from);
         o->stream.page().peek_from.store(std::max(from, -1));
         return o->stream.is_plain() ? real.setsockopt(fd, level, name, value, len) : 0;
+    }
+    if (level == SOL_SOCKET && name == SO_OOBINLINE && value != nullptr && len >= sizeof(int)) {
+        int on = 0;
+        memcpy(&on, value, sizeof on);
+        o->stream.page().urgent_inline.store(on != 0 ? 1 : 0);
+        return o->stream.is_plain() && o->stream.is_local() ? real.setsockopt(fd, level, name, value, len) : 0;
     }
     if (level == IPPROTO_TCP && name == TCP_INQ && value != nullptr && len >= sizeof(int)) {
         int on = 0;
@@ -173,12 +180,19 @@ int stream_ioctl(object* o, int fd, unsigned long request, void* arg, bool& ours
         return any ? real.ioctl(any.get(), request, arg) : -1;
     }
     switch (request) {
-    case FIONREAD: *static_cast<int*>(arg) = int(o->stream.unread_bytes(fd)); return 0;
+    case FIONREAD: *static_cast<int*>(arg) = int(o->stream.bytes_to_read(fd)); return 0;
     case SIOCOUTQNSD: *static_cast<int*>(arg) = 0; return 0;  // what left the program is on its way
     case SIOCOUTQ: *static_cast<int*>(arg) = int(o->stream.unsent_bytes()); return 0;
-    case SIOCATMARK: *static_cast<int*>(arg) = 0; return 0;
-    default: ours = false; return 0;
+    case SIOCATMARK:
+        if (o->stream.is_plain()) {
+            break;
+        }
+        *static_cast<int*>(arg) = o->stream.is_at_mark() ? 1 : 0;
+        return 0;
+    default: break;
     }
+    ours = false;
+    return 0;
 }
 
 }  // namespace
@@ -246,4 +260,10 @@ VMSGR_HOOK int ioctl(int fd, unsigned long request, ...) {
         }
     }
     return real.ioctl(fd, request, arg);
+}
+
+// libc's own asks the kernel by itself.
+VMSGR_HOOK int sockatmark(int fd) {
+    int at_mark = 0;
+    return ioctl(fd, SIOCATMARK, &at_mark) == 0 ? at_mark : -1;
 }

@@ -35,6 +35,16 @@ VMSGR_INNER_HOOK int socket_hook(int domain, int type, int protocol) {
 }
 VMSGR_CALM_HOOK(int, socket, (int domain, int type, int protocol), (domain, type, protocol))
 
+VMSGR_HOOK int bind(int fd, const sockaddr* sa, socklen_t len) {
+    const int r = real.bind(fd, sa, len);
+    if (r == 0 && known(fd)) {
+        if (use o(fd, kind::socket); o) {
+            o->bound = true;
+        }
+    }
+    return r;
+}
+
 VMSGR_INNER_HOOK int connect_hook(int fd, const sockaddr* sa, socklen_t len) {
     return active.load(std::memory_order_relaxed) ? keep_errno([&] { return routed_connect(fd, sa, len); })
                                                   : real.connect(fd, sa, len);
@@ -89,11 +99,7 @@ VMSGR_INNER_HOOK int shutdown_hook(int fd, int how) {
         if (o && o->what == kind::listener) {
             int r = real.shutdown(o->listener.kernel_fd, how);
             if (r == 0 && how != SHUT_WR) {
-                o->listener.shut.store(true);
-                if (o->listener.by_daemon.load()) {
-                    real.shutdown(fd, SHUT_RDWR);  // refuses who dials, and wakes who waits in accept
-                    reset_waiting(fd);
-                }
+                shut_listener(fd, o.get());
             }
             return r;
         }

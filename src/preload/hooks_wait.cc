@@ -21,6 +21,7 @@
 #include "preload/hook.hh"
 #include "preload/listening.hh"
 #include "preload/spin_wait.hh"
+#include "preload/urgent_poll.hh"
 
 using namespace vmsgr;
 using namespace vmsgr::preload;
@@ -29,6 +30,7 @@ namespace {
 
 constexpr int64_t ns_a_second = 1'000'000'000;
 constexpr int64_t ns_a_ms = 1'000'000;
+constexpr int ms_a_second = 1000;
 constexpr int64_t us_a_second = 1'000'000;
 constexpr int64_t no_end = -1;
 // poll() and select() look at every descriptor each time: with more, the looking costs too much.
@@ -296,6 +298,35 @@ struct sets {
     }
 };
 
+// ordinary(): the call itself, which changes the sets; urgent(sets): the same where urgent data counts.
+template <typename Ordinary, typename Urgent>
+int select_with_urgent(int n, fd_set* const (&of)[3], Ordinary&& ordinary, Urgent&& urgent) {
+    settle_before_select(n, of[0]);
+    if (urgent_among(n, of[0], of[2])) {
+        return urgent(of);
+    }
+    if (table == nullptr || n <= 0 || n > FD_SETSIZE || (of[0] == nullptr && of[2] == nullptr)) {
+        return ordinary();
+    }
+    fd_set before[3];
+    const size_t bytes = size_t(words_of(n)) * sizeof(fd_mask);
+    for (int i = 0; i < 3; ++i) {
+        if (of[i] != nullptr) {
+            memcpy(&before[i], of[i], bytes);
+        }
+    }
+    const int r = ordinary();
+    if (r <= 0 || !urgent_among_ready(n, of[0], of[2])) {
+        return r;
+    }
+    for (int i = 0; i < 3; ++i) {
+        if (of[i] != nullptr) {
+            memcpy(of[i], &before[i], bytes);
+        }
+    }
+    return urgent(of);
+}
+
 }  // namespace
 
 VMSGR_INNER_HOOK int epoll_wait_hook(int epfd, epoll_event* events, int max, int timeout) {
@@ -343,23 +374,34 @@ VMSGR_CALM_HOOK(int, epoll_pwait2,
 
 VMSGR_INNER_HOOK int poll_hook(pollfd* fds, nfds_t n, int timeout) {
     settle_before_poll(fds, n);
-    if (is_plain_wait([&] { return any_stream(fds, n); })) {
-        return real.poll(fds, n, timeout);
+    if (!urgent_among(fds, n)) {
+        const int r = is_plain_wait([&] { return any_stream(fds, n); })
+                          ? real.poll(fds, n, timeout)
+                          : wait_poll(fds, n, budget_of(timeout),
+                                      [&](int64_t spent_ns) { return real.poll(fds, n, less(timeout, spent_ns)); });
+        if (r <= 0 || !urgent_among_ready(fds, n)) {
+            return r;
+        }
     }
-    return wait_poll(fds, n, budget_of(timeout),
-                     [&](int64_t spent_ns) { return real.poll(fds, n, less(timeout, spent_ns)); });
+    const timespec t{timeout / ms_a_second, timeout % ms_a_second * ns_a_ms};
+    return poll_urgent(fds, n, timeout < 0 ? nullptr : &t, nullptr);
 }
 VMSGR_CALM_HOOK(int, poll, (pollfd * fds, nfds_t n, int timeout), (fds, n, timeout))
 
 VMSGR_INNER_HOOK int ppoll_hook(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
     settle_before_poll(fds, n);
-    if (is_plain_wait([&] { return any_stream(fds, n); })) {
-        return real.ppoll(fds, n, timeout, mask);
+    if (!urgent_among(fds, n)) {
+        const int r = is_plain_wait([&] { return any_stream(fds, n); })
+                          ? real.ppoll(fds, n, timeout, mask)
+                          : wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {
+                                rest_of left(timeout, spent_ns);
+                                return real.ppoll(fds, n, left, mask);
+                            });
+        if (r <= 0 || !urgent_among_ready(fds, n)) {
+            return r;
+        }
     }
-    return wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {
-        rest_of left(timeout, spent_ns);
-        return real.ppoll(fds, n, left, mask);
-    });
+    return poll_urgent(fds, n, timeout, mask);
 }
 VMSGR_CALM_HOOK(int, ppoll, (pollfd * fds, nfds_t n, const timespec* timeout, const sigset_t* mask),
                 (fds, n, timeout, mask))
@@ -383,8 +425,7 @@ VMSGR_CALM_HOOK(int, __ppoll_chk, (pollfd * fds, nfds_t n, const timespec* timeo
                 (fds, n, timeout, mask, room))
 
 // select() says in `timeout` what is left of it.
-VMSGR_INNER_HOOK int select_hook(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
-    settle_before_select(n, in);
+static int select_ordinary(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
     if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.select(n, in, out, except, timeout);
     }
@@ -414,11 +455,22 @@ VMSGR_INNER_HOOK int select_hook(int n, fd_set* in, fd_set* out, fd_set* except,
             return real.select(n, in, out, except, timeout);
         });
 }
+VMSGR_INNER_HOOK int select_hook(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
+    return select_with_urgent(
+        n, {in, out, except}, [&] { return select_ordinary(n, in, out, except, timeout); },
+        [&](fd_set* const(&of)[3]) {
+            timespec t{};
+            if (timeout != nullptr) {
+                t = {timeout->tv_sec, timeout->tv_usec * 1000};
+            }
+            return select_urgent(n, of, timeout != nullptr ? &t : nullptr, nullptr);
+        });
+}
 VMSGR_CALM_HOOK(int, select, (int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout),
                 (n, in, out, except, timeout))
 
-VMSGR_INNER_HOOK int pselect_hook(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
-                                  const sigset_t* mask) {
+static int pselect_ordinary(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
+                            const sigset_t* mask) {
     if (is_plain_wait([&] { return any_stream(n, in, out); })) {
         return real.pselect(n, in, out, except, timeout, mask);
     }
@@ -429,6 +481,12 @@ VMSGR_INNER_HOOK int pselect_hook(int n, fd_set* in, fd_set* out, fd_set* except
             rest_of left(timeout, spent_ns);
             return real.pselect(n, in, out, except, left, mask);
         });
+}
+VMSGR_INNER_HOOK int pselect_hook(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
+                                  const sigset_t* mask) {
+    return select_with_urgent(
+        n, {in, out, except}, [&] { return pselect_ordinary(n, in, out, except, timeout, mask); },
+        [&](fd_set* const(&of)[3]) { return select_urgent(n, of, timeout, mask); });
 }
 VMSGR_CALM_HOOK(int, pselect,
                 (int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask),

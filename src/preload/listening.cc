@@ -17,6 +17,7 @@
 #include "client/dialled.hh"
 #include "preload/inherit.hh"
 #include "preload/objects.hh"
+#include "preload/own_numbers.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
 #include "preload/swap.hh"
@@ -66,35 +67,7 @@ void listen_by_kernel(int fd, object* o) noexcept {
     watch_for_daemon();
 }
 
-// Room for the descriptors of a connection: with none, the message would be taken and they would be lost. Asked only
-// near the limit, by the last number that accept() gave.
-std::atomic<int> last_number{0};
-constexpr int far_from_limit = 256;
-
-bool room_for_three() noexcept {
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-        rlim_t(last_number.load(std::memory_order_relaxed)) + far_from_limit < limit.rlim_cur / 2) {
-        return true;
-    }
-    int fds[3];
-    int n = 0;
-    fds[0] = sys::fcntl(0, F_DUPFD_CLOEXEC, 0);
-    if (fds[0] < 0) {
-        fds[0] = sys::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);  // 0 may be closed
-    }
-    while (n < 3 && fds[n] >= 0) {
-        if (++n < 3) {
-            fds[n] = sys::fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
-        }
-    }
-    int err = errno;
-    for (int i = 0; i < n; ++i) {
-        sys::close(fds[i]);
-    }
-    errno = err;
-    return n == 3;
-}
+std::atomic<int> last_number{0};  // that accept() gave
 
 void forget_stale(object* stale) noexcept {
     if (stale != nullptr) {
@@ -116,16 +89,12 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
     auto stream = client::make_accepted(a, std::move(*page), id);
     // A connection whose options do not lie on a socket that the listener's were inherited by.
     if (!a.by_daemon || (a.hello.flags & proto::dial_trunk) != 0) {
-        stream.page().options = listener->options;
+        auto& options = stream.page().options;
+        options = listener->options;
+        options.forget(SOL_SOCKET, SO_PRIORITY);  // these are not inherited
+        options.forget(IPPROTO_TCP, TCP_QUICKACK);
     }
-    if (listener->options.has_buffers()) {
-        stream.bound_buffers(base::buffers_asked_of(listener->listener.kernel_fd));
-    }
-    int low = 0;
-    socklen_t size = sizeof low;
-    if (listener->options.find(SOL_SOCKET, SO_RCVLOWAT, &low, size)) {
-        stream.page().lowat.store(uint32_t(base::socket_option(listener->listener.kernel_fd, SO_RCVLOWAT)));
-    }
+    stream.obey(listener->options, listener->listener.kernel_fd);
     if (listener->listener.timeouts) {
         copy_description(listener_fd, a.bell.get());
         sys::fcntl(a.bell.get(), F_SETFL, O_RDWR | ((flags & SOCK_NONBLOCK) != 0 ? O_NONBLOCK : 0));
@@ -181,9 +150,6 @@ int take_kernel_socket(client::arrived& a, int flags) noexcept {
 // The program has shut it down, and listens again: with another door.
 void listen_anew(int fd, object* o, int backlog) noexcept {
     o->listener.backlog.store(uint32_t(std::max(backlog, 0)), std::memory_order_relaxed);
-    if (o->listener.by_daemon.load()) {
-        leave_daemon(o->listener);
-    }
     if (!listen_by_daemon(fd, o)) {
         listen_by_kernel(fd, o);
     }
@@ -300,15 +266,15 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             }
             continue;
         }
-        if (!room_for_three()) {
-            // Never an error that Ceph counts: its fifth in a row aborts an OSD. The connection waits.
-            if (!base::blocks(fd)) {
-                errno = EAGAIN;
-            }
+        client::arrived a;
+        const int err = room_to_accept(last_number.load(std::memory_order_relaxed))
+                            ? client::accept_dialled(runtime().session, fd, o->listener.door, flags, a)
+                            : EMFILE;
+        if (err == EMFILE && o->listener.told_shortage.exchange(true) && !base::blocks(fd)) {
+            // Once for each shortage: the fifth error in a row aborts an OSD of Ceph. The connection waits.
+            errno = EAGAIN;
             return -1;
         }
-        client::arrived a;
-        const int err = client::accept_dialled(runtime().session, fd, o->listener.door, flags, a);
         if (err == ESTALE) {
             listen_by_kernel(fd, o.get());
             continue;
@@ -323,6 +289,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             continue;
         }
         last_number.store(r, std::memory_order_relaxed);
+        o->listener.told_shortage.store(false, std::memory_order_relaxed);
         if (sa != nullptr && len == nullptr) {
             ::close(r);  // our own: the kernel, too, ends the connection in order
             errno = EFAULT;

@@ -50,8 +50,9 @@ inline bool listeners_were_given() noexcept {
 // when this returns (a bind may follow at once): the daemon closes its copy, then its end of the lifeline.
 void stop_listening(object* o) noexcept;
 
-// The door was shut: what waits in it is reset, as the kernel does.
-void reset_waiting(int door) noexcept;
+// The program has shut its listening socket down: what waits is reset, as the kernel does, and the number is that
+// socket until the program listens again.
+void shut_listener(int fd, object* o) noexcept;
 
 // The listening socket shows a connection only with its first bytes (TCP_DEFER_ACCEPT): that is TCP's to keep, so
 // programs of this host come by TCP too.

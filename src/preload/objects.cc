@@ -10,6 +10,7 @@
 #include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "preload/event_loop.hh"
+#include "preload/own_numbers.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
 
@@ -128,6 +129,7 @@ object* new_object(kind what) noexcept {
     o->refs = 0;
     o->registered = 0;
     o->unfollowed = false;
+    o->bound = false;
     o->spawned.store(false, std::memory_order_relaxed);
     o->cookie.store(0, std::memory_order_relaxed);
     o->listener.deposited.store(0, std::memory_order_relaxed);
@@ -196,6 +198,8 @@ void forget_epoll(int epfd) noexcept {
                 o->registrations[kept++] = o->registrations[i];
             }
         }
+        // The set may live on by a duplicate that nobody has told of.
+        o->unfollowed = o->unfollowed || kept != o->registered;
         o->registered = kept;
     }
 }
@@ -227,6 +231,7 @@ void finish(object* o) noexcept {
             o->listener.shut.store(false);
             o->listener.kernel_waiters.store(0);
             o->listener.timeouts = false;
+            o->listener.told_shortage.store(false);
         }
         o->next_free = free_objects;
         free_objects = o;

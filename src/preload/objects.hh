@@ -56,6 +56,7 @@ struct listener_part {
     std::atomic<bool> shut{false};
     std::atomic<uint32_t> kernel_waiters{0};  // threads inside the kernel's accept on it
     std::atomic<uint64_t> deposited{0};  // the session that left it with the daemon for heirs
+    std::atomic<bool> told_shortage{false};  // accept() has said EMFILE, and had no success since
     bool timeouts = false;            // SO_RCVTIMEO or SO_SNDTIMEO set: accepted ones inherit
 };
 
@@ -70,6 +71,7 @@ struct object {
     uint32_t registered = 0;
     std::atomic<bool> spawned{false};  // a spawn's actions name it: a child may get it whatever its flags
     std::atomic<uint64_t> cookie{0};  // the kernel's number of what stands behind its numbers; 0: not asked
+    bool bound = false;  // a socket that the program has bound
     bool unfollowed = false;  // in an epoll set that is not among `registrations`: there was no memory
     std::atomic<bool> watches_streams{false};  // an epoll set: one of ours was ever in it
     std::atomic<bool> is_followed{false};      // an epoll set: `loop` has known it from its beginning

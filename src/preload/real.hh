@@ -113,6 +113,7 @@ inline int raw_signalfd(int fd, const sigset_t* mask, int flags) {
     CALL(ssize_t, splice, (int, loff_t*, int, loff_t*, size_t, unsigned), raw_call<SYS_splice>)              \
     CALL(int, socket, (int, int, int), raw_call<SYS_socket>)                                                 \
     CALL(int, connect, (int, const sockaddr*, socklen_t), raw_call<SYS_connect>)                             \
+    CALL(int, bind, (int, const sockaddr*, socklen_t), raw_call<SYS_bind>)                                   \
     CALL(int, listen, (int, int), raw_call<SYS_listen>)                                                      \
     CALL(int, accept, (int, sockaddr*, socklen_t*), raw_call<SYS_accept>)                                    \
     CALL(int, accept4, (int, sockaddr*, socklen_t*, int), raw_call<SYS_accept4>)                             \

@@ -22,6 +22,7 @@
 #include "preload/inherit.hh"
 #include "preload/listening.hh"
 #include "preload/objects.hh"
+#include "preload/own_numbers.hh"
 #include "preload/real.hh"
 #include "preload/spin_wait.hh"
 #include "preload/swap.hh"
@@ -45,13 +46,16 @@ void before_fork() noexcept {
     state.session.lock_for_fork();
     client::lock_memory_for_fork();
     lock_table_for_fork();
+    lock_limit_for_fork();
 }
 void after_fork_parent() noexcept {
+    unlock_limit_after_fork();
     unlock_table_after_fork(false);
     client::unlock_memory_after_fork();
     state.session.unlock_after_fork();
 }
 void after_fork_child() noexcept {
+    unlock_limit_after_fork();
     unlock_table_after_fork(true);
     client::unlock_memory_after_fork();
     watching.store(false);
@@ -110,7 +114,13 @@ void take_part() noexcept {
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
     state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
-    client::set_fd_rules({&make_internal, &drop_internal, &is_number_of, &replace_connection, &send_late_token});
+    client::set_fd_rules({.keep = &make_internal,
+                          .drop = &drop_internal,
+                          .holds = &is_number_of,
+                          .replace = &replace_connection,
+                          .ring_late = &send_late_token,
+                          .lift_limit = &lift_limit,
+                          .lower_limit = &lower_limit});
     if (!make_table()) {
         return;
     }
@@ -161,84 +171,6 @@ void log(const char* format, ...) noexcept {
     text[n++] = '\n';
     sys::call(SYS_write, STDERR_FILENO, text, n);
     errno = saved;
-}
-
-namespace {
-
-// A duplicate above its own number: -1 where there is no room.
-int duplicate_above(int fd) noexcept {
-    rlimit limit{};
-    ::getrlimit(RLIMIT_NOFILE, &limit);
-    long top = std::min<long>(long(limit.rlim_cur), fds_max);
-    // A few numbers below the limit, in steps: F_DUPFD takes the next free one.
-    for (long from : {top - 64, top - 256, top / 2}) {
-        const int moved = from > fd ? sys::fcntl(fd, F_DUPFD_CLOEXEC, from) : -1;
-        if (moved >= 0) {
-            return moved;
-        }
-    }
-    return -1;
-}
-
-}  // namespace
-
-int duplicate_internal(int fd) noexcept {
-    const int above = duplicate_above(fd);
-    return above >= 0 ? above : sys::fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
-}
-
-void make_internal(int* where) noexcept {
-    if (const int moved = duplicate_above(*where); moved >= 0) {
-        sys::close(*where);
-        *where = moved;
-    }
-    mark_internal(where);
-}
-
-void mark_internal(int* where) noexcept {
-    table_lock l;
-    if (object* o = new_object(kind::internal)) {
-        o->kept_at = where;
-        set_number(*where, o);
-    }
-}
-
-void close_internal(int fd) noexcept {
-    object* last = nullptr;
-    {
-        table_lock l;
-        last = clear_number(fd);
-    }
-    sys::close(fd);
-    if (last != nullptr) {
-        finish(last);
-    }
-}
-
-void drop_internal(int* where) noexcept { close_internal(std::exchange(*where, -1)); }
-
-void move_internal(int fd) noexcept {
-    object* old = nullptr;
-    {
-        table_lock l;
-        object* o = at_number(fd);
-        const int moved = o != nullptr && o->what == kind::internal ? sys::fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
-        if (moved < 0) {
-            return;
-        }
-        if (o->kept_at != nullptr && *o->kept_at == fd) {
-            *o->kept_at = moved;
-        }
-        if (object* fresh = new_object(kind::internal)) {
-            fresh->kept_at = o->kept_at;
-            set_number(moved, fresh);
-        }
-        old = clear_number(fd);
-        sys::close(fd);
-    }
-    if (old != nullptr) {
-        finish(old);
-    }
 }
 
 void watch_for_daemon() noexcept {

@@ -29,18 +29,6 @@ bool in_vfork_child() noexcept;
 // One line on stderr, only with VMSGR_LOG set.
 void log(const char* format, ...) noexcept __attribute__((format(printf, 1, 2)));
 
-// The library's own descriptors: high numbers, CLOEXEC, out of the program's reach. Moves *where up, or keeps it
-// where it is when there is no room above. `where` is changed again if the program wants the number for itself.
-void make_internal(int* where) noexcept;
-// The two halves of it, for one that does not exist yet. The duplicate has a high number, or any where there is no
-// room; -1 with errno: no descriptor.
-int duplicate_internal(int fd) noexcept;
-void mark_internal(int* where) noexcept;
-void close_internal(int fd) noexcept;
-void drop_internal(int* where) noexcept;
-// The program wants number fd, which is internal: ours moves.
-void move_internal(int fd) noexcept;
-
 // The re-attach thread: runs while listeners wait for the daemon to come back.
 void watch_for_daemon() noexcept;
 

@@ -51,6 +51,15 @@ void note_stream_in(int epfd) noexcept {
 
 }  // namespace
 
+void note_interest(client::stream& s, uint32_t events) noexcept {
+    if ((events & EPOLLET) != 0) {
+        s.watch_edges((events & EPOLLOUT) != 0);
+    }
+    if ((events & EPOLLPRI) != 0) {
+        s.watch_urgent();
+    }
+}
+
 object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept {
     if (from == nullptr) {
         replace_number(fd, kernel_object);
@@ -82,9 +91,7 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
         }
         if (to->stream) {
             note_stream_in(r.epfd);
-            if ((r.event.events & EPOLLET) != 0) {
-                to->stream.watch_edges();
-            }
+            note_interest(to->stream, r.event.events);
         }
         if (from != to && reserve_registrations(*to, to->registered + 1)) {
             to->registrations[to->registered++] = r;

@@ -15,6 +15,9 @@ using client::copy_description;
 // What fails half-way (a number that was closed meanwhile) is left out.
 object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept;
 
+// What an epoll set that has it asks for, as far as the stream itself has to know.
+void note_interest(client::stream& s, uint32_t events) noexcept;
+
 // Puts `by` behind all numbers of the connection at `fd`, which stays what it is. For client::fd_rules.
 void replace_connection(int fd, int by) noexcept;
 

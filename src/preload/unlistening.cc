@@ -1,4 +1,4 @@
-// A listener leaves the daemon: its last number is closed, or somebody without the library gets it.
+// A listener leaves the daemon: its last number is closed, it is shut down, or somebody without the library gets it.
 #include <errno.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -51,6 +51,18 @@ void await_empty(int door, int ms) noexcept {
     }
 }
 
+void reset_waiting(int door) noexcept {
+    for (;;) {
+        pollfd p{door, POLLIN, 0};
+        const int fd = sys::poll(&p, 1, 0) == 1 ? int(sys::call(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC))
+                                                : -1;
+        if (fd < 0) {
+            return;
+        }
+        proto::discard(base::unique_fd(fd));
+    }
+}
+
 }  // namespace
 
 void give_listener_to_kernel(int fd, object* o) noexcept {
@@ -96,15 +108,14 @@ void follow_given_listeners() noexcept {
     errno = saved;
 }
 
-void reset_waiting(int door) noexcept {
-    for (;;) {
-        pollfd p{door, POLLIN, 0};
-        const int fd = sys::poll(&p, 1, 0) == 1 ? int(sys::call(SYS_accept4, door, nullptr, nullptr, SOCK_CLOEXEC))
-                                                : -1;
-        if (fd < 0) {
-            return;
-        }
-        proto::discard(base::unique_fd(fd));
+void shut_listener(int fd, object* o) noexcept {
+    auto& part = o->listener;
+    part.shut.store(true);
+    if (part.by_daemon.load()) {
+        real.shutdown(fd, SHUT_RDWR);  // refuses who dials, and wakes who waits in accept
+        reset_waiting(fd);
+        leave_daemon(part);  // or it would bring to this door what comes once the program listens again
+        put_kernel_socket_behind(fd, o);
     }
 }
 

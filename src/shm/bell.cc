@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <string>
 
 #include "base/sys.hh"
@@ -12,13 +13,15 @@
 
 namespace vmsgr::shm {
 
-bool bell::send_token() noexcept {
+bool bell::send(int how) noexcept {
     ssize_t r;
     do {
-        r = sys::send(_fd, &token_byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        r = sys::send(_fd, &token_byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL | how);
     } while (r < 0 && errno == EINTR);
     return r == 1;
 }
+
+bool bell::send_urgent_token() noexcept { return send(MSG_OOB) || (errno == EOPNOTSUPP && send(0)); }
 
 bool bell::writable() const noexcept {
     pollfd p{_fd, POLLOUT, 0};
@@ -31,19 +34,19 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
         return 0;
     }
     unsigned char buf[bell_tokens_max];
-    ssize_t r;
-    do {
-        r = sys::recv(_fd, buf, n, MSG_DONTWAIT);
-    } while (r < 0 && errno == EINTR);
-    if (r <= 0) {
-        return 0;
-    }
-    for (ssize_t i = 0; i < r; ++i) {
-        if (buf[i] != token_byte) {
-            _foreign = true;
+    uint32_t taken = 0;
+    while (taken < n) {  // a read ends before an urgent token
+        const ssize_t r = sys::recv(_fd, buf, n - taken, MSG_DONTWAIT);
+        if (r < 0 && errno == EINTR) {
+            continue;
         }
+        if (r <= 0) {
+            break;
+        }
+        _foreign = _foreign || !std::all_of(buf, buf + r, [](unsigned char b) { return b == token_byte; });
+        taken += uint32_t(r);
     }
-    return uint32_t(r);
+    return taken;
 }
 
 uint32_t bell::unread() const noexcept {
@@ -75,7 +78,9 @@ constexpr int plain_send_buffer_bytes = 212992;
 }  // namespace
 
 void tune_bell(int fd) noexcept {
+    constexpr int on = 1;
     sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof send_buffer_bytes);
+    sys::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
 }
 
 void tune_plain(int fd) noexcept {

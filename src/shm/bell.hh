@@ -24,6 +24,8 @@ class bell {
     const std::atomic<uint32_t>* _other_flags;
     bool _foreign = false;
 
+    bool send(int how) noexcept;
+
 public:
     // resident: uncounted tokens that stay here as long as the connection does (prepare_bell). other_flags: what the
     // other end says of itself (end_flag). A token that carries a socket (end_moved) is not taken.
@@ -32,7 +34,10 @@ public:
     int fd() const noexcept { return _fd; }
 
     // False: the other end is gone or the socket is full.
-    bool send_token() noexcept;
+    bool send_token() noexcept { return send(0); }
+    // The same, and the other end shows PRI as long as it lies there; its owner gets SIGURG. With a kernel whose unix
+    // sockets have no urgent data (before Linux 5.15) it is a token like others.
+    bool send_urgent_token() noexcept;
     bool writable() const noexcept;
     // Takes up to n tokens without waiting; returns how many there were.
     uint32_t take_tokens(uint32_t n) noexcept;
@@ -61,7 +66,8 @@ struct bell_pair {
 };
 // CLOEXEC both. errno as the kernel says.
 base::result<bell_pair> make_bell();
-// What makes a unix stream socket an end of a doorbell: a small send buffer. For an end that was dialled or accepted.
+// What makes a unix stream socket an end of a doorbell: a small send buffer, and urgent tokens are read as others are.
+// For an end that was dialled or accepted.
 void tune_bell(int fd) noexcept;
 // And an end that carries bytes itself (plain mode): as large a buffer as an unprivileged process may ask for by
 // default.

@@ -37,7 +37,8 @@ struct waiting {
 };
 
 // When a reader that waits for edges empties its ring, a token may stay behind (ring_receiver::settle_lazily).
-enum class tidy : uint8_t { fully, lazily };
+// but_last: the latest one stays (ring_receiver::settle_but_last).
+enum class tidy : uint8_t { fully, lazily, but_last };
 
 class end {
 public:
@@ -56,6 +57,8 @@ public:
 
     // Something was published. Here it is decided when the other end is woken: now.
     void sent() noexcept { out.wake(doorbell); }
+    // Something whose last byte is urgent. first: nothing urgent was unread before.
+    void sent_urgent(bool first) noexcept { out.wake_urgently(doorbell, first); }
 
     // Less than `bytes` are free (at most half a ring may be asked for). look: there is room, or somebody took
     // something, or left. failed: ETIMEDOUT, or poll's errno.
@@ -86,7 +89,12 @@ public:
     // The reader has emptied its ring, or found it empty. Here it is decided when this end is announced as a sleeping
     // one: now. True: the ring is empty, or a token is certain to come. False: there is more to read.
     bool emptied(tidy how = tidy::fully) noexcept {
-        return how == tidy::lazily ? in.settle_lazily(doorbell) : in.settle(doorbell);
+        switch (how) {
+        case tidy::fully: break;
+        case tidy::lazily: return in.settle_lazily(doorbell);
+        case tidy::but_last: return in.settle_but_last(doorbell);
+        }
+        return in.settle(doorbell);
     }
     // The reader has left data behind. edges: the program waits for edges, and gets one for what comes next.
     void left_some(bool edges) noexcept {

@@ -58,6 +58,7 @@ enum ring_flag : uint32_t {
     ring_reset = 2,  // the connection is broken; ring_words::error says how (an errno)
     ring_more = 4,  // the last send had MSG_MORE: more will follow soon, a packet need not leave yet
     ring_inexact = 8,  // a holder died between counting and sending a token: tokens_sent is not to be trusted
+    ring_urgent = 16,  // the byte before ring_words::urgent was sent as urgent data (MSG_OOB)
 };
 
 // What the consumer has announced, as consumer_waits holds it. wake.hh says who may turn which into which.
@@ -98,6 +99,7 @@ struct ring_words {
     std::atomic<int32_t> error;  // with ring_reset
     // Byte n lies at (n - base) mod capacity. It changes while the ring is empty, before the next byte is published.
     std::atomic<uint64_t> base;
+    std::atomic<uint64_t> urgent;  // with ring_urgent: behind the latest urgent byte. Written before head passes it
 
     // The consumer writes.
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
@@ -107,8 +109,9 @@ struct ring_words {
     alignas(cache_line) std::atomic<uint32_t> consumer_waits;
 };
 static_assert(sizeof(ring_words) == 3 * cache_line);
-static_assert(offsetof(ring_words, base) == 24 && offsetof(ring_words, tail) == 64);
-static_assert(offsetof(ring_words, window) == 72 && offsetof(ring_words, consumer_waits) == 128);
+static_assert(offsetof(ring_words, base) == 24 && offsetof(ring_words, urgent) == 32);
+static_assert(offsetof(ring_words, tail) == 64 && offsetof(ring_words, window) == 72);
+static_assert(offsetof(ring_words, consumer_waits) == 128);
 
 // End 0 is the program that connected or accepted; end 1 is the daemon, or, in a local conduit, the program that
 // accepted. End e produces into ring[e] and consumes ring[1 - e].
@@ -129,6 +132,7 @@ enum end_flag : uint32_t {
     end_plain = 64,  // it has published its last byte and counted its last token; what it sends comes behind the tokens
     end_reads_plain = 128,  // it takes no more from its ring: what lies there, and what follows, is sent as above
     end_moved = 256,  // through another socket, which comes with its last token
+    end_not_urgent = 1024,  // the daemon: nothing urgent can be sent on this way (a trunk)
     end_agreed =
         512,  // written by the other end, unless it finds `moved`: it has agreed, and sends what lies in the ring
 };

@@ -122,6 +122,17 @@ public:
         _w->head.store(_st->head, std::memory_order_release);  // pairs with data_bytes
     }
 
+    // The last of the next n bytes is urgent. Before publish(n).
+    void mark_urgent(size_t n) noexcept {
+        _w->urgent.store(_st->head + n, std::memory_order_relaxed);
+        set_flags(ring_urgent);
+    }
+    // The latest urgent byte was not taken yet.
+    bool has_urgent_unread() const noexcept {
+        return (flags_set() & ring_urgent) != 0 &&
+               _w->tail.load(std::memory_order_relaxed) < _w->urgent.load(std::memory_order_relaxed);
+    }
+
     // fin or reset, after the last publish. wake() is owed for whoever reads now (a spinning one looks at the flags),
     // and ending the doorbell (shutdown, close) for everybody else.
     void set_flags(uint32_t flags) noexcept { _w->flags.fetch_or(flags, std::memory_order_release); }
@@ -188,6 +199,10 @@ public:
     }
 
     uint32_t flags() const noexcept { return _w->flags.load(std::memory_order_acquire); }
+    // The index behind the latest urgent byte, which may be taken already or not be published yet; 0: there was none.
+    uint64_t urgent_end() const noexcept {
+        return (flags() & ring_urgent) != 0 ? _w->urgent.load(std::memory_order_acquire) : 0;
+    }
     int error() const noexcept { return _w->error.load(std::memory_order_relaxed); }
 };
 

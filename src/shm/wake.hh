@@ -108,6 +108,33 @@ public:
         return !announcement(_w->consumer_waits.load(std::memory_order_relaxed)).is_content_with(_st->head);
     }
 
+    // The same after a publish whose last byte is urgent: the token is an urgent one (PRI, SIGURG), and goes out also
+    // where none is owed, if `first`: no earlier one says so. A mark does not hold it back, as a read stops before the
+    // urgent byte.
+    template <typename Bell>
+    void wake_urgently(Bell& bell, bool first) noexcept {
+        full_fence(*_w);
+        for (int i = 0; i < decisions_max; ++i) {
+            const announcement waits(_w->consumer_waits.load(std::memory_order_relaxed));
+            if (waits.is_awake()) {
+                break;
+            }
+            if (!turn(waits, announcement::deciding())) {
+                continue;
+            }
+            const bool taken = _w->tail.load(std::memory_order_acquire) == _st->head;
+            if (turn(announcement::deciding(), taken ? announcement::asleep() : announcement::awake())) {
+                if (!taken) {
+                    send_token<true>(bell);
+                }
+                return;
+            }
+        }
+        if (first && _w->tail.load(std::memory_order_acquire) != _st->head && bell.writable()) {
+            send_token<true>(bell);
+        }
+    }
+
     // Ring full: fills the doorbell until this end is not writable, so that poll and epoll show OUT only once the
     // consumer has freed enough. True: there is room after all. `wanted`: at most half a ring, which is what a consumer
     // frees before it gives OUT back (relieve).
@@ -138,10 +165,16 @@ private:
         return _w->consumer_waits.compare_exchange_strong(expected, to.word(), std::memory_order_seq_cst);
     }
     // Counted before it is sent, so that the reader it wakes can take it.
-    template <typename Bell>
+    template <bool urgent = false, typename Bell>
     bool send_token(Bell& bell) noexcept {
         _w->tokens_sent.fetch_add(1, std::memory_order_seq_cst);
-        if (bell.send_token()) {
+        bool sent;
+        if constexpr (urgent) {
+            sent = bell.send_urgent_token();
+        } else {
+            sent = bell.send_token();
+        }
+        if (sent) {
             return true;
         }
         // The other end is gone (its hang-up is seen elsewhere), or a stranger filled the socket.
@@ -199,6 +232,12 @@ public:
         return settle_to(bell, max_left);
     }
 
+    // The same where the latest token has to stay: it shows PRI for an urgent byte that was met and not read.
+    template <typename Bell>
+    bool settle_but_last(Bell& bell) noexcept {
+        return settle_to(bell, 1, 1);
+    }
+
     // A blocking read found the ring empty, or emptied it, and will look for a while. `wanted`: what the call still
     // takes. It keeps reading up to there, or until settle() says that the ring is empty; nothing else may end it (no
     // MSG_PEEK). Only a standing announcement is raised: where it is awake, a token is there or on its way.
@@ -224,15 +263,15 @@ public:
 
 private:
     template <typename Bell>
-    bool settle_to(Bell& bell, uint32_t max_left) noexcept {
+    bool settle_to(Bell& bell, uint32_t max_left, uint32_t kept = 0) noexcept {
         full_fence(*_w);  // consume before the look at the count, or a top-up of a ring no longer full is not counted
         uint32_t unread = unread_tokens(bell);
         const announcement was = announce(announcement::asleep());
         full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
         const bool empty = !has_data();
         if (empty || answered(was)) {
-            if (unread > (empty ? max_left : 0)) {
-                take(bell, unread);
+            if (unread > (empty ? max_left : kept)) {
+                take(bell, unread - kept);
             }
             return true;
         }

@@ -99,7 +99,7 @@ int trunk_far::take_error() noexcept {
     return _state == at::refused || _state == at::broken ? std::exchange(_err, 0) : 0;
 }
 
-ssize_t trunk_far::send(std::span<const iovec> pieces, bool) noexcept {
+ssize_t trunk_far::send(std::span<const iovec> pieces, sends) noexcept {
     if (_state == at::waiting || _state == at::opening) {
         return -EAGAIN;  // accept() comes next
     }

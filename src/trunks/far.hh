@@ -81,7 +81,7 @@ public:
         return static_cast<net::push_source*>(this);
     }
     bool has_unread() const noexcept override { return false; }
-    ssize_t send(std::span<const iovec> pieces, bool more) noexcept override;
+    ssize_t send(std::span<const iovec> pieces, sends how) noexcept override;
     void shut_send() noexcept override;
     void close() noexcept override;
     void reset() noexcept override;

@@ -99,7 +99,7 @@ bool trunk_relay::send_to_channel() noexcept {
         return false;
     }
     const auto p = _to_channel.piece(_to_channel.left());
-    const ssize_t r = _channel->send(std::span(p.iov).first(1), false);
+    const ssize_t r = _channel->send(std::span(p.iov).first(1), net::far_side::sends::all);
     if (r >= 0) {
         _to_channel.drop(size_t(r));
     } else if (r != -EAGAIN) {

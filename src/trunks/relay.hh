@@ -73,7 +73,9 @@ private:
     bool room_at_all(size_t& n) noexcept { return room(n); }
     bool room(size_t& n) noexcept { return n = _to_channel.left() == 0 ? scratch().size() : 0, true; }
     shm::pieces space(size_t n) noexcept { return {{iovec{scratch().data(), n}, iovec{}}}; }
+    size_t before_urgent(size_t n) const noexcept { return n; }
     void received(size_t n) noexcept;
+    void received_urgent() noexcept { received(1); }  // a trunk has no such thing: the byte stays among the others
     void wake_program() noexcept {}
     void credit_exceeded() noexcept {}  // a socket is pulled
 };

@@ -23,6 +23,7 @@ table build() {
     add_reset(t);
     add_data(t);
     add_messages(t);
+    add_urgent(t);
     add_timing(t);
     add_poll(t);
     add_epoll(t);

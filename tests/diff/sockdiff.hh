@@ -220,6 +220,7 @@ void add_shutdown(table&);
 void add_reset(table&);
 void add_data(table&);
 void add_messages(table&);
+void add_urgent(table&);
 void add_timing(table&);
 void add_poll(table&);
 void add_epoll(table&);

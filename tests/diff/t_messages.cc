@@ -201,43 +201,8 @@ void out_fields(table& t) {
     }, [](role& r, int fd) { r.get("get", fd, 5); });
 }
 
-void out_of_band(table& t) {
-    t.pair("oob/send-and-receive", [](role& r, int fd) {
-        r.rd("nothing yet", fd, 1, MSG_OOB);
-        r.meet();
-        r.poll_is("poll", fd, POLLIN | POLLPRI, POLLIN | POLLPRI);
-        r.rd("oob", fd, 4, MSG_OOB);
-        r.rd("oob again", fd, 4, MSG_OOB);
-        r.bytes(fd, 2);
-        r.rd("up to the mark", fd, 64);
-        r.ret("at mark", sockatmark(fd));
-        r.rd("beyond", fd, 64);
-    }, [](role& r, int fd) {
-        r.meet();
-        r.put(fd, "ab");
-        r.wr("send oob", fd, "!", MSG_OOB | MSG_NOSIGNAL);
-        r.put(fd, "cd");
-    });
-    t.pair("oob/inline", [](role& r, int fd) {
-        int one = 1;
-        r.ret("inline", setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one));
-        r.meet();
-        r.bytes(fd, 5);
-        r.rd("recv", fd, 64);
-        r.rd("recv", fd, 64);
-    }, [](role& r, int fd) {
-        r.meet();
-        r.put(fd, "ab");
-        r.wr("send oob", fd, "!", MSG_OOB | MSG_NOSIGNAL);
-        r.put(fd, "cd");
-    });
-}
-
 }  // namespace
 
-void add_messages(table& t) {
-    out_fields(t);
-    out_of_band(t);
-}
+void add_messages(table& t) { out_fields(t); }
 
 }  // namespace sockdiff

@@ -195,7 +195,8 @@ def test_every_word_of_a_conduit(world):
         slowest = 0
         words = [client.STATUS_AT, client.STATUS_AT + 4, *client.END_AT]
         words += [at + name for at in client.RING_AT for name in (client.TOKENS, client.FLAGS, client.ERROR, client.WAITS,
-                                                                    client.BASE, client.BASE + 4, client.WINDOW)]
+                                                                    client.BASE, client.BASE + 4, client.URGENT,
+                                                                    client.WINDOW)]
         for at in words:
             for value in (1, 2, 4, 8, 32, 40, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
                 end = dial(listener)

@@ -23,7 +23,7 @@ base::unique_fd fresh_socket(int family) noexcept {
 // What only a connection has: asked of one that is made for the question, on this host as ours is. Its values are
 // true of any such connection.
 bool needs_connection(int level, int name) noexcept {
-    return (level == IPPROTO_TCP && (name == TCP_INFO || name == TCP_MAXSEG)) ||
+    return (level == IPPROTO_TCP && (name == TCP_INFO || name == TCP_MAXSEG || name == TCP_QUICKACK)) ||
            (level == IPPROTO_IP && name == IP_MTU) || (level == IPPROTO_IPV6 && name == IPV6_MTU) ||
            (level == SOL_SOCKET && (name == SO_INCOMING_CPU || name == SO_SNDBUF || name == SO_RCVBUF));
 }
@@ -76,6 +76,14 @@ void option_list::note(int level, int name, const void* value, socklen_t bytes) 
     _count = count + 1;
 }
 
+void option_list::forget(int level, int name) noexcept {
+    const uint32_t count = uint32_t(sets().size()), at = index_of(level, name);
+    if (at < count) {
+        std::copy(_sets.begin() + at + 1, _sets.begin() + count, _sets.begin() + at);
+        _count = count - 1;
+    }
+}
+
 bool sizes_buffers(int level, int name) noexcept {
     return (level == SOL_SOCKET &&
             (name == SO_SNDBUF || name == SO_RCVBUF || name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE)) ||
@@ -110,6 +118,10 @@ int option_list::set(int family, int level, int name, const void* value, socklen
     if (always_taken(level, name, value, bytes)) {
         note(level, name, value, bytes);
         return 0;
+    }
+    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && family == AF_INET6) {
+        errno = EINVAL;  // too late for any socket that has a port
+        return -1;
     }
     auto socket = fresh_socket(family);
     if (!socket) {

@@ -38,6 +38,7 @@ class option_list {
 public:
     // Longer values, and more than options_max of them, are forgotten.
     void note(int level, int name, const void* value, socklen_t bytes) noexcept;
+    void forget(int level, int name) noexcept;
     // False: never set.
     bool find(int level, int name, void* value, socklen_t& bytes) const noexcept;
     // SO_SNDBUF and its kin were set (base::asked_buffers).

@@ -104,7 +104,7 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
         return ssize_t(done);
     }
     pay_and_wait(fd, true, (flags & MSG_DONTWAIT) != 0);
-    constexpr int taken = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC;
+    constexpr int taken = MSG_DONTWAIT | MSG_PEEK | MSG_WAITALL | MSG_TRUNC | MSG_OOB;
     const ssize_t r = rest_of(iov, count, done, [&](const iovec* rest, size_t n) -> ssize_t {
         return call_plain(fd, POLLIN, flags & taken, [&](int how) {
             msghdr m{};
@@ -123,7 +123,7 @@ ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, si
     if (const int err = pay_and_wait(fd, false, (flags & MSG_DONTWAIT) != 0); err != 0) {
         return done != 0 ? ssize_t(done) : fail(err);
     }
-    constexpr int taken = MSG_DONTWAIT | MSG_NOSIGNAL;
+    constexpr int taken = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_OOB;
     // Until the ring is read the number is the old doorbell, which says how to wait.
     const int socket = _next_socket >= 0 ? _next_socket : fd;
     if (socket != fd && !base::blocks(fd)) {

@@ -65,6 +65,13 @@ struct end_page {
     std::atomic<int32_t> peek_from;  // SO_PEEK_OFF: MSG_PEEK begins so many bytes behind the next one; below 0: off
     std::atomic<uint32_t> lowat;  // SO_RCVLOWAT: a read that waits returns no less; 0 and 1: anything
     std::atomic<uint32_t> edges;  // some epoll set watches it edge-triggered
+    std::atomic<uint32_t> out_edges;  // for OUT too: the other end's taking of a token is such an edge
+    std::atomic<uint32_t> watches_urgent;  // and some one for PRI
+    std::atomic<uint32_t> urgent_inline;  // SO_OOBINLINE
+    // Urgent data as the program has seen it, by the index behind the byte (stream_urgent.cc); under the receive lock.
+    std::atomic<uint64_t> urgent_met;  // reads have come to the byte: it has left the ring, and no read went past it
+    std::atomic<uint64_t> urgent_read;  // MSG_OOB has had it
+    std::atomic<uint32_t> urgent_byte;  // of urgent_met
     base::address local;
     base::address peer;
     uint64_t id;  // of the connection; public
@@ -75,6 +82,7 @@ struct end_page {
     std::atomic<uint32_t> shared;  // holders was ever more than one
     std::atomic<uint32_t> other_gone;  // local: the other program left without a word, and all that it sent is here
     std::atomic<uint32_t> nonblocking;  // O_NONBLOCK as the program set it last: a hint
+    std::atomic<uint32_t> port_bound;  // the program chose its port, and may want it again once it has closed
     std::atomic<uint32_t> over;  // the last holder has closed it
     std::atomic<uint64_t> deposited;  // the session that left it with the daemon for heirs
     std::atomic<uint32_t> plain;  // both directions go through the doorbell itself, and no token is left in it
@@ -91,6 +99,8 @@ const char* implausible(const end_page& p, uint64_t capacity) noexcept;
 
 // Of this process and its relatives: rather too many.
 extern std::atomic<int> streams_that_owe;
+// This process has met urgent data.
+extern std::atomic<bool> urgent_data_met;
 
 class stream {
     held_memory _slot, _held_page;
@@ -104,7 +114,7 @@ class stream {
     std::atomic<const void*> _served_by{nullptr};
     std::atomic<bool> _unsettled{false};
     std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
-    std::atomic<bool> _owes_token{false};     // late_tokens.hh
+    std::atomic<bool> _owes_token{false};  // late_tokens.hh
 
 public:
     // A new end on memory that nobody uses. `id` names the connection to the daemon.
@@ -174,13 +184,35 @@ public:
     // Of the sizes that the program asked for: so much is buffered.
     void bound_buffers(const base::asked_buffers& asked) noexcept;
     size_t unread_bytes(int fd) noexcept;
+    // As FIONREAD says it: those before an urgent byte that reads leave out.
+    size_t bytes_to_read(int fd) noexcept;
     size_t unsent_bytes() noexcept;
     // What SO_ERROR shows; the doorbell stops showing ERR with it.
     int take_error(int fd) noexcept;
     // Both directions have ended: the kernel would call the socket closed.
     bool closed_both_ways() noexcept;
     // A program that waits for edges gets one for new data also while older data is unread.
-    void watch_edges() noexcept { _page->edges.store(1, std::memory_order_relaxed); }
+    void watch_edges(bool out) noexcept {
+        _page->edges.store(1, std::memory_order_relaxed);
+        if (out) {
+            _page->out_edges.store(1, std::memory_order_relaxed);
+        }
+    }
+    void watch_urgent() noexcept { _page->watches_urgent.store(1, std::memory_order_relaxed); }
+    // What the program has set before, as far as the stream itself obeys it. `socket`: on which it was set.
+    void obey(const option_list& set, int socket) noexcept;
+
+    // Urgent data: a byte of the stream that is marked, at which a read stops, and which MSG_OOB reads out of turn.
+    // Something urgent was ever sent here.
+    bool has_seen_urgent() const noexcept {
+        return (header().ring[in()].flags.load(std::memory_order_acquire) & shm::ring_urgent) != 0;
+    }
+    bool is_at_mark() const noexcept;
+    // What a poll that the kernel has answered by the doorbell has to show beside that: PRI for a byte that is there
+    // and not read, no IN for one that ordinary reads leave out. May take the byte out of the ring.
+    bool shows_urgent() const noexcept;
+    bool shows_nothing_else(int fd) noexcept;
+    void meet_urgent(int fd) noexcept;
     // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
     void start_connecting(int fd) noexcept;
     // Looks whether the daemon has decided a pending connect.
@@ -272,6 +304,7 @@ private:
     bool hung_up(int fd) const noexcept;
     bool other_finished() const noexcept;  // nothing more comes, in order or because it is gone
     void send_into_nothing(int fd) noexcept;
+    void await_port(int fd) noexcept;
 
     // Around a sleep of a call that was given number fd; afterwards that is the number to go on with.
     class sleep final : public base::frame_hold {
@@ -333,6 +366,11 @@ private:
     void pay_at_close(int fd) noexcept;
     bool take_new_socket(int fd) noexcept;
     bool follow_into_plain(int fd) noexcept;
+    ssize_t receive_urgent(int fd, const iovec* iov, size_t count, int flags) noexcept;
+    size_t up_to_urgent(shm::end& e, size_t& there, bool peeks) noexcept;
+    bool came_to_urgent(shm::end& e) noexcept;
+    void go_past_urgent() noexcept { _page->urgent_met.store(0, std::memory_order_relaxed); }
+    bool keeps_urgent() const noexcept;
     ssize_t receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done);
     ssize_t send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done);
 
@@ -358,6 +396,7 @@ private:
     struct sending;
     struct send_user;
     void tell_reader(shm::end& e, int fd) noexcept;
+    void publish(const sending& s, shm::end& e, size_t n) noexcept;
     template <typename Fill>
     put put_some(sending& s, shm::end& e, Fill&& fill);
     template <typename Fill>

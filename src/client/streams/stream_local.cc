@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "base/sys.hh"
 #include "client/streams/stream.hh"
@@ -84,7 +85,15 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         flags().fetch_or(shm::end_left, std::memory_order_release);
         return;  // what is unread in the doorbell makes it a reset
     }
-    if (!is_local() || _page->over.load(std::memory_order_acquire) == 0) {
+    if (_page->over.load(std::memory_order_acquire) == 0) {
+        return;
+    }
+    const bool urgent_left = _page->urgent_met.load(std::memory_order_relaxed) != 0;
+    if (!is_local()) {
+        if (urgent_left) {
+            reset_peer();  // unread, and the ring no longer shows it
+        }
+        await_port(fd);
         return;
     }
     linger how{};
@@ -94,7 +103,7 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         flags().fetch_or(shm::end_left, std::memory_order_release);
         return;
     }
-    if (abort || unread_bytes(fd) != 0) {
+    if (abort || unread_bytes(fd) != 0 || urgent_left) {
         reset_peer();
         return;  // the hang-up follows, and tokens that lie unread here make it an error
     }
@@ -114,6 +123,29 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         }
     }
     shm::bell(fd).drain();
+}
+
+// The daemon holds the port until it has closed the socket. Where the program chose it, and the kernel would free it
+// with close() (the peer has ended before), close() waits for that.
+void stream::await_port(int fd) noexcept {
+    constexpr int64_t look_ns = 50'000;
+    constexpr int patience_ms = 100;
+    if (_page->port_bound.load(std::memory_order_relaxed) == 0 || !other_finished()) {
+        return;
+    }
+    flags().fetch_or(shm::end_left, std::memory_order_release);
+    sys::call(SYS_shutdown, fd, SHUT_RDWR);  // a hang-up for the daemon
+    const auto& theirs = header().end[in()].flags;
+    const base::deadline until(patience_ms);
+    for (const int64_t began_ns = base::now_ns();
+         (theirs.load(std::memory_order_acquire) & shm::end_done) == 0 && until.left_ms() != 0;) {
+        if (base::now_ns() - began_ns < look_ns) {
+            sys::call(SYS_sched_yield);
+            continue;
+        }
+        constexpr timespec pause{0, look_ns};
+        sys::call(SYS_nanosleep, &pause, nullptr);
+    }
 }
 
 void stream::recycle() noexcept {

@@ -50,7 +50,8 @@ bool stream::settle(int fd, bool edges, uint64_t shown) noexcept {
         look_into_ring(head);
         return head == shown;
     }
-    const bool sleeps = e.emptied(edges ? shm::tidy::lazily : shm::tidy::fully);
+    const bool lazy = edges && _page->out_edges.load(std::memory_order_relaxed) == 0;  // as in tell_writer
+    const bool sleeps = e.emptied(lazy ? shm::tidy::lazily : shm::tidy::fully);
     if (e.doorbell.foreign()) {
         break_with(EPROTO);
     }

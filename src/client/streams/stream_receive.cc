@@ -179,12 +179,19 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
             return took::finished;
         }
         if (there == 0) {
+            if (has_seen_urgent() && !r.peeks()) {
+                go_past_urgent();
+            }
+            return took::empty;
+        }
+        const size_t upto = has_seen_urgent() ? up_to_urgent(e, there, r.peeks()) : there;
+        if (upto == 0) {
             return took::empty;
         }
         if (r.peeks()) {
-            return peek_some(r, e, there, drain);
+            return peek_some(r, e, upto, drain);
         }
-        const size_t take = std::min({there, r.left(), step_bytes});
+        const size_t take = std::min({upto, r.left(), step_bytes});
         const ssize_t used = drain(e.in.data(take), r.done);
         if (used <= 0) {
             return r.done == 0 && used < 0 ? took::failed : took::finished;
@@ -196,12 +203,13 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
         r.done += size_t(used);
         r.wait.spurious = 0;
         r.looked = !r.takes_all;
-        const bool took_all = size_t(used) == there;
-        if (took_all && r.left() != 0 && gather_more(r, e, lock)) {
+        const bool at_mark = size_t(used) == upto && upto != there;  // a read ends before an urgent byte
+        const bool took_all = size_t(used) + (at_mark && came_to_urgent(e) ? 1 : 0) == there;
+        if (!at_mark && took_all && r.left() != 0 && gather_more(r, e, lock)) {
             return took::unlocked;
         }
         const bool now_empty = tell_writer(r, e, took_all);
-        if (r.left() == 0 || size_t(used) < take || (now_empty && r.done >= r.enough)) {
+        if (at_mark || r.left() == 0 || size_t(used) < take || (now_empty && r.done >= r.enough)) {
             return took::finished;
         }
     }
@@ -237,8 +245,13 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
         e.left_some(edges);
         return false;
     }
-    // A program that waits for edges and reads until EAGAIN does not mind a token left lying.
-    const bool lazy = r.done >= r.enough && edges && _page->nonblocking.load(std::memory_order_relaxed) != 0;
+    if (__builtin_expect(has_seen_urgent(), 0) && keeps_urgent() && _page->watches_urgent.load() != 0) {
+        return e.emptied(shm::tidy::but_last);
+    }
+    // A program that waits for edges and reads until EAGAIN does not mind a token left lying; unless another edge shows
+    // IN by it, which is none of the data's.
+    const bool lazy = r.done >= r.enough && edges && _page->out_edges.load(std::memory_order_relaxed) == 0 &&
+                      _page->nonblocking.load(std::memory_order_relaxed) != 0;
     return e.emptied(lazy ? shm::tidy::lazily : shm::tidy::fully);
 }
 
@@ -311,8 +324,11 @@ size_t stream::enough_of(size_t wanted, int flags) const noexcept {
 
 ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
     const auto wanted = total_bytes(iov, count);
-    if (!wanted || (flags & MSG_OOB) != 0) {
+    if (!wanted) {
         return fail(EINVAL);
+    }
+    if ((flags & MSG_OOB) != 0 && !is_plain()) {
+        return receive_urgent(fd, iov, count, flags);
     }
     if ((flags & MSG_ERRQUEUE) != 0) {
         return fail(EAGAIN);

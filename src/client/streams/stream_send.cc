@@ -213,10 +213,8 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
             if (got <= 0) {
                 return s.done == 0 && got < 0 ? put::failed : put::finished;
             }
-            e.out.set_more((s.flags & MSG_MORE) != 0 && s.done + size_t(got) == s.wanted);
-            e.out.publish(size_t(got));
             s.done += size_t(got);
-            tell_reader(e, s.fd);
+            publish(s, e, size_t(got));
             if (size_t(got) < n) {
                 return put::finished;
             }
@@ -237,6 +235,21 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
             return put::full;
         }
     }
+}
+
+// What was put into the ring, and who waits for it.
+void stream::publish(const sending& s, shm::end& e, size_t n) noexcept {
+    const bool last = s.done == s.wanted;
+    e.out.set_more((s.flags & MSG_MORE) != 0 && last);
+    if (__builtin_expect((s.flags & MSG_OOB) != 0 && last, 0)) {
+        const bool first = !e.out.has_urgent_unread();
+        e.out.mark_urgent(n);
+        e.out.publish(n);
+        e.sent_urgent(first);
+        return;
+    }
+    e.out.publish(n);
+    tell_reader(e, s.fd);
 }
 
 // plainly: the rest of the call, once the doorbell carries the bytes; it gets what was done before.
@@ -289,7 +302,8 @@ ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
     if (!wanted) {
         return fail(EINVAL);
     }
-    if ((flags & MSG_OOB) != 0) {
+    if ((flags & MSG_OOB) != 0 &&
+        (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_not_urgent) != 0) {
         return fail(EOPNOTSUPP);
     }
     if (is_plain()) {

@@ -19,7 +19,8 @@ struct fake_far final : far_side, pull_source, push_source {
     int send_error = 0, socket_error = 0;
     std::deque<std::string> incoming;
     std::optional<int> end;         // after them
-    bool may_end = false;
+    bool may_end = false, urgent_comes = false;
+    std::vector<sends> sent_as;
     size_t credit = 0, credit_wanted = 1;
     bool shut = false;
 
@@ -37,8 +38,9 @@ struct fake_far final : far_side, pull_source, push_source {
         return static_cast<pull_source*>(this);
     }
     bool has_unread() const noexcept override { return !incoming.empty(); }
-    ssize_t send(std::span<const iovec> pieces, bool) noexcept override {
+    ssize_t send(std::span<const iovec> pieces, sends how) noexcept override {
         EXPECT_FALSE(shut) << "bytes after the end of file";
+        sent_as.push_back(how);
         if (send_error != 0) {
             return -send_error;
         }
@@ -64,6 +66,7 @@ struct fake_far final : far_side, pull_source, push_source {
         return ssize_t(n);
     }
     bool short_read_empties() const noexcept override { return !may_end; }
+    bool took_urgent() const noexcept override { return urgent_comes; }
     void set_credit(size_t room) noexcept override { credit = room; }
     bool needs_credit(size_t room) const noexcept override { return room >= credit_wanted; }
     std::optional<int> ended() noexcept override { return end; }
@@ -81,6 +84,8 @@ struct fake_near {
     size_t capacity = 1 << 16;
     std::string buffer = std::string(1 << 16, 0);
     size_t grows = 0;               // with each send
+    size_t urgent_at = std::string::npos;  // in `out`
+    std::string urgent_in;
     bool fin = false, woken = false, exceeded = false, eof = false;
     int error = 0;
     pump<fake_near> pumps{*this, far, life, 100};
@@ -95,8 +100,14 @@ struct fake_near {
     }
     shm::pieces data(size_t n) noexcept { return {{iovec{out.data(), n}, iovec{}}}; }
     bool more_follows() noexcept { return false; }
+    size_t before_urgent(size_t n) const noexcept { return std::min(n, urgent_at); }
+    void received_urgent() noexcept {
+        urgent_in.append(buffer, 0, 1);
+        received(1);
+    }
     void sent(size_t n) noexcept {
         out.erase(0, n);
+        urgent_at = urgent_at != std::string::npos ? urgent_at - n : urgent_at;  // beyond any, once it is sent
         out.append(grows, 'x');
     }
     bool room_at_all(size_t& n) noexcept { return room(n); }
@@ -126,6 +137,28 @@ struct fake_near {
 };
 
 }  // namespace
+
+TEST(pump, sends_an_urgent_byte_alone_and_as_such) {
+    using how = far_side::sends;
+    fake_near n;
+    n.out = "ab!cd";
+    n.urgent_at = 2;
+    for (int i = 0; i < 3; ++i) {
+        EXPECT_EQ(n.pumps.send(), next::again);
+    }
+    EXPECT_EQ(n.pumps.send(), next::near);
+    EXPECT_EQ(n.peer().taken, "ab!cd");
+    EXPECT_EQ(n.peer().sent_as, (std::vector{how::more_follows, how::urgent, how::all}));
+}
+
+TEST(pump, an_urgent_byte_comes_as_such) {
+    fake_near n;
+    n.peer().incoming = {"!"};
+    n.peer().urgent_comes = true;
+    EXPECT_EQ(n.pumps.receive(), next::again) << "what follows it brings no event of its own";
+    EXPECT_EQ(n.urgent_in, "!");
+    EXPECT_EQ(n.in, "!");
+}
 
 TEST(pump, sends_all_and_then_the_end_of_file) {
     fake_near n;

@@ -98,6 +98,23 @@ TEST(bell, close_with_unread_tokens_is_a_hangup_too) {
     EXPECT_FALSE(bell(p->program.get()).writable());
 }
 
+TEST(bell, urgent_tokens_are_taken_as_others_are) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    bell b(p->program.get());
+    ASSERT_TRUE(b.send_token());
+    ASSERT_TRUE(b.send_urgent_token());
+    ASSERT_TRUE(b.send_token());
+    pollfd q{p->other.get(), POLLPRI, 0};
+    if (::poll(&q, 1, 0) != 1) {
+        GTEST_SKIP() << "no urgent data on this kernel's unix sockets";
+    }
+    EXPECT_EQ(bell(p->other.get()).unread(), 3u);
+    EXPECT_EQ(bell(p->other.get()).take_tokens(2), 2u);
+    EXPECT_EQ(::poll(&q, 1, 0), 0) << "it was the second";
+    EXPECT_EQ(bell(p->other.get()).take_tokens(bell_tokens_max), 1u);
+}
+
 TEST(bell, foreign_bytes_are_noticed) {
     auto p = make_bell();
     ASSERT_TRUE(p);

@@ -38,10 +38,11 @@ TEST(layout, ring_words_are_as_the_protocol_page_says) {
     EXPECT_EQ(offsetof(ring_words, flags), 12u);
     EXPECT_EQ(offsetof(ring_words, error), 16u);
     EXPECT_EQ(offsetof(ring_words, base), 24u);
+    EXPECT_EQ(offsetof(ring_words, urgent), 32u);
     EXPECT_EQ(offsetof(ring_words, tail), 64u);
     EXPECT_EQ(offsetof(ring_words, window), 72u);
     EXPECT_EQ(offsetof(ring_words, consumer_waits), 128u);
-    EXPECT_EQ(ring_fin | ring_reset | ring_more | ring_inexact, 15);
+    EXPECT_EQ(ring_fin | ring_reset | ring_more | ring_inexact | ring_urgent, 31);
 }
 
 TEST(layout, session_is_as_the_protocol_page_says) {

@@ -1,0 +1,144 @@
+#include "preload/urgent_poll.hh"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <span>
+
+#include "base/clock.hh"
+#include "base/sys.hh"
+#include "preload/objects.hh"
+#include "preload/real.hh"
+
+namespace vmsgr::preload {
+
+namespace {
+
+constexpr short in_bits = POLLIN | POLLRDNORM;
+constexpr int64_t ns_a_second = 1'000'000'000;
+
+bool has_urgent(const use& o) noexcept {
+    return o && o->what == kind::stream && o->stream.has_seen_urgent() && !o->stream.is_plain();
+}
+
+bool has_urgent(int fd) noexcept {
+    if (!known(fd)) {
+        return false;
+    }
+    use o(fd);
+    return has_urgent(o);
+}
+
+// Urgent bytes leave the rings first, so that the doorbells are silent. True: PRI is to be shown.
+bool meet_all(pollfd* fds, nfds_t n) noexcept {
+    bool shows = false;
+    for (nfds_t i = 0; i < n; ++i) {
+        use o(fds[i].fd);
+        if (has_urgent(o)) {
+            o->stream.meet_urgent(fds[i].fd);
+            shows = shows || ((fds[i].events & POLLPRI) != 0 && o->stream.shows_urgent());
+        }
+    }
+    return shows;
+}
+
+void correct(pollfd& p) noexcept {
+    use o(p.fd);
+    if (!has_urgent(o)) {
+        return;
+    }
+    o->stream.meet_urgent(p.fd);
+    const bool urgent = o->stream.shows_urgent();
+    p.revents = short(urgent ? p.revents | (p.events & POLLPRI) : p.revents & ~POLLPRI);
+    if ((p.revents & (POLLHUP | POLLERR | POLLRDHUP)) == 0 && o->stream.shows_nothing_else(p.fd)) {
+        p.revents = short(p.revents & ~in_bits);
+    }
+}
+
+}  // namespace
+
+bool urgent_among(const pollfd* fds, nfds_t n) noexcept {
+    return client::urgent_data_met.load(std::memory_order_relaxed) && fds != nullptr &&
+           std::any_of(fds, fds + n, [](const pollfd& p) { return has_urgent(p.fd); });
+}
+
+bool urgent_among(int n, const fd_set* in, const fd_set* except) noexcept {
+    return client::urgent_data_met.load(std::memory_order_relaxed) && n <= FD_SETSIZE &&
+           urgent_among_ready(n, in, except);
+}
+
+bool urgent_among_ready(int n, const fd_set* in, const fd_set* except) noexcept {
+    for (int fd = 0; fd < n; ++fd) {
+        const bool watched = (in != nullptr && FD_ISSET(fd, in)) || (except != nullptr && FD_ISSET(fd, except));
+        if (watched && has_urgent(fd)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool urgent_among_ready(const pollfd* fds, nfds_t n) noexcept {
+    return std::any_of(fds, fds + n,
+                       [](const pollfd& p) { return (p.revents & (in_bits | POLLPRI)) != 0 && has_urgent(p.fd); });
+}
+
+int poll_urgent(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
+    const int64_t began_ns = base::now_ns();
+    for (;;) {
+        timespec left{};
+        const bool shows = meet_all(fds, n);
+        if (timeout != nullptr && !shows) {
+            const int64_t ns = timeout->tv_sec * ns_a_second + timeout->tv_nsec - (base::now_ns() - began_ns);
+            left = {std::max<int64_t>(ns, 0) / ns_a_second, std::max<int64_t>(ns, 0) % ns_a_second};
+        }
+        const bool for_ever = timeout == nullptr && !shows;
+        const int r = real.ppoll(fds, n, for_ever ? nullptr : &left, mask);
+        if (r < 0) {
+            return r;
+        }
+        std::for_each(fds, fds + n, correct);
+        const auto ready = std::count_if(fds, fds + n, [](const pollfd& p) { return p.revents != 0; });
+        if (ready != 0 || (!for_ever && r == 0 && !shows)) {
+            return int(ready);
+        }
+        // A token of a byte that nobody may see: somebody else may have to take it.
+        constexpr timespec pause{0, 1'000'000};
+        sys::call(SYS_nanosleep, &pause, nullptr);
+    }
+}
+
+int select_urgent(int n, fd_set* const (&of)[3], const timespec* timeout, const sigset_t* mask) {
+    static constexpr short asked[3] = {POLLIN, POLLOUT, POLLPRI};
+    static constexpr short shown[3] = {POLLIN | POLLHUP | POLLERR, POLLOUT | POLLERR, POLLPRI};
+    pollfd fds[FD_SETSIZE];
+    nfds_t count = 0;
+    for (int fd = 0; fd < std::min(n, FD_SETSIZE); ++fd) {
+        short events = 0;
+        for (int i = 0; i < 3; ++i) {
+            events = short(events | (of[i] != nullptr && FD_ISSET(fd, of[i]) ? asked[i] : 0));
+        }
+        if (events != 0) {
+            fds[count++] = {fd, events, 0};
+        }
+    }
+    if (poll_urgent(fds, count, timeout, mask) < 0) {
+        return -1;
+    }
+    if (std::any_of(fds, fds + count, [](const pollfd& p) { return (p.revents & POLLNVAL) != 0; })) {
+        errno = EBADF;
+        return -1;
+    }
+    int bits = 0;
+    for (const pollfd& p : std::span(fds).first(count)) {
+        for (int i = 0; i < 3; ++i) {
+            if ((p.events & asked[i]) != 0 && (p.revents & shown[i]) != 0) {
+                ++bits;
+            } else if (of[i] != nullptr) {
+                FD_CLR(p.fd, of[i]);
+            }
+        }
+    }
+    return bits;
+}
+
+}  // namespace vmsgr::preload
