@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/file_id.hh"
 #include "base/netns.hh"
 #include "base/sockets.hh"
 #include "base/source.hh"
@@ -11,8 +12,8 @@
 
 namespace vmsgr::net {
 
-connector::connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t)
-    : _carrier(carriers.local()), _trunks(t.local()) {}
+connector::connector(budget& all, seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t)
+    : _all(all), _carrier(carriers.local()), _trunks(t.local()) {}
 
 // The address that a peer will take for the program's: one of this host, bound in the daemon's own network namespace,
 // where the kernel has judged whether the program may have address and port. None for any other, as users choose what
@@ -55,19 +56,21 @@ int connector::find_way(vm_conn::parts& p, const connect_request& r) {
             return ENETUNREACH;
         }
     }
-    return _carrier.alarm().guard([&] { return begin_connect(p.tcp.get(), p.peer); });
+    return _carrier.begin_connect(p.tcp.get(), p.peer, *p.place.owner->owner);
 }
 
 std::optional<violation> connector::begin(connect_request r) {
-    auto broken = try_begin(r);
-    if (broken) {
-        // Whatever was sent instead of what it should be: its last close may wait.
-        _carrier.alarm().guard([&r] {
-            for (auto* fd : {&r.bell, &r.tcp, &r.arena}) {
-                fd->reset();
-            }
-            return true;
-        });
+    const user_ptr sender = r.place.owner->owner;
+    std::optional<violation> broken;
+    try {
+        broken = try_begin(r);
+    } catch (const std::bad_alloc&) {
+        ++_carrier.count().no_memory;  // what the program sent is closed: it sees its connection reset
+    }
+    if (r.bell) {  // not taken
+        for (auto* fd : {&r.bell, &r.tcp, &r.arena}) {
+            _carrier.let_go(*fd, *sender);
+        }
     }
     return broken;
 }
@@ -82,14 +85,21 @@ std::optional<violation> connector::try_begin(connect_request& r) {
     if (_carrier.knows(r.id)) {
         return violation{fault::bad_job, "connect: a number that is in use"};
     }
-    auto memory = _carrier.memory().join(std::move(r.arena), r.slot);
+    if (!base::is_memory(r.arena.get())) {
+        return violation{fault::bad_memory, "connect: no memory"};
+    }
+    auto memory = _carrier.memory().join(std::move(r.arena), r.slot, _all, r.place.owner);
+    if (!memory && memory.error().errnum == ENOMEM) {
+        ++_carrier.count().refused;
+        return std::nullopt;  // there is nowhere to tell it: the program sees its connection reset
+    }
     if (!memory) {
         return violation{fault::bad_memory, "connect: " + memory.error().text};
     }
     vm_conn::parts p;
     p.conduit = memory->conduit();
     if (r.refusal == 0 && p.conduit.capacity > _carrier.settings().ring_bytes) {
-        r.refusal = ENOBUFS;
+        r.refusal = ENOBUFS;  // more than it has reserved
     }
     p.role = conn_role::client;
     p.place = std::move(r.place);

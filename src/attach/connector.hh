@@ -16,11 +16,12 @@ class service;
 namespace vmsgr::net {
 
 class connector {
+    budget& _all;
     carrier& _carrier;
     trunks::service& _trunks;
 
 public:
-    connector(seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t);
+    connector(budget& all, seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t);
     seastar::future<> stop() { return seastar::make_ready_future<>(); }
 
     // Nothing: the connection is under way, and its conduit will tell the outcome.

@@ -4,10 +4,14 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <map>
+
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
 #include <seastar/core/gate.hh>
 #include <seastar/coroutine/maybe_yield.hh>
+#include <seastar/util/defer.hh>
 
 #include "attach/session.hh"
 #include "base/text.hh"
@@ -19,14 +23,21 @@ seastar::logger log("vmsgr_attach");
 
 namespace {
 
-// Clients that have connected and not yet said who they are, each for 2 s at most.
+// Clients that have connected and not yet said who they are, each for 2 s at most; of one user, and of all.
+constexpr unsigned greeting_of_user_max = 32;
 constexpr unsigned greeting_max = 256;
+// Descriptors of one user that wait to be closed, before we take more from him.
+constexpr uint32_t closing_of_user_max = 256;
+constexpr auto closing_pause = std::chrono::milliseconds(2);
 constexpr auto inheritance_time = std::chrono::seconds(2);
 
 }  // namespace
 
 control_server::control_server(control_deps deps, control_socket& socket)
-    : _deps(std::move(deps)), _socket(socket), _kept(_deps.budget.fds) {}
+    : _deps(std::move(deps)),
+      _socket(socket),
+      _kept(_deps.budget, _deps.carriers.local()),
+      _strangers(std::make_shared<net::user>(uid_t(-1), net::amounts{})) {}
 
 control_server::~control_server() = default;
 
@@ -46,7 +57,7 @@ seastar::future<> control_server::stop() {
     for (auto& [at, s] : _sessions) {
         s->close();
     }
-    return _gate.close();
+    return _gate.close().then([this] { _kept.clear(); });
 }
 
 unsigned control_server::next_shard() noexcept { return _next_shard++ % seastar::smp::count; }
@@ -54,13 +65,15 @@ unsigned control_server::next_shard() noexcept { return _next_shard++ % seastar:
 seastar::future<> control_server::accept_loop() {
     while (!_abort.abort_requested()) {
         _point.clear();
-        if (_greeting >= greeting_max) {
-            co_await _point.wait();
-            continue;
-        }
         base::unique_fd fd(::accept4(_socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        if (fd) {
-            begin_session(std::move(fd));
+        if (const auto who = fd ? identify(fd.get()) : std::nullopt) {
+            try {
+                begin_session(fd, *who);
+            } catch (const std::bad_alloc&) {
+                ++count().no_memory;
+            }
+            // Whoever is not let in may have sent something already.
+            let_go(fd, *_strangers);
             co_await seastar::coroutine::maybe_yield();
         } else if (errno == EAGAIN) {
             co_await _point.wait();
@@ -73,19 +86,58 @@ seastar::future<> control_server::accept_loop() {
     }
 }
 
-void control_server::begin_session(base::unique_fd fd) {
-    auto fds = net::lease::take(_deps.budget.fds, net::fds_per_session);
-    if (!fds) {
+// fd stays as it is where he is not let in.
+void control_server::begin_session(base::unique_fd& fd, const peer_identity& who) {
+    auto user = _deps.users.find(who.uid);
+    auto fds = net::lease::take(_deps.budget.fds, user->of.fds, net::fds_per_session);
+    if (!fds || user->closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max) {
         ++count().refused;
         return;
     }
-    auto s = std::make_unique<session>(*this, std::move(fd), std::move(*fds));
-    ssx::spawn(_gate, log, "a session", [this, s = std::move(s)]() mutable {
-        auto* at = s.get();
-        ++_greeting;
-        _sessions.emplace(at, std::move(s));
-        return at->run().finally([this, at] { _sessions.erase(at); });
-    });
+    make_room_to_greet(who.uid);
+    auto s = std::make_unique<session>(*this, who, std::move(user), std::move(*fds));
+    auto* at = s.get();
+    _sessions.emplace(at, std::move(s));
+    auto undo = seastar::defer([this, at]() noexcept { _sessions.erase(at); });
+    _greeting.push_back(at);
+    at->begin_with(std::move(fd));
+    undo.cancel();
+    if (!ssx::spawn(_gate, log, "a session", [this, at] {
+            return at->run().finally([this, at] {
+                greeted(at);
+                _sessions.erase(at);
+            });
+        })) {
+        greeted(at);
+        _sessions.erase(at);
+    }
+}
+
+// The oldest goes: of the newcomer's own, where he has many; of the user who has most, where there are too many.
+void control_server::make_room_to_greet(uid_t newcomer) {
+    std::map<uid_t, unsigned> of;
+    for (auto* s : _greeting) {
+        ++of[s->who().uid];
+    }
+    uid_t whose = newcomer;
+    if (of[newcomer] < greeting_of_user_max) {
+        if (_greeting.size() < greeting_max) {
+            return;
+        }
+        whose = std::ranges::max_element(of, {}, [](auto& entry) { return entry.second; })->first;
+    }
+    const auto oldest = std::ranges::find_if(_greeting, [&](auto* s) { return s->who().uid == whose; });
+    if (oldest != _greeting.end()) {
+        ++count().refused;
+        (*oldest)->close();
+        _greeting.erase(oldest);
+    }
+}
+
+seastar::future<> control_server::room_to_close(const net::user& sender) {
+    while (sender.closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max && !_abort.abort_requested()) {
+        co_await seastar::sleep_abortable(closing_pause, _abort).handle_exception([](std::exception_ptr) {});
+    }
 }
 
 namespace {
@@ -114,16 +166,13 @@ void control_server::program_ended(net::program& p) {
     auto& seg = p.segment();
     _bytes_local_past += bytes_local_of(p);
     _locals_past += seg.locals_opened.load(std::memory_order_relaxed);
-    (void)seastar::with_gate(_gate, [this, id = p.session_id] {
-        return seastar::sleep_abortable(inheritance_time, _abort)
-            .handle_exception([](std::exception_ptr) {})
-            .then([this, id] {
-                alarm().guard([this, id] {
-                    _kept.forget_session(id);
-                    return true;
-                });
-            });
-    });
+    if (_kept.has_any(p.session_id)) {
+        (void)seastar::with_gate(_gate, [this, id = p.session_id] {
+            return seastar::sleep_abortable(inheritance_time, _abort)
+                .handle_exception([](std::exception_ptr) {})
+                .then([this, id] { _kept.forget_session(id); });
+        });
+    }
 }
 
 std::vector<control_server::local_row> control_server::list_locals(local_cursor& from, size_t limit) const {
@@ -151,7 +200,7 @@ std::vector<control_server::local_row> control_server::list_locals(local_cursor&
             if (is_open(e)) {
                 out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer,
                                base::printable(e.route, sizeof e.route), e.bytes_in.load(std::memory_order_relaxed),
-                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s, p.uid});
+                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s, p.uid()});
             }
         }
         if (from.entry >= all.size()) {
@@ -179,7 +228,7 @@ std::vector<session_info> control_server::list() const {
     for (auto& [at, s] : _sessions) {
         if (const auto& p = s->program()) {
             auto& seg = p->segment();
-            out.push_back({p->session_id, p->pid, p->uid, p->name, p->connections.used(),
+            out.push_back({p->session_id, p->pid, p->uid(), p->name, p->connections.used(),
                            seg.connects_routed.load(std::memory_order_relaxed),
                            seg.listens_routed.load(std::memory_order_relaxed),
                            seg.fell_back.load(std::memory_order_relaxed), seg.faults.load(std::memory_order_relaxed)});

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -29,6 +30,7 @@ class session;
 struct control_deps {
     const conf::daemon_config& config;
     net::budget& budget;
+    net::users& users;
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::connector>& connectors;
     seastar::sharded<net::listeners>& listeners;
@@ -52,13 +54,14 @@ class control_server final : ssx::event_sink {
     ssx::wake_point _point;
     std::unordered_map<session*, std::unique_ptr<session>> _sessions;
     deposits _kept;
+    const net::user_ptr _strangers;  // whoever was not let in
     uint64_t _bytes_local_past = 0;  // of sessions that have ended
     uint64_t _locals_past = 0;
     seastar::gate _gate;
     seastar::abort_source _abort;
     uint64_t _ids = 0;
     unsigned _next_shard = 0;
-    unsigned _greeting = 0;
+    std::list<session*> _greeting;  // who have not said yet who they are, the oldest first
 
 public:
     control_server(control_deps deps, control_socket& socket);
@@ -69,18 +72,17 @@ public:
 
     control_deps& deps() noexcept { return _deps; }
     deposits& kept() noexcept { return _kept; }
-    // For the last close of what a program sent.
-    ssx::syscall_alarm& alarm() noexcept { return _deps.carriers.local().alarm(); }
+    // Closes what he sent.
+    void let_go(base::unique_fd& fd, net::user& sender) noexcept { _deps.carriers.local().let_go(fd, sender); }
+    // Until not too much of his waits to be closed already.
+    seastar::future<> room_to_close(const net::user& sender);
     // What it left for others stays for a moment: who inherited from it has yet to ask.
     void program_ended(net::program& p);
     net::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return ++_ids; }
     unsigned next_shard() noexcept;
     // A session's handshake is over, however it went.
-    void greeted() noexcept {
-        --_greeting;
-        _point.wake();
-    }
+    void greeted(session* s) noexcept { _greeting.remove(s); }
     std::vector<session_info> list() const;
     // Local connections as their programs show them, an end each, up to `limit` from `after` on.
     struct local_row {
@@ -107,7 +109,8 @@ public:
 private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
     seastar::future<> accept_loop();
-    void begin_session(base::unique_fd fd);
+    void begin_session(base::unique_fd& fd, const peer_identity& who);
+    void make_room_to_greet(uid_t newcomer);
 };
 
 }  // namespace vmsgr::attach

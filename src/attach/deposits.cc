@@ -3,11 +3,13 @@
 #include <algorithm>
 
 #include "base/sockets.hh"
+#include "ssx/closer.hh"
 
 namespace vmsgr::attach {
 
-deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
-    const auto file = base::file_id_of(fd.get());
+deposits::file_ptr deposits::keep(uint64_t session, const net::user_ptr& owner, base::unique_fd& fd) {
+    // Another file may keep us waiting for its name alone.
+    const auto file = ssx::closer::ends_soon(fd.get()) ? base::file_id_of(fd.get()) : std::nullopt;
     if (!file) {
         return nullptr;
     }
@@ -19,37 +21,46 @@ deposits::file_ptr deposits::keep(uint64_t session, base::unique_fd fd) {
             return f;
         }
     }
-    auto place = net::lease::take(_fds);
+    auto place = net::lease::take(_all.fds, owner->of.fds);
     if (!place) {
         return nullptr;
     }
-    auto f = std::make_shared<kept_file>(*file, std::move(fd), std::move(*place));
+    auto f = std::make_shared<kept_file>(_carrier, owner, *file, base::unique_fd(), std::move(*place));
     known.push_back(f);
+    f->fd = std::move(fd);
     return f;
 }
 
-bool deposits::leave(uint64_t session, uid_t uid, int shown, std::span<base::unique_fd> left,
+bool deposits::leave(uint64_t session, const net::user_ptr& owner, int shown, std::span<base::unique_fd> left,
                      std::span<const uint8_t, proto::data_bytes> data, uint64_t listener) {
     const uint64_t cookie = base::socket_cookie(shown);
     if (cookie == 0) {
         return false;
     }
-    deposit d{session, {}, {}, listener};
+    auto place = net::lease::take(_all.deposits, owner->of.deposits);
+    if (!place) {
+        return false;
+    }
+    deposit d{owner, std::move(*place), session, {}, {}, listener};
     std::ranges::copy(data, d.data.begin());
     for (auto& fd : left) {
-        auto f = keep(session, std::move(fd));
+        auto f = keep(session, owner, fd);
         if (!f) {
             return false;
         }
         d.files.push_back(std::move(f));
     }
-    const key k{cookie, uid};
+    const key k{cookie, owner->uid};
     auto& keys = _of_session[session];
-    auto [at, is_new] = _kept.try_emplace(k);
-    if (is_new || at->second.session != session) {
-        keys.push_back(k);
+    const auto at = _kept.find(k);
+    if (at == _kept.end() || at->second.session != session) {
+        keys.push_back(k);  // first: a key too many harms nobody
     }
-    at->second = std::move(d);
+    if (at == _kept.end()) {
+        _kept.emplace(k, std::move(d));
+    } else {
+        at->second = std::move(d);
+    }
     if (keys.size() > deposits_a_session) {
         forget(session, keys.front());
         keys.pop_front();
@@ -75,6 +86,12 @@ std::optional<deposits::found> deposits::look(uid_t uid, int shown) const {
         out.fds.push_back(f->fd.get());
     }
     return out;
+}
+
+void deposits::clear() {
+    _kept.clear();
+    _of_session.clear();
+    _files.clear();
 }
 
 void deposits::forget_session(uint64_t session) {

@@ -16,9 +16,8 @@
 #include <vector>
 
 #include "base/file_id.hh"
-#include "base/sockets.hh"
 #include "base/unique_fd.hh"
-#include "conn/budget.hh"
+#include "conn/carrier.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::attach {
@@ -28,18 +27,12 @@ inline constexpr size_t deposits_a_session = 16384;
 class deposits {
     // Descriptors of the same file, which a session leaves for many connections, are kept once.
     struct kept_file {
+        net::carrier& closes;
+        net::user_ptr owner;
         base::file_id file;
         base::unique_fd fd;
         net::lease place;
-        kept_file(base::file_id id, base::unique_fd f, net::lease p) noexcept
-            : file(id), fd(std::move(f)), place(std::move(p)) {}
-        // Nobody is to wait for what its sender may have made linger. A listening socket is a program's own, and keeps
-        // its options.
-        ~kept_file() {
-            if (base::socket_option(fd.get(), SO_ACCEPTCONN) != 1) {
-                base::stop_lingering(fd.get());
-            }
-        }
+        ~kept_file() { closes.let_go(fd, *owner); }
     };
     using file_ptr = std::shared_ptr<kept_file>;
     // Another user who has come to hold the same socket leaves something of his own, and takes nothing away.
@@ -49,6 +42,8 @@ class deposits {
         auto operator<=>(const key&) const = default;
     };
     struct deposit {
+        net::user_ptr owner;
+        net::lease place;
         uint64_t session;
         std::vector<file_ptr> files;
         std::array<uint8_t, proto::data_bytes> data;
@@ -57,13 +52,15 @@ class deposits {
     std::map<key, deposit> _kept;
     std::unordered_map<uint64_t, std::deque<key>> _of_session;  // oldest first; some belong to a later session by now
     std::unordered_map<uint64_t, std::vector<std::weak_ptr<kept_file>>> _files;
-    net::usage& _fds;
+    net::budget& _all;
+    net::carrier& _carrier;
 
 public:
-    explicit deposits(net::usage& fds) : _fds(fds) {}
+    deposits(net::budget& all, net::carrier& c) : _all(all), _carrier(c) {}
 
-    // The oldest of the session goes where there are too many. False: no descriptor is left to keep it.
-    bool leave(uint64_t session, uid_t uid, int shown, std::span<base::unique_fd> left,
+    // The oldest of the session goes where there are too many. False: nothing is left of the limits to keep it, or it
+    // is no socket and no memory. What is not kept stays in `left`.
+    bool leave(uint64_t session, const net::user_ptr& owner, int shown, std::span<base::unique_fd> left,
                std::span<const uint8_t, proto::data_bytes> data, uint64_t listener);
     // Null: nothing was left for it, or by another user.
     struct found {
@@ -72,12 +69,14 @@ public:
         uint64_t listener;
     };
     std::optional<found> look(uid_t uid, int shown) const;
+    bool has_any(uint64_t session) const { return _of_session.contains(session); }
     // The session has ended, and whoever inherited from it has asked.
     void forget_session(uint64_t session);
+    void clear();
 
 private:
     void forget(uint64_t session, const key& k);
-    file_ptr keep(uint64_t session, base::unique_fd fd);
+    file_ptr keep(uint64_t session, const net::user_ptr& owner, base::unique_fd& fd);
 };
 
 }  // namespace vmsgr::attach

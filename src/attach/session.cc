@@ -11,6 +11,7 @@
 #include <seastar/util/defer.hh>
 
 #include "base/text.hh"
+#include "conn/log.hh"
 
 namespace vmsgr::attach {
 
@@ -39,27 +40,24 @@ base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
 
 }  // namespace
 
-session::session(control_server& server, base::unique_fd sock, net::lease fds)
-    : _server(server), _sock(std::move(sock)), _fds(std::move(fds)) {
+session::session(control_server& server, const peer_identity& who, net::user_ptr user, net::lease fds)
+    : _server(server), _who(who), _user(std::move(user)), _fds(std::move(fds)) {
     _hello_timer.set_callback([this] { break_rules(net::fault::bad_hello, "said nothing for 2 s"); });
 }
 
 session::~session() {
     _events.reset();
-    _server.alarm().guard([this] {
-        proto::discard(std::move(_sock));
-        return true;
-    });
+    if (_sock) {
+        ::shutdown(_sock.get(), SHUT_RDWR);
+        _server.let_go(_sock, *_user);
+    }
 }
 
-// It may be anything: a socket that lingers again at once, or one that holds others unread. Its last close would wait.
 void session::drop(proto::received& got) noexcept {
-    if (std::ranges::any_of(got.fds, [](auto& fd) { return bool(fd); })) {
-        _server.alarm().guard([&got] {
-            got.drop();
-            return true;
-        });
+    for (auto& fd : got.fds) {
+        _server.let_go(fd, *_user);
     }
+    got.fd_count = 0;
 }
 
 void session::close() noexcept {
@@ -68,30 +66,25 @@ void session::close() noexcept {
 }
 
 seastar::future<> session::run() {
-    auto who = identify(_sock.get());
     auto events = _server.deps().carriers.local().events().add(_sock.get(), *this);
-    {
-        auto told = seastar::defer([this]() noexcept { _server.greeted(); });
-        if (!who || !events) {
-            co_return;
-        }
-        _who = *who;
-        _events = std::move(*events);
-        co_await greet();
+    if (!events) {
+        co_return;
     }
+    _events = std::move(*events);
+    co_await greet();
+    _server.greeted(this);
     while (!_closed) {
         proto::request_msg m;
         proto::received got;
+        auto dropped = seastar::defer([&]() noexcept { drop(got); });
         if (!co_await next(&m, sizeof m, got)) {
             break;
         }
         if (got.bytes != sizeof m || got.truncated || m.magic != proto::control_magic) {
             break_rules(net::fault::bad_message, "a message of a wrong length or magic");
-            drop(got);
             break;
         }
-        co_await handle(m, got);
-        drop(got);
+        co_await handle_one(m, got);
         co_await seastar::coroutine::maybe_yield();
     }
     _hello_timer.cancel();
@@ -102,10 +95,27 @@ seastar::future<> session::run() {
     }
 }
 
+// No memory for a request: it fails, and the session goes on.
+seastar::future<> session::handle_one(const proto::request_msg& m, proto::received& got) {
+    bool failed = false;
+    try {
+        co_await handle(m, got);
+    } catch (const std::bad_alloc&) {
+        failed = true;
+    }
+    if (failed) {
+        ++_server.count().no_memory;
+        if (proto::has_answer(m.what)) {
+            reply(m, ENOMEM);
+        }
+    }
+}
+
 seastar::future<bool> session::next(void* into, size_t bytes, proto::received& got) {
     while (!_closed) {
+        co_await _server.room_to_close(*_user);
         _point.clear();
-        int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got);
+        int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got, this);
         if (err == 0) {
             if (got.bytes == 0) {
                 drop(got);
@@ -156,9 +166,12 @@ void session::on_hello(const std::byte* bytes, size_t n) {
         break_rules(net::fault::bad_hello, "a hello of a wrong length");
     } else if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
         refuse(EACCES, "user " + std::to_string(_who.uid) + " may not attach; see access in vmsgrd's configuration");
-    } else if (_place = net::lease::take(_server.deps().budget.sessions); !_place) {
-        refuse(EAGAIN, "vmsgrd serves as many programs as it may; see limits.sessions (" +
-                           std::to_string(_server.deps().budget.sessions.limit()) + ")");
+    } else if (_place = net::lease::take(_server.deps().budget.sessions, _user->of.sessions); !_place) {
+        auto& mine = _user->of.sessions;
+        const bool all = mine.used() < mine.limit();
+        refuse(EAGAIN, std::string("vmsgrd serves as many programs ") + (all ? "" : "of this user ") +
+                           "as it may; see limits." + (all ? "" : "per_user.") + "sessions (" +
+                           std::to_string((all ? _server.deps().budget.sessions : mine).limit()) + ")");
     } else {
         welcome(hello);
     }
@@ -172,6 +185,11 @@ void session::welcome(const proto::hello_msg& hello) {
     base::unique_fd segment;
     if (hello.session == proto::session_kind::program) {
         shm::mapping map;
+        _map = net::lease::take(_server.deps().budget.maps, _user->of.maps);
+        if (!_map) {
+            refuse(ENOMEM, "vmsgrd has no memory mapping left for a session; raise vm.max_map_count (sysctl)");
+            return;
+        }
         auto fd = new_segment(w.session_id, map);
         if (!fd) {
             refuse(fd.error().errnum, "no memory for a session: " + fd.error().text);
@@ -179,7 +197,7 @@ void session::welcome(const proto::hello_msg& hello) {
         }
         segment = std::move(*fd);
         w.segment_bytes = sizeof(shm::session_segment);
-        _program = std::make_shared<net::program>(w.session_id, _who.pid, _who.uid,
+        _program = std::make_shared<net::program>(w.session_id, _who.pid, _user,
                                                   base::printable(hello.program, sizeof hello.program), w.features,
                                                   _server.deps().config.limits.connections_per_session, std::move(map));
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
@@ -201,10 +219,10 @@ void session::refuse(int err, const std::string& text) {
 }
 
 void session::break_rules(net::fault why, const std::string& text) {
-    static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+    static thread_local net::log_limits limits;
     _server.count().count(why);
-    log.log(seastar::log_level::warn, rate, "pid {} (user {}): {}: {}; its session is closed", _who.pid, _who.uid,
-            net::to_text(why), text);
+    log.log(seastar::log_level::warn, limits.of(why), "pid {} (user {}): {}: {}; its session is closed", _who.pid,
+            _who.uid, net::to_text(why), text);
     close();
 }
 

@@ -14,12 +14,13 @@
 
 namespace vmsgr::attach {
 
-class session final : ssx::event_sink {
+class session final : ssx::event_sink, shm::rights_sink {
     control_server& _server;
+    const peer_identity _who;
+    const net::user_ptr _user;
     base::unique_fd _sock;
     net::lease _fds;
-    std::optional<net::lease> _place;  // among limits.sessions, once it has said who it is
-    peer_identity _who;
+    std::optional<net::lease> _place, _map;  // among limits.sessions, once it has said who it is; of its segment
     net::program_ptr _program;  // none before the handshake, and for queries
     ssx::event_set::registration _events;
     ssx::wake_point _point;
@@ -27,15 +28,20 @@ class session final : ssx::event_sink {
     bool _closed = false;
 
 public:
-    session(control_server& server, base::unique_fd sock, net::lease fds);
+    session(control_server& server, const peer_identity& who, net::user_ptr user, net::lease fds);
     ~session();
+    void begin_with(base::unique_fd sock) noexcept { _sock = std::move(sock); }
 
     seastar::future<> run();
     void close() noexcept;
     const net::program_ptr& program() const noexcept { return _program; }
+    const peer_identity& who() const noexcept { return _who; }
 
 private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
+    void take(base::unique_fd right) noexcept override {
+        _server.let_go(right, *_user);
+    }  // more than a message may have
     seastar::future<> greet();
     void on_hello(const std::byte* bytes, size_t n);
     void welcome(const proto::hello_msg& hello);
@@ -46,6 +52,7 @@ private:
     // The next message, or not when the session ended.
     seastar::future<bool> next(void* into, size_t bytes, proto::received& got);
 
+    seastar::future<> handle_one(const proto::request_msg& m, proto::received& got);
     seastar::future<> handle(proto::request_msg m, proto::received& got);
     seastar::future<> on_connect(proto::request_msg m, proto::received& got);
     seastar::future<> on_listen(proto::request_msg m, proto::received& got);

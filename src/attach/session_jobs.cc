@@ -79,20 +79,13 @@ int session::admit(net::connect_request& r) {
     } else if (r.without == proto::without_trunk::unset) {
         r.without = _server.deps().config.trunks.default_without();
     }
-    auto& b = _server.deps().budget;
-    auto total = net::lease::take(b.connections);
-    auto mine = net::lease::take(_program->connections);
-    if (!total || !mine) {
-        return EAGAIN;
+    const uint32_t ring_bytes = _server.deps().config.limits.ring_bytes;
+    auto taken = net::places::take(_server.deps().budget, _program, ring_bytes);
+    if (taken) {
+        r.place = std::move(*taken);
     }
-    auto fds = net::lease::take(b.fds, net::fds_per_connection);
-    if (!fds) {
-        return ENOBUFS;
-    }
-    r.place.total = std::move(*total);
-    r.place.of_session = std::move(*mine);
-    r.place.fds = std::move(*fds);
-    return 0;
+    _program->connections.show_room(_user->room(ring_bytes));
+    return taken ? 0 : taken.error();
 }
 
 seastar::future<> session::on_connect(proto::request_msg m, proto::received& got) {
@@ -151,11 +144,11 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     r.backlog = m.backlog;
     r.program_fd = m.fd;
     auto& b = _server.deps().budget;
-    auto total = net::lease::take(b.listeners);
-    auto fds = net::lease::take(b.fds, net::fds_per_listener);
+    auto total = net::lease::take(b.listeners, _user->of.listeners);
+    auto fds = net::lease::take(b.fds, _user->of.fds, net::fds_per_listener);
     const auto* route = own_route(proto::role::server, base::local_name(got.fds[0].get()));
     const bool denied = route != nullptr && route->way == proto::via::deny;
-    if (!total || !fds || denied) {
+    if (!total || !fds || denied || _user->is_suspended()) {
         ++_server.count().refused;
         reply(m, denied ? EACCES : EAGAIN);
         co_return;
@@ -175,6 +168,8 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     r2.id = answer.id;
     memcpy(r2.data, answer.word.data(), answer.word.size());
     reply(m, answer.status, answer.status == 0 ? std::span(out) : std::span<const int>{}, r2);
+    _server.let_go(answer.door, *_user);
+    _server.let_go(answer.lifeline, *_user);
 }
 
 void session::on_unlist(proto::received& got) {
@@ -208,10 +203,8 @@ void session::on_deposit(const proto::request_msg& m, proto::received& got) {
         break_rules(net::fault::bad_message, "deposit: too few descriptors");
         return;
     }
-    const bool kept = _server.alarm().guard([&] {  // what it replaces is closed
-        return _server.kept().leave(_program->session_id, _program->uid, got.fds[0].get(),
-                                    std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data), m.id);
-    });
+    const bool kept = _server.kept().leave(_program->session_id, _user, got.fds[0].get(),
+                                           std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data), m.id);
     if (!kept) {
         ++_server.count().refused;
     }
@@ -225,7 +218,7 @@ seastar::future<> session::on_adopt(proto::request_msg m, proto::received& got) 
         co_return;
     }
     net::listeners::shared listener;
-    auto found = _server.kept().look(_program->uid, got.fds[0].get());
+    auto found = _server.kept().look(_who.uid, got.fds[0].get());
     if (found && found->listener != 0) {
         auto task = [id = found->listener, door = base::socket_cookie(got.fds[0].get())](net::listeners& l) {
             return l.share(id, door);

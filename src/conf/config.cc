@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 #include <charconv>
+#include <tuple>
 
 #include "conf/reader.hh"
 #include "conf/routes_file.hh"
@@ -132,6 +133,41 @@ void read_ring_bytes(reader& r, const spot& at, uint32_t& out) {
     out = uint32_t(*n);
 }
 
+constexpr uint64_t memory_max = 1ull << 50;
+
+void read_user_limits(reader& r, const spot& at, user_limits_config& out) {
+    r.mapping(at, {
+                      {"sessions", r.number_into(out.sessions, 1, 1u << 20)},
+                      {"connections", r.number_into(out.connections, 1, 1u << 24)},
+                      {"listeners", r.number_into(out.listeners, 1, 1u << 20)},
+                      {"descriptors", r.number_into(out.descriptors, 1, 1u << 26)},
+                      {"memory", [&](const spot& s) { out.memory = r.size(s, 1, memory_max).value_or(0); }},
+                  });
+}
+
+// One user's part of a whole; of a connection's rings. 0 is not said.
+void check_limits(reader& r, const spot& at, const limits_config& l) {
+    const auto& u = l.per_user;
+    const uint64_t rings = 2 * uint64_t(l.ring_bytes);
+    const std::tuple<const char*, uint64_t, uint64_t> parts[] = {{"sessions", u.sessions, l.sessions},
+                                                                 {"connections", u.connections, l.connections},
+                                                                 {"listeners", u.listeners, l.listeners},
+                                                                 {"memory", u.memory, l.memory}};
+    for (auto [name, of_user, of_all] : parts) {
+        if (of_user > of_all && of_all != 0) {
+            r.refuse(at, std::string("per_user.") + name + ": " + std::to_string(of_user) + " is more than " + name +
+                             " of all users, " + std::to_string(of_all));
+        }
+    }
+    for (auto [name, bytes] : {std::pair("memory", l.memory), std::pair("per_user.memory", u.memory)}) {
+        if (bytes != 0 && bytes < rings) {
+            r.refuse(at, std::string(name) + ": " + size_text(bytes) +
+                             " is less than the two rings of one connection, " + size_text(rings) +
+                             "; raise it, or lower ring_bytes");
+        }
+    }
+}
+
 void read_limits(reader& r, const spot& at, limits_config& out) {
     constexpr uint64_t day_ms = 86'400'000;
     r.mapping(at, {
@@ -142,7 +178,12 @@ void read_limits(reader& r, const spot& at, limits_config& out) {
                       {"ring_bytes", [&](const spot& s) { read_ring_bytes(r, s, out.ring_bytes); }},
                       {"orphan_ms", r.number_into(out.orphan_ms, 0, day_ms)},
                       {"flush_ms", r.number_into(out.flush_ms, 0, day_ms)},
+                      {"memory", [&](const spot& s) { out.memory = r.size(s, 1, memory_max).value_or(0); }},
+                      {"per_user", [&](const spot& s) { read_user_limits(r, s, out.per_user); }},
                   });
+    if (!r.failed()) {
+        check_limits(r, at, out);
+    }
 }
 
 // "0-3,8"; returns how many processors that is, 0 for a text that is none.

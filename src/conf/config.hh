@@ -47,14 +47,26 @@ struct access_config {
     bool operator==(const access_config&) const = default;
 };
 
+// What all programs of one user may use together. 0: half of what all users may. No limit for root and the daemon's own
+// user. Each is at most the limit of all.
+struct user_limits_config {
+    uint32_t sessions = 0;
+    uint32_t connections = 0;
+    uint32_t listeners = 0;
+    uint32_t descriptors = 0;
+    uint64_t memory = 0;
+};
+
 struct limits_config {
     uint32_t sessions = 4096;
     uint32_t connections = 65536;
     uint32_t connections_per_session = 16384;  // at most shm::connected_slots
     uint32_t listeners = 4096;
+    uint64_t memory = 0;  // bytes of the rings of all connections; 0: what the machine or the container has
+    user_limits_config per_user;
     uint32_t ring_bytes = shm::ring_bytes_default;  // each direction of a connection; a power of two
     uint32_t orphan_ms = 60000;  // data of a program that ended may wait so long without progress
-    uint32_t flush_ms = 5000;    // what is left in rings at a stop may take so long to leave
+    uint32_t flush_ms = 5000;  // what is left in rings at a stop may take so long to leave
 };
 
 // Whether an address means the same host in all network namespaces whose programs attach.
@@ -67,15 +79,15 @@ struct daemon_config {
     access_config access;
     limits_config limits;
     namespaces networks = namespaces::separate;  // key `network_namespaces`
-    poll_mode polling = poll_mode::adaptive;      // key `poll_mode`
+    poll_mode polling = poll_mode::adaptive;  // key `poll_mode`
     unsigned idle_poll_us = 50;
     reactor_backend backend = reactor_backend::epoll;  // key `reactor_backend`
-    std::string cpuset;                           // "0-3,8"; empty: anywhere, unpinned
-    std::string user;                             // whom the daemon becomes; empty: it stays who it is
-    bool seccomp = true;                          // its system calls are restricted
-    std::string log_level = "info";               // error, warn, info, debug, trace: Seastar's words
+    std::string cpuset;  // "0-3,8"; empty: anywhere, unpinned
+    std::string user;  // whom the daemon becomes; empty: it stays who it is
+    bool seccomp = true;  // its system calls are restricted
+    std::string log_level = "info";  // error, warn, info, debug, trace: Seastar's words
     proto::route_table routes;
-    trunk_config trunks;                          // keys `trunk` and `trunks`
+    trunk_config trunks;  // keys `trunk` and `trunks`
 };
 
 base::result<daemon_config> load_daemon_config(const std::string& path);

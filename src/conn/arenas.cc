@@ -32,7 +32,7 @@ void memory_slot::release() noexcept {
     _file.reset();
 }
 
-base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot) {
+base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot, budget& all, const program_ptr& owner) {
     const auto which = base::file_id_of(file.get());
     if (!which) {
         return base::fail(errno, "fstat of shared memory");
@@ -47,7 +47,13 @@ base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot) {
         std::erase_if(_joined, [&](auto& f) {
             return f.use_count() == 1 && (f->arena.memory().closed() || ++resting > resting_max);
         });
+        auto map = lease::take(all.maps, owner->owner->of.maps);
+        if (!map) {
+            return base::fail(ENOMEM, "no memory mapping is left (vm.max_map_count)");
+        }
         auto f = std::make_shared<arena_file>();
+        f->owner = owner;
+        f->map = std::move(*map);
         f->arena = shm::made_arena(std::move(*opened), 1);
         f->file = *which;
         at = _joined.insert(_joined.begin(), std::move(f));
@@ -58,7 +64,7 @@ base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot) {
     return memory_slot(*at, slot);
 }
 
-base::result<memory_slot> arenas::make(uint64_t listener, uint32_t ring_bytes, usage& fds) {
+base::result<memory_slot> arenas::make(uint64_t listener, uint32_t ring_bytes, budget& all, const program_ptr& owner) {
     std::erase_if(_made,
                   [&](auto& f) { return f->towards == listener && f->arena.unused() && f->arena.memory().closed(); });
     for (auto& f : _made) {
@@ -68,9 +74,10 @@ base::result<memory_slot> arenas::make(uint64_t listener, uint32_t ring_bytes, u
             }
         }
     }
-    auto place = lease::take(fds);
-    if (!place) {
-        return base::fail(EMFILE, "no descriptor is left for shared memory (limits)");
+    auto place = lease::take(all.fds, owner->owner->of.fds);
+    auto map = lease::take(all.maps, owner->owner->of.maps);
+    if (!place || !map) {
+        return base::fail(EMFILE, "no descriptor or memory mapping is left for shared memory (limits)");
     }
     auto made = shm::create_arena(shm::arena_slots_max, ring_bytes);
     if (!made) {
@@ -79,7 +86,9 @@ base::result<memory_slot> arenas::make(uint64_t listener, uint32_t ring_bytes, u
     auto f = std::make_shared<arena_file>();
     f->arena = shm::made_arena(std::move(made->memory), 1);
     f->fd = std::move(made->fd);
+    f->owner = owner;
     f->fds = std::move(*place);
+    f->map = std::move(*map);
     f->made = true;
     f->towards = listener;
     _made.push_back(f);
@@ -95,6 +104,16 @@ void arenas::forget_listener(uint64_t listener) {
         }
         return f->towards == listener;
     });
+}
+
+bool arenas::forget_ended() {
+    bool rests = false;
+    std::erase_if(_joined, [&](auto& f) {
+        const bool unused = f.use_count() == 1;
+        rests = rests || (unused && !f->owner->ended());
+        return unused && f->owner->ended();
+    });
+    return rests;
 }
 
 void arenas::clear() {

@@ -11,7 +11,7 @@
 #include "base/error.hh"
 #include "base/file_id.hh"
 #include "base/unique_fd.hh"
-#include "conn/budget.hh"
+#include "conn/program.hh"
 #include "shm/arena.hh"
 
 namespace vmsgr::net {
@@ -19,7 +19,8 @@ namespace vmsgr::net {
 struct arena_file {
     shm::made_arena arena;   // the account is used where it was made here
     base::unique_fd fd;      // made here: goes with each connection
-    lease fds;
+    program_ptr owner;
+    lease fds, map;
     bool made = false;
     uint64_t towards = 0;    // made: the listener
     base::file_id file;      // joined: which one it is
@@ -52,10 +53,13 @@ class arenas {
 public:
     // Memory that a program sent with a connection. The layout's limit on rings, not ours: what is merely too large is
     // refused through itself. EINVAL, EPROTO: it is no arena, or has no such slot.
-    base::result<memory_slot> join(base::unique_fd file, uint32_t slot);
-    // For a connection that is brought to this listener. `fds`: one descriptor an arena.
-    base::result<memory_slot> make(uint64_t listener, uint32_t ring_bytes, usage& fds);
+    // ENOMEM: a limit on mappings.
+    base::result<memory_slot> join(base::unique_fd file, uint32_t slot, budget& all, const program_ptr& owner);
+    // For a connection that is brought to this listener.
+    base::result<memory_slot> make(uint64_t listener, uint32_t ring_bytes, budget& all, const program_ptr& owner);
     void forget_listener(uint64_t listener);
+    // Joined ones without a connection whose program has ended: nobody else will use them. True: some rest still.
+    bool forget_ended();
     void clear();
 };
 

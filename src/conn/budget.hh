@@ -27,14 +27,28 @@ public:
     void set_limit(uint64_t limit) noexcept {
         _limit.store(limit, std::memory_order_relaxed);
         if (_shown != nullptr) {
-            std::atomic_ref(_shown->enough).store(limit - margin_of(limit), std::memory_order_relaxed);
+            show_enough(enough());
         }
     }
 
-    // Before anything is taken. `where` lies in shared memory and outlives this.
+    // What may still be taken by those who ask first.
+    uint64_t room() const noexcept {
+        const uint64_t most = limit() - margin_of(limit()), now = used();
+        return now < most ? most - now : 0;
+    }
+
+    // Before anything is taken. `where` lies in shared memory and outlives this. It counts from one, as 0 is enough of
+    // nothing that is known.
     void show_in(shm::load& where) noexcept {
-        where.enough = limit() - margin_of(limit());
+        where.used.store(1, std::memory_order_relaxed);
+        where.enough = enough();
         _shown = &where;
+    }
+    // There is less room than the limit says: another limit is nearer.
+    void show_room(uint64_t room) noexcept {
+        if (_shown != nullptr) {
+            show_enough(std::min(1 + used() + room, enough()));
+        }
     }
 
     bool take(uint64_t n = 1) noexcept {
@@ -53,44 +67,96 @@ public:
             _shown->used.fetch_sub(n, std::memory_order_relaxed);
         }
     }
+
+private:
+    // As it is shown: what is used counts from one there.
+    uint64_t enough() const noexcept { return 1 + limit() - margin_of(limit()); }
+    void show_enough(uint64_t n) noexcept { std::atomic_ref(_shown->enough).store(n, std::memory_order_relaxed); }
 };
 
-// Holds n of a usage, which must outlive it.
+// Holds n of a usage, or of two: of what all may use and of what one may. They outlive it.
 class lease {
     usage* _of = nullptr;
+    usage* _also = nullptr;
     uint64_t _n = 0;
-    lease(usage* of, uint64_t n) noexcept : _of(of), _n(n) {}
+    lease(usage* of, usage* also, uint64_t n) noexcept : _of(of), _also(also), _n(n) {}
 
 public:
     lease() noexcept = default;
-    lease(lease&& o) noexcept : _of(std::exchange(o._of, nullptr)), _n(o._n) {}
+    lease(lease&& o) noexcept : _of(std::exchange(o._of, nullptr)), _also(o._also), _n(o._n) {}
     lease& operator=(lease&& o) noexcept {
         std::swap(_of, o._of);
+        std::swap(_also, o._also);
         std::swap(_n, o._n);
         return *this;
     }
     ~lease() {
         if (_of != nullptr) {
             _of->give(_n);
+            if (_also != nullptr) {
+                _also->give(_n);
+            }
         }
     }
     static std::optional<lease> take(usage& of, uint64_t n = 1) noexcept {
-        return of.take(n) ? std::optional(lease(&of, n)) : std::nullopt;
+        return of.take(n) ? std::optional(lease(&of, nullptr, n)) : std::nullopt;
+    }
+    // Of both or of neither.
+    static std::optional<lease> take(usage& of, usage& also, uint64_t n = 1) noexcept {
+        if (!also.take(n)) {
+            return std::nullopt;
+        }
+        if (!of.take(n)) {
+            also.give(n);
+            return std::nullopt;
+        }
+        return lease(&of, &also, n);
     }
 };
 
 // Descriptors that each thing keeps open.
 inline constexpr unsigned fds_per_connection = 2;  // the socket, our end of the doorbell
-inline constexpr unsigned fds_per_listener = 1;    // the socket; lifelines are counted by themselves
+inline constexpr unsigned fds_per_listener = 1;  // the socket; lifelines are counted by themselves
 inline constexpr unsigned fds_per_session = 1;
-inline constexpr unsigned fds_reserve = 128;       // Seastar's own, messages under way, documents
 
-// One for the daemon. What it shows counts in outlives it.
+// How much there is of each thing.
+struct amounts {
+    uint64_t sessions = 0;
+    uint64_t connections = 0;
+    uint64_t listeners = 0;
+    uint64_t fds = 0;
+    uint64_t memory = 0;  // bytes of rings
+    uint64_t maps = 0;  // memory mappings
+};
+
 struct budget {
     usage sessions;
     usage connections;
     usage listeners;
     usage fds;
+    usage memory;
+    usage maps;
+    usage deposits;  // one for each connection or listener that may be inherited
+
+    explicit budget(const amounts& a) noexcept
+        : sessions(a.sessions),
+          connections(a.connections),
+          listeners(a.listeners),
+          fds(a.fds),
+          memory(a.memory),
+          maps(a.maps),
+          deposits(a.connections + a.listeners) {}
+
+    // Whoever holds more keeps it.
+    void set_limits(const amounts& a) noexcept {
+        sessions.set_limit(a.sessions);
+        connections.set_limit(a.connections);
+        listeners.set_limit(a.listeners);
+        fds.set_limit(a.fds);
+        memory.set_limit(a.memory);
+        maps.set_limit(a.maps);
+        deposits.set_limit(a.connections + a.listeners);
+    }
 };
 
 }  // namespace vmsgr::net

@@ -10,6 +10,7 @@
 #include <seastar/core/smp.hh>
 
 #include "base/random.hh"
+#include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 #include "proto/control.hh"
@@ -18,10 +19,22 @@
 
 namespace vmsgr::net {
 
+namespace {
+
+// Between two looks whether arenas without connections have lost their programs.
+constexpr auto resting_time = std::chrono::seconds(2);
+
+}  // namespace
+
 seastar::future<> carrier::start() {
     _alarm.start();
     _events.start();
     _rings.start(_settings.poll_window);
+    _resting_timer.set_callback([this] {
+        if (_arenas.forget_ended()) {
+            _resting_timer.arm(resting_time);
+        }
+    });
     ssx::yield_when_idle();
     return seastar::make_ready_future<>();
 }
@@ -33,10 +46,24 @@ seastar::future<> carrier::stop() {
     }
     co_await _gate.close();
     co_await part();
+    _resting_timer.cancel();
     _arenas.clear();
     _rings.stop();
     co_await _events.stop();
     _alarm.stop();
+}
+
+void carrier::let_go(base::unique_fd& fd, user& sender) noexcept {
+    if (_closer.close(fd, sender.closing)) {
+        return;
+    }
+    if (!ssx::closer::ends_soon(fd.get())) {
+        ++_count.never_closed;
+        (void)fd.release();
+        return;
+    }
+    base::stop_lingering(fd.get());
+    _alarm.guard([&fd] { return fd.reset(), true; });
 }
 
 void carrier::connect(uint64_t id, vm_conn::parts p, int refusal) {
@@ -75,7 +102,7 @@ size_t copy_unread(int tcp, const shm::conduit& c) noexcept {
 
 }  // namespace
 
-brought carrier::bring(bring_request& r, usage& fds) {
+brought carrier::bring(bring_request& r, budget& all) {
     auto failed = [&](const std::string& why) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         log.log(seastar::log_level::warn, rate, "an accepted connection is reset: {}", why);
@@ -86,12 +113,12 @@ brought carrier::bring(bring_request& r, usage& fds) {
     if (_gate.is_closed()) {
         return failed("vmsgrd stops");
     }
-    auto slot = _arenas.make(r.door.listener, _settings.ring_bytes, fds);
+    auto& owner = *r.place.owner;
+    auto slot = _arenas.make(r.door.listener, _settings.ring_bytes, all, r.place.owner);
     if (!slot) {
         return failed(slot.error().text);
     }
     const uint64_t id = next_id();
-    auto& owner = *r.place.owner;
     proto::dial_hello hello;
     hello.flags = uint16_t(proto::dial_by_daemon | (r.far ? proto::dial_trunk : 0));
     hello.slot = slot->index();
@@ -102,7 +129,9 @@ brought carrier::bring(bring_request& r, usage& fds) {
     hello.shown = owner.show(id, conn_role::server, seastar::this_shard_id(), -1);
     const size_t received = r.with_data ? copy_unread(r.tcp.get(), slot->conduit()) : 0;
     base::unique_fd bell;
-    if (const int err = dial(r.door, hello, *slot, bell); err != 0) {
+    // A doorbell that is turned away is closed, with what its listener may have sent on it.
+    const int err = _alarm.guard([&] { return dial(r.door, hello, *slot, bell); });
+    if (err != 0) {
         owner.hide(hello.shown);
         // Nobody has seen the slot: the other end is done with it as well.
         slot->conduit().header().end[0].flags.store(shm::end_left | shm::end_done, std::memory_order_release);
@@ -129,12 +158,30 @@ brought carrier::bring(bring_request& r, usage& fds) {
     return brought::yes;
 }
 
+int carrier::begin_connect(int fd, const base::address& to, user& his) noexcept {
+    if (his.is_suspended()) {
+        return EAGAIN;
+    }
+    const int err = _alarm.guard([&] { return net::begin_connect(fd, to); });
+    if (err == EINTR) {
+        _count.count(fault::made_blocking);
+        his.suspend();
+        return 0;
+    }
+    return err;
+}
+
 void carrier::run(conn_ptr c) {
     // Where the daemon stops, the object's end closes everything.
     ssx::spawn(_gate, log, "a connection", [this, c = std::move(c)] {
         ++_count.connections_total;
         _conns.emplace(c->id(), c);
-        return c->run().finally([this, c] { _conns.erase(c->id()); });
+        return c->run().finally([this, c] {
+            _conns.erase(c->id());
+            if (!_resting_timer.armed()) {
+                _resting_timer.arm(resting_time);
+            }
+        });
     });
 }
 

@@ -43,15 +43,17 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     ssx::event_set _events;
     ssx::ring_poller _rings;
     ssx::syscall_alarm _alarm;
+    ssx::closer& _closer;
     counters _count;
     std::map<uint64_t, conn_ptr> _conns;  // by id, so that they can be listed piece by piece
     arenas _arenas;
+    seastar::timer<seastar::lowres_clock> _resting_timer;
     std::vector<base::unique_fd> _parting;  // see reset_when_sent()
     seastar::gate _gate;
     uint64_t _ids = 0;
 
 public:
-    explicit carrier(carrier_settings s) : _settings(s) {}
+    carrier(carrier_settings s, ssx::closer& c) : _settings(s), _closer(c) {}
     seastar::future<> start();
     // Flushes what programs have sent, up to the limit.
     seastar::future<> stop();
@@ -66,13 +68,18 @@ public:
     ssx::ring_poller& rings() noexcept { return _rings; }
     ssx::syscall_alarm& alarm() noexcept { return _alarm; }
     counters& count() noexcept { return _count; }
+    // Closes what this user has sent, whatever it is; the caller waits for nobody.
+    void let_go(base::unique_fd& fd, user& sender) noexcept;
     arenas& memory() noexcept { return _arenas; }
     bool knows(uint64_t id) const noexcept { return _conns.contains(id); }
 
     // Carries p.tcp, which is connecting or connected; refusal: an errno that the program gets at once instead.
     void connect(uint64_t id, vm_conn::parts p, int refusal);
     // Dials the listener's door, as a program would, and begins to carry the connection.
-    brought bring(bring_request& r, usage& fds);
+    brought bring(bring_request& r, budget& all);
+
+    // kernel_socket's, on a socket that this user has as well.
+    int begin_connect(int fd, const base::address& to, user& his) noexcept;
 
     // A copy of the socket of connection `id`, if `shown` is the program's end of it. plain: see vm_conn::lend.
     base::unique_fd borrow(uint64_t id, int shown, bool plain) noexcept;

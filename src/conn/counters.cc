@@ -6,9 +6,9 @@ namespace vmsgr::net {
 
 namespace {
 
-constexpr std::string_view names[fault_kinds] = {"bad_ring_index", "foreign_bytes",    "bad_memory",
-                                                 "bad_descriptor", "bad_job",          "bad_message",
-                                                 "bad_hello",      "answers_not_read", "accept_error"};
+constexpr std::string_view names[fault_kinds] = {"bad_ring_index", "foreign_bytes", "bad_memory", "bad_descriptor",
+                                                 "bad_job",        "bad_message",   "bad_hello",  "answers_not_read",
+                                                 "accept_error",   "made_blocking"};
 
 }  // namespace
 

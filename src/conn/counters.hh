@@ -21,8 +21,9 @@ enum class fault : uint8_t {
     bad_hello,         // no or a wrong handshake in time
     answers_not_read,  // a program that asks and never reads
     accept_error,      // the kernel refused accept for a reason that is not a limit
+    made_blocking,     // a socket that somebody made blocking in the middle of a call, which waited
 };
-inline constexpr size_t fault_kinds = 9;
+inline constexpr size_t fault_kinds = 10;
 std::string_view to_text(fault) noexcept;
 
 struct counters {
@@ -40,6 +41,8 @@ struct counters {
     uint64_t probes_skipped = 0;    // not asked: as many as the limit are known
     uint64_t orphans = 0;           // programs that left with data still to be sent
     uint64_t orphans_given_up = 0;  // of these: no progress up to the limit
+    uint64_t no_memory = 0;         // requests that ended because the shard had none
+    uint64_t never_closed = 0;      // files of strangers: too many others wait to be closed
     uint64_t plain = 0;             // connections that turned plain, for a program without the library
     std::array<uint64_t, fault_kinds> faults{};
 
@@ -61,6 +64,8 @@ inline constexpr base::counter<counters> counter_table[] = {
     {"trunk_probes_skipped", &counters::probes_skipped},
     {"orphans", &counters::orphans},
     {"orphans_given_up", &counters::orphans_given_up},
+    {"no_memory", &counters::no_memory},
+    {"never_closed", &counters::never_closed},
     {"plain", &counters::plain},
 };
 static_assert(base::lists_all(counter_table));

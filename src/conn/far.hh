@@ -73,7 +73,7 @@ public:
     virtual std::string peer_identity() const { return {}; }
 
     // Events go to `user`; what is true now comes first.
-    virtual bool watch(ssx::event_set& events, far_user& user) noexcept = 0;
+    virtual bool watch(ssx::event_set& events, far_user& user) = 0;
     virtual void unwatch() noexcept = 0;
 
     // The state of the connect that was begun.

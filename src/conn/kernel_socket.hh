@@ -32,7 +32,9 @@ bool has_unread(int fd) noexcept;
 // elsewhere: not on this way; the kernel is to connect.
 enum class progress : uint8_t { under_way, up, failed, elsewhere };
 progress connect_progress(int fd) noexcept;
-// Begins one on a socket that the program has only bound; 0, or an errno. Call under the shard's syscall_alarm.
+// Begins one on a socket that the program has only bound; 0, or an errno. Under the shard's syscall_alarm
+// (carrier::begin_connect) where somebody else has the socket: EINTR then means that it was made blocking in between,
+// and that the kernel goes on with it.
 int begin_connect(int fd, const base::address& to) noexcept;
 
 // Ends the connection with RST and leaves a socket that can connect anew.

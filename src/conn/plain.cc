@@ -30,11 +30,12 @@ shm::rx_state consumer_at(uint64_t tail, uint64_t head) noexcept {
 
 }  // namespace
 
-plain_end::plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published,
-                     uint32_t& tokens_taken) noexcept
+plain_end::plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published, uint32_t& tokens_taken,
+                     shm::rights_sink& rights) noexcept
     : _fd(bell),
       _from_program(c.header().ring[0]),
       _tokens_taken(tokens_taken),
+      _rights(rights),
       _tx(producer_at(c.header().ring[0], consumed)),
       _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), published)),
       _out(c.header().ring[0], c.ring_data(0), c.capacity, _tx),
@@ -50,7 +51,7 @@ bool plain_end::is_impossible() const noexcept {
 bool plain_end::take_tokens() noexcept {
     const uint32_t left = _from_program.tokens_sent.load(std::memory_order_acquire) - _tokens_taken;
     if (left != 0) {
-        _tokens_taken += shm::bell(_fd).take_tokens(std::min(left, shm::bell_tokens_max));
+        _tokens_taken += shm::bell(_fd, 0, nullptr, &_rights).take_tokens(std::min(left, shm::bell_tokens_max));
     }
     return _from_program.tokens_sent.load(std::memory_order_acquire) == _tokens_taken;
 }
@@ -92,10 +93,8 @@ plain_end::pulled plain_end::pull() noexcept {
     iovec& last = iov[2].iov_len != 0 ? iov[2] : iov[1];
     std::byte* const last_byte = static_cast<std::byte*>(last.iov_base) + last.iov_len - 1;
     --last.iov_len;
-    msghdr m{};
-    m.msg_iov = iov;
-    m.msg_iovlen = 3;
-    const bool read = ::recvmsg(_fd, &m, MSG_DONTWAIT) == ssize_t(n) &&
+    bool rights = false;
+    const bool read = shm::receive_with_rights(_fd, iov, _rights, rights) == ssize_t(n) &&
                       ::recv(_fd, last_byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
     if (!read) {
         // Another holder of this end reads it: there is none but an attacker's.

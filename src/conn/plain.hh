@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "shm/arena.hh"
+#include "shm/bell.hh"
 #include "shm/wake.hh"
 
 namespace vmsgr::net {
@@ -19,6 +20,7 @@ class plain_end {
     const int _fd;
     shm::ring_words& _from_program;  // its tokens come first
     uint32_t& _tokens_taken;
+    shm::rights_sink& _rights;
     shm::tx_state _tx;
     shm::rx_state _rx;
     shm::basic_ring_producer<shm::ring_words> _out;  // into ring 0
@@ -31,7 +33,8 @@ class plain_end {
 public:
     // consumed: the daemon's own index into ring 0; published: into ring 1. The program stopped reading ring 1 at its
     // tail, from which everything is sent anew.
-    plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published, uint32_t& tokens_taken) noexcept;
+    plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published, uint32_t& tokens_taken,
+              shm::rights_sink& rights) noexcept;
 
     enum class pulled : uint8_t {
         nothing,

@@ -5,12 +5,12 @@
 
 namespace vmsgr::net {
 
-program::program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint64_t features_, uint32_t connections_max,
-                 shm::mapping segment)
+program::program(uint64_t id, pid_t pid_, user_ptr owner_, std::string name_, uint64_t features_,
+                 uint32_t connections_max, shm::mapping segment)
     : _segment(std::move(segment)),
       session_id(id),
       pid(pid_),
-      uid(uid_),
+      owner(std::move(owner_)),
       name(std::move(name_)),
       features(features_),
       connections(connections_max) {

@@ -11,7 +11,7 @@
 #include <memory>
 #include <string>
 
-#include "conn/budget.hh"
+#include "conn/users.hh"
 #include "shm/segment.hh"
 
 namespace vmsgr::net {
@@ -28,13 +28,14 @@ class program {
 public:
     const uint64_t session_id;
     const pid_t pid;
-    const uid_t uid;
+    const user_ptr owner;
     const std::string name;
     const uint64_t features;  // proto::feature, that both sides have
     usage connections;
 
-    program(uint64_t id, pid_t pid_, uid_t uid_, std::string name_, uint64_t features_, uint32_t connections_max,
+    program(uint64_t id, pid_t pid_, user_ptr owner_, std::string name_, uint64_t features_, uint32_t connections_max,
             shm::mapping segment);
+    uid_t uid() const noexcept { return owner->uid; }
 
     // Its session has ended; and that long ago that whoever inherited its connections has asked for them.
     void end() noexcept;

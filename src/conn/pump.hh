@@ -149,10 +149,12 @@ private:
     static bool waits(ssize_t r) noexcept { return r == -EAGAIN || r == -EINTR; }
     static next wait_for_far(ssize_t r) noexcept { return r == -EAGAIN ? next::far : next::again; }
 
-    // What the peer sent before it broke the connection is still the program's: first that, then the error.
+    // What the peer sent before it broke the connection is still the program's: first that, then the error. It is no
+    // more than a socket holds, but where only we may not send any more; then the peer can go on for ever.
+    static constexpr size_t salvage_max = 16 << 20;
     next send_failed(int err) noexcept {
         if (_near.step(life::event::send_failed, err).has(life::action::salvage)) {
-            while (receives() && receive() == next::again) {
+            for (size_t i = 0; i < salvage_max / _at_once && receives() && receive() == next::again; ++i) {
             }
         }
         _near.step(life::event::far_failed, err);

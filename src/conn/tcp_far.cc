@@ -27,7 +27,7 @@ public:
     explicit tcp_far(base::unique_fd& fd) noexcept : _fd(fd) {}
 
     conn_path path() const noexcept override { return conn_path::direct; }
-    bool watch(ssx::event_set& events, far_user& user) noexcept override {
+    bool watch(ssx::event_set& events, far_user& user) override {
         _user = &user;
         auto r = events.add(_fd.get(), *this);
         if (r) {

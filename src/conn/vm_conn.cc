@@ -29,11 +29,26 @@ static_assert(int(conn_state::closing) == int(life::phase::closing));
 
 }  // namespace
 
+std::expected<places, int> places::take(budget& all, program_ptr owner, uint32_t ring_bytes) {
+    budget& his = owner->owner->of;
+    auto total = lease::take(all.connections, his.connections);
+    auto mine = lease::take(owner->connections);
+    if (!total || !mine) {
+        return std::unexpected(EAGAIN);
+    }
+    auto fds = lease::take(all.fds, his.fds, fds_per_connection);
+    auto memory = lease::take(all.memory, his.memory, 2 * uint64_t(ring_bytes));
+    if (!fds || !memory) {
+        return std::unexpected(ENOBUFS);
+    }
+    return places{std::move(owner), std::move(*total), std::move(*mine), std::move(*fds), std::move(*memory)};
+}
+
 vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     : _carrier(c),
       _p(std::move(p)),
       _id(id),
-      _bell(_p.bell.get(), shm::resident_tokens, &_p.conduit.header().end[0].flags),
+      _bell(_p.bell.get(), shm::resident_tokens, &_p.conduit.header().end[0].flags, &_bell_rights),
       _rx(_p.conduit.header().ring[0], _p.conduit.ring_data(0), _p.conduit.capacity, _rx_state),
       _tx(_p.conduit.header().ring[1], _p.conduit.ring_data(1), _p.conduit.capacity, _tx_state),
       _peer(_p.peer),
@@ -78,7 +93,7 @@ conn_info vm_conn::info() const {
             _bytes_out,
             _opened_s,
             _far->path(),
-            owner.uid,
+            owner.uid(),
             _far->encrypted(),
             _far->peer_identity()};
 }
@@ -109,9 +124,9 @@ bool vm_conn::is_shown_by(int descriptor) noexcept {
     }
     if (ours_len <= offsetof(sockaddr_un, sun_path)) {
         ours.sun_family = AF_UNIX;
-        const std::string name = "vmsgr-" + std::to_string(::getpid()) + "-" + std::to_string(_id);
-        memcpy(ours.sun_path + 1, name.data(), name.size());
-        ours_len = socklen_t(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+        const int n = snprintf(ours.sun_path + 1, sizeof ours.sun_path - 1, "vmsgr-%d-%llu", int(::getpid()),
+                               static_cast<unsigned long long>(_id));
+        ours_len = socklen_t(offsetof(sockaddr_un, sun_path) + 1 + size_t(n));
         if (::bind(_bell.fd(), sa, ours_len) != 0) {
             return false;
         }
@@ -125,7 +140,7 @@ uint32_t vm_conn::program_flags() const noexcept {
     return _p.conduit.header().end[0].flags.load(std::memory_order_acquire);
 }
 
-bool vm_conn::watch() noexcept {
+bool vm_conn::watch() {
     auto r = _carrier.events().add(_bell.fd(), _bell_events);
     if (r) {
         _bell_watch = std::move(*r);
@@ -133,14 +148,14 @@ bool vm_conn::watch() noexcept {
     return r && watch_far();
 }
 
-bool vm_conn::watch_far() noexcept { return _far->watch(_carrier.events(), _far_events); }
+bool vm_conn::watch_far() { return _far->watch(_carrier.events(), _far_events); }
 
 // The peer's daemon does not carry this destination: the program's socket, which is bound only, connects after all.
-bool vm_conn::take_direct_way() noexcept {
+bool vm_conn::take_direct_way() {
     _far->unwatch();
     _far = make_tcp_far(_p.tcp);
     _p.conduit.header().end[1].flags.fetch_and(~uint32_t(shm::end_not_urgent), std::memory_order_relaxed);
-    int err = _carrier.alarm().guard([this] { return begin_connect(tcp_fd(), _peer); });
+    int err = _carrier.begin_connect(tcp_fd(), _peer, *_p.place.owner->owner);
     if (err != 0) {
         errno = err;
         return false;
@@ -280,8 +295,11 @@ void vm_conn::give_back(int err) noexcept {
     int fd = tcp_fd();
     proto::send_with_fds(_bell.fd(), &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT);
     _bell_watch.reset();
-    _p.bell.reset();
-    _p.tcp.reset();
+    _carrier.alarm().guard([this] {
+        let_go_of_bell();
+        _p.tcp.reset();
+        return true;
+    });
 }
 
 void vm_conn::refuse(int err) noexcept {
@@ -361,14 +379,20 @@ void vm_conn::on_progress_timer() noexcept {
     step(life::event::time_out);
 }
 
+void vm_conn::report(fault why) noexcept try {
+    static thread_local log_limits limits;
+    auto& owner = *_p.place.owner;
+    log.log(seastar::log_level::warn, limits.of(why), "{} in the conduit of {} (pid {}) to {}: the connection is reset",
+            to_text(why), owner.name, owner.pid, base::to_string(_peer));
+} catch (const std::bad_alloc&) {
+    // The count says it.
+}
+
 void vm_conn::break_rules(fault why) noexcept {
     if (_life.over()) {
         return;
     }
-    static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
-    auto& owner = *_p.place.owner;
-    log.log(seastar::log_level::warn, rate, "{} in the conduit of {} (pid {}) to {}: the connection is reset",
-            to_text(why), owner.name, owner.pid, base::to_string(_peer));
+    report(why);
     _carrier.count().count(why);
     step(life::event::rules_broken);
 }
@@ -404,6 +428,18 @@ void vm_conn::let_go_of_far() noexcept {
     _p.tcp.reset();
 }
 
+// What lies in it unread is closed with it.
+void vm_conn::let_go_of_bell() noexcept {
+    if (_bell.holds_rights()) {
+        _carrier.let_go(_p.bell, *_p.place.owner->owner);
+    }
+    _p.bell.reset();
+}
+
+void vm_conn::bell_rights::take(base::unique_fd right) noexcept {
+    conn._carrier.let_go(right, *conn._p.place.owner->owner);
+}
+
 void vm_conn::finish() noexcept {
     _progress_timer.cancel();
     _carrier.rings().forget(*this);
@@ -413,16 +449,20 @@ void vm_conn::finish() noexcept {
     if ((program_flags() & shm::end_recalled) != 0) {
         step(life::event::recalled);  // the program may have done so since the end
     }
-    if (_p.tcp) {
-        let_go_of_far();
-    }
-    if (_p.bell) {
-        // Closed with the resident token unread, the program's end shows an error beside the hang-up.
-        if (_life.last().has(life::action::drain_tokens)) {
-            _bell.drain();
+    // The program may have set SO_LINGER on its socket, and do so again while we close it.
+    _carrier.alarm().guard([this] {
+        if (_p.tcp) {
+            let_go_of_far();
         }
-        _p.bell.reset();
-    }
+        if (_p.bell) {
+            // Closed with the resident token unread, the program's end shows an error beside the hang-up.
+            if (_life.last().has(life::action::drain_tokens)) {
+                _bell.drain();
+            }
+            let_go_of_bell();
+        }
+        return true;
+    });
     _p.place.owner->hide(std::exchange(_slot, shm::no_slot));
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <chrono>
+#include <expected>
 #include <memory>
 #include <string>
 
@@ -35,10 +36,13 @@ namespace vmsgr::net {
 
 class carrier;
 
-// A connection's share of every limit. `owner` goes last, as a lease lies in it.
+// A connection's share of every limit. `owner` goes last, as what the leases are of lies in it.
 struct places {
     program_ptr owner;
-    lease total, of_session, fds;
+    lease total, of_session, fds, memory;
+
+    // For a program's connection with rings of this size. Nothing, or an errno.
+    static std::expected<places, int> take(budget& all, program_ptr owner, uint32_t ring_bytes);
 };
 
 enum class conn_state : uint8_t { connecting, established, closing };
@@ -96,6 +100,11 @@ private:
         bool on_bytes(std::span<const std::byte> bytes) noexcept override { return conn._pump.take(bytes); }
         void on_batch_end() noexcept override { conn.on_batch_end(); }
     };
+    struct bell_rights final : shm::rights_sink {
+        vm_conn& conn;
+        explicit bell_rights(vm_conn& c) noexcept : conn(c) {}
+        void take(base::unique_fd right) noexcept override;
+    };
     struct bell_events final : ssx::event_sink {
         vm_conn& conn;
         explicit bell_events(vm_conn& c) noexcept : conn(c) {}
@@ -105,6 +114,7 @@ private:
     carrier& _carrier;
     parts _p;
     const uint64_t _id;
+    bell_rights _bell_rights{*this};
     shm::bell _bell;
     shm::rx_state _rx_state;
     shm::tx_state _tx_state;
@@ -161,9 +171,9 @@ public:
 
 private:
     // Beginning and end (vm_conn.cc).
-    bool watch() noexcept;
-    bool watch_far() noexcept;
-    bool take_direct_way() noexcept;
+    bool watch();
+    bool watch_far();
+    bool take_direct_way();
     seastar::future<int> connected();
     void established() noexcept;
     life::actions step(life::event e, int err = 0) noexcept;
@@ -176,7 +186,9 @@ private:
     void watch_progress() noexcept;
     void on_progress_timer() noexcept;
     void break_rules(fault why) noexcept;
+    void report(fault why) noexcept;
     void let_go_of_far() noexcept;
+    void let_go_of_bell() noexcept;
     void finish() noexcept;
     uint32_t program_flags() const noexcept;
 

@@ -10,6 +10,12 @@
 
 namespace vmsgr::net {
 
+namespace {
+
+constexpr int plain_pulls_max = 16;
+
+}  // namespace
+
 seastar::future<> vm_conn::write_loop() {
     while (_pump.sends()) {
         _out.point.clear();
@@ -171,18 +177,25 @@ void vm_conn::on_far(uint32_t events) noexcept {
 
 // The program has moved to another socket, as this end of the doorbell is shut down: it comes with the last token.
 bool vm_conn::take_new_socket() noexcept {
-    auto socket = proto::take_moved_socket(_bell.fd(), _rx_state.tokens_taken);
+    auto socket = proto::take_moved_socket(_bell.fd(), _rx_state.tokens_taken, &_bell_rights);
     if (!socket) {
         return false;
     }
-    auto watch = _carrier.events().add(socket.get(), _bell_events);
-    if (!watch) {
+    try {
+        auto watch = _carrier.events().add(socket.get(), _bell_events);
+        if (watch) {
+            _bell_watch = std::move(*watch);
+        } else {
+            step(life::event::aborted);
+            return false;
+        }
+    } catch (const std::bad_alloc&) {
         step(life::event::aborted);
         return false;
     }
-    _bell_watch = std::move(*watch);
+    let_go_of_bell();
     _p.bell = std::move(socket);
-    _bell = shm::bell(_p.bell.get(), shm::resident_tokens);
+    _bell = shm::bell(_p.bell.get(), shm::resident_tokens, nullptr, &_bell_rights);
     _rx_state.tokens_taken = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
     return true;
 }
@@ -194,7 +207,7 @@ void vm_conn::go_plain() noexcept {
     }
     try {
         _plain = std::make_unique<plain_end>(_bell.fd(), _p.conduit, _rx_state.tail, _tx_state.head,
-                                             _rx_state.tokens_taken);
+                                             _rx_state.tokens_taken, _bell_rights);
     } catch (const std::bad_alloc&) {
         step(life::event::aborted);
         return;
@@ -216,7 +229,8 @@ void vm_conn::go_plain() noexcept {
 
 bool vm_conn::pull_plain() noexcept {
     bool some = false;
-    for (auto p = _plain->pull(); p != plain_end::pulled::nothing; p = _plain->pull()) {
+    // Each takes all that is there: who goes on writing meanwhile is looked at again when that has left.
+    for (int i = 0; i < plain_pulls_max && _plain->pull() != plain_end::pulled::nothing; ++i) {
         some = true;
     }
     if (some && _out.on == waits::ring) {

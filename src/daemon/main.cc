@@ -25,7 +25,7 @@ int complain(const std::string& text, int exit_code) {
 }
 
 int serve(const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
-          uint64_t descriptors, daemon::signals& signals) {
+          const daemon::machine& machine, const daemon::fitted_limits& limits, daemon::signals& signals) {
     seastar::app_template app(daemon::reactor_options(config));
     char name[] = "vmsgrd";
     char* argv[] = {name, nullptr};
@@ -33,7 +33,7 @@ int serve(const conf::daemon_config& config, const std::string& path, attach::co
         return seastar::async([&] {
             daemon::set_log_levels(config);
             try {
-                daemon::service(config, path, socket, descriptors).run(signals, app.alien());
+                daemon::service(config, path, socket, machine, limits).run(signals, app.alien());
                 return 0;
             } catch (const std::exception& e) {
                 return complain(e.what(), start_error);
@@ -92,12 +92,16 @@ int main(int argc, char** argv) {
                config.routes.count);
         return 0;
     }
-    auto descriptors = daemon::raise_descriptor_limit();
-    if (!descriptors) {
-        return complain(descriptors.error().text, start_error);
-    }
-    if (auto machine = daemon::check_machine(config); !machine) {
+    auto machine = daemon::machine::read();
+    if (!machine) {
         return complain(machine.error().text, start_error);
+    }
+    auto limits = daemon::fit_limits(config, *machine);
+    if (!limits) {
+        return complain(limits.error().text, start_error);
+    }
+    if (auto kernel = daemon::check_kernel(); !kernel) {
+        return complain(kernel.error().text, start_error);
     }
     auto socket = attach::control_socket::open(config);
     if (!socket) {
@@ -114,5 +118,5 @@ int main(int argc, char** argv) {
     if (!signals) {
         return complain(signals.error().text, start_error);
     }
-    return serve(config, parsed.run->config, *socket, *descriptors, **signals);
+    return serve(config, parsed.run->config, *socket, *machine, *limits, **signals);
 }

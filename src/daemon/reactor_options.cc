@@ -26,6 +26,7 @@ seastar::app_template::seastar_options reactor_options(const conf::daemon_config
     }
     o.smp_opts.smp.set_value(c.shards);
     o.smp_opts.memory.set_value(std::to_string(c.memory_bytes));
+    o.smp_opts.reserve_memory.set_value("0");  // limits.cc has looked at what there is
     o.log_opts.default_log_level.set_value(seastar::log_level::warn);
     o.log_opts.log_with_color.set_value(false);
     return o;

@@ -37,6 +37,12 @@ uint64_t node_of(const conf::daemon_config& c) {
     return node.id;
 }
 
+void log_lowered(const fitted_limits& limits) {
+    for (auto& text : limits.lowered) {
+        log.info("{}", text);
+    }
+}
+
 }  // namespace
 
 // What is in rings, then what the kernel has of them, then trunks.
@@ -44,20 +50,25 @@ std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept {
     return 2 * std::chrono::milliseconds(c.limits.flush_ms) + std::chrono::seconds(5);
 }
 
-service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, uint64_t descriptors)
+service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
+                 const fitted_limits& limits)
     : _config(c),
       _path(std::move(path)),
+      _machine(m),
       _socket(socket),
       _registry(c.networks == conf::namespaces::shared),
-      _budget{net::usage(c.limits.sessions), net::usage(c.limits.connections), net::usage(c.limits.listeners),
-              net::usage(descriptors)},
+      _budget(limits.all),
+      _users(limits.each_user),
+      _closer(limits.closing),
       _started_s(net::unix_time_s()) {
+    log_lowered(limits);
     _budget.fds.show_in(_registry.descriptors());
     _budget.connections.show_in(_registry.connections());
 }
 
 seastar::future<std::string> service::status(attach::viewer who) {
-    return status_document({who, _config, _budget, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded});
+    return status_document(
+        {who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded});
 }
 
 // A file that cannot be read, or that holds a mistake, changes nothing.
@@ -82,6 +93,10 @@ seastar::future<> service::reload(loaded fresh, signals& from) {
 // Throws as long as nothing has changed.
 seastar::future<> service::change_to(conf::daemon_config fresh) {
     const auto fixed = conf::keep_fixed(_config, fresh);
+    const auto limits = fit_limits(fresh, _machine);
+    if (!limits) {
+        throw std::runtime_error(limits.error().text);
+    }
     co_await _trunks.invoke_on_all([&fresh](trunks::service& t) { return t.prepare(fresh.trunks); });
     if (fresh.access != _config.access) {
         if (auto r = _socket.change_access(fresh.access); !r) {
@@ -93,12 +108,11 @@ seastar::future<> service::change_to(conf::daemon_config fresh) {
         log.warn("SIGHUP: {}: changes at the next start alone", key);
     }
     _config = fresh;
-    auto& l = _config.limits;
-    _budget.sessions.set_limit(l.sessions);
-    _budget.connections.set_limit(l.connections);
-    _budget.listeners.set_limit(l.listeners);
+    _budget.set_limits(limits->all);
+    _users.set_limits(limits->each_user);
+    log_lowered(*limits);
     set_log_levels(_config);
-    co_await _carriers.invoke_on_all([orphan = l.orphan_ms, flush = l.flush_ms](net::carrier& c) {
+    co_await _carriers.invoke_on_all([orphan = fresh.limits.orphan_ms, flush = fresh.limits.flush_ms](net::carrier& c) {
         c.set_limits(std::chrono::milliseconds(orphan), std::chrono::milliseconds(flush));
     });
     co_await _trunks.invoke_on_all([&fresh](trunks::service& t) { t.change(fresh.trunks); });
@@ -141,11 +155,11 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         .get();
 
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
-    _carriers.start(settings_of(_config)).get();
+    _carriers.start(settings_of(_config), std::ref(_closer)).get();
     _carriers.invoke_on_all(&net::carrier::start).get();
 
     auto stop_connectors = seastar::defer([this]() noexcept { _connectors.stop().get(); });
-    _connectors.start(std::ref(_carriers), std::ref(_trunks)).get();
+    _connectors.start(std::ref(_budget), std::ref(_carriers), std::ref(_trunks)).get();
 
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
     _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry), _socket.doors()).get();
@@ -160,7 +174,7 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         _socket.close();
     });
     _control = std::make_unique<attach::control_server>(
-        attach::control_deps{_config, _budget, _carriers, _connectors, _listeners, _registry,
+        attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry,
                              [this](attach::viewer who) { return status(who); }},
         _socket);
     _control->start();

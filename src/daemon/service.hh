@@ -9,6 +9,7 @@
 #include <seastar/core/semaphore.hh>
 
 #include "attach/control_server.hh"
+#include "daemon/limits.hh"
 #include "daemon/signals.hh"
 #include "daemon/status.hh"
 #include "trunks/service.hh"
@@ -21,9 +22,12 @@ std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept;
 class service {
     conf::daemon_config _config;
     const std::string _path;  // of its file; empty: none
+    const machine _machine;   // as it was at the start
     attach::control_socket& _socket;
     net::registry _registry;  // outlives the budget, which shows its counts there
     net::budget _budget;
+    net::users _users;
+    ssx::closer _closer;
     double _started_s;
     seastar::sharded<net::carrier> _carriers;
     seastar::sharded<trunks::service> _trunks;
@@ -35,8 +39,9 @@ class service {
     reload_state _reloaded;
 
 public:
-    // path: of the configuration, for SIGHUP. descriptors: how many may be used for programs.
-    service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, uint64_t descriptors);
+    // path: of the configuration, for SIGHUP. limits: c's, as far as they fit m.
+    service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
+            const fitted_limits& limits);
 
     // Runs until SIGTERM or SIGINT. Call in a seastar::thread.
     void run(signals& from, seastar::alien::instance& reactors);

@@ -197,12 +197,38 @@ json faults(const net::counters& c) {
     return out;
 }
 
+json to_json(const net::amounts& a) {
+    return {{"sessions", a.sessions},
+            {"connections", a.connections},
+            {"listeners", a.listeners},
+            {"descriptors", a.fds},
+            {"memory", a.memory}};
+}
+
+json row(const net::user& u) {
+    return {{"uid", u.uid},
+            {"sessions", u.of.sessions.used()},
+            {"connections", u.of.connections.used()},
+            {"listeners", u.of.listeners.used()},
+            {"descriptors", u.of.fds.used()},
+            {"memory", u.of.memory.used()},
+            {"closing", u.closing.waiting.load(std::memory_order_relaxed)}};
+}
+
 json limits(const status_sources& s) {
     auto& l = s.config.limits;
-    return {{"sessions", l.sessions},
-            {"connections", l.connections},
+    auto& b = s.budget;
+    return {{"sessions", b.sessions.limit()},
+            {"connections", b.connections.limit()},
             {"connections_per_session", l.connections_per_session},
-            {"listeners", l.listeners},
+            {"listeners", b.listeners.limit()},
+            {"listeners_used", b.listeners.used()},
+            {"memory", b.memory.limit()},
+            {"memory_used", b.memory.used()},
+            {"deposits", b.deposits.limit()},
+            {"deposits_used", b.deposits.used()},
+            {"closing", s.closer.waiting()},
+            {"per_user", to_json(s.users.limits())},
             {"ring_bytes", l.ring_bytes},
             {"orphan_ms", l.orphan_ms},
             {"flush_ms", l.flush_ms},
@@ -298,6 +324,17 @@ seastar::future<> add_sessions(text& out, shown& sum, const status_sources& s) {
     out.close();
 }
 
+// The shares of users in what all have together.
+void add_users(text& out, const status_sources& s) {
+    out.open("users");
+    for (auto& u : s.users.list()) {
+        if (s.viewer.sees(u->uid)) {
+            out.add(row(*u));
+        }
+    }
+    out.close();
+}
+
 json own_totals(const shown& own) {
     return {{"sessions_open", own.sessions},
             {"connections_open", own.connections},
@@ -315,6 +352,7 @@ seastar::future<std::string> status_document(status_sources s) {
     co_await add_listeners(out, s);
     co_await add_trunks(out, s);
     co_await add_sessions(out, own, s);
+    add_users(out, s);
     out.add("daemon", {{"pid", ::getpid()},
                        {"version", proto::version_text},
                        {"uptime_s", round_ms(net::unix_time_s() - s.started_s)},

@@ -21,6 +21,8 @@ struct status_sources {
     attach::viewer viewer;  // is shown what belongs to them, or to all
     const conf::daemon_config& config;
     const net::budget& budget;
+    const net::users& users;
+    const ssx::closer& closer;
     seastar::sharded<net::carrier>& carriers;
     seastar::sharded<net::listeners>& listeners;
     seastar::sharded<trunks::service>& trunks;

@@ -45,7 +45,12 @@ listener::listener(listeners& owner, listen_request r, uint64_t id)
 
 listener::~listener() { close(); }
 
-int listener::prepare(listen_answer& out) noexcept try {
+listener::lifeline::~lifeline() {
+    events.reset();
+    l._owner.local().let_go(fd, *l._r.owner->owner);
+}
+
+int listener::prepare(listen_answer& out) try {
     base::random_bytes(_word.data(), _word.size());
     if (make_nonblocking(_r.tcp.get()) < 0) {
         return errno;
@@ -56,7 +61,9 @@ int listener::prepare(listen_answer& out) noexcept try {
     }
     auto door = make_door(_owner._doors, int(std::min<uint32_t>(_r.backlog, SOMAXCONN)));
     if (!door) {
-        log.warn("{} (pid {}) listens by the kernel alone: {}", _r.owner->name, _r.owner->pid, door.error().text);
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        log.log(seastar::log_level::warn, rate, "{} (pid {}) listens by the kernel alone: {}", _r.owner->name,
+                _r.owner->pid, door.error().text);
         return door.error().errnum;
     }
     _door = std::move(door->place);
@@ -75,7 +82,7 @@ int listener::prepare(listen_answer& out) noexcept try {
 
 base::unique_fd listener::make_lifeline() noexcept try {
     int pair[2];
-    auto place = lease::take(_owner._budget.fds);
+    auto place = lease::take(_owner._budget.fds, _r.owner->owner->of.fds);
     if (_closed || !place || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         return {};
     }
@@ -96,12 +103,12 @@ base::unique_fd listener::make_lifeline() noexcept try {
 
 listener_info listener::info() const {
     return {_id,      _r.owner->session_id, _r.owner->pid, _r.program_fd,
-            _address, seastar::smp::count,  _accepted,     _r.owner->uid};
+            _address, seastar::smp::count,  _accepted,     _r.owner->uid()};
 }
 
 door_target listener::target() const { return {_id, _door.path, _word}; }
 
-listeners::reserved listener::reserve() noexcept {
+listeners::reserved listener::reserve() {
     listeners::reserved out;
     if (!_closed) {
         out.place = take_places();
@@ -121,12 +128,19 @@ void listener::close() noexcept {
     for (auto& l : _lifelines) {
         l.events.reset();
     }
-    if (!is_listening(_r.tcp.get())) {
-        base::stop_lingering(_r.tcp.get());  // its program has made something else of it
-    }
-    _r.tcp.reset();
+    // Its program may have made a connection of it, which lingers, and may have sent something on the lifeline.
+    auto& here = _owner.local();
+    auto& his = *_r.owner->owner;
+    here.alarm().guard([this] {
+        if (!is_listening(_r.tcp.get())) {
+            base::stop_lingering(_r.tcp.get());
+        }
+        _r.tcp.reset();
+        return true;
+    });
     for (auto& l : _lifelines) {
-        l.fd.reset();
+        ::shutdown(l.fd.get(), SHUT_RDWR);
+        here.let_go(l.fd, his);
     }
     if (!_door.path.empty()) {
         knock(_door.path.c_str());
@@ -166,15 +180,9 @@ seastar::future<> listener::await_heir() {
     }
 }
 
-std::optional<places> listener::take_places() noexcept {
-    auto& b = _owner._budget;
-    auto total = lease::take(b.connections);
-    auto mine = lease::take(_r.owner->connections);
-    auto fds = lease::take(b.fds, fds_per_connection);
-    if (!total || !mine || !fds) {
-        return std::nullopt;
-    }
-    return places{_r.owner, std::move(*total), std::move(*mine), std::move(*fds)};
+std::optional<places> listener::take_places() {
+    auto taken = places::take(_owner._budget, _r.owner, _owner.local().settings().ring_bytes);
+    return taken ? std::optional(std::move(*taken)) : std::nullopt;
 }
 
 seastar::future<> listener::pause() {
@@ -187,6 +195,8 @@ seastar::future<> listener::run() {
     while (!_closed) {
         _point.clear();
         auto place = take_places();
+        // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
+        make_nonblocking(_r.tcp.get());
         int fd = _owner.local().alarm().guard(
             [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
         const int err = errno;
@@ -209,14 +219,16 @@ seastar::future<> listener::after_error(int err) {
     } else if (is_shortage(err)) {
         co_await pause();
     } else if (err == EINTR) {
-        // The program took O_NONBLOCK away, and accept waited until the alarm.
-        make_nonblocking(_r.tcp.get());
-        co_await pause();
+        // Made blocking at the worst moment, and accept waited until the alarm. The kernel serves it from now on.
+        _owner.local().count().count(fault::made_blocking);
+        _r.owner->owner->suspend();
+        close();
     } else if (concerns_one_connection(err)) {
         co_await seastar::coroutine::maybe_yield();
     } else {
-        log.warn("accept on {} for {} (pid {}): {}", base::to_string(_address), _r.owner->name, _r.owner->pid,
-                 strerror(err));
+        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+        log.log(seastar::log_level::warn, rate, "accept on {} for {} (pid {}): {}", base::to_string(_address),
+                _r.owner->name, _r.owner->pid, strerror(err));
         _owner.local().count().count(fault::accept_error);
         close();
     }
@@ -248,7 +260,7 @@ seastar::future<> listener::pass_on(base::unique_fd tcp) {
     co_await until_there_is_room([&] {
         const int fds[] = {tcp.get()};
         base::unique_fd bell;
-        const int err = proto::dial(_door.path.c_str(), hello, fds, bell);
+        const int err = _owner.local().alarm().guard([&] { return proto::dial(_door.path.c_str(), hello, fds, bell); });
         return seastar::make_ready_future<brought>(err == 0 || err == ESHUTDOWN    ? brought::yes
                                                    : err == EAGAIN || err == EPIPE ? brought::queue_full
                                                                                    : brought::refused);
@@ -259,8 +271,8 @@ seastar::future<> listener::bring(base::unique_fd tcp, places place) {
     bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
     const unsigned shard = _owner.next_shard();
     const brought how = co_await until_there_is_room([&]() -> seastar::future<brought> {
-        auto task = [r = std::move(r), &fds = _owner._budget.fds](carrier& c) mutable {
-            const auto was = c.bring(r, fds);
+        auto task = [r = std::move(r), &all = _owner._budget](carrier& c) mutable {
+            const auto was = c.bring(r, all);
             return std::pair(was, std::move(r));
         };
         return _owner._carriers.invoke_on(shard, std::move(task)).then([&r](auto done) {

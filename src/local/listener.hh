@@ -29,6 +29,7 @@ class listener final : ssx::event_sink {
         lease place;
         ssx::event_set::registration events;
         explicit lifeline(listener& x) noexcept : l(x) {}
+        ~lifeline();  // its program may have sent something on it
         void on_events(uint32_t bits) noexcept override { l.on_lifeline(*this, bits); }
     };
     std::list<lifeline> _lifelines;
@@ -40,13 +41,13 @@ public:
     ~listener();
 
     // Makes door and lifeline, and watches. 0, or an errno.
-    int prepare(listen_answer& out) noexcept;
+    int prepare(listen_answer& out);
     seastar::future<> run();
     // The port refuses from now on, if nobody else holds the socket. The lifeline goes last, so that a program which
     // shut its end down can wait for our hang-up.
     void close() noexcept;
 
-    listeners::reserved reserve() noexcept;
+    listeners::reserved reserve();
     door_target target() const;
     int tcp_fd() const noexcept { return _r.tcp.get(); }
     bool takes_local() const noexcept { return _r.local; }
@@ -59,7 +60,7 @@ private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
     seastar::future<> await_heir();
-    std::optional<places> take_places() noexcept;
+    std::optional<places> take_places();
     seastar::future<> pause();
     seastar::future<> pass_on(base::unique_fd tcp);
     seastar::future<> bring(base::unique_fd tcp, places place);

@@ -1,6 +1,7 @@
 #include "local/listeners.hh"
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/util/defer.hh>
 
 #include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
@@ -26,6 +27,8 @@ seastar::future<> listeners::stop() {
 
 listen_answer listeners::begin(listen_request r) {
     listen_answer out;
+    // It may have become something else, whose close waits.
+    auto closed = seastar::defer([&]() noexcept { local().let_go(r.tcp, *r.owner->owner); });
     if (const char* why = base::not_tcp(r.tcp.get())) {
         out.broken = violation{fault::bad_descriptor, std::string("listen: ") + why};
         return out;
@@ -40,14 +43,15 @@ listen_answer listeners::begin(listen_request r) {
         return out;
     }
     const uint64_t id = ++_ids * seastar::smp::count + seastar::this_shard_id();
+    closed.cancel();
     auto l = std::make_unique<listener>(*this, std::move(r), id);
     out.status = l->prepare(out);
     if (out.status != 0) {
         return out;
     }
     auto* at = l.get();
-    _all.emplace(id, std::move(l));
     _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door() : door_place());
+    _all.emplace(id, std::move(l));  // one that is not kept takes its entry back
     (void)at->run()
         .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
         .finally([this, id, h = std::move(*holder)] {
@@ -59,7 +63,7 @@ listen_answer listeners::begin(listen_request r) {
 
 void listeners::unlist(uint64_t id) noexcept { _registry.unlist(id); }
 
-listeners::reserved listeners::reserve(uint64_t id) noexcept {
+listeners::reserved listeners::reserve(uint64_t id) {
     auto at = _all.find(id);
     return at != _all.end() ? at->second->reserve() : reserved{};
 }

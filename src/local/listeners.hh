@@ -74,7 +74,7 @@ public:
         door_target door;
         bool no_room = false;  // else: the listener has closed
     };
-    reserved reserve(uint64_t id) noexcept;
+    reserved reserve(uint64_t id);
     // For another program that serves it, and shows the door: the listening socket, and a lifeline of its own. None: it
     // has closed, or there is no descriptor for it.
     struct shared {

@@ -44,6 +44,8 @@ void registry::publish(uint64_t id, unsigned shard, int socket, const door_place
         return;
     }
     std::lock_guard lock(_mutex);
+    _free.reserve(shm::registry_slots);  // unlist() may not fail
+    const auto [at, is_new] = _by_id.emplace(id, p);
     auto& m = memory();
     const uint32_t used = m.used.load(std::memory_order_relaxed);
     if (!door.name.empty() && (!_free.empty() || used != shm::registry_slots)) {
@@ -63,7 +65,7 @@ void registry::publish(uint64_t id, unsigned shard, int socket, const door_place
             m.used.store(used + 1, std::memory_order_release);
         }
     }
-    _by_id.emplace(id, std::move(p));
+    at->second.slot = p.slot;
 }
 
 void registry::unlist(uint64_t id) noexcept {

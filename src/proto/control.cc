@@ -52,7 +52,7 @@ void received::drop() noexcept {
     fd_count = 0;
 }
 
-int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept {
+int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out, shm::rights_sink* surplus) noexcept {
     // Room for all that one message can carry: what does not fit, the kernel closes in this call, which waits if it
     // lingers.
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * scm_fds_max)];
@@ -81,8 +81,12 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
             if (out.fd_count < fds_max) {
                 out.fds[out.fd_count++] = std::move(owned);
             } else {
-                base::stop_lingering(fd);
                 out.truncated = true;
+                if (surplus != nullptr) {
+                    surplus->take(std::move(owned));
+                } else {
+                    base::stop_lingering(fd);
+                }
             }
         }
     }
@@ -104,7 +108,7 @@ void discard(base::unique_fd sock) noexcept {
     }
 }
 
-base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken) noexcept {
+base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken, shm::rights_sink* unwanted) noexcept {
     constexpr int tokens_max = 4096;  // a doorbell holds a handful
     unsigned char token = 0;
     for (int i = 0; i < tokens_max; ++i) {
@@ -116,6 +120,12 @@ base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken) noexcept {
         if (got.fd_count == 1 && base::not_unix(got.fds[0].get(), SOCK_STREAM) == nullptr) {
             return std::move(got.fds[0]);
         }
+        for (auto& fd : got.fds) {
+            if (fd && unwanted != nullptr) {
+                unwanted->take(std::move(fd));
+            }
+        }
+        got.drop();
     }
     return {};
 }

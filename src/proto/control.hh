@@ -20,6 +20,7 @@
 #include "base/address.hh"
 #include "base/error.hh"
 #include "base/unique_fd.hh"
+#include "shm/bell.hh"
 #include "shm/layout.hh"
 #include "vmsgr/version.h"
 
@@ -59,6 +60,8 @@ enum class kind : uint16_t {
     routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in a memfd
     reply = 40,
 };
+
+constexpr bool has_answer(kind k) noexcept { return k != kind::connect && k != kind::deposit && k != kind::unlist; }
 
 enum class session_kind : uint16_t { program = 1, query = 2 };
 
@@ -149,16 +152,19 @@ void copy_text(char (&to)[N], std::string_view from) noexcept {
 // One message with descriptors. flags: MSG_DONTWAIT or 0; MSG_NOSIGNAL is added, EINTR is returned as it comes.
 // Returns 0 or an errno. Allocates nothing.
 int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> fds, int flags) noexcept;
-// Returns 0 or an errno. Received descriptors are CLOEXEC; surplus ones are closed, and `truncated` says so.
-int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out) noexcept;
+// Returns 0 or an errno. Received descriptors are CLOEXEC; surplus ones go to `surplus` or are closed, and `truncated`
+// says so.
+int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out,
+                     shm::rights_sink* surplus = nullptr) noexcept;
 
 // Closes a unix socket that a stranger may have sent descriptors on. What lies there unread is closed with it, and that
 // would wait if it lingers; so it is received first.
 void discard(base::unique_fd sock) noexcept;
 
 // An end of a conduit has moved (shm::end_moved): the socket that came with a token of its, counted in tokens_taken as
-// those before it. None: it is under way, or what came is no socket of that kind. Does not wait.
-base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken) noexcept;
+// those before it. None: it is under way, or what came is no socket of that kind. Does not wait, but for what is closed
+// where nobody takes it.
+base::unique_fd take_moved_socket(int bell, uint32_t& tokens_taken, shm::rights_sink* unwanted = nullptr) noexcept;
 
 // A struct sockaddr_un for path; fails with ENAMETOOLONG beyond 107 bytes.
 int unix_address(const char* path, void* sockaddr_un_out, uint32_t& len) noexcept;

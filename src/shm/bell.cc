@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -12,6 +13,36 @@
 #include "shm/layout.hh"
 
 namespace vmsgr::shm {
+
+namespace {
+
+constexpr size_t rights_max = 253;  // SCM_MAX_FD of the kernel
+
+}  // namespace
+
+ssize_t receive_with_rights(int fd, std::span<iovec> into, rights_sink& rights, bool& some) noexcept {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * rights_max)];
+    msghdr m{};
+    m.msg_iov = into.data();
+    m.msg_iovlen = into.size();
+    m.msg_control = control;
+    m.msg_controllen = sizeof control;
+    const ssize_t r = sys::recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (r < 0 || m.msg_controllen == 0) {
+        return r;
+    }
+    for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+            for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
+                int right;
+                memcpy(&right, CMSG_DATA(c) + at, sizeof right);
+                some = true;
+                rights.take(base::unique_fd(right));
+            }
+        }
+    }
+    return r;
+}
 
 bool bell::send(int how) noexcept {
     ssize_t r;
@@ -28,6 +59,24 @@ bool bell::writable() const noexcept {
     return sys::poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0 && (p.revents & (POLLERR | POLLHUP)) == 0;
 }
 
+ssize_t bell::receive(unsigned char* to, uint32_t n) noexcept {
+    iovec iov{to, n};
+    return receive_with_rights(_fd, {&iov, 1}, *_rights, _foreign);
+}
+
+bool bell::holds_rights() const noexcept {
+    unsigned char buf[bell_tokens_max];
+    iovec iov{buf, sizeof buf};
+    msghdr m{};
+    m.msg_iov = &iov;
+    m.msg_iovlen = 1;
+    // Without room for them the kernel only says that there are some; those in the queue stay.
+    const ssize_t r = sys::recvmsg(_fd, &m, MSG_PEEK | MSG_DONTWAIT);
+    int there = 0;  // the look ends before an urgent token, too
+    return (r > 0 && (m.msg_flags & MSG_CTRUNC) != 0) || sys::call(SYS_ioctl, _fd, FIONREAD, &there) != 0 ||
+           there > std::max<ssize_t>(r, 0);
+}
+
 uint32_t bell::take_tokens(uint32_t n) noexcept {
     // Said before that token is counted, and n was counted before this look.
     if (_other_flags != nullptr && (_other_flags->load(std::memory_order_acquire) & end_moved) != 0) {
@@ -36,7 +85,7 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
     unsigned char buf[bell_tokens_max];
     uint32_t taken = 0;
     while (taken < n) {  // a read ends before an urgent token
-        const ssize_t r = sys::recv(_fd, buf, n - taken, MSG_DONTWAIT);
+        const ssize_t r = _rights != nullptr ? receive(buf, n - taken) : sys::recv(_fd, buf, n - taken, MSG_DONTWAIT);
         if (r < 0 && errno == EINTR) {
             continue;
         }
@@ -45,6 +94,9 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
         }
         _foreign = _foreign || !std::all_of(buf, buf + r, [](unsigned char b) { return b == token_byte; });
         taken += uint32_t(r);
+        if (_foreign) {
+            break;  // no more descriptors of a stranger at once than one message has
+        }
     }
     return taken;
 }

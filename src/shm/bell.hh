@@ -7,8 +7,12 @@
 // A bell is a view of one end; whoever made the pair owns the descriptors.
 #pragma once
 
+#include <sys/types.h>
+#include <sys/uio.h>
+
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 #include "base/error.hh"
 #include "base/unique_fd.hh"
@@ -17,11 +21,23 @@ namespace vmsgr::shm {
 
 inline constexpr unsigned char token_byte = 0xb7;
 inline constexpr uint32_t bell_tokens_max = 64;  // one take never asks for more
+inline constexpr int drains_max = 16;            // an end's buffer holds fewer tokens than that many takes
+
+// Gets descriptors that somebody sent beside tokens. The kernel would close them in the call that takes the token,
+// which may wait for as long as their sender likes.
+class rights_sink {
+public:
+    virtual void take(base::unique_fd right) noexcept = 0;
+
+protected:
+    ~rights_sink() = default;
+};
 
 class bell {
     int _fd;
     uint32_t _resident;
     const std::atomic<uint32_t>* _other_flags;
+    rights_sink* _rights;
     bool _foreign = false;
 
     bool send(int how) noexcept;
@@ -29,8 +45,10 @@ class bell {
 public:
     // resident: uncounted tokens that stay here as long as the connection does (prepare_bell). other_flags: what the
     // other end says of itself (end_flag). A token that carries a socket (end_moved) is not taken.
-    explicit bell(int fd, uint32_t resident = 0, const std::atomic<uint32_t>* other_flags = nullptr) noexcept
-        : _fd(fd), _resident(resident), _other_flags(other_flags) {}
+    // rights: none where a token is all that may hold up the caller.
+    explicit bell(int fd, uint32_t resident = 0, const std::atomic<uint32_t>* other_flags = nullptr,
+                  rights_sink* rights = nullptr) noexcept
+        : _fd(fd), _resident(resident), _other_flags(other_flags), _rights(rights) {}
     int fd() const noexcept { return _fd; }
 
     // False: the other end is gone or the socket is full.
@@ -42,18 +60,27 @@ public:
     // Takes up to n tokens without waiting; returns how many there were.
     uint32_t take_tokens(uint32_t n) noexcept;
 
-    // Everything that lies here.
+    // Everything that an honest end can have left here.
     void drain() noexcept {
-        while (take_tokens(bell_tokens_max) == bell_tokens_max) {
+        for (int i = 0; i < drains_max && take_tokens(bell_tokens_max) == bell_tokens_max; ++i) {
         }
     }
+    // Descriptors lie here beside tokens, or more than can be looked at: closing this end may wait.
+    bool holds_rights() const noexcept;
 
     // How many tokens wait here now, the resident ones left out.
     uint32_t unread() const noexcept;
 
-    // Something other than a token came: a raw write reached the doorbell (io_uring, a static child, syscall()).
+    // Something other than a token came, or descriptors beside one: a raw write reached the doorbell (io_uring, a
+    // static child, syscall()).
     bool foreign() const noexcept { return _foreign; }
+
+private:
+    ssize_t receive(unsigned char* to, uint32_t n) noexcept;
 };
+
+// recvmsg() without waiting, that hands over what came beside the bytes. some: set where there was anything.
+ssize_t receive_with_rights(int fd, std::span<iovec> into, rights_sink& rights, bool& some) noexcept;
 
 // What one look without taking shows. `waiting` blocks as the descriptor does (O_NONBLOCK, SO_RCVTIMEO,
 // signals): that is how a blocking read sleeps, with the kernel's own EINTR and restart rules.

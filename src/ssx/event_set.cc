@@ -51,8 +51,11 @@ seastar::future<> event_set::stop() {
 
 base::result<event_set::registration> event_set::add(int fd, event_sink& sink) {
     if (_free.empty()) {
-        _free.push_back(uint32_t(_slots.size()));
+        if (_free.capacity() <= _slots.size()) {  // remove() may not fail
+            _free.reserve(2 * _slots.size());
+        }
         _slots.emplace_back();
+        _free.push_back(uint32_t(_slots.size() - 1));
     }
     uint32_t index = _free.back();
     epoll_event ev{};

@@ -51,13 +51,17 @@ void syscall_alarm::stop() noexcept {
 void syscall_alarm::arm(long ms) noexcept {
     timespec t{ms / 1000, ms % 1000 * 1'000'000};
     itimerspec every{t, t};
-    ::timer_settime(*_timer, 0, &every, nullptr);
+    if (_timer) {
+        ::timer_settime(*_timer, 0, &every, nullptr);
+    }
 }
 
 void syscall_alarm::disarm() noexcept {
     int err = errno;
     itimerspec never{};
-    ::timer_settime(*_timer, 0, &never, nullptr);
+    if (_timer) {
+        ::timer_settime(*_timer, 0, &never, nullptr);
+    }
     errno = err;
 }
 

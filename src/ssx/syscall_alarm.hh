@@ -33,7 +33,7 @@ public:
     }
 
 private:
-    static constexpr long interval_ms = 10;
+    static constexpr long interval_ms = 1;
     void arm(long ms) noexcept;
     void disarm() noexcept;
 };

@@ -125,7 +125,7 @@ seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, net::registry:
 seastar::future<net::brought> openings::bring(net::bring_request& r, seastar::weak_ptr<trunk_far> far) {
     const auto until = std::chrono::steady_clock::now() + connect_limit;
     for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
-        const auto how = _env.carriers.local().bring(r, _env.budget.fds);
+        const auto how = _env.carriers.local().bring(r, _env.budget);
         if (how != net::brought::queue_full || !far || far->gone()) {
             co_return how;
         }

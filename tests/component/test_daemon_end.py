@@ -232,11 +232,13 @@ def test_sighup_reads_the_configuration_and_touches_no_connection(here):
             c = socket.create_connection(("127.0.0.1", 7616), timeout=20)
             assert len(c.recv(1000)) > 0
             write_config(daemon, [vmsgrd.route("other")], "access:\n  mode: 0600\nlimits:\n  sessions: 77\n"
-                         "  connections: 555\n  orphan_ms: 4321\nlog_level: debug\n")
+                         "  connections: 555\n  orphan_ms: 4321\n  per_user: {connections: 44}\nlog_level: debug\n")
             hup(daemon)
             assert shown_routes(daemon) == ["other"]
             limits = daemon.status()["limits"]
             assert (limits["sessions"], limits["connections"], limits["orphan_ms"]) == (77, 555, 4321)
+            # A user's share is fitted anew: half of what all have where nothing is said.
+            assert (limits["per_user"]["sessions"], limits["per_user"]["connections"]) == (39, 44)
             assert os.stat(daemon.socket).st_mode & 0o777 == 0o600
             assert len(c.recv(1000)) > 0
             assert len(daemon.status()["connections"]) == 1

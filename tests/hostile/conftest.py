@@ -51,7 +51,13 @@ class World:
         self.plain = people.Server(None, self.dir, host, PLAIN_PORT)
         self.victim.ready()
         self.plain.ready()
+        self.watched = None
         self.bystander = people.Bystander(self.daemon, self.dir, host, [PORT, PLAIN_PORT]) if bystander else None
+
+    def innocent(self):
+        """A client that measures, watched while all is quiet."""
+        self.watched = people.Innocent(self.daemon, self.dir, self.host, [PORT, PLAIN_PORT]).watch()
+        return self.watched
 
     def attacker(self, part, *words, uid=people.ATTACKER):
         return people.Attacker(part, self.socket, *words, uid=uid)
@@ -63,6 +69,9 @@ class World:
         took = time.monotonic() - began
         assert took < PATIENCE_S, f"the daemon took {took:.1f} s to let somebody attach"
         return session
+
+    def attach_as_program(self):
+        return client.Session(self.socket, timeout_s=15)
 
     def descriptors(self):
         """How many the daemon has open."""
@@ -80,7 +89,7 @@ class World:
             self.bystander.check(PATIENCE_S)
 
     def close(self):
-        for who in (self.bystander, self.victim, self.plain):
+        for who in (self.watched, self.bystander, self.victim, self.plain):
             if who:
                 who.process.kill()
         code = self.daemon.stop()

@@ -281,3 +281,46 @@ class Bystander:
             assert slowest < limit_s, f"a round of the bystander took {slowest:.1f} s"
             assert rounds > seen
             seen = rounds
+
+
+class Innocent:
+    """An innocent client of a third user, that measures. watch() says how it is when all is quiet; stays_well() compares."""
+
+    LEAST_LIMIT_S, FACTOR, TRIES = 0.020, 3, 4
+
+    def __init__(self, daemon, directory, host, ports):
+        self.log = f"{directory}/innocent.log"
+        words = as_user(BYSTANDER, [*daemon.prefix(), "/usr/bin/python3",
+                                    os.path.join(os.path.dirname(os.path.abspath(__file__)), "innocent.py"), host,
+                                    daemon.socket, *ports])
+        self.process = process.Process(words, log=self.log, name="innocent", stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE)
+        assert self.process.stdout.readline() == b"up\n", process.tail(self.log)
+        self.quiet = None
+
+    def seen(self, seconds):
+        """What it sees in so long a time from now."""
+        for wait_s in (0, seconds):
+            time.sleep(wait_s)
+            assert self.process.alive(), f"the innocent client has ended\n{process.tail(self.log)}"
+            self.process.stdin.write(b"?\n")
+            self.process.stdin.flush()
+            assert select.select([self.process.stdout], [], [], 30)[0], "the innocent client hangs"
+            found = json.loads(self.process.stdout.readline())
+            assert found["errors"] == [], found["errors"]
+        return found
+
+    def watch(self, seconds=3):
+        self.quiet = self.seen(seconds)
+        return self
+
+    def stays_well(self, seconds=3):
+        """While an attack goes on. On a machine with other work a moment may be late without it: an attack shows each time."""
+        limits = {key: max(self.LEAST_LIMIT_S, self.FACTOR * self.quiet[key]) for key in ("p999", "worst")}
+        tries = []
+        for _ in range(self.TRIES):
+            tries.append(self.seen(seconds))
+            if all(tries[-1][key] <= limits[key] for key in limits) and tries[-1]["count"] > 0:
+                print(f"innocent: quiet {self.quiet}, attacked {tries[-1]}")
+                return tries[-1]
+        raise AssertionError(f"the innocent client is held up: quiet {self.quiet}, attacked {tries}")

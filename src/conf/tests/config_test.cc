@@ -37,6 +37,8 @@ limits:
   ring_bytes: 64K
   orphan_ms: 5
   flush_ms: 6
+  memory: 4M
+  per_user: {sessions: 1, connections: 2, listeners: 3, descriptors: 9, memory: 1M}
 network_namespaces: shared
 poll_mode: busy
 idle_poll_us: 7
@@ -71,6 +73,12 @@ TEST(config, every_key_is_read) {
     EXPECT_EQ(c->limits.ring_bytes, 65536u);
     EXPECT_EQ(c->limits.orphan_ms, 5u);
     EXPECT_EQ(c->limits.flush_ms, 6u);
+    EXPECT_EQ(c->limits.memory, 4u << 20);
+    EXPECT_EQ(c->limits.per_user.sessions, 1u);
+    EXPECT_EQ(c->limits.per_user.connections, 2u);
+    EXPECT_EQ(c->limits.per_user.listeners, 3u);
+    EXPECT_EQ(c->limits.per_user.descriptors, 9u);
+    EXPECT_EQ(c->limits.per_user.memory, 1u << 20);
     EXPECT_EQ(c->networks, namespaces::shared);
     EXPECT_EQ(c->polling, poll_mode::busy);
     EXPECT_EQ(c->idle_poll_us, 7u);
