@@ -200,7 +200,8 @@ std::vector<control_server::local_row> control_server::list_locals(local_cursor&
             if (is_open(e)) {
                 out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer,
                                base::printable(e.route, sizeof e.route), e.bytes_in.load(std::memory_order_relaxed),
-                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s, p.uid()});
+                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s, p.uid(),
+                               e.plain.load(std::memory_order_relaxed)});
             }
         }
         if (from.entry >= all.size()) {
@@ -231,7 +232,8 @@ std::vector<session_info> control_server::list() const {
             out.push_back({p->session_id, p->pid, p->uid(), p->name, p->connections.used(),
                            seg.connects_routed.load(std::memory_order_relaxed),
                            seg.listens_routed.load(std::memory_order_relaxed),
-                           seg.fell_back.load(std::memory_order_relaxed), seg.faults.load(std::memory_order_relaxed)});
+                           seg.fell_back.load(std::memory_order_relaxed), seg.faults.load(std::memory_order_relaxed),
+                           proto::read_cause(seg.left_to_kernel.load(std::memory_order_relaxed))});
         }
     }
     return out;

@@ -45,6 +45,7 @@ struct session_info {
     std::string program;
     uint64_t connections;
     uint64_t connects_routed, listens_routed, fell_back, faults;  // by the program's own account
+    proto::plain_cause left_to_kernel;                            // as above
 };
 
 class control_server final : ssx::event_sink {
@@ -95,6 +96,7 @@ public:
         uint64_t bytes_in, bytes_out;
         double opened_s;
         uid_t uid;  // of the program
+        uint32_t plain;  // shm::local_entry's
     };
     struct local_cursor {
         uint64_t session = 0;

@@ -5,6 +5,7 @@
 #include "base/program_file.hh"
 #include "cli/decide.hh"
 #include "cli/program.hh"
+#include "cli/sock_diag.hh"
 #include "conf/words.hh"
 #include "proto/control.hh"
 #include "proto/plain_cause.hh"
@@ -21,6 +22,7 @@ class inquiry {
     verdict _v;
     std::string _link;
     socket_facts _socket;
+    json _session = json::object();  // the daemon's entry of this process
     bool _planned = false;           // asked of a connection that is not made yet
 
 public:
@@ -76,6 +78,7 @@ private:
             if (number_of(s, "pid") == uint64_t(_pid)) {
                 _v.program = text_of(s, "program");
                 fact("session", text_of(s, "id"));
+                _session = s;
             }
         }
         return false;
@@ -129,9 +132,55 @@ private:
         fact("shard", text_of(c, "shard"));
         fact("bytes in, out", text_of(c, "bytes_in") + ", " + text_of(c, "bytes_out"));
         tell_probe(c);
+        if (const json& plain = object_of(c, "plain"); !plain.empty()) {
+            return in_plain_mode(plain);
+        }
         return conclude("carried",
                         "vmsgrd carries it, path " + text_of(c, "path") + ", route " + conf::quote(text_of(c, "route")),
                         true);
+    }
+
+    // The bytes go through the descriptor itself, by system calls.
+    bool in_plain_mode(const json& plain) {
+        fact("moved", plain.contains("moved") && plain["moved"] == true ? "yes, to another socket" : "no");
+        _v.cause = text_of(plain, "cause");
+        return conclude("plain_mode", "in plain mode (the kernel carries each byte): " + text_of(plain, "why"));
+    }
+
+    // A program without the library that was given a connection in plain mode: the daemon knows that of the giver,
+    // which may have closed its own. The other end of this unix socket tells which it is.
+    bool find_alien(uint64_t inode) {
+        const auto peer = peer_of_unix_socket(inode);
+        for (const auto& c : list_of(_daemon, "connections")) {
+            const json& plain = object_of(c, "plain");
+            if (peer && !plain.empty() && number_of(plain, "bell_inode") == *peer) {
+                fact("given by", "process " + text_of(c, "pid"));
+                return carried(c);
+            }
+            if (peer && is_other_end(c, *peer) && !has_mapped(_pid, preload_library).value_or(false)) {
+                return given_from_beyond(c);
+            }
+        }
+        return false;
+    }
+
+    // The giver of this end has closed it; `c` is the other end of the local connection.
+    bool given_from_beyond(const json& c) {
+        fact("other end", "process " + text_of(c, "pid"));
+        json own = c;
+        std::swap(own["local"], own["peer"]);
+        own["role"] = text_of(c, "role") == "client" ? "server" : "client";
+        if (object_of(c, "plain").empty()) {
+            const char* const why = "its giver has closed it, and the other end has not noticed yet";
+            own["plain"] = {{"cause", nullptr}, {"why", why}};
+        }
+        return carried(own);
+    }
+
+    // Of a local connection, which the entry of the program at the other end shows.
+    bool is_other_end(const json& c, uint64_t inode) {
+        auto link = descriptor_link(pid_t(number_of(c, "pid")), int(number_of(c, "fd")));
+        return link && socket_inode(*link) == inode;
     }
 
     // Why it went direct, or over whom: what a probe of its peer's daemon has found.
@@ -164,7 +213,7 @@ private:
             return false;
         case socket_kind::udp: return conclude("not_tcp", "it is a UDP socket; VMSGR carries TCP");
         case socket_kind::unix_stream:
-        case socket_kind::unix_seqpacket: return unix_socket();
+        case socket_kind::unix_seqpacket: return find_alien(*inode) || unix_socket();
         case socket_kind::unix_other: return conclude("not_tcp", "it is a unix datagram socket; VMSGR carries TCP");
         case socket_kind::other:
             return conclude("not_tcp", "it is neither a TCP socket that is bound or connected, nor one of VMSGR's");
@@ -226,6 +275,9 @@ private:
 
     // The route would carry it. What of the program itself is against that.
     bool find_own_fault() {
+        if (const json& left = object_of(_session, "left_to_kernel"); !left.empty()) {
+            return left_to_kernel(text_of(left, "cause"), text_of(left, "why"));
+        }
         using proto::plain_cause;
         if (has_descriptor(_pid, "anon_inode:[io_uring]")) {
             return left_to_kernel(proto::to_word(plain_cause::io_uring), proto::to_text(plain_cause::io_uring));

@@ -16,7 +16,7 @@ struct verdict {
     bool found = true;         // there is such a process and descriptor
     bool accelerated = false;
     std::string reason;        // a word for programs: "route_says_posix"
-    std::string cause;         // of left_to_kernel: "io_uring", "go"
+    std::string cause;         // of plain_mode and left_to_kernel: "io_uring", "static"
     std::string text;          // for people, one line
     std::string program;
     std::vector<std::pair<std::string, std::string>> facts;

@@ -19,6 +19,7 @@
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
 #include "proto/dial.hh"
+#include "proto/plain_cause.hh"
 #include "proto/routes.hh"
 #include "shm/layout.hh"
 
@@ -148,6 +149,8 @@ public:
     void hide_local(shm::local_entry* e) noexcept;
     // Shows which number a carried connection got here.
     void show_fd(uint32_t slot, uint64_t id, int fd) noexcept;
+    // For people: this program carries nothing any more.
+    void show_left_to_kernel(proto::plain_cause why) noexcept;
     void count_fall_back() noexcept;
     void count_turned_away() noexcept;
 

@@ -104,6 +104,7 @@ shm::local_entry* session::show_local(const local_facts& f) noexcept {
         proto::copy_text(e.route, f.route);
         e.bytes_in.store(0, std::memory_order_relaxed);
         e.bytes_out.store(0, std::memory_order_relaxed);
+        e.plain.store(0, std::memory_order_relaxed);
         e.state.store(shm::slot_posted, std::memory_order_release);
         segment->locals_opened.fetch_add(1, std::memory_order_relaxed);
         uint32_t used = segment->locals_used.load(std::memory_order_relaxed);
@@ -132,6 +133,12 @@ void session::show_fd(uint32_t slot, uint64_t id, int fd) noexcept {
     auto* segment = _segment.load(std::memory_order_acquire);
     if (segment != nullptr && slot < shm::connected_slots && segment->connected[slot].id == id) {
         segment->connected[slot].fd.store(fd, std::memory_order_relaxed);
+    }
+}
+
+void session::show_left_to_kernel(proto::plain_cause why) noexcept {
+    if (auto* segment = _segment.load(std::memory_order_acquire)) {
+        segment->left_to_kernel.store(uint32_t(why), std::memory_order_relaxed);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <seastar/core/coroutine.hh>
@@ -95,7 +96,20 @@ conn_info vm_conn::info() const {
             _far->path(),
             owner.uid(),
             _far->encrypted(),
-            _far->peer_identity()};
+            _far->peer_identity(),
+            plain_state()};
+}
+
+plain_info vm_conn::plain_state() const {
+    if (!_plain) {
+        return {};
+    }
+    struct stat st{};
+    const bool known = _p.bell && ::fstat(_bell.fd(), &st) == 0;
+    const uint32_t says = program_flags();
+    constexpr uint32_t cause_bits = 0xff;
+    return {true, (says & shm::end_moved) != 0, proto::read_cause(says >> shm::end_cause_shift & cause_bits),
+            known ? uint64_t(st.st_ino) : 0};
 }
 
 base::unique_fd vm_conn::lend(bool plain) noexcept {

@@ -26,6 +26,7 @@
 #include "conn/program.hh"
 #include "conn/pump.hh"
 #include "life/connection.hh"
+#include "proto/plain_cause.hh"
 #include "shm/bell.hh"
 #include "shm/wake.hh"
 #include "ssx/event_set.hh"
@@ -47,6 +48,14 @@ struct places {
 
 enum class conn_state : uint8_t { connecting, established, closing };
 
+// Plain mode, for people.
+struct plain_info {
+    bool on = false;
+    bool moved = false;
+    proto::plain_cause why = proto::plain_cause::none;  // as the program says
+    uint64_t bell_inode = 0;                            // of the socket whose other end an alien has
+};
+
 // What `status` shows of a connection.
 struct conn_info {
     uint64_t id, session;
@@ -63,6 +72,7 @@ struct conn_info {
     uid_t uid = 0;  // of the program
     bool encrypted = false;  // on its way to another host
     std::string peer_identity{};  // over a trunk: who the peer daemon has proved to be
+    plain_info plain{};
 };
 
 class vm_conn final : public ssx::ring_waiter {
@@ -190,6 +200,7 @@ private:
     void let_go_of_far() noexcept;
     void let_go_of_bell() noexcept;
     void finish() noexcept;
+    plain_info plain_state() const;
     uint32_t program_flags() const noexcept;
 
     // Moving bytes (vm_conn_loops.cc).

@@ -83,6 +83,23 @@ void add_counters(json& out, const Counters& from, const base::counter<Counters>
 
 double round_ms(double s) { return std::round(s * 1000) / 1000; }
 
+// Null where the connection is not in plain mode.
+json plain_mode(bool on, bool moved, proto::plain_cause why, uint64_t bell_inode) {
+    if (!on) {
+        return nullptr;
+    }
+    return {{"cause", proto::to_word(why)},
+            {"why", proto::to_text(why)},
+            {"moved", moved},
+            {"bell_inode", bell_inode != 0 ? json(bell_inode) : json()}};
+}
+
+json plain_mode(uint32_t shown) {
+    constexpr uint32_t cause_bits = 0xff;
+    return plain_mode((shown & shm::local_plain) != 0, (shown & shm::local_moved) != 0,
+                      proto::read_cause(shown >> shm::local_cause_shift & cause_bits), 0);
+}
+
 json row(const net::conn_info& c) {
     return {{"id", c.id},
             {"session", c.session},
@@ -95,6 +112,7 @@ json row(const net::conn_info& c) {
             {"route", c.route},
             {"shard", c.shard},
             {"state", to_text(c.state)},
+            {"plain", plain_mode(c.plain.on, c.plain.moved, c.plain.why, c.plain.bell_inode)},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
             {"opened_s", round_ms(c.opened_s)},
@@ -115,6 +133,7 @@ json row(const attach::control_server::local_row& c) {
             {"route", c.route},
             {"shard", nullptr},
             {"state", to_text(net::conn_state::established)},
+            {"plain", plain_mode(c.plain)},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
             {"opened_s", round_ms(c.opened_s)},
@@ -164,6 +183,12 @@ json row(const trunks::session_info& t) {
     return out;
 }
 
+// Null where the program carries what its routes name.
+json left_to_kernel(proto::plain_cause why) {
+    return why == proto::plain_cause::none ? json()
+                                           : json{{"cause", proto::to_word(why)}, {"why", proto::to_text(why)}};
+}
+
 json row(const attach::session_info& s) {
     return {{"id", s.id},
             {"pid", s.pid},
@@ -173,7 +198,8 @@ json row(const attach::session_info& s) {
             {"connects_routed", s.connects_routed},
             {"listens_routed", s.listens_routed},
             {"fell_back", s.fell_back},
-            {"faults", s.faults}};
+            {"faults", s.faults},
+            {"left_to_kernel", left_to_kernel(s.left_to_kernel)}};
 }
 
 json totals(const status_sources& s, const net::counters& c, const attach::control_server::local_totals& local,

@@ -166,7 +166,7 @@ void serve_inside_libc(int fd, plain_cause why) noexcept {
     use o(fd, kind::stream);
     if (o && !o->stream.is_plain()) {
         const int saved = errno;
-        const bool done = o->stream.become_plain(fd, base::deadline(patience_ms));
+        const bool done = o->stream.become_plain(fd, base::deadline(patience_ms), why);
         log("connection %d %s: %s", fd, done ? "turns plain" : "is reset", to_text(why));
         errno = saved;
     }
@@ -185,10 +185,11 @@ void leave_to_kernel(plain_cause why) noexcept {
     const int saved = errno;
     const base::deadline until(patience_ms);
     log("this program's connections stay the kernel's from now on: %s", to_text(why));
+    runtime().session.show_left_to_kernel(why);
     for (int fd = 0; fd <= highest_number(); ++fd) {
         use o(fd);
         if (o && o->what == kind::stream) {
-            o->stream.become_plain(fd, until);
+            o->stream.become_plain(fd, until, why);
         } else if (o && o->what == kind::listener && o->listener.by_daemon.load()) {
             give_listener_to_kernel(fd, o.get());
         }
@@ -239,7 +240,7 @@ void make_plain(int fd, int number, plain_cause why, const base::deadline& until
         return;
     }
     if (o->what == kind::stream) {
-        const bool done = o->stream.become_plain(fd, until);
+        const bool done = o->stream.become_plain(fd, until, why);
         log("connection %d %s: %s", fd, done ? "turns plain" : "is reset", to_text(why));
         if (in_vfork_child()) {
             return o->stream.add_holder();

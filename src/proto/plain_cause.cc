@@ -41,7 +41,7 @@ static_assert(std::size(all) == size_t(plain_cause::receiver_of_another_user) + 
 
 }  // namespace
 
-const char* to_word(plain_cause c) noexcept { return all[size_t(c)].word; }
-const char* to_text(plain_cause c) noexcept { return all[size_t(c)].text; }
+const char* to_word(plain_cause c) noexcept { return all[size_t(read_cause(uint32_t(c)))].word; }
+const char* to_text(plain_cause c) noexcept { return all[size_t(read_cause(uint32_t(c)))].text; }
 
 }  // namespace vmsgr::proto

@@ -1,4 +1,5 @@
-// Why a connection is in plain mode, or why a program leaves all of its connections to the kernel. Any thread.
+// Why a connection is in plain mode, or why a program leaves all of its connections to the kernel. The library knows it
+// and writes the number into shared memory, where it is information and nothing more: it is never trusted. Any thread.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +46,11 @@ constexpr plain_cause cause_of(base::preload_obstacle o) noexcept {
                      : plain_cause(uint8_t(o) - uint8_t(unreadable) + uint8_t(plain_cause::unreadable));
 }
 static_assert(cause_of(base::preload_obstacle::go) == plain_cause::go);
+
+// What somebody wrote: a number that is none of these is `none`.
+constexpr plain_cause read_cause(uint32_t written) noexcept {
+    return written <= uint32_t(plain_cause::receiver_of_another_user) ? plain_cause(written) : plain_cause::none;
+}
 
 // A word for programs ("io_uring"; empty for none), and half a sentence for people.
 const char* to_word(plain_cause c) noexcept;

@@ -135,7 +135,10 @@ enum end_flag : uint32_t {
     end_not_urgent = 1024,  // the daemon: nothing urgent can be sent on this way (a trunk)
     end_agreed =
         512,  // written by the other end, unless it finds `moved`: it has agreed, and sends what lies in the ring
+    // The eight bits from here on: why it asked (proto::plain_cause), for people.
+    end_cause_first = 1u << 16,
 };
+inline constexpr uint32_t end_cause_shift = 16;
 
 struct conduit_header {
     // End 1 writes: the outcome of a connect. Addresses first, then error, then status (release).
@@ -208,6 +211,12 @@ struct connected_entry {
 };
 static_assert(sizeof(connected_entry) == 96);
 
+enum local_flag : uint32_t {
+    local_plain = 1,  // it is in plain mode
+    local_moved = 2,  // and has moved to another socket
+};
+inline constexpr uint32_t local_cause_shift = 8;
+
 // An end of a local connection, as the program shows it to the daemon, which is not in its path. Nothing depends on it.
 struct local_entry {
     std::atomic<uint32_t> state;
@@ -219,7 +228,8 @@ struct local_entry {
     double opened_s;  // Unix time
     char route[name_bytes];
     std::atomic<uint64_t> bytes_in, bytes_out;
-    uint8_t spare[8];
+    std::atomic<uint32_t> plain;  // local_flag, and why (proto::plain_cause) in the bits from local_cause_shift on
+    uint32_t spare1;
 };
 static_assert(sizeof(local_entry) == 128 && offsetof(local_entry, opened_s) == 64);
 
@@ -245,6 +255,7 @@ struct session_segment {
     std::atomic<uint64_t> bytes_local;  // that its ends of local connections have sent, those that are closed
     std::atomic<uint64_t> turned_away;  // diallers that said nothing in time, or what is not true
     std::atomic<uint32_t> locals_used;  // entries of `locals` from here on were never used
+    std::atomic<uint32_t> left_to_kernel;  // why the program carries nothing any more (proto::plain_cause); 0: it does
 
     alignas(cache_line) connect_job connect[connect_slots];
     connected_entry connected[connected_slots];

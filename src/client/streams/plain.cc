@@ -318,7 +318,7 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, con
     return moves::done;
 }
 
-bool stream::become_plain(int fd, const base::deadline& until) noexcept {
+bool stream::become_plain(int fd, const base::deadline& until, proto::plain_cause why) noexcept {
     if (is_plain()) {
         return true;
     }
@@ -339,6 +339,9 @@ bool stream::become_plain(int fd, const base::deadline& until) noexcept {
     if (is_local() && !other_finished() && hung_up(fd)) {
         other_end_gone();
     }
+    if (!other_is_plain()) {
+        flags().fetch_or(uint32_t(why) << shm::end_cause_shift, std::memory_order_relaxed);
+    }
     const bool finished = other_finished() && !broken();
     const bool exact = finished || (!_page->rx.inexact && (e.in.flags() & shm::ring_inexact) == 0);
     // Where this end has followed the other already, nobody is left who could send anew what lies in the ring.
@@ -352,6 +355,7 @@ bool stream::become_plain(int fd, const base::deadline& until) noexcept {
         return false;
     }
     _page->plain.store(1, std::memory_order_release);
+    note_plain();
     return true;
 }
 
@@ -418,6 +422,7 @@ bool stream::follow_into_plain(int fd) noexcept {
         base::unique_fd(std::exchange(_next_socket, -1)).reset();
     }
     _page->plain.store(1, std::memory_order_release);
+    note_plain();
     return true;
 }
 

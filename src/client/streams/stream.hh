@@ -28,6 +28,7 @@
 #include "base/sockets.hh"
 #include "client/memory.hh"
 #include "client/streams/options.hh"
+#include "proto/plain_cause.hh"
 #include "shm/end.hh"
 
 namespace vmsgr::client {
@@ -159,6 +160,17 @@ public:
         }
     }
 
+    // In plain mode: why, as the end that asked says.
+    void note_plain() const noexcept {
+        if (_shown != nullptr) {
+            const uint32_t asked = flags().load(std::memory_order_relaxed) |
+                                   header().end[in()].flags.load(std::memory_order_relaxed);
+            const uint32_t moved = (asked & shm::end_moved) != 0 ? uint32_t(shm::local_moved) : 0;
+            _shown->plain.store(shm::local_plain | moved | (asked >> shm::end_cause_shift << shm::local_cause_shift),
+                                std::memory_order_relaxed);
+        }
+    }
+
     ssize_t noted(ssize_t result) const noexcept {
         note_bytes();
         return result;
@@ -221,8 +233,8 @@ public:
     // Plain mode: from now on the doorbell itself carries the bytes, so that somebody without the library may use it.
     // The other side is asked and, if it does not sleep elsewhere, waited for; nothing is lost, doubled or reordered.
     // False: it cannot be (not connected, or broken), and the connection is reset if it had stood. Takes 50 us to 50 ms
-    // with an honest peer, and ends at `until` with any.
-    bool become_plain(int fd, const base::deadline& until) noexcept;
+    // with an honest peer, and ends at `until` with any. `why` is for people, at both ends and the daemon.
+    bool become_plain(int fd, const base::deadline& until, proto::plain_cause why) noexcept;
     // In plain mode, what the other end is to get anew and the doorbell did not take at once. Any call on the stream
     // tries again; who waits for something else calls this now and then (streams_that_owe). True: nothing is left.
     bool pay(int fd) noexcept;
