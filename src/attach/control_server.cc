@@ -30,6 +30,7 @@ constexpr unsigned greeting_max = 256;
 constexpr uint32_t closing_of_user_max = 256;
 constexpr auto closing_pause = std::chrono::milliseconds(2);
 constexpr auto inheritance_time = std::chrono::seconds(2);
+constexpr auto room_time = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -47,11 +48,17 @@ void control_server::start() {
         throw std::runtime_error("cannot watch the control socket: " + r.error().text);
     }
     _events = std::move(*r);
+    _room_timer.set_callback([this] {
+        if (std::ranges::count_if(_sessions, [](auto& entry) { return entry.second->show_room(); }) != 0) {
+            show_room_again();
+        }
+    });
     ssx::spawn(_gate, log, "accepting on the control socket", [this] { return accept_loop(); });
 }
 
 seastar::future<> control_server::stop() {
     _abort.request_abort();
+    _room_timer.cancel();
     _events.reset();
     _point.wake();
     for (auto& [at, s] : _sessions) {
@@ -131,6 +138,12 @@ void control_server::make_room_to_greet(uid_t newcomer) {
         ++count().refused;
         (*oldest)->close();
         _greeting.erase(oldest);
+    }
+}
+
+void control_server::show_room_again() noexcept {
+    if (!_room_timer.armed() && !_abort.abort_requested()) {
+        _room_timer.arm(room_time);
     }
 }
 

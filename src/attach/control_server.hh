@@ -10,7 +10,9 @@
 
 #include <seastar/core/abort_source.hh>
 #include <seastar/core/gate.hh>
+#include <seastar/core/lowres_clock.hh>
 #include <seastar/core/sharded.hh>
+#include <seastar/core/timer.hh>
 #include <seastar/util/log.hh>
 
 #include "attach/access.hh"
@@ -62,6 +64,7 @@ class control_server final : ssx::event_sink {
     seastar::abort_source _abort;
     uint64_t _ids = 0;
     unsigned _next_shard = 0;
+    seastar::timer<seastar::lowres_clock> _room_timer;
     std::list<session*> _greeting;  // who have not said yet who they are, the oldest first
 
 public:
@@ -77,6 +80,8 @@ public:
     void let_go(base::unique_fd& fd, net::user& sender) noexcept { _deps.carriers.local().let_go(fd, sender); }
     // Until not too much of his waits to be closed already.
     seastar::future<> room_to_close(const net::user& sender);
+    // To all programs, from time to time, until each user has room for a connection.
+    void show_room_again() noexcept;
     // What it left for others stays for a moment: who inherited from it has yet to ask.
     void program_ended(net::program& p);
     net::counters& count() noexcept { return _deps.carriers.local().count(); }

@@ -200,6 +200,9 @@ void session::welcome(const proto::hello_msg& hello) {
         _program = std::make_shared<net::program>(w.session_id, _who.pid, _user,
                                                   base::printable(hello.program, sizeof hello.program), w.features,
                                                   _server.deps().config.limits.connections_per_session, std::move(map));
+        if (show_room()) {
+            _server.show_room_again();
+        }
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
     }
     const int fds[] = {segment.get(), _server.deps().registry.fd()};

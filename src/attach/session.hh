@@ -36,6 +36,8 @@ public:
     void close() noexcept;
     const net::program_ptr& program() const noexcept { return _program; }
     const peer_identity& who() const noexcept { return _who; }
+    // Shows the program how many connections its user may still make. True: none.
+    bool show_room() noexcept;
 
 private:
     void on_events(uint32_t) noexcept override { _point.wake(); }

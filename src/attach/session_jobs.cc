@@ -67,6 +67,10 @@ const proto::route* session::own_route(proto::role who, const base::address& a) 
     return _server.deps().config.routes.match(_program->name, who, a);
 }
 
+bool session::show_room() noexcept {
+    return _program && _program->connections.show_room(_user->room(_server.deps().config.limits.ring_bytes));
+}
+
 // 0, or the errno with which the connect fails.
 int session::admit(net::connect_request& r) {
     const auto* route = own_route(proto::role::client, r.peer);
@@ -79,12 +83,13 @@ int session::admit(net::connect_request& r) {
     } else if (r.without == proto::without_trunk::unset) {
         r.without = _server.deps().config.trunks.default_without();
     }
-    const uint32_t ring_bytes = _server.deps().config.limits.ring_bytes;
-    auto taken = net::places::take(_server.deps().budget, _program, ring_bytes);
+    auto taken = net::places::take(_server.deps().budget, _program, _server.deps().config.limits.ring_bytes);
     if (taken) {
         r.place = std::move(*taken);
     }
-    _program->connections.show_room(_user->room(ring_bytes));
+    if (show_room()) {
+        _server.show_room_again();
+    }
     return taken ? 0 : taken.error();
 }
 

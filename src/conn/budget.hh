@@ -44,11 +44,13 @@ public:
         where.enough = enough();
         _shown = &where;
     }
-    // There is less room than the limit says: another limit is nearer.
-    void show_room(uint64_t room) noexcept {
+    // There is less room than the limit says: another limit is nearer. True: for nothing more; whoever is shown that
+    // asks no more, so it is to be shown again when there may be room.
+    bool show_room(uint64_t room) noexcept {
         if (_shown != nullptr) {
             show_enough(std::min(1 + used() + room, enough()));
         }
+        return room == 0;
     }
 
     bool take(uint64_t n = 1) noexcept {
