@@ -18,6 +18,11 @@ namespace {
 
 constexpr size_t rights_max = 253;  // SCM_MAX_FD of the kernel
 
+int bytes_in(int fd) noexcept {
+    int n = 0;
+    return sys::call(SYS_ioctl, fd, FIONREAD, &n) == 0 ? n : 0;
+}
+
 }  // namespace
 
 ssize_t receive_with_rights(int fd, std::span<iovec> into, rights_sink& rights, bool& some) noexcept {
@@ -94,17 +99,18 @@ uint32_t bell::take_tokens(uint32_t n) noexcept {
         }
         _foreign = _foreign || !std::all_of(buf, buf + r, [](unsigned char b) { return b == token_byte; });
         taken += uint32_t(r);
-        if (_foreign) {
-            break;  // no more descriptors of a stranger at once than one message has
+        // Of a stranger no more descriptors at once than one message has. And a read that finds nothing would take the
+        // error that a reset has left for the program.
+        if (_foreign || (taken < n && bytes_in(_fd) == 0)) {
+            break;
         }
     }
     return taken;
 }
 
 uint32_t bell::unread() const noexcept {
-    int n = 0;
-    bool any = sys::call(SYS_ioctl, _fd, FIONREAD, &n) == 0 && n > int(_resident);
-    return any ? uint32_t(n) - _resident : 0;
+    const int n = bytes_in(_fd);
+    return n > int(_resident) ? uint32_t(n) - _resident : 0;
 }
 
 bell_look look_at_bell(int fd, bool wait, int& errnum) {

@@ -161,6 +161,17 @@ TEST(bell, resident_tokens_are_not_counted_as_unread) {
     EXPECT_EQ(other.unread(), 1u);
 }
 
+// The program is to see the reset, by poll and SO_ERROR.
+TEST(bell, taking_all_leaves_the_error_of_a_reset) {
+    auto p = make_bell();
+    ASSERT_TRUE(p);
+    bell(p->other.get()).send_token();
+    bell(p->program.get()).send_token();  // unread at the other end, which makes its close a reset
+    p->other.reset();
+    bell(p->program.get()).drain();
+    EXPECT_TRUE(events(p->program.get()) & POLLERR);
+}
+
 TEST(bell, taking_from_nothing_takes_nothing) {
     auto p = make_bell();
     ASSERT_TRUE(p);
