@@ -116,8 +116,14 @@ bool event_loop::is_worth_telling(epoll_event& event) noexcept {
     if (!is_served) {
         if (!is_more && (event.events & in_bits) != 0) {
             serve(fd, e);
+            use o(fd, kind::stream);
+            // A ONESHOT registration is spent by it.
+            if (o && (e.events.load(std::memory_order_relaxed) & EPOLLONESHOT) == 0 &&
+                o->stream.shows_in_for_nothing(fd)) {
+                event.events &= ~in_bits;
+            }
         }
-        return true;
+        return event.events != 0;
     }
     use o(fd, kind::stream);
     if (is_more || !o || o.get() != _served[slot - 1].o || !o->stream.is_served() || o->stream.is_ending()) {

@@ -21,7 +21,7 @@
 #include "preload/hook.hh"
 #include "preload/listening.hh"
 #include "preload/spin_wait.hh"
-#include "preload/urgent_poll.hh"
+#include "preload/true_poll.hh"
 
 using namespace vmsgr;
 using namespace vmsgr::preload;
@@ -221,13 +221,17 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
         });
         note_spin(spun);
     }
-    if (r != 0 || (r = loop.settle(events, max)) != 0) {
-        return r;
+    // Again, where nothing came but tokens whose bytes were read before.
+    while (r == 0 && (r = loop.settle(events, max)) == 0) {
+        turn.end();
+        const int n = sleep(base::now_ns() - began_ns);
+        turn.begin();
+        r = loop.sift(events, n);
+        if (n <= 0) {
+            break;
+        }
     }
-    turn.end();
-    r = sleep(base::now_ns() - began_ns);
-    turn.begin();
-    return loop.sift(events, r);
+    return r;
 }
 
 // look() asks without waiting, sleep(spent_ns) is the call itself, after so much time.
@@ -298,12 +302,12 @@ struct sets {
     }
 };
 
-// ordinary(): the call itself, which changes the sets; urgent(sets): the same where urgent data counts.
-template <typename Ordinary, typename Urgent>
-int select_with_urgent(int n, fd_set* const (&of)[3], Ordinary&& ordinary, Urgent&& urgent) {
+// ordinary(): the call itself, which changes the sets; corrected(sets): the same where the kernel alone does not do.
+template <typename Ordinary, typename Corrected>
+int select_truly(int n, fd_set* const (&of)[3], Ordinary&& ordinary, Corrected&& corrected) {
     settle_before_select(n, of[0]);
     if (urgent_among(n, of[0], of[2])) {
-        return urgent(of);
+        return corrected(of);
     }
     if (table == nullptr || n <= 0 || n > FD_SETSIZE || (of[0] == nullptr && of[2] == nullptr)) {
         return ordinary();
@@ -316,7 +320,7 @@ int select_with_urgent(int n, fd_set* const (&of)[3], Ordinary&& ordinary, Urgen
         }
     }
     const int r = ordinary();
-    if (r <= 0 || !urgent_among_ready(n, of[0], of[2])) {
+    if (r <= 0 || !untrue_among_ready(n, of[0], of[2])) {
         return r;
     }
     for (int i = 0; i < 3; ++i) {
@@ -324,7 +328,7 @@ int select_with_urgent(int n, fd_set* const (&of)[3], Ordinary&& ordinary, Urgen
             memcpy(of[i], &before[i], bytes);
         }
     }
-    return urgent(of);
+    return corrected(of);
 }
 
 }  // namespace
@@ -373,22 +377,24 @@ VMSGR_CALM_HOOK(int, epoll_pwait2,
                 (epfd, events, max, timeout, mask))
 
 VMSGR_INNER_HOOK int poll_hook(pollfd* fds, nfds_t n, int timeout) {
+    const int64_t began_ns = timeout > 0 ? base::now_ns() : 0;
     settle_before_poll(fds, n);
     if (!urgent_among(fds, n)) {
         const int r = is_plain_wait([&] { return any_stream(fds, n); })
                           ? real.poll(fds, n, timeout)
                           : wait_poll(fds, n, budget_of(timeout),
                                       [&](int64_t spent_ns) { return real.poll(fds, n, less(timeout, spent_ns)); });
-        if (r <= 0 || !urgent_among_ready(fds, n)) {
+        if (r <= 0 || !untrue_among_ready(fds, n)) {
             return r;
         }
     }
     const timespec t{timeout / ms_a_second, timeout % ms_a_second * ns_a_ms};
-    return poll_urgent(fds, n, timeout < 0 ? nullptr : &t, nullptr);
+    return true_poll(fds, n, timeout < 0 ? nullptr : &t, began_ns, nullptr);
 }
 VMSGR_CALM_HOOK(int, poll, (pollfd * fds, nfds_t n, int timeout), (fds, n, timeout))
 
 VMSGR_INNER_HOOK int ppoll_hook(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
+    const int64_t began_ns = timeout != nullptr ? base::now_ns() : 0;
     settle_before_poll(fds, n);
     if (!urgent_among(fds, n)) {
         const int r = is_plain_wait([&] { return any_stream(fds, n); })
@@ -397,11 +403,11 @@ VMSGR_INNER_HOOK int ppoll_hook(pollfd* fds, nfds_t n, const timespec* timeout, 
                                 rest_of left(timeout, spent_ns);
                                 return real.ppoll(fds, n, left, mask);
                             });
-        if (r <= 0 || !urgent_among_ready(fds, n)) {
+        if (r <= 0 || !untrue_among_ready(fds, n)) {
             return r;
         }
     }
-    return poll_urgent(fds, n, timeout, mask);
+    return true_poll(fds, n, timeout, began_ns, mask);
 }
 VMSGR_CALM_HOOK(int, ppoll, (pollfd * fds, nfds_t n, const timespec* timeout, const sigset_t* mask),
                 (fds, n, timeout, mask))
@@ -456,14 +462,14 @@ static int select_ordinary(int n, fd_set* in, fd_set* out, fd_set* except, timev
         });
 }
 VMSGR_INNER_HOOK int select_hook(int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout) {
-    return select_with_urgent(
+    return select_truly(
         n, {in, out, except}, [&] { return select_ordinary(n, in, out, except, timeout); },
         [&](fd_set* const(&of)[3]) {
             timespec t{};
             if (timeout != nullptr) {
                 t = {timeout->tv_sec, timeout->tv_usec * 1000};
             }
-            return select_urgent(n, of, timeout != nullptr ? &t : nullptr, nullptr);
+            return true_select(n, of, timeout != nullptr ? &t : nullptr, base::now_ns(), nullptr);
         });
 }
 VMSGR_CALM_HOOK(int, select, (int n, fd_set* in, fd_set* out, fd_set* except, timeval* timeout),
@@ -484,9 +490,10 @@ static int pselect_ordinary(int n, fd_set* in, fd_set* out, fd_set* except, cons
 }
 VMSGR_INNER_HOOK int pselect_hook(int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout,
                                   const sigset_t* mask) {
-    return select_with_urgent(
+    const int64_t began_ns = timeout != nullptr ? base::now_ns() : 0;
+    return select_truly(
         n, {in, out, except}, [&] { return pselect_ordinary(n, in, out, except, timeout, mask); },
-        [&](fd_set* const(&of)[3]) { return select_urgent(n, of, timeout, mask); });
+        [&](fd_set* const(&of)[3]) { return true_select(n, of, timeout, began_ns, mask); });
 }
 VMSGR_CALM_HOOK(int, pselect,
                 (int n, fd_set* in, fd_set* out, fd_set* except, const timespec* timeout, const sigset_t* mask),

@@ -204,7 +204,9 @@ class Arena:
         return rings_at(self.slots) + (slot * 2 + ring) * self.ring
 
     def put(self, at, value, form="=I"):
-        struct.pack_into(form, self.map, at, value % (1 << 8 * struct.calcsize(form)))
+        """In one piece: pack_into() would clear the word first, and the other side may look at any moment."""
+        size = struct.calcsize(form)
+        self.map[at:at + size] = struct.pack(form, value % (1 << 8 * size))
 
     def get(self, at, form="=I"):
         return struct.unpack_from(form, self.map, at)[0]

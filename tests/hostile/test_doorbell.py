@@ -80,6 +80,74 @@ def test_tokens_without_end_while_the_victim_closes(world, fin):
     program.process.kill()
 
 
+# Reads what it finds, and says what each kind of wait shows afterwards.
+WAITER = people.LISTENS + """
+import select
+c, _ = s.accept()
+c.setblocking(False)
+sets, edges = select.epoll(), select.epoll()
+sets.register(c, select.EPOLLIN)
+edges.register(c, select.EPOLLIN | select.EPOLLET)
+polled = select.poll()
+polled.register(c, select.POLLIN)
+waits = {'poll': lambda t: polled.poll(t * 1000), 'select': lambda t: select.select([c], [], [], t)[0],
+         'epoll': sets.poll, 'edges': edges.poll}[sys.argv[3]]
+while True:
+    try:
+        print(json.dumps(c.recv(9).decode()), flush=True)
+    except BlockingIOError:
+        continue
+    sys.stdin.readline()
+    began = time.monotonic()
+    print(json.dumps([len(waits(0.3)), time.monotonic() - began > 0.29, len(waits(0))]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["poll", "select", "epoll", "edges"])
+def test_a_token_that_comes_after_its_byte_was_read_shows_nothing(world, how):
+    """As when the sender loses the processor between the two. Who sees IN may count on a byte, or an end."""
+    program = Program(world, ["/usr/bin/python3", "-c", WAITER, conftest.HOST, 7006, how], stdin=subprocess.PIPE,
+                      stdout=subprocess.PIPE).process
+    def heard():
+        line = program.stdout.readline()
+        assert line, open(f"{world.dir}/program.log").read()
+        return client.json.loads(line)
+    assert program.stdout.readline() == b"up\n"
+
+    def go_on():
+        program.stdin.write(b"\n")
+        program.stdin.flush()
+
+    def part(path):
+        end = dial(Session(path).listener(7006))
+        for byte in b"abc":
+            end.put(0, client.TOKENS, end.get(0, client.TOKENS) + 1)
+            end.publish(bytes([byte]))
+            yield True
+            end.bell.send(client.TOKEN)
+            yield True
+        end.send(b"d")
+        yield True
+        end.send(b"e")
+        yield True
+        keep.append(end)
+        yield True
+    with world.attacker(part) as attacker:
+        for letter in "abc":
+            attacker.next()
+            assert heard() == letter
+            attacker.next()
+            go_on()
+            assert heard() == [0, True, 0]
+        attacker.next()
+        assert heard() == "d"
+        attacker.next()
+        go_on()
+        assert heard() == [1, False, 0 if how == "edges" else 1] and heard() == "e"
+        attacker.next()
+    program.kill()
+
+
 @pytest.fixture
 def redis(world):
     made = Program(world, ["redis-server", "--port", REDIS_PORT, "--bind", conftest.HOST, "--save", "", "--appendonly", "no",

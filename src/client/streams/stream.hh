@@ -224,6 +224,9 @@ public:
     // and not read, no IN for one that ordinary reads leave out. May take the byte out of the ring.
     bool shows_urgent() const noexcept;
     bool shows_nothing_else(int fd) noexcept;
+    // The kernel has shown IN and no end. True: a read would find nothing, as the token came after its bytes were read;
+    // it is taken, or will show again.
+    bool shows_in_for_nothing(int fd) noexcept;
     void meet_urgent(int fd) noexcept;
     // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
     void start_connecting(int fd) noexcept;

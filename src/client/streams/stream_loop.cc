@@ -22,6 +22,22 @@ bool stream::is_ending() const noexcept {
     return ended != 0 || turns_plain() || is_plain() || _page->shut_read.load(std::memory_order_relaxed) != 0;
 }
 
+bool stream::shows_in_for_nothing(int fd) noexcept {
+    if (!stands(_page->state.load(std::memory_order_relaxed)) || is_ending() || unread_bytes(fd) != 0) {
+        return false;
+    }
+    auto e = end(fd);
+    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
+    if (!lock.take([&]() noexcept { e.in.recover(); }) || e.in.has_data()) {
+        return false;
+    }
+    const bool empty = e.emptied();
+    if (e.doorbell.foreign()) {
+        break_with(EPROTO);
+    }
+    return empty && !is_ending() && !broken();
+}
+
 bool stream::has_much_room() const noexcept {
     const uint64_t lies = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);
     return lies <= std::min<uint64_t>(sender().most_unread() / 2, shm::relieved_below);

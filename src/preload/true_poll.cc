@@ -1,4 +1,4 @@
-#include "preload/urgent_poll.hh"
+#include "preload/true_poll.hh"
 
 #include <errno.h>
 
@@ -42,9 +42,21 @@ bool meet_all(pollfd* fds, nfds_t n) noexcept {
     return shows;
 }
 
+bool shows_only_in(short revents) noexcept {
+    return (revents & in_bits) != 0 && (revents & (POLLHUP | POLLERR | POLLRDHUP | POLLPRI)) == 0;
+}
+
+// It has IN for nothing, and nothing else of an end; such tokens are taken.
+bool is_vain(const use& o, int fd) noexcept {
+    return o && o->what == kind::stream && o->stream.shows_in_for_nothing(fd);
+}
+
 void correct(pollfd& p) noexcept {
     use o(p.fd);
     if (!has_urgent(o)) {
+        if (shows_only_in(p.revents) && is_vain(o, p.fd)) {
+            p.revents = short(p.revents & ~in_bits);
+        }
         return;
     }
     o->stream.meet_urgent(p.fd);
@@ -53,6 +65,16 @@ void correct(pollfd& p) noexcept {
     if ((p.revents & (POLLHUP | POLLERR | POLLRDHUP)) == 0 && o->stream.shows_nothing_else(p.fd)) {
         p.revents = short(p.revents & ~in_bits);
     }
+}
+
+template <typename Is>
+bool any_in(int n, const fd_set* in, const fd_set* except, Is&& is) noexcept {
+    for (int fd = 0; fd < n; ++fd) {
+        if (((in != nullptr && FD_ISSET(fd, in)) || (except != nullptr && FD_ISSET(fd, except))) && is(fd)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 }  // namespace
@@ -64,27 +86,32 @@ bool urgent_among(const pollfd* fds, nfds_t n) noexcept {
 
 bool urgent_among(int n, const fd_set* in, const fd_set* except) noexcept {
     return client::urgent_data_met.load(std::memory_order_relaxed) && n <= FD_SETSIZE &&
-           urgent_among_ready(n, in, except);
+           any_in(n, in, except, [](int fd) { return has_urgent(fd); });
 }
 
-bool urgent_among_ready(int n, const fd_set* in, const fd_set* except) noexcept {
-    for (int fd = 0; fd < n; ++fd) {
-        const bool watched = (in != nullptr && FD_ISSET(fd, in)) || (except != nullptr && FD_ISSET(fd, except));
-        if (watched && has_urgent(fd)) {
-            return true;
+bool untrue_among_ready(int n, const fd_set* in, const fd_set* except) noexcept {
+    return any_in(n, in, except, [&](int fd) {
+        if (!known(fd)) {
+            return false;
         }
-    }
-    return false;
+        use o(fd);
+        // select() shows an end as IN, too; that is looked for before anything is taken.
+        return has_urgent(o) || (in != nullptr && FD_ISSET(fd, in) && is_vain(o, fd));
+    });
 }
 
-bool urgent_among_ready(const pollfd* fds, nfds_t n) noexcept {
-    return std::any_of(fds, fds + n,
-                       [](const pollfd& p) { return (p.revents & (in_bits | POLLPRI)) != 0 && has_urgent(p.fd); });
+bool untrue_among_ready(const pollfd* fds, nfds_t n) noexcept {
+    return std::any_of(fds, fds + n, [](const pollfd& p) {
+        if ((p.revents & (in_bits | POLLPRI)) == 0 || !known(p.fd)) {
+            return false;
+        }
+        use o(p.fd);
+        return has_urgent(o) || (shows_only_in(p.revents) && is_vain(o, p.fd));
+    });
 }
 
-int poll_urgent(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
-    const int64_t began_ns = base::now_ns();
-    for (;;) {
+int true_poll(pollfd* fds, nfds_t n, const timespec* timeout, int64_t began_ns, const sigset_t* mask) {
+    for (bool again = false;; again = true) {
         timespec left{};
         const bool shows = meet_all(fds, n);
         if (timeout != nullptr && !shows) {
@@ -101,13 +128,15 @@ int poll_urgent(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* 
         if (ready != 0 || (!for_ever && r == 0 && !shows)) {
             return int(ready);
         }
-        // A token of a byte that nobody may see: somebody else may have to take it.
-        constexpr timespec pause{0, 1'000'000};
-        sys::call(SYS_nanosleep, &pause, nullptr);
+        if (again) {
+            // A token of a byte that nobody may see: somebody else may have to take it.
+            constexpr timespec pause{0, 1'000'000};
+            sys::call(SYS_nanosleep, &pause, nullptr);
+        }
     }
 }
 
-int select_urgent(int n, fd_set* const (&of)[3], const timespec* timeout, const sigset_t* mask) {
+int true_select(int n, fd_set* const (&of)[3], const timespec* timeout, int64_t began_ns, const sigset_t* mask) {
     static constexpr short asked[3] = {POLLIN, POLLOUT, POLLPRI};
     static constexpr short shown[3] = {POLLIN | POLLHUP | POLLERR, POLLOUT | POLLERR, POLLPRI};
     pollfd fds[FD_SETSIZE];
@@ -121,7 +150,7 @@ int select_urgent(int n, fd_set* const (&of)[3], const timespec* timeout, const 
             fds[count++] = {fd, events, 0};
         }
     }
-    if (poll_urgent(fds, count, timeout, mask) < 0) {
+    if (true_poll(fds, count, timeout, began_ns, mask) < 0) {
         return -1;
     }
     if (std::any_of(fds, fds + count, [](const pollfd& p) { return (p.revents & POLLNVAL) != 0; })) {
