@@ -165,12 +165,15 @@ void listener::on_lifeline(lifeline& which, uint32_t events) noexcept {
     }
 }
 
-// A program that replaces itself (exec) has no lifeline for a moment, and the door open.
+// A program that replaces itself (exec) has no lifeline for a moment, and the door open. One that was killed looks the
+// same for microseconds, as the kernel closes a process's descriptors last to first.
 seastar::future<> listener::await_heir() {
-    constexpr auto looks_every = std::chrono::milliseconds(20);
-    constexpr int looks_max = 100;
-    for (int i = 0; i < looks_max && !_closed && _lifelines.empty(); ++i) {
-        co_await seastar::sleep_abortable(looks_every, _owner._abort).handle_exception([](std::exception_ptr) {});
+    constexpr auto patience = std::chrono::seconds(2);
+    constexpr std::chrono::microseconds first_look(50), longest_pause(20'000);
+    const auto until = seastar::lowres_clock::now() + patience;
+    for (auto pause = first_look; !_closed && _lifelines.empty() && seastar::lowres_clock::now() < until;
+         pause = std::min(2 * pause, longest_pause)) {
+        co_await seastar::sleep_abortable(pause, _owner._abort).handle_exception([](std::exception_ptr) {});
         if (!_closed && _lifelines.empty() && !knock(_door.path.c_str())) {
             break;
         }
