@@ -42,11 +42,15 @@ test-cuts: setup build
 	@VMSGR_CUT_SECONDS=$${VMSGR_CUT_SECONDS:-600} /usr/bin/python3 -m pytest -q -s tests/trunk/test_all_cuts.py
 	@VMSGR_CLUSTER_CUT_ROUNDS=$${VMSGR_CLUSTER_CUT_ROUNDS:-3} /usr/bin/python3 -m pytest -q -s tests/cluster/test_cut_links.py
 
-# Each fuzz target for a minute, with libFuzzer. Needs clang-19 and libclang-rt-19-dev.
+# Each fuzz target for a minute or ten million inputs, with libFuzzer. Needs clang-19 and libclang-rt-19-dev. What it finds
+# new goes to build/fuzz/corpus, an input that fails to build/fuzz/finding-NAME-...
 fuzz: setup-build
 	@cmake --preset fuzz >/dev/null
 	@cmake --build --preset fuzz -j $(JOBS)
-	@for target in build/fuzz/bin/fuzz_*; do $$target -max_total_time=$${VMSGR_FUZZ_SECONDS:-60} || exit 1; done
+	@for target in build/fuzz/bin/fuzz_*; do name=$${target##*/fuzz_}; mkdir -p build/fuzz/corpus/$$name; \
+	  echo "== $$name"; $$target -runs=$${VMSGR_FUZZ_RUNS:-10000000} -max_total_time=$${VMSGR_FUZZ_SECONDS:-60} \
+	  -timeout=10 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/finding-$$name- \
+	  build/fuzz/corpus/$$name src/*/tests/corpus/$$name || exit 1; done
 
 bench: setup build
 	@bench/bench.py

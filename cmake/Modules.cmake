@@ -26,8 +26,9 @@ function(vmsgr_unit_test name)
   set_tests_properties(unit_${name} PROPERTIES TIMEOUT 200)
 endfunction()
 
-# A fuzz target: LLVMFuzzerTestOneInput in SOURCES. It is a unit test that feeds it seeded random bytes for a second, and
-# under the preset `fuzz` (clang) the libFuzzer program fuzz_<name>; `fuzz_targets` builds them all.
+# A fuzz target: LLVMFuzzerTestOneInput in SOURCES, and inputs worth keeping in the folder corpus/<name> beside it. It is
+# a unit test that runs these and, for a second, others that are like them; under the preset `fuzz` (clang) it is the
+# libFuzzer program fuzz_<name>. `fuzz_targets` builds them all.
 function(vmsgr_fuzz_test name)
   cmake_parse_arguments(T "" "" "SOURCES;DEPENDS" ${ARGN})
   if(VMSGR_FUZZER)
@@ -48,7 +49,7 @@ function(vmsgr_fuzz_test name)
   add_dependencies(${collection} ${binary})
   target_link_libraries(${binary} PRIVATE ${T_DEPENDS} ${libraries})
   if(NOT VMSGR_FUZZER)
-    add_test(NAME ${binary} COMMAND ${binary})
+    add_test(NAME ${binary} COMMAND ${binary} ${CMAKE_CURRENT_SOURCE_DIR}/corpus/${name})
     set_tests_properties(${binary} PROPERTIES TIMEOUT 200)
   endif()
 endfunction()

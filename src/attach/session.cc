@@ -80,8 +80,9 @@ seastar::future<> session::run() {
         if (!co_await next(&m, sizeof m, got)) {
             break;
         }
-        if (got.bytes != sizeof m || got.truncated || m.magic != proto::control_magic) {
-            break_rules(net::fault::bad_message, "a message of a wrong length or magic");
+        const auto kind = _program ? proto::session_kind::program : proto::session_kind::query;
+        if (auto broken = proto::check_request(m, {got.bytes, got.fd_count, got.truncated}, kind)) {
+            break_rules(*broken);
             break;
         }
         co_await handle_one(m, got);
@@ -143,28 +144,26 @@ seastar::future<> session::greet() {
     _hello_timer.cancel();
     const size_t n = got.bytes;
     drop(got);
-    on_hello(bytes.data(), n);
+    on_hello(std::span(bytes).first(n));
 }
 
-// Magic and version stand at the same place in every version, so that a refusal can name both.
-void session::on_hello(const std::byte* bytes, size_t n) {
-    constexpr size_t head = offsetof(proto::hello_msg, version) + sizeof(uint16_t);
+void session::on_hello(std::span<const std::byte> bytes) {
+    using enum proto::hello_fault;
     proto::hello_msg hello;
-    if (n < head) {
-        break_rules(net::fault::bad_hello, "a hello that is too short");
-        return;
-    }
-    memcpy(&hello, bytes, std::min(n, sizeof hello));
-    if (hello.magic != proto::control_magic || hello.what != proto::kind::hello) {
-        break_rules(net::fault::bad_hello, "no hello at first");
-    } else if (hello.version != proto::control_version) {
+    switch (proto::read_hello(bytes, hello)) {
+    case too_short: break_rules(net::fault::bad_hello, "a hello that is too short"); return;
+    case no_hello: break_rules(net::fault::bad_hello, "no hello at first"); return;
+    case wrong_length: break_rules(net::fault::bad_hello, "a hello of a wrong length"); return;
+    case unknown_kind: break_rules(net::fault::bad_hello, "a hello for a session of an unknown kind"); return;
+    case other_version:
         refuse(EPROTO, "vmsgrd " + std::string(proto::version_text) + " speaks version " +
                            std::to_string(proto::control_version) +
                            " of the control protocol, this program's library version " + std::to_string(hello.version) +
                            "; install the same vmsgr for both");
-    } else if (n != sizeof hello) {
-        break_rules(net::fault::bad_hello, "a hello of a wrong length");
-    } else if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
+        return;
+    case none: break;
+    }
+    if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
         refuse(EACCES, "user " + std::to_string(_who.uid) + " may not attach; see access in vmsgrd's configuration");
     } else if (_place = net::lease::take(_server.deps().budget.sessions, _user->of.sessions); !_place) {
         auto& mine = _user->of.sessions;
@@ -219,6 +218,14 @@ void session::refuse(int err, const std::string& text) {
     snprintf(w.text, sizeof w.text, "%s", text.c_str());
     proto::send_with_fds(_sock.get(), &w, sizeof w, {}, MSG_DONTWAIT);
     close();
+}
+
+void session::break_rules(const proto::broken_rule& rule) {
+    switch (rule.which) {
+    case proto::rule::message: return break_rules(net::fault::bad_message, rule.text);
+    case proto::rule::job: return break_rules(net::fault::bad_job, rule.text);
+    case proto::rule::descriptor: return break_rules(net::fault::bad_descriptor, rule.text);
+    }
 }
 
 void session::break_rules(net::fault why, const std::string& text) {

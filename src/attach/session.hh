@@ -10,7 +10,7 @@
 
 #include "attach/access.hh"
 #include "attach/control_server.hh"
-#include "proto/control.hh"
+#include "proto/requests.hh"
 
 namespace vmsgr::attach {
 
@@ -45,10 +45,11 @@ private:
         _server.let_go(right, *_user);
     }  // more than a message may have
     seastar::future<> greet();
-    void on_hello(const std::byte* bytes, size_t n);
+    void on_hello(std::span<const std::byte> bytes);
     void welcome(const proto::hello_msg& hello);
     void refuse(int err, const std::string& text);
     void break_rules(net::fault why, const std::string& text);
+    void break_rules(const proto::broken_rule& rule);
     // Closes what came with a message and was not moved elsewhere.
     void drop(proto::received& got) noexcept;
     // The next message, or not when the session ended.

@@ -7,18 +7,10 @@
 
 #include "attach/session.hh"
 #include "base/sockets.hh"
-#include "base/text.hh"
 
 namespace vmsgr::attach {
 
 namespace {
-
-// A program wrote it into shared memory, and may write on.
-std::string route_name(const char* text) {
-    return text[0] != 0 ? base::printable(text, shm::name_bytes) : std::string();
-}
-
-bool is_posted(const std::atomic<uint32_t>& state) { return state.load(std::memory_order_acquire) == shm::slot_posted; }
 
 // From here on the document's length and content stay.
 base::result<base::unique_fd> document(const std::string& text) {
@@ -40,12 +32,6 @@ base::result<base::unique_fd> document(const std::string& text) {
 
 seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     using proto::kind;
-    const bool asks_only = m.what == kind::status || m.what == kind::routes;
-    if ((!asks_only && !_program) || (asks_only && got.fd_count != 0)) {
-        break_rules(net::fault::bad_message,
-                    asks_only ? "descriptors not asked for" : "a program's message from a session that only asks");
-        co_return;
-    }
     switch (m.what) {
     case kind::connect: co_await on_connect(m, got); break;
     case kind::listen: co_await on_listen(m, got); break;
@@ -58,7 +44,7 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
         reply_document(m, co_await _server.deps().status(viewer_at(_server.deps().config.access, _sock.get(), _who)));
         break;
     case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
-    default: break_rules(net::fault::bad_message, "a message of an unknown kind");
+    default: break;  // check_request() lets no other through
     }
 }
 
@@ -94,30 +80,19 @@ int session::admit(net::connect_request& r) {
 }
 
 seastar::future<> session::on_connect(proto::request_msg m, proto::received& got) {
-    if (m.slot >= shm::connect_slots || got.fd_count != 3) {
-        break_rules(net::fault::bad_job, "connect: a slot out of range, or not 3 descriptors");
-        co_return;
-    }
-    auto& job = _program->segment().connect[m.slot];
-    if (!is_posted(job.state)) {
-        break_rules(net::fault::bad_job, "connect: a job that is not posted");
+    auto job = proto::take_job(_program->segment(), m, _program->session_id);
+    if (!job) {
+        break_rules(job.error());
         co_return;
     }
     net::connect_request r;
-    r.id = job.id;
-    r.program_fd = job.fd;
-    r.peer = job.peer;
-    r.route = route_name(job.route);
-    r.slot = job.slot;
-    const uint32_t flags = job.flags;
-    r.by_trunk = (flags & shm::connect_by_trunk) != 0;
-    r.without = proto::without_trunk((flags & proto::connect_without_trunk) >> proto::connect_without_trunk_shift);
-    job.state.store(shm::slot_free, std::memory_order_release);
-    if (r.id != m.id || r.id >> 32 != _program->session_id || (r.peer.family != AF_INET && r.peer.family != AF_INET6)) {
-        break_rules(net::fault::bad_job, "connect: a number that is not the message's or not this session's, or no "
-                                         "address");
-        co_return;
-    }
+    r.id = job->id;
+    r.program_fd = job->program_fd;
+    r.peer = job->peer;
+    r.route = std::move(job->route);
+    r.slot = job->arena_slot;
+    r.by_trunk = job->by_trunk;
+    r.without = job->without;
     r.bell = std::move(got.fds[0]);
     r.tcp = std::move(got.fds[1]);
     r.arena = std::move(got.fds[2]);
@@ -131,10 +106,6 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
 }
 
 seastar::future<> session::on_listen(proto::request_msg m, proto::received& got) {
-    if (got.fd_count != 1) {
-        break_rules(net::fault::bad_job, "listen: not one descriptor");
-        co_return;
-    }
     if (const char* why = base::not_tcp(got.fds[0].get())) {
         break_rules(net::fault::bad_descriptor, std::string("listen: ") + why);
         co_return;
@@ -144,7 +115,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
         co_return;
     }
     net::listen_request r;
-    r.route = route_name(m.route);
+    r.route = proto::route_name(m.route);
     r.local = (m.flags & proto::listen_no_local) == 0;
     r.backlog = m.backlog;
     r.program_fd = m.fd;
@@ -179,8 +150,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
 
 void session::on_unlist(proto::received& got) {
     const int door = got.fds[0].get();
-    if (got.fd_count != 1 || base::not_unix(door, SOCK_STREAM) != nullptr ||
-        base::socket_option(door, SO_ACCEPTCONN) != 1) {
+    if (base::not_unix(door, SOCK_STREAM) != nullptr || base::socket_option(door, SO_ACCEPTCONN) != 1) {
         break_rules(net::fault::bad_descriptor, "unlist: not a door");
         return;
     }
@@ -192,10 +162,6 @@ void session::on_unlist(proto::received& got) {
 
 // The number only says where to look; the doorbell that is shown is the right.
 seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got) {
-    if (got.fd_count != 1) {
-        break_rules(net::fault::bad_message, "borrow: not one descriptor");
-        co_return;
-    }
     const bool plain = (m.flags & proto::borrow_plain) != 0;
     auto task = [=, id = m.id, shown = got.fds[0].get()](net::carrier& c) { return c.borrow(id, shown, plain); };
     auto lent = co_await _server.deps().carriers.invoke_on(unsigned(m.id % seastar::smp::count), std::move(task));
@@ -204,10 +170,6 @@ seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got)
 }
 
 void session::on_deposit(const proto::request_msg& m, proto::received& got) {
-    if (got.fd_count < (m.id != 0 ? 1u : 2u)) {
-        break_rules(net::fault::bad_message, "deposit: too few descriptors");
-        return;
-    }
     const bool kept = _server.kept().leave(_program->session_id, _user, got.fds[0].get(),
                                            std::span(got.fds).subspan(1, got.fd_count - 1), std::span(m.data), m.id);
     if (!kept) {
@@ -218,10 +180,6 @@ void session::on_deposit(const proto::request_msg& m, proto::received& got) {
 // A listener's heir gets socket and lifeline from the listener itself: kept here, they would keep its port when all
 // programs have closed it.
 seastar::future<> session::on_adopt(proto::request_msg m, proto::received& got) {
-    if (got.fd_count != 1) {
-        break_rules(net::fault::bad_message, "adopt: not one descriptor");
-        co_return;
-    }
     net::listeners::shared listener;
     auto found = _server.kept().look(_who.uid, got.fds[0].get());
     if (found && found->listener != 0) {

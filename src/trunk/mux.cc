@@ -252,10 +252,15 @@ std::optional<packet_fault> mux::take_frame(const frame& f) noexcept {
     switch (f.kind) {
     case frame_kind::accept: return take_accept(f, *c);
     case frame_kind::refuse:
+        if (_settings.which != side::initiator || c->up) {
+            return packet_fault::channel;
+        }
+        take_end(f, *c);
+        break;
     case frame_kind::reset: take_end(f, *c); break;
     case frame_kind::credit: take_credit(f, *c); break;
     case frame_kind::data: take_data(f, *c); break;
-    case frame_kind::fin: take_fin(f, *c); break;
+    case frame_kind::fin: return take_fin(f, *c);
     case frame_kind::open: break;
     }
     return std::nullopt;
@@ -335,13 +340,17 @@ void mux::take_data(const frame& f, channel& c) noexcept {
     }
 }
 
-void mux::take_fin(const frame& f, channel& c) noexcept {
+std::optional<packet_fault> mux::take_fin(const frame& f, channel& c) noexcept {
+    if (!c.up || c.fin_received) {
+        return packet_fault::channel;
+    }
     c.fin_received = true;
     if (c.sink != nullptr) {
         c.sink->on_fin();
     } else {
         erase_if_done(f.channel, c);
     }
+    return std::nullopt;
 }
 
 }  // namespace vmsgr::trunk

@@ -146,7 +146,7 @@ private:
     void take_end(const frame& f, channel& c) noexcept;
     void take_credit(const frame& f, channel& c) noexcept;
     void take_data(const frame& f, channel& c) noexcept;
-    void take_fin(const frame& f, channel& c) noexcept;
+    std::optional<packet_fault> take_fin(const frame& f, channel& c) noexcept;
 };
 
 }  // namespace vmsgr::trunk

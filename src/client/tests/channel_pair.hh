@@ -39,6 +39,7 @@ struct pair {
             channel_parts{memory, std::move(*rings), std::move(fd), which, local, {}, {}, {}, {}, {}}, settings);
     }
     shm::ring_words& words(unsigned ring) { return memory.header().ring[ring]; }
+    std::atomic<uint32_t>& flags_of(unsigned which) { return memory.header().end[which].flags; }
     std::byte* ring(unsigned which) { return memory.ring_data(int(which)); }
 
     // What end 1 puts into its ring by hand; wakes end 0.

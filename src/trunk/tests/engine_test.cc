@@ -338,6 +338,42 @@ TEST_F(engines, frames_for_channels_never_opened_end_the_session) {
 }
 
 // Each destination is opened by hand, as an honest engine's owner never asks for one that is refused here.
+// What a peer says of a channel that stands comes once, and in its order.
+TEST_F(engines, frames_at_a_wrong_time_end_the_session) {
+    auto says = [](test_end& to, std::initializer_list<frame_kind> kinds) {
+        std::vector<std::byte> p(1024);
+        size_t at = header_bytes;
+        for (auto kind : kinds) {
+            const size_t body = kind == frame_kind::accept ? credit_body_bytes : 0;
+            put_frame_header(&p[at], 1, kind, uint16_t(body));
+            at += frame_header_bytes + body;
+        }
+        header h;
+        h.session = 1;
+        h.sequence = to.e.received() + 1;
+        h.payload_bytes = uint32_t(at - header_bytes);
+        seal(p, h);
+        bool bye = false;
+        return to.e.receive(p, 1000, bye);
+    };
+    using enum frame_kind;
+    auto* s = a.open();
+    // An initiator neither accepts nor refuses.
+    bool bye = false;
+    while (auto p = a.e.next_packet(1000)) {
+        EXPECT_EQ(b.e.receive(p->bytes(), 1000, bye), std::nullopt);
+    }
+    EXPECT_EQ(says(b, {refuse}), packet_fault::channel);
+    EXPECT_EQ(says(b, {accept}), packet_fault::channel);
+    EXPECT_EQ(says(a, {fin}), packet_fault::channel);
+    EXPECT_FALSE(s->fin_received);
+    EXPECT_EQ(says(a, {accept, accept}), packet_fault::channel);
+    EXPECT_EQ(says(a, {refuse}), packet_fault::channel);
+    EXPECT_EQ(s->refused, 0);
+    EXPECT_EQ(says(a, {fin, fin}), packet_fault::channel);
+    EXPECT_TRUE(s->accepted && s->fin_received && !s->gone);
+}
+
 TEST_F(engines, destinations_that_name_no_one_host_are_refused_before_the_owner_is_asked) {
     const char* refused[] = {"0.0.0.0:22",
                              "[::]:22",
