@@ -2,25 +2,19 @@
 
 #include <errno.h>
 #include <grp.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <thread>
 
-#include "base/sys.hh"
+#include "base/clock.hh"
 #include "conf/words.hh"
+#include "proto/control_client.hh"
 
 namespace vmsgr::cli {
 
 namespace {
-
-using proto::control_version;
 
 base::error silent(const std::string& path) {
     return {ETIMEDOUT, "vmsgrd at " + path + " does not answer within " + std::to_string(query_timeout_ms / 1000) +
@@ -75,21 +69,6 @@ base::error connect_error(const std::string& path, int e) {
     }
 }
 
-// A full backlog is EAGAIN on unix sockets, and nothing announces its end: look again for a while.
-int connect_within(int fd, const sockaddr_un& un, uint32_t len) {
-    auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(query_timeout_ms);
-    while (sys::connect(fd, &un, len) != 0) {
-        if (errno != EAGAIN && errno != EINTR) {
-            return errno;
-        }
-        if (std::chrono::steady_clock::now() >= end) {
-            return EAGAIN;
-        }
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return 0;
-}
-
 base::result<std::string> read_document(int fd, size_t bytes, const std::string& path) {
     if (bytes > document_bytes_max) {
         return std::unexpected(odd(path, "with a document of " + std::to_string(bytes) + " bytes"));
@@ -105,104 +84,64 @@ base::result<std::string> read_document(int fd, size_t bytes, const std::string&
     return text;
 }
 
+base::error unanswered(const std::string& path, int e) {
+    switch (e) {
+    case ETIMEDOUT:
+    case EAGAIN: return silent(path);
+    case ECONNRESET:
+    case EPIPE: return gone(path);
+    default: return {e, "reading from " + path + ": " + strerror(e)};
+    }
+}
+
+base::error unattached(const std::string& path, const proto::attach_failure& f) {
+    using step = proto::attach_failure::step;
+    switch (f.at) {
+    case step::local: return {f.errnum, std::string("socket: ") + strerror(f.errnum)};
+    case step::reach: return f.errnum == EAGAIN ? silent(path) : connect_error(path, f.errnum);
+    case step::answer: return unanswered(path, f.errnum);
+    case step::nonsense:
+        return odd(path, f.welcome_bytes == 0 ? "no welcome"
+                                              : "with a welcome of " + std::to_string(f.welcome_bytes) + " bytes");
+    case step::version:
+        return {EPROTO, "vmsgrd at " + path + " speaks version " + std::to_string(f.version) +
+                            " of the control protocol, this vmsgr speaks " + std::to_string(proto::control_version) +
+                            "; install both from one release"};
+    case step::refused: break;
+    }
+    return {f.errnum,
+            "vmsgrd at " + path + " refused: " + (f.text[0] != 0 ? conf::one_line(f.text) : strerror(f.errnum))};
+}
+
 }  // namespace
 
-base::result<proto::received> query::receive(void* msg, size_t bytes) {
-    pollfd p{_socket.get(), POLLIN, 0};
-    int r = sys::poll(&p, 1, query_timeout_ms);
-    if (r == 0) {
-        return std::unexpected(silent(_path));
+base::result<std::string> ask_daemon(const std::string& path, proto::kind what) {
+    const auto a = proto::attach(path.c_str(), {.session = proto::session_kind::query,
+                                                .program = "vmsgr",
+                                                .answer_ms = query_timeout_ms,
+                                                .backlog_ms = query_timeout_ms});
+    if (!a) {
+        return std::unexpected(unattached(path, a.error()));
     }
-    proto::received in;
-    int e = r < 0 ? errno : proto::receive_with_fds(_socket.get(), msg, bytes, MSG_DONTWAIT, in);
-    if (e == ECONNRESET || (e == 0 && in.bytes == 0)) {
-        return std::unexpected(gone(_path));
-    }
-    if (e != 0) {
-        return base::fail(e, "reading from " + _path + ": " + strerror(e));
-    }
-    return in;
-}
-
-base::result<bool> query::greet() {
-    proto::hello_msg hello;
-    hello.session = proto::session_kind::query;
-    strncpy(hello.program, "vmsgr", sizeof hello.program - 1);
-    if (int e = proto::send_with_fds(_socket.get(), &hello, sizeof hello, {}, MSG_DONTWAIT); e != 0) {
-        return std::unexpected(e == EAGAIN ? silent(_path) : gone(_path));
-    }
-    proto::welcome_msg w;
-    auto in = receive(&w, sizeof w);
-    if (!in) {
-        return std::unexpected(in.error());
-    }
-    if (in->bytes < 8 || w.magic != proto::control_magic || w.what != proto::kind::welcome) {
-        return std::unexpected(odd(_path, "no welcome"));
-    }
-    w.text[sizeof w.text - 1] = 0;
-    if (w.version != control_version) {
-        return base::fail(EPROTO, "vmsgrd at " + _path + " speaks version " + std::to_string(w.version) +
-                                      " of the control protocol, this vmsgr speaks " + std::to_string(control_version) +
-                                      "; install both from one release");
-    }
-    if (in->bytes != sizeof w) {
-        return std::unexpected(odd(_path, "with a welcome of " + std::to_string(in->bytes) + " bytes"));
-    }
-    if (w.status != 0) {
-        std::string why = w.text[0] != 0 ? conf::one_line(w.text) : std::string(strerror(w.status));
-        return base::fail(w.status, "vmsgrd at " + _path + " refused: " + why);
-    }
-    return true;
-}
-
-base::result<query> query::attach(const std::string& path) {
-    sockaddr_un un;
-    uint32_t len = 0;
-    if (int e = proto::unix_address(path.c_str(), &un, len); e != 0) {
-        return std::unexpected(connect_error(path, e));
-    }
-    base::unique_fd fd(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd) {
-        return std::unexpected(base::os_error("socket"));
-    }
-    if (int e = connect_within(fd.get(), un, len); e != 0) {
-        return std::unexpected(e == EAGAIN ? silent(path) : connect_error(path, e));
-    }
-    query q(std::move(fd), path);
-    if (auto greeted = q.greet(); !greeted) {
-        return std::unexpected(greeted.error());
-    }
-    return q;
-}
-
-base::result<std::string> query::ask(proto::kind what) {
     proto::request_msg request;
     request.what = what;
     request.serial = 1;
-    if (int e = proto::send_with_fds(_socket.get(), &request, sizeof request, {}, MSG_DONTWAIT); e != 0) {
-        return std::unexpected(e == EAGAIN ? silent(_path) : gone(_path));
-    }
     proto::reply_msg reply;
-    auto in = receive(&reply, sizeof reply);
-    if (!in) {
-        return std::unexpected(in.error());
+    proto::received got;
+    if (int e = proto::send_request(a->socket.get(), request, {}); e != 0) {
+        return std::unexpected(unanswered(path, e));
     }
-    if (in->bytes != sizeof reply || reply.magic != proto::control_magic || reply.what != proto::kind::reply ||
-        reply.serial != request.serial) {
-        return std::unexpected(odd(_path, "no reply to a question"));
+    const base::deadline until(query_timeout_ms);
+    if (int e = proto::receive_reply(a->socket.get(), request.serial, until, reply, got); e != 0) {
+        return std::unexpected(e == EPROTO ? odd(path, "no reply to a question") : unanswered(path, e));
     }
     if (reply.status != 0) {
-        return base::fail(reply.status, "vmsgrd at " + _path + " could not answer: " + strerror(reply.status));
+        return base::fail(reply.status, "vmsgrd at " + path + " could not answer: " + strerror(reply.status));
     }
-    if (in->fd_count != 1) {
-        return std::unexpected(odd(_path, "without a document"));
+    if (got.fd_count != 1) {
+        return std::unexpected(odd(path, "without a document"));
     }
-    return read_document(in->fds[0].get(), reply.bytes, _path);
-}
-
-base::result<std::string> ask_daemon(const std::string& path, proto::kind what) {
-    auto q = query::attach(path);
-    return q ? q->ask(what) : std::unexpected(q.error());
+    return read_document(got.fds[0].get(), reply.bytes, path);
 }
 
 base::result<proto::route_table> ask_routes(const std::string& path) {

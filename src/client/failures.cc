@@ -9,8 +9,8 @@
 
 namespace vmsgr::client {
 
-base::error unattached(const char* path, const attach_failure& f) {
-    using step = attach_failure::step;
+base::error unattached(const char* path, const proto::attach_failure& f) {
+    using step = proto::attach_failure::step;
     const int e = f.errnum;
     const std::string at = path;
     switch (f.at) {
@@ -28,6 +28,7 @@ base::error unattached(const char* path, const attach_failure& f) {
         return e == ETIMEDOUT ? base::error{e, "vmsgrd at " + at + " does not answer: is it stopped? look at its log"}
                               : base::error{e, "vmsgrd at " + at + " hung up (" + strerror(e) + "): look at its log"};
     case step::refused: return {e, std::string("vmsgrd refused: ") + (f.text[0] != 0 ? f.text : strerror(e))};
+    case step::nonsense:
     case step::version:
         return {e, at + " is another version's than libvmsgr " + proto::version_text + ": install one release"};
     case step::local: break;

@@ -10,7 +10,7 @@
 namespace vmsgr::client {
 
 // Why there is no session with the daemon at `path`.
-base::error unattached(const char* path, const attach_failure& f);
+base::error unattached(const char* path, const proto::attach_failure& f);
 // Waits until the daemon has taken a connected socket, or found a way: 0, or the errno with which it does not; < 0: for
 // ever. A signal does not end the wait.
 int await_verdict(stream& s, int bell, int timeout_ms = request_timeout_ms) noexcept;

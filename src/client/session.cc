@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <mutex>
@@ -24,25 +23,6 @@ constexpr size_t routes_text_max = 1 << 20;
 
 using locked = std::lock_guard<base::signal_lock>;
 
-// Waits for an answer on the control socket; 0 or an errno.
-int receive_within(int sock, void* msg, size_t bytes, const base::deadline& until, proto::received& out) noexcept {
-    for (;;) {
-        int e = proto::receive_with_fds(sock, msg, bytes, MSG_DONTWAIT, out);
-        if (e == 0) {
-            return out.bytes == 0 ? ECONNRESET : 0;
-        }
-        if (e != EAGAIN && e != EINTR) {
-            return e;
-        }
-        const int left_ms = until.left_ms();
-        if (left_ms == 0) {
-            return ETIMEDOUT;
-        }
-        pollfd p{sock, POLLIN, 0};
-        sys::poll(&p, 1, left_ms);
-    }
-}
-
 }  // namespace
 
 void session::configure(const char* path, std::string_view program) noexcept {
@@ -50,19 +30,17 @@ void session::configure(const char* path, std::string_view program) noexcept {
     proto::copy_text(_program, program);
 }
 
-bool session::failed(attach_failure::step at, int errnum) noexcept {
-    _failure.at = at;
-    _failure.errnum = errnum;
+bool session::failed(proto::attach_failure::step at, int errnum) noexcept {
+    _failure = {.at = at, .errnum = errnum};
     return false;
 }
 
-attach_failure session::last_failure() noexcept {
+proto::attach_failure session::last_failure() noexcept {
     locked l(_lock);
     return _failure;
 }
 
 bool session::attach() noexcept {
-    using step = attach_failure::step;
     if (_control >= 0) {
         return true;
     }
@@ -70,42 +48,27 @@ bool session::attach() noexcept {
         return false;
     }
     _not_before_ms = base::now_ms() + retry_ms;
-
-    sockaddr_un un;
-    uint32_t len = 0;
-    if (int e = proto::unix_address(_path, &un, len); e != 0) {
-        return failed(step::reach, e);
+    auto a = proto::attach(
+        _path, {.session = proto::session_kind::program, .program = _program, .answer_ms = attach_timeout_ms});
+    if (!a) {
+        _failure = a.error();
     }
-    base::unique_fd sock(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!sock) {
-        return failed(step::local, errno);
-    }
-    if (sys::connect(sock.get(), &un, len) != 0) {
-        return failed(step::reach, errno);  // EAGAIN (its backlog is full) counts as away
-    }
-    proto::hello_msg hello;
-    memcpy(hello.program, _program, sizeof hello.program);
-    proto::welcome_msg welcome;
-    proto::received got;
-    int e = proto::send_with_fds(sock.get(), &hello, sizeof hello, {}, MSG_DONTWAIT);
-    if (e == 0) {
-        e = receive_within(sock.get(), &welcome, sizeof welcome, base::deadline(attach_timeout_ms), got);
-    }
-    if (e != 0) {
+    const bool attached = a && begin(*a);
+    if (!attached && _failure.at > proto::attach_failure::step::reach) {
         _not_before_ms = base::now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
-        return failed(step::answer, e);
     }
-    if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.what != proto::kind::welcome ||
-        welcome.status != 0 || got.fd_count != 2 || welcome.segment_bytes != sizeof(shm::session_segment) ||
+    return attached;
+}
+
+// False: what came with the welcome is not what this library knows.
+bool session::begin(proto::attached& a) noexcept {
+    using step = proto::attach_failure::step;
+    const auto& welcome = a.welcome;
+    if (a.with.fd_count != 2 || welcome.segment_bytes != sizeof(shm::session_segment) ||
         !shm::valid_ring_bytes(welcome.ring_bytes)) {
-        _not_before_ms = base::now_ms() + 10 * retry_ms;
-        if (got.bytes != sizeof welcome || welcome.magic != proto::control_magic || welcome.status <= 0) {
-            return failed(step::version, EPROTO);
-        }
-        proto::copy_text(_failure.text, std::string_view(welcome.text, strnlen(welcome.text, sizeof welcome.text)));
-        return failed(step::refused, welcome.status);
+        return failed(step::version, EPROTO);
     }
-    auto map = shm::map_sealed(got.fds[0].get(), sizeof(shm::session_segment));
+    auto map = shm::map_sealed(a.with.fds[0].get(), sizeof(shm::session_segment));
     if (!map) {
         return failed(step::local, map.error().errnum);
     }
@@ -113,7 +76,7 @@ bool session::attach() noexcept {
     if (segment->magic != shm::session_magic || segment->version != shm::layout_version) {
         return failed(step::version, EPROTO);
     }
-    auto listeners = shm::map_published(got.fds[1].get(), sizeof(shm::listening_registry));
+    auto listeners = shm::map_published(a.with.fds[1].get(), sizeof(shm::listening_registry));
     if (!listeners) {
         return failed(step::local, listeners.error().errnum);
     }
@@ -128,15 +91,11 @@ bool session::attach() noexcept {
     _ring_bytes = welcome.ring_bytes;
     _features = welcome.features;
     _session_id = welcome.session_id;
-    _control = sock.release();
-    begin();
-    return true;
-}
-
-void session::begin() noexcept {
+    _control = a.socket.release();
     ++_attached;
     _attached_as = ::geteuid();
     keep_fd(&_control);
+    return true;
 }
 
 void session::detach() noexcept {
@@ -164,10 +123,7 @@ bool session::ensure_as_self() noexcept {
 }
 
 int session::send(const proto::request_msg& m, std::span<const int> fds) noexcept {
-    int e;
-    do {
-        e = proto::send_with_fds(_control, &m, sizeof m, fds, MSG_DONTWAIT);
-    } while (e == EINTR);
+    const int e = proto::send_request(_control, m, fds);
     if (e == EPIPE || e == ECONNRESET || e == ENOTCONN || e == EBADF) {
         detach();
     }
@@ -375,23 +331,11 @@ int session::ask_attached(proto::request_msg& m, std::span<const int> fds, proto
     if (int e = send(m, fds); e != 0) {
         return e;
     }
-    const base::deadline until(request_timeout_ms);
-    for (;;) {
-        if (int e = receive_within(_control, &reply, sizeof reply, until, got); e != 0) {
-            // A late answer would be taken for the next one's: the serial tells them apart.
-            if (e != ETIMEDOUT) {
-                detach();
-            }
-            return e;
-        }
-        if (got.bytes != sizeof reply || reply.magic != proto::control_magic || reply.what != proto::kind::reply) {
-            detach();
-            return EPROTO;
-        }
-        if (reply.serial == m.serial) {
-            return reply.status;
-        }
+    const int e = proto::receive_reply(_control, m.serial, base::deadline(request_timeout_ms), reply, got);
+    if (e != 0 && e != ETIMEDOUT) {
+        detach();
     }
+    return e != 0 ? e : reply.status;
 }
 
 void session::forget() noexcept {

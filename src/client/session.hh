@@ -18,6 +18,7 @@
 #include "base/signal_lock.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
+#include "proto/control_client.hh"
 #include "proto/dial.hh"
 #include "proto/plain_cause.hh"
 #include "proto/routes.hh"
@@ -61,14 +62,6 @@ struct inherited {
     std::array<uint8_t, proto::data_bytes> data{};
 };
 
-// Why there is no session, for whoever can tell people. errnum 0: it has not failed.
-struct attach_failure {
-    enum class step : uint8_t { local, reach, answer, refused, version };
-    step at = step::local;  // local: our own descriptors or memory
-    int errnum = 0;
-    char text[168] = {};    // the daemon's own, when it refused
-};
-
 class session {
     base::signal_lock _lock;
     int _control = -1;
@@ -84,7 +77,7 @@ class session {
     int64_t _not_before_ms = 0;
     uint64_t _attached = 0;  // how often
     uid_t _attached_as = 0;  // this process's effective user then: the daemon knows it as that one's
-    attach_failure _failure;
+    proto::attach_failure _failure;
     proto::route_table _routes;   // the daemon's, of session _routes_of
     uint64_t _routes_of = 0;
     char _path[108] = {};
@@ -99,7 +92,7 @@ public:
     bool ensure() noexcept;
     // The same, and as the effective user that this process has now: what it deposits, its heirs may adopt.
     bool ensure_as_self() noexcept;
-    attach_failure last_failure() noexcept;
+    proto::attach_failure last_failure() noexcept;
     uint32_t ring_bytes() const noexcept { return _ring_bytes; }
     uint32_t local_ring_bytes() const noexcept { return shm::local_ring_bytes(_ring_bytes); }
     // The daemon's number for this session.
@@ -164,8 +157,8 @@ private:
     bool has_room() const noexcept;
     template <typename Score>
     found_listener best_listener(uint16_t port, uint32_t hash, Score&& score_of) const noexcept;
-    bool failed(attach_failure::step at, int errnum) noexcept;
-    void begin() noexcept;
+    bool failed(proto::attach_failure::step at, int errnum) noexcept;
+    bool begin(proto::attached& a) noexcept;
     void detach() noexcept;
     int ask(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply, proto::received& got) noexcept;
     int ask_attached(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
