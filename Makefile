@@ -3,7 +3,8 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build build-programs setup-build setup-demo setup-suites setup demo check test test-suites test-cuts fuzz bench clean
+.PHONY: all build build-programs setup-build setup-demo setup-suites setup demo check test test-suites test-cuts test-older \
+        fuzz bench clean
 all: build
 
 setup-build:
@@ -36,6 +37,10 @@ test: setup build
 # CPython's own tests, routed; writes the table in docs/COMPATIBILITY.md. A quarter of an hour.
 test-suites: setup-suites build
 	@tests/suites/cpython.py --table
+
+# The libraries in a fresh root of Debian 12, which it makes with debootstrap, as root and with a network: a minute.
+test-older: setup build
+	@/usr/bin/python3 -m pytest -q -rs tests/older
 
 # The long versions of what tests/trunk and tests/cluster do in seconds: a quarter of an hour.
 test-cuts: setup build

@@ -12,6 +12,8 @@ pytestmark = pytest.mark.fast
 
 RELEASE = os.path.dirname(vmsgrd.BIN)
 PRELOAD = f"{RELEASE}/lib/libvmsgr-preload.so"
+LOADED_BY_OTHERS = [PRELOAD, f"{RELEASE}/lib/libvmsgr.so"]
+OLDEST_GLIBC = (2, 34)   # CentOS Stream 9; Ubuntu 22.04 has 2.35, Debian 12 has 2.36
 BINARIES = sorted(p for p in glob.glob(f"{RELEASE}/bin/*") + glob.glob(f"{RELEASE}/lib/*.so") if os.path.isfile(p))
 # The preload library is made of these, and of files of its own.
 IN_PRELOAD = [f"{RELEASE}/archive/libvmsgr_{module}.a" for module in ("base", "shm", "proto", "client")]
@@ -70,3 +72,23 @@ def test_the_exported_hooks_are_not_taken_from_elsewhere():
         ours = set(re.findall(r"\bvmsgr_\w+;", f.read()))
     assert ours and not {name.rstrip(";") for name in ours} & exported
     assert not {name for name in exported if name.startswith("_Z")}
+
+
+@pytest.mark.parametrize("path", LOADED_BY_OTHERS, ids=os.path.basename)
+def test_what_others_load_needs_libc_and_the_loader_alone(path):
+    needed = set(re.findall(r"\(NEEDED\).*\[(\S+)\]", text_of("readelf", "-dW", path)))
+    assert "libc.so.6" in needed and needed <= {"libc.so.6", "ld-linux-x86-64.so.2"}
+
+
+@pytest.mark.parametrize("path", LOADED_BY_OTHERS, ids=os.path.basename)
+def test_what_others_load_needs_no_newer_glibc(path):
+    """Versions of symbols; and no GLIBC_ABI_DT_RELR, GLIBC_ABI_GNU2_TLS or better processor, which loaders refuse."""
+    needs = text_of("readelf", "-VW", path).partition(".gnu.version_r")[2]
+    versions = set(re.findall(r"\bName: (\S+)", needs))
+    assert "GLIBC_2.2.5" in versions
+    odd = {v for v in versions if not re.fullmatch(r"GLIBC_[0-9.]+", v)}
+    new = {v for v in versions - odd if tuple(int(n) for n in v[6:].split(".")[:2]) > OLDEST_GLIBC}
+    symbols = text_of("objdump", "-T", path).splitlines()
+    assert not odd | new, [line for line in symbols if any(f"({v})" in line for v in odd | new)]
+    assert "RELR" not in text_of("readelf", "-dW", path)
+    assert not re.search(r"x86 ISA needed:.*x86-64-v[2-9]", text_of("readelf", "-nW", path))
