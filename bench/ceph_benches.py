@@ -1,11 +1,12 @@
 """Benches of Ceph: rados bench against a cluster of two OSDs, and the messenger alone."""
+import contextlib
 import os
 
 from lib import vmsgrd
 from lib.rig import ROUTES, Rig
 from programs import number
 from record import CPU, Metric, cpu_metric
-from world import DIRECT, TCP, USLEEP0, VMSGR, World, children_cpu_s, process
+from world import DIRECT, SOCKMAP, TCP, USLEEP0, VMSGR, World, children_cpu_s, process, sockmap, with_sockmap
 
 OBJECT_4M_MAX = 400        # 1.6 GB on each of two memstores
 MEMSTORE = "\n[osd]\nmemstore device bytes = 12884901888\n"
@@ -24,12 +25,17 @@ class RadosRun:
 
     def __init__(self, settings, variant, paths):
         self.seconds, self.found = settings.ceph_seconds, {}
-        plain = settings.plain or variant == TCP
+        plain = settings.plain or variant in (TCP, SOCKMAP)
         rig = Rig(plain=plain, shards=settings.shards, config=MEMSTORE)
         if variant == DIRECT:
             routes = [{**r, "local": "no"} for r in ROUTES]
             rig.vmsgrd = vmsgrd.Vmsgrd(rig.dir, routes=routes, netns=rig.netns, shards=settings.shards, plain=plain)
-        with rig:
+        with contextlib.ExitStack() as until_end:
+            redirected = None
+            if variant == SOCKMAP:
+                redirected = until_end.enter_context(contextlib.closing(sockmap.Sockmap(rig.dir)))
+                rig.cluster.prefixes = {name: redirected.prefix() for name in ("client", "osd.0", "osd.1")}
+            until_end.enter_context(rig)
             before = {} if plain else rig.vmsgrd.status()["totals"]
             rig.bench("write", 1, "-b", "4096")   # warm-up; it removes its objects
             self._ask(rig, "4 KiB write", "write", "-b", "4096", "--no-cleanup")
@@ -37,6 +43,8 @@ class RadosRun:
             self._ask(rig, "4 KiB random read, one in flight", "rand", "-t", "1")
             self._ask(rig, "4 MiB write", "write", "-b", "4194304", "--no-cleanup", "--max-objects", str(OBJECT_4M_MAX))
             self._ask(rig, "4 MiB read", "seq")
+            if redirected and redirected.moved() == 0:
+                raise process.Failed("sockmap moved nothing")
             if not plain:
                 now = rig.vmsgrd.status()["totals"]
                 carried = {way: now[f"bytes_{way}"] - before[f"bytes_{way}"] for way in ("local", "direct")}
@@ -77,7 +85,8 @@ def rados(settings, recorder, routed=VMSGR, bench="rados"):
         found = RadosRun(settings, variant, paths).found
         return {k: v for k, v in found.items() if k in metrics}
 
-    recorder.alternate(bench, {v: lambda v=v: measure(v) for v in (TCP, routed)}, metrics, warm_up=False, paths=paths)
+    variants = with_sockmap(TCP, routed) if routed == VMSGR else (TCP, routed)
+    recorder.alternate(bench, {v: lambda v=v: measure(v) for v in variants}, metrics, warm_up=False, paths=paths)
 
 
 def rados_direct(settings, recorder):

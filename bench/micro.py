@@ -5,7 +5,7 @@ import time
 
 from record import CPU, Metric, cpu_metric
 from world import (NET, NO_SPIN, RENO, RING, SPIN, TCP, TCP_ONE, UNIX, VMSGR, VMSGR_ONE, World, can_spin, process,
-                   raise_nofile)
+                   raise_nofile, with_sockmap)
 
 STREAM_SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144)
 STREAM_BENCH = "stream {} B writes"
@@ -17,7 +17,7 @@ def stream(settings, recorder):
     """One writer, one write() a message; one reader with 64 KiB buffers, who measures."""
     targets = {64: {"messages": {VMSGR: 30}}, 65536: {"throughput": {VMSGR: 2.5}}}
     with World(settings) as world:
-        servers = {v: world.serve_net(v, "serve") for v in (TCP, RENO, UNIX, VMSGR)}
+        servers = {v: world.serve_net(v, "serve") for v in with_sockmap(TCP, RENO, UNIX, VMSGR)}
 
         def measure(variant, size):
             server, where = servers[variant]
@@ -35,7 +35,7 @@ def stream(settings, recorder):
 
 def round_trip(settings, recorder):
     """64 bytes there and back, blocking and by epoll."""
-    variants = [TCP, UNIX, VMSGR, TCP_ONE, VMSGR_ONE]
+    variants = with_sockmap(TCP, UNIX, VMSGR, TCP_ONE, VMSGR_ONE)
     if can_spin():
         variants += [NO_SPIN, SPIN]
     else:
@@ -59,7 +59,7 @@ def round_trip(settings, recorder):
 def connect(settings, recorder):
     """Connect, one request, close; one after the other."""
     with World(settings) as world:
-        servers = {v: world.serve_net(v, "serve") for v in (TCP, UNIX, VMSGR)}
+        servers = {v: world.serve_net(v, "serve") for v in with_sockmap(TCP, UNIX, VMSGR)}
 
         def measure(variant):
             server, where = servers[variant]

@@ -7,7 +7,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 REACHED, MISSED, TARGET = "#2b7a9e", "#d9822b", "#222222"
-LINES = {"TCP": ("#777777", "s"), "TCP reno": ("#bbbbbb", "s"), "AF_UNIX": ("#5a9a4b", "^"), "VMSGR": (REACHED, "o")}
+LINES = {"TCP": ("#777777", "s"), "TCP reno": ("#bbbbbb", "s"), "AF_UNIX": ("#5a9a4b", "^"), "sockmap": ("#c28a2e", "v"), "VMSGR": (REACHED, "o")}
 
 
 def ratios(judged, path):

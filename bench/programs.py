@@ -6,7 +6,7 @@ import os
 import re
 
 from record import CPU, Metric, cpu_metric
-from world import DIRECT, TCP, UNIX, VMSGR, World, process
+from world import DIRECT, TCP, UNIX, VMSGR, World, process, with_sockmap
 
 NGINX = """\
 daemon off;
@@ -41,7 +41,7 @@ def number(pattern, text, what):
 def sockperf(settings, recorder):
     """One-way messages, and ping-pong."""
     with World(settings) as world:
-        ports = {v: world.port() for v in (TCP, VMSGR)}
+        ports = {v: world.port() for v in with_sockmap(TCP, VMSGR)}
         servers = {v: world.serve(v, ["sockperf", "server", "--tcp", "-i", "127.0.0.1", "-p", str(ports[v])],
                                   port=ports[v]) for v in ports}
         seconds = str(max(1, round(settings.seconds)))
@@ -80,7 +80,7 @@ def redis(settings, recorder):
     """redis-benchmark SET and GET: 50 clients with one request in flight each, one client, and pipelines."""
     with World(settings) as world:
         servers, where = {}, {}
-        for v in (TCP, UNIX, VMSGR):
+        for v in with_sockmap(TCP, UNIX, VMSGR):
             port = world.port()
             words, path = ["--port", str(port), "--bind", "127.0.0.1"], None
             where[v] = ["-h", "127.0.0.1", "-p", str(port)]
@@ -116,7 +116,7 @@ def nginx(settings, recorder):
     """wrk against one nginx worker: 1 KiB files, 32 connections that stay open."""
     with World(settings) as world:
         servers, urls = {}, {}
-        for v in (TCP, VMSGR):
+        for v in with_sockmap(TCP, VMSGR):
             port = world.port()
             directory = f"{world.dir}/nginx{port}"
             os.makedirs(f"{directory}/www")

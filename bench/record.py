@@ -22,6 +22,29 @@ class Metric:
         self.targets = targets or {}
 
 
+# What other ways there are; a bench has those that run where it runs.
+RIVALS = ("TCP", "AF_UNIX", "sockmap")
+
+
+def verdict(was, now, higher):
+    """now beside was, the values of all their runs: better or worse where each median lies outside of what the other's
+    runs span."""
+    before, after = statistics.median(was), statistics.median(now)
+    if min(was) <= after <= max(was) or min(now) <= before <= max(now):
+        return "level"
+    return "better" if (after > before) == higher else "worse"
+
+
+def beside_rivals(values, variant, higher):
+    """values: variant -> those of its runs. 'ahead of', 'level with' or 'behind' the best rival; '' without one."""
+    rivals = {rival: statistics.median(values[rival]) for rival in RIVALS if values.get(rival)}
+    if not rivals or variant.startswith("TCP") or variant in rivals or not values.get(variant):
+        return ""
+    best = (max if higher else min)(rivals, key=rivals.get)
+    how = {"better": "ahead of", "level": "level with", "worse": "behind"}
+    return f"{how[verdict(values[best], values[variant], higher)]} {best}"
+
+
 CPU = "CPU an operation"
 
 
@@ -78,6 +101,8 @@ class Recorder:
                        "path": paths.get(variant, ""), "absolute": about.absolute}
                 if base and variant != variants[0] and statistics.median(base) > 0:
                     row["ratio"] = row["median"] / statistics.median(base)
+                if not about.absolute:
+                    row["beside"] = beside_rivals({v: values.get((metric, v)) for v in variants}, variant, about.higher)
                 target = about.targets.get(variant)
                 if target is not None:
                     judged = row["median"] if about.absolute else row.get("ratio")
@@ -102,6 +127,7 @@ class Recorder:
         if "target" in row:
             sign = ">=" if row["higher"] else "<="
             line += f"  {'ok    ' if row['ok'] else 'MISSED'} {sign} {row['target']:g}"
+        line += f"  {row['beside']}" if row.get("beside") else ""
         print(line + (f"  ({row['path']})" if row["path"] else ""), flush=True)
 
     def note(self, bench, text):

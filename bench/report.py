@@ -65,14 +65,14 @@ def _targets_table(benches):
 
 
 def _whole_table(benches):
-    yield "| bench | metric | variant | median | smallest .. largest | unit | ratio |"
-    yield "|---|---|---|--:|--:|---|--:|"
+    yield "| bench | metric | variant | median | smallest .. largest | unit | ratio | beside the best rival |"
+    yield "|---|---|---|--:|--:|---|--:|---|"
     for bench, result in benches.items():
         for row in result["rows"]:
             path = f", {row['path']}" if row["path"] else ""
             ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
             yield (f"| {bench} | {row['metric']} | {row['variant']}{path} | {_number(row['median'])} | "
-                   f"{_number(row['min'])} .. {_number(row['max'])} | {row['unit']} | {ratio} |")
+                   f"{_number(row['min'])} .. {_number(row['max'])} | {row['unit']} | {ratio} | {row.get('beside', '')} |")
 
 
 def _origin_table(benches):

@@ -8,6 +8,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
 
+import sockmap  # noqa: E402
 from lib import netns, process, trunks, vmsgrd  # noqa: E402
 
 NET = os.path.join(vmsgrd.BIN, "bench_net")
@@ -26,6 +27,7 @@ RENO = "TCP reno"             # a machine may be set to bbr, which paces: slower
 # TCP takes 14 or 50 us here by that alone.
 TCP_ONE, VMSGR_ONE = "TCP one CPU", "VMSGR one CPU"
 SPIN, NO_SPIN = f"VMSGR spin {SPIN_US}", "VMSGR spin 0"
+SOCKMAP = "sockmap"           # TCP that eBPF moves from socket to socket, where this machine can
 DIRECT = "VMSGR direct"       # local: no, so that vmsgrd stays in the path, twice
 
 
@@ -35,6 +37,10 @@ def why_not():
         if not os.path.exists(path):
             return f"{path} is not built; run make (or set VMSGR_BIN)"
     return netns.why_not() or vmsgrd.why_not()
+
+
+def with_sockmap(*variants):
+    return [*variants, SOCKMAP] if sockmap.why_not() is None else list(variants)
 
 
 def can_spin():
@@ -97,6 +103,7 @@ class World:
         self.daemon = vmsgrd.Vmsgrd(self.dir, routes=[vmsgrd.route("all", address=LOOPBACK)], netns=self.netns,
                                     shards=settings.shards, plain=settings.plain)
         self._ports, self._servers, self._prefixes = itertools.count(5000), [], {TCP: [], UNIX: [], RENO: []}
+        self.sockmap = None
         self.path_of = {}     # variant -> local or direct, as vmsgrd counted it
 
     def __enter__(self):
@@ -110,6 +117,9 @@ class World:
             self._prefixes |= {TCP_ONE: one, VMSGR_ONE: [*one, *own]}
             self._prefixes |= {VMSGR: own, SPIN: with_spin(own, SPIN_US), NO_SPIN: with_spin(own, 0),
                                DIRECT: no_local}
+            if sockmap.why_not() is None:
+                self.sockmap = sockmap.Sockmap(self.dir)
+                self._prefixes[SOCKMAP] = self.sockmap.prefix()
         except BaseException:
             self.__exit__()
             raise
@@ -118,6 +128,8 @@ class World:
     def __exit__(self, *_):
         for server in reversed(self._servers):
             server.stop()
+        if self.sockmap:
+            self.sockmap.close()
         self.daemon.stop()
         self.netns.close()
         process.remove_dir(self.dir)
@@ -163,11 +175,14 @@ class World:
         return json.loads(self.run(variant, [NET, *words]).stdout)
 
     def measure(self, variant, servers, call):
-        """What call() returns, and its Cost. A routed variant that vmsgrd did not carry is a failure, not a number."""
-        if variant in (TCP, UNIX, RENO, TCP_ONE) or self.settings.plain:
+        """What call() returns, and its Cost. A variant that was not carried in its way is a failure, not a number."""
+        if variant in (TCP, UNIX, RENO, TCP_ONE, SOCKMAP) or self.settings.plain:
+            before = self.sockmap.moved() if variant == SOCKMAP else 0
             cost = Cost(servers, [])
             result = call()
             cost.end()
+            if variant == SOCKMAP and self.sockmap.moved() == before:
+                raise process.Failed("sockmap moved nothing")
             return result, cost
         before = self.daemon.status()["totals"]
         cost = Cost(servers, [self.daemon.pid])
