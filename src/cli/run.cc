@@ -23,6 +23,7 @@ struct run_options {
     std::string routes_file;
     std::optional<std::string> spin_us;
     bool log = false;
+    bool quiet = false;
     std::vector<std::string> shown;
 };
 
@@ -42,6 +43,7 @@ struct library_environment {
     std::string preload, routes;
     std::string plain;  // not empty: the program runs without all that, and this is why
     std::string blind;  // not empty: its own connections stay plain, those of programs that it starts do not
+    std::string alone;  // not empty: no daemon takes its connections now, which may change while it runs
 };
 
 // What is wrong with the set-up itself is an error. A daemon that cannot be asked, or a program that cannot be
@@ -70,6 +72,8 @@ base::result<library_environment> prepare(const options& o, const run_options& r
             e.plain = routes.error().text;
             return e;
         }
+    } else if (auto daemon = ask_routes(o.socket); !daemon) {
+        e.alone = daemon.error().text;
     }
     e.routes = proto::to_text(*routes);
     return e;
@@ -105,6 +109,20 @@ std::string wrong_budget(const run_options& r) {
            proto::spin_range;
 }
 
+// That the program will use plain sockets after all. Empty: it will not.
+std::string warning(const library_environment& e, const std::string& program) {
+    if (!e.plain.empty()) {
+        return "run: " + program + " runs without VMSGR: " + e.plain;
+    }
+    if (!e.blind.empty()) {
+        return "run: the connections of " + program + " itself stay plain: " + e.blind;
+    }
+    if (!e.alone.empty()) {
+        return "run: " + program + " runs on plain sockets until vmsgrd takes its connections: " + e.alone;
+    }
+    return "";
+}
+
 int run_program(const options& o, const run_options& r, const std::vector<std::string>& program) {
     if (program.empty()) {
         return say_error(exit_usage, "run: no program given; write 'vmsgr run -- PROGRAM ARGS...'");
@@ -121,13 +139,11 @@ int run_program(const options& o, const run_options& r, const std::vector<std::s
     if (!e) {
         return say_error(exit_run_failed, "run: " + e.error().text);
     }
-    if (!e->blind.empty()) {
-        say_error(0, "run: the connections of " + program.front() + " itself stay plain: " + e->blind);
+    if (const std::string why = warning(*e, program.front()); !why.empty() && !r.quiet) {
+        say_error(0, why);
     }
     if (e->plain.empty()) {
         apply(*e, o, r);
-    } else {
-        say_error(0, "run: " + program.front() + " runs without VMSGR: " + e->plain);
     }
     return become(*path, program);
 }
@@ -141,10 +157,12 @@ command add_run(CLI::App& app, const options& o, const std::vector<std::string>&
                    "how long a waiting call may look before it sleeps: 0 (never) to 1000; default 20")
         ->type_name("N");
     app.add_flag("--log", r->log, "let the library say on stderr what it does (VMSGR_LOG=1)");
+    app.add_flag("-q,--quiet", r->quiet, "do not say when the program will run on plain sockets");
     // For the help text only: main.cc has cut the program off.
     app.add_option("PROGRAM", r->shown, "the program and its arguments, best after '--'")->type_name("ARGS");
-    app.footer("Without --routes the daemon is asked for its own. When it cannot be asked, the program runs plain,\n"
-               "with one line of warning.\n\nExamples:\n  vmsgr run -- rados bench -p data 10 write\n"
+    app.footer("Without --routes the daemon is asked for its own. When it cannot be asked, or when the library cannot\n"
+               "be loaded into the program, that runs on plain sockets, and one line on stderr says why.\n\n"
+               "Examples:\n  vmsgr run -- rados bench -p data 10 write\n"
                "  vmsgr run --routes my.yaml -- iperf3 -c 127.0.0.1");
     return {[&o, &program, r] { return run_program(o, *r, program); }};
 }

@@ -26,14 +26,14 @@ def environment(done):
 
 
 def test_program_gets_library_routes_and_socket(vmsgr, routes_file, here):
-    env = environment(vmsgr("run", "--routes", routes_file, "--socket", f"{here}/v.sock", "--", PYTHON, "-c", SHOW))
+    env = environment(vmsgr("run", "-q", "--routes", routes_file, "--socket", f"{here}/v.sock", "--", PYTHON, "-c", SHOW))
     assert env == {"LD_PRELOAD": LIBRARY, "VMSGR_SOCKET": f"{here}/v.sock",
                    "VMSGR_ROUTES": "all * any * 6800-7300 direct posix", "VMSGR_INHERIT": "0"}
 
 
 def test_log_and_an_earlier_preload_are_kept(vmsgr, routes_file):
     libc = next(path for path in ("/lib/x86_64-linux-gnu/libm.so.6", "/lib64/libm.so.6") if os.path.exists(path))
-    env = environment(vmsgr("run", "--log", "--routes", routes_file, "--", PYTHON, "-c", SHOW,
+    env = environment(vmsgr("run", "--log", "--quiet", "--routes", routes_file, "--", PYTHON, "-c", SHOW,
                             env={"LD_PRELOAD": libc}))
     assert env["LD_PRELOAD"] == f"{LIBRARY}:{libc}"
     assert env["VMSGR_LOG"] == "1"
@@ -54,6 +54,27 @@ def test_without_daemon_and_routes_the_program_runs_plain_with_a_warning(vmsgr, 
     done = vmsgr("run", "--socket", f"{here}/v.sock", "--", PYTHON, "-c", SHOW + "; raise SystemExit(7)")
     assert done.code == 7 and done.out == "{}\n", done
     assert done.err.count("\n") == 1 and "runs without VMSGR: no vmsgrd at" in done.err
+
+
+@pytest.mark.parametrize("quiet", [[], ["-q"], ["--quiet"]], ids=["told", "q", "quiet"])
+def test_without_daemon_but_with_routes_the_library_waits_for_one(vmsgr, routes_file, here, quiet):
+    done = vmsgr("run", *quiet, "--socket", f"{here}/v.sock", "--routes", routes_file, "--", PYTHON, "-c", SHOW)
+    assert done.code == 0 and json.loads(done.out)["LD_PRELOAD"] == LIBRARY, done
+    says = f"vmsgr: run: {PYTHON} runs on plain sockets until vmsgrd takes its connections: no vmsgrd at {here}/v.sock"
+    assert done.err == "" if quiet else done.err.startswith(says) and done.err.count("\n") == 1, done
+
+
+@pytest.mark.parametrize("words", [[], ["--routes"]], ids=["daemon-routes", "own-routes"])
+def test_who_may_not_use_the_socket_is_told_once(vmsgr, daemon, routes_file, here, words):
+    os.chmod(here, 0o755)
+    run = ["run", "--socket", daemon.socket, *words, *([routes_file] if words else [])]
+    told = vmsgr(*run, "--", "true", user=65534)
+    assert told.code == 0 and told.err.count("\n") == 1, told
+    assert f"no permission for {daemon.socket} (mode 0660, group root); join that group" in told.err
+    silent = vmsgr(*run, "-q", "--", "true", user=65534)
+    assert (silent.code, silent.err) == (0, ""), silent
+    root = vmsgr(*run, "--", "true")
+    assert (root.code, root.err) == (0, ""), root
 
 
 def test_words_of_the_program_are_its_own(vmsgr, routes_file):
@@ -121,6 +142,7 @@ def test_static_program_runs_plain_with_a_warning(vmsgr, routes_file, static_pro
     for program in (static_program, script):
         done = vmsgr("run", "--routes", routes_file, "--", program)
         assert done.code == 3 and done.out == "plain\n", done
+        assert vmsgr("run", "-q", "--routes", routes_file, "--", program).err == ""
         assert done.err.count("\n") == 1 and "it is linked statically, so LD_PRELOAD is ignored" in done.err
 
 
