@@ -3,8 +3,8 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build build-programs setup-build setup-demo setup-suites setup demo check test test-suites test-cuts test-older \
-        fuzz bench clean
+.PHONY: all build build-programs setup-build setup-demo setup-suites setup-deb setup demo deb check test test-suites test-cuts \
+        test-older fuzz bench clean
 all: build
 
 setup-build:
@@ -13,6 +13,8 @@ setup-demo:
 	@tools/setup.sh demo
 setup-suites:
 	@tools/setup.sh suites
+setup-deb:
+	@tools/setup.sh deb
 setup:
 	@tools/setup.sh all
 
@@ -27,6 +29,10 @@ build-programs: setup-build
 
 demo: setup-demo build-programs
 	@tools/demo
+
+# Debian packages, in build/packages; docs/OPERATION.md says what to do with them.
+deb: setup-deb
+	@tools/make-deb $(JOBS)
 
 check: setup build
 	@tools/run-tests fast

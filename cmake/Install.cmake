@@ -1,7 +1,15 @@
 # `programs` builds what is installed, and no tests.
 add_custom_target(programs DEPENDS vmsgr vmsgr_preload vmsgr_shared)
 if(TARGET vmsgrd)
-  add_dependencies(programs vmsgrd)
+  # The shells' completions, from what the commands say with --help.
+  find_program(PYTHON3 python3 REQUIRED)
+  set(VMSGR_COMPLETION ${CMAKE_SOURCE_DIR}/packaging/completion)
+  add_custom_command(OUTPUT ${CMAKE_BINARY_DIR}/completion/made
+    COMMAND ${PYTHON3} ${VMSGR_COMPLETION}/completions.py ${CMAKE_BINARY_DIR}/bin ${CMAKE_BINARY_DIR}/completion
+    COMMAND ${CMAKE_COMMAND} -E touch ${CMAKE_BINARY_DIR}/completion/made
+    DEPENDS vmsgr vmsgrd ${VMSGR_COMPLETION}/completions.py ${VMSGR_COMPLETION}/bash.in VERBATIM)
+  add_custom_target(completion ALL DEPENDS ${CMAKE_BINARY_DIR}/completion/made)
+  add_dependencies(programs vmsgrd completion)
 endif()
 
 # What `cmake --install` puts where. The preload library lies where `vmsgr run` looks for it, beside the binary.
@@ -42,4 +50,11 @@ if(TARGET vmsgrd)
   configure_file(packaging/vmsgrd.service.in ${CMAKE_BINARY_DIR}/vmsgrd.service @ONLY)
   install(FILES ${CMAKE_BINARY_DIR}/vmsgrd.service DESTINATION lib/systemd/system)
   install(FILES packaging/vmsgr.sysusers DESTINATION lib/sysusers.d RENAME vmsgr.conf)
+  install(FILES packaging/vmsgr.tmpfiles DESTINATION lib/tmpfiles.d RENAME vmsgr.conf)
+  install(FILES ${CMAKE_BINARY_DIR}/completion/bash/vmsgr ${CMAKE_BINARY_DIR}/completion/bash/vmsgrd
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+  install(FILES ${CMAKE_BINARY_DIR}/completion/zsh/_vmsgr ${CMAKE_BINARY_DIR}/completion/zsh/_vmsgrd
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+  install(FILES ${CMAKE_BINARY_DIR}/completion/fish/vmsgr.fish ${CMAKE_BINARY_DIR}/completion/fish/vmsgrd.fish
+          DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 endif()

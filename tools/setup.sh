@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what VMSGR needs to build, to run its demo and to run its tests, on Debian 12 or 13.
 #
-#   tools/setup.sh [--check] [build|demo|suites|all]
+#   tools/setup.sh [--check] [build|demo|suites|deb|all]
 #
 # build: compiler, Seastar and libraries. demo: also Ceph. suites: also the suites of other projects that
-# `make test-suites` runs. all (the default): everything, with the programs that tests, benches and checks drive.
+# `make test-suites` runs. deb: also what `make deb` makes packages with. all (the default): everything but that, with the
+# programs that tests, benches and checks drive.
 # --check: say what is missing and exit 1, install nothing.
 #
 # trixie and sid are added with pins far below the installed release, so that nothing moves but what is named
@@ -20,7 +21,7 @@ build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgt
        nlohmann-json3-dev libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
        libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev libseccomp-dev liblz4-dev libprotobuf-dev
        libsctp-dev libyaml-cpp-dev protobuf-compiler libisal-dev
-       libxxhash-dev)
+       libxxhash-dev python3)
 from_sid=(seastar-dev)
 demo=(ceph-osd ceph-mon ceph-mgr ceph-common python3 iproute2 procps util-linux)
 tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables iperf3 curl nginx-light redis-server
@@ -29,8 +30,13 @@ tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables i
        debootstrap   # makes the root of make test-older
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
 suites=(python3.13 libpython3.13-testsuite iproute2 util-linux)   # of the release that the rest comes from
+<<<<<<< HEAD
 bench=(sockperf wrk python3-matplotlib
        bpftool libbpf-dev)   # for the column sockmap, with any clang
+=======
+deb=(debhelper dpkg-dev lintian)
+bench=(sockperf wrk python3-matplotlib)
+>>>>>>> 66151a2 (wip)
 checks=(clang-format-19 clang-tidy-19)
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -42,8 +48,9 @@ case "$what" in
   build) wanted=("${build[@]}" "${from_sid[@]}") ;;
   demo)  wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}") ;;
   suites) wanted=("${build[@]}" "${from_sid[@]}" "${suites[@]}") ;;
+  deb)   wanted=("${build[@]}" "${from_sid[@]}" "${deb[@]}") ;;
   all)   wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}" "${tests[@]}" "${suites[@]}" "${bench[@]}" "${checks[@]}") ;;
-  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|suites|all]" ;;
+  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|suites|deb|all]" ;;
 esac
 
 installed=$(dpkg-query -W -f='|${Package} ${db:Status-Status}|' "${wanted[@]}" 2>/dev/null || true)

@@ -6,6 +6,7 @@
 #include <seastar/core/thread.hh>
 
 #include "daemon/door_keeper.hh"
+#include "daemon/journal.hh"
 #include "daemon/limits.hh"
 #include "daemon/options.hh"
 #include "daemon/privileges.hh"
@@ -25,15 +26,21 @@ int complain(const std::string& text, int exit_code) {
 }
 
 int serve(const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
-          const daemon::machine& machine, const daemon::fitted_limits& limits, daemon::signals& signals) {
-    seastar::app_template app(daemon::reactor_options(config));
+          const daemon::machine& machine, const daemon::fitted_limits& limits, daemon::signals& signals,
+          daemon::supervisor& manager) {
+    static daemon::journal journal;  // what logs last is destroyed after main()
+    const bool journalled = daemon::journal::wanted() && journal.connected();
+    seastar::app_template app(daemon::reactor_options(config, !journalled));
     char name[] = "vmsgrd";
     char* argv[] = {name, nullptr};
     return app.run(1, argv, [&] {
         return seastar::async([&] {
             daemon::set_log_levels(config);
+            if (journalled) {
+                seastar::logger::set_ostream(journal.out());
+            }
             try {
-                daemon::service(config, path, socket, machine, limits).run(signals, app.alien());
+                daemon::service(config, path, socket, machine, limits, manager).run(signals, app.alien());
                 return 0;
             } catch (const std::exception& e) {
                 return complain(e.what(), start_error);
@@ -92,6 +99,7 @@ int main(int argc, char** argv) {
                config.routes.count);
         return 0;
     }
+    auto manager = daemon::supervisor::from_environment();
     auto machine = daemon::machine::read();
     if (!machine) {
         return complain(machine.error().text, start_error);
@@ -118,5 +126,5 @@ int main(int argc, char** argv) {
     if (!signals) {
         return complain(signals.error().text, start_error);
     }
-    return serve(config, parsed.run->config, *socket, *machine, *limits, **signals);
+    return serve(config, parsed.run->config, *socket, *machine, *limits, **signals, manager);
 }

@@ -5,7 +5,7 @@
 
 namespace vmsgr::daemon {
 
-seastar::app_template::seastar_options reactor_options(const conf::daemon_config& c) {
+seastar::app_template::seastar_options reactor_options(const conf::daemon_config& c, bool log_times) {
     seastar::app_template::seastar_options o;
     o.name = "vmsgrd";
     o.auto_handle_sigint_sigterm = false;
@@ -29,6 +29,9 @@ seastar::app_template::seastar_options reactor_options(const conf::daemon_config
     o.smp_opts.reserve_memory.set_value("0");  // limits.cc has looked at what there is
     o.log_opts.default_log_level.set_value(seastar::log_level::warn);
     o.log_opts.log_with_color.set_value(false);
+    if (!log_times) {
+        o.log_opts.logger_stdout_timestamps.set_value(seastar::logger_timestamp_style::none);
+    }
     return o;
 }
 

@@ -7,7 +7,7 @@
 
 namespace vmsgr::daemon {
 
-seastar::app_template::seastar_options reactor_options(const conf::daemon_config& c);
+seastar::app_template::seastar_options reactor_options(const conf::daemon_config& c, bool log_times);
 
 // After Seastar has set its own: its loggers speak from warnings on, ours from the configured level on.
 void set_log_levels(const conf::daemon_config& c);

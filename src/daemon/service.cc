@@ -5,6 +5,7 @@
 #include <seastar/core/thread.hh>
 #include <seastar/util/defer.hh>
 
+#include "daemon/pulse.hh"
 #include "daemon/reactor_options.hh"
 #include "proto/control.hh"
 #include "trunk/node_id.hh"
@@ -51,10 +52,11 @@ std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept {
 }
 
 service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-                 const fitted_limits& limits)
+                 const fitted_limits& limits, supervisor& manager)
     : _config(c),
       _path(std::move(path)),
       _machine(m),
+      _manager(manager),
       _socket(socket),
       _registry(c.networks == conf::namespaces::shared),
       _budget(limits.all),
@@ -71,9 +73,19 @@ seastar::future<std::string> service::status(attach::viewer who) {
         {who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded});
 }
 
+void service::tell_ready() {
+    const std::string status = std::to_string(seastar::smp::count) + " shards, " +
+                               std::to_string(_config.routes.count) + " routes" +
+                               (_reloaded.error.empty() ? "" : "; SIGHUP changed nothing: " + _reloaded.error);
+    if (!_manager.ready(status)) {
+        log.warn("the service manager does not take READY=1; see systemctl status");
+    }
+}
+
 // A file that cannot be read, or that holds a mistake, changes nothing.
 seastar::future<> service::reload(loaded fresh, signals& from) {
     auto one_at_a_time = co_await seastar::get_units(_reloads, 1);
+    _manager.reloading();
     try {
         if (!*fresh) {
             throw std::runtime_error((*fresh).error().text);
@@ -88,6 +100,7 @@ seastar::future<> service::reload(loaded fresh, signals& from) {
         _reloaded.error = e.what();
         log.error("SIGHUP: nothing has changed: {}", e.what());
     }
+    tell_ready();
 }
 
 // Throws as long as nothing has changed.
@@ -184,7 +197,11 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
 
     log.info("vmsgrd {} ready: socket {}, {} shards, {} routes", proto::version_text, _socket.path(),
              seastar::smp::count, _config.routes.count);
+    pulse beats(_manager);
+    auto stop_beats = seastar::defer([&]() noexcept { beats.stop().get(); });
+    tell_ready();
     stop->asked.get_future().get();
+    _manager.stopping();
     log.info("vmsgrd stops: {} connections are flushed, for {} ms at most", _budget.connections.used(),
              _config.limits.flush_ms);
 }

@@ -12,6 +12,7 @@
 #include "daemon/limits.hh"
 #include "daemon/signals.hh"
 #include "daemon/status.hh"
+#include "daemon/supervisor.hh"
 #include "trunks/service.hh"
 
 namespace vmsgr::daemon {
@@ -23,6 +24,7 @@ class service {
     conf::daemon_config _config;
     const std::string _path;  // of its file; empty: none
     const machine _machine;   // as it was at the start
+    supervisor& _manager;
     attach::control_socket& _socket;
     net::registry _registry;  // outlives the budget, which shows its counts there
     net::budget _budget;
@@ -41,7 +43,7 @@ class service {
 public:
     // path: of the configuration, for SIGHUP. limits: c's, as far as they fit m.
     service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-            const fitted_limits& limits);
+            const fitted_limits& limits, supervisor& manager);
 
     // Runs until SIGTERM or SIGINT. Call in a seastar::thread.
     void run(signals& from, seastar::alien::instance& reactors);
@@ -59,6 +61,7 @@ private:
     };
     void listen_to(signals& from, seastar::alien::instance& reactors, std::shared_ptr<stop_request> stop);
     void listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept;
+    void tell_ready();
     seastar::future<> reload(loaded fresh, signals& from);
     seastar::future<> change_to(conf::daemon_config fresh);
     seastar::future<std::string> status(attach::viewer who);

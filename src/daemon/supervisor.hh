@@ -1,0 +1,46 @@
+// What vmsgrd tells the service manager that has started it: sd_notify(3)'s protocol, text in one datagram. Nothing is
+// told where $NOTIFY_SOCKET is not set.
+//
+// libsystemd is not used for it: its calls wait as long as the manager does not read, which a reactor must not, and it
+// would be one more library in a process that holds the keys of trunks. The protocol is documented as stable.
+//
+// Made on the main thread, before rights are given up; then from shard 0 alone.
+#pragma once
+
+#include <sys/un.h>
+
+#include <chrono>
+#include <string>
+#include <string_view>
+
+#include "base/unique_fd.hh"
+
+namespace vmsgr::daemon {
+
+// The address of a unix socket as systemd writes it: a path, or '@' and an abstract name. 0: it is none.
+socklen_t unix_address(std::string_view text, sockaddr_un& out) noexcept;
+
+class supervisor {
+    base::unique_fd _socket;
+    sockaddr_un _manager{};
+    socklen_t _manager_bytes = 0;
+    std::chrono::microseconds _watchdog{0};
+
+    bool say(std::string_view text, int flags) noexcept;
+
+public:
+    // Of $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID, which it takes out of the environment.
+    static supervisor from_environment();
+
+    // Each waits for the manager for 100 ms at most; false where that did not take it.
+    bool ready(std::string_view status);
+    bool reloading();  // ready() follows
+    bool stopping() noexcept;
+    // Never waits. One that is lost is followed by the next.
+    void alive() noexcept;
+
+    // How often alive() must be said at least; 0: nobody listens for it.
+    std::chrono::microseconds watchdog() const noexcept { return _watchdog; }
+};
+
+}  // namespace vmsgr::daemon
