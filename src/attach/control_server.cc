@@ -2,10 +2,11 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <map>
+#include <array>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
@@ -26,6 +27,7 @@ namespace {
 // Clients that have connected and not yet said who they are, each for 2 s at most; of one user, and of all.
 constexpr unsigned greeting_of_user_max = 32;
 constexpr unsigned greeting_max = 256;
+constexpr auto greeting_least = std::chrono::milliseconds(50);
 // Descriptors of one user that wait to be closed, before we take more from him.
 constexpr uint32_t closing_of_user_max = 256;
 constexpr auto closing_pause = std::chrono::milliseconds(2);
@@ -80,7 +82,9 @@ seastar::future<> control_server::accept_loop() {
                 ++count().no_memory;
             }
             // Whoever is not let in may have sent something already.
-            let_go(fd, *_strangers);
+            if (fd) {
+                let_go_of_client(fd, *_strangers);
+            }
             co_await seastar::coroutine::maybe_yield();
         } else if (errno == EAGAIN) {
             co_await _point.wait();
@@ -97,16 +101,16 @@ seastar::future<> control_server::accept_loop() {
 void control_server::begin_session(base::unique_fd& fd, const peer_identity& who) {
     auto user = _deps.users.find(who.uid);
     auto fds = net::lease::take(_deps.budget.fds, user->of.fds, net::fds_per_session);
-    if (!fds || user->closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max) {
+    if (!fds || user->closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max || !may_greet(*user)) {
         ++count().refused;
         return;
     }
-    make_room_to_greet(who.uid);
     auto s = std::make_unique<session>(*this, who, std::move(user), std::move(*fds));
     auto* at = s.get();
     _sessions.emplace(at, std::move(s));
     auto undo = seastar::defer([this, at]() noexcept { _sessions.erase(at); });
     _greeting.push_back(at);
+    ++at->user().greeting;
     at->begin_with(std::move(fd));
     undo.cancel();
     if (!ssx::spawn(_gate, log, "a session", [this, at] {
@@ -120,24 +124,32 @@ void control_server::begin_session(base::unique_fd& fd, const peer_identity& who
     }
 }
 
-// The oldest goes: of the newcomer's own, where he has many; of the user who has most, where there are too many.
-void control_server::make_room_to_greet(uid_t newcomer) {
-    std::map<uid_t, unsigned> of;
-    for (auto* s : _greeting) {
-        ++of[s->who().uid];
-    }
-    uid_t whose = newcomer;
-    if (of[newcomer] < greeting_of_user_max) {
+// False: he has many who say nothing, and the oldest of them has come just now. So a flood is turned away at little
+// cost, and the control socket's queue stays short.
+bool control_server::may_greet(const net::user& newcomer) {
+    const net::user* whose = &newcomer;
+    if (newcomer.greeting < greeting_of_user_max) {
         if (_greeting.size() < greeting_max) {
-            return;
+            return true;
         }
-        whose = std::ranges::max_element(of, {}, [](auto& entry) { return entry.second; })->first;
+        whose = &(*std::ranges::max_element(_greeting, {}, [](auto* s) { return s->user().greeting; }))->user();
     }
-    const auto oldest = std::ranges::find_if(_greeting, [&](auto* s) { return s->who().uid == whose; });
-    if (oldest != _greeting.end()) {
-        ++count().refused;
-        (*oldest)->close();
-        _greeting.erase(oldest);
+    const auto oldest = std::ranges::find_if(_greeting, [&](auto* s) { return &s->user() == whose; });
+    if (oldest == _greeting.end()) {
+        return true;
+    }
+    if (whose == &newcomer && seastar::lowres_clock::now() - (*oldest)->began < greeting_least) {
+        return false;
+    }
+    ++count().refused;
+    (*oldest)->close();
+    greeted(*oldest);
+    return true;
+}
+
+void control_server::greeted(session* s) noexcept {
+    if (_greeting.remove(s) != 0) {
+        --s->user().greeting;
     }
 }
 
@@ -155,29 +167,55 @@ seastar::future<> control_server::room_to_close(const net::user& sender) {
 
 namespace {
 
-// Entries that were ever used, by the program's word.
-std::span<shm::local_entry> locals_of(net::program& p) {
-    auto& seg = p.segment();
-    return std::span(seg.locals).first(std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots));
-}
+// Of one call of list_locals(), which looks at so much at most.
+constexpr size_t entries_at_once = 1024, programs_at_once = 256;
 
-bool is_open(const shm::local_entry& e) { return e.state.load(std::memory_order_acquire) == shm::slot_posted; }
+// Entries that were ever used, by the program's word, and no more of them than lie in memory: to look at one that the
+// program has never written would make a page of it.
+class local_list {
+    std::span<shm::local_entry> _entries;
+    std::array<unsigned char, sizeof(shm::session_segment::locals) / shm::page + 1> _present{};
+    uintptr_t _first_page = 0;
 
-// Sent so far; a program that ends without a close has entries that are open.
-uint64_t bytes_local_of(net::program& p) {
-    uint64_t sum = p.segment().bytes_local.load(std::memory_order_relaxed);
-    for (const auto& e : locals_of(p)) {
-        sum += is_open(e) ? e.bytes_out.load(std::memory_order_relaxed) : 0;
+public:
+    explicit local_list(net::program& p) {
+        auto& seg = p.segment();
+        const auto used = std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots);
+        _entries = std::span(seg.locals).first(used);
+        const auto at = reinterpret_cast<uintptr_t>(_entries.data());
+        _first_page = at / shm::page;
+        const size_t bytes = at % shm::page + _entries.size_bytes();
+        if (used != 0 && ::mincore(reinterpret_cast<void*>(_first_page * shm::page), bytes, _present.data()) != 0) {
+            _entries = {};
+        }
     }
-    return sum;
-}
+    size_t size() const noexcept { return _entries.size(); }
+    // Null: none, or not open.
+    const shm::local_entry* open(size_t i) const noexcept {
+        const auto& e = _entries[i];
+        const auto first = reinterpret_cast<uintptr_t>(&e) / shm::page,
+                   last = (reinterpret_cast<uintptr_t>(&e + 1) - 1) / shm::page;
+        const bool present = (_present[first - _first_page] & _present[last - _first_page] & 1) != 0;
+        return present && e.state.load(std::memory_order_acquire) == shm::slot_posted ? &e : nullptr;
+    }
+};
 
 }  // namespace
 
+void control_server::program_attached(session& s) { _programs.emplace(s.program()->session_id, &s); }
+
 void control_server::program_ended(net::program& p) {
     p.end();
+    _programs.erase(p.session_id);
     auto& seg = p.segment();
-    _bytes_local_past += bytes_local_of(p);
+    // What it has sent on connections that it never closed counts, too.
+    const local_list locals(p);
+    uint64_t open = 0;
+    for (size_t i = 0; i < locals.size(); ++i) {
+        const auto* e = locals.open(i);
+        open += e != nullptr ? e->bytes_out.load(std::memory_order_relaxed) : 0;
+    }
+    _bytes_local_past += seg.bytes_local.load(std::memory_order_relaxed) + open;
     _locals_past += seg.locals_opened.load(std::memory_order_relaxed);
     if (_kept.has_any(p.session_id)) {
         (void)seastar::with_gate(_gate, [this, id = p.session_id] {
@@ -188,66 +226,56 @@ void control_server::program_ended(net::program& p) {
     }
 }
 
-std::vector<control_server::local_row> control_server::list_locals(local_cursor& from, size_t limit) const {
+std::vector<control_server::local_row> control_server::list_locals(local_cursor& from) const {
     std::vector<local_row> out;
-    while (out.size() < limit) {
-        const net::program_ptr* next = nullptr;
-        for (auto& [at, s] : _sessions) {
-            const auto& p = s->program();
-            if (p && p->session_id >= from.session && (next == nullptr || p->session_id < (*next)->session_id)) {
-                next = &p;
-            }
-        }
-        if (next == nullptr) {
-            from.session = ~uint64_t{0};
-            break;
-        }
-        auto& p = **next;
-        if (p.session_id != from.session) {
-            from = {p.session_id, 0};
-        }
-        auto all = locals_of(p);
-        for (; from.entry < all.size() && out.size() < limit; ++from.entry) {
+    size_t entries = entries_at_once;
+    auto at = _programs.lower_bound(from.session);
+    for (size_t programs = programs_at_once; at != _programs.end() && entries != 0 && programs != 0; --programs) {
+        auto& p = *at->second->program();
+        const local_list locals(p);
+        uint32_t entry = p.session_id == from.session ? from.entry : 0;
+        for (; entry < locals.size() && entries != 0; ++entry, --entries) {
             // Written by the program: copied once, shown only.
-            const auto& e = all[from.entry];
-            if (is_open(e)) {
-                out.push_back({p.session_id, p.pid, e.fd, e.role == 1, e.local, e.peer,
-                               base::printable(e.route, sizeof e.route), e.bytes_in.load(std::memory_order_relaxed),
-                               e.bytes_out.load(std::memory_order_relaxed), e.opened_s, p.uid(),
-                               e.plain.load(std::memory_order_relaxed)});
+            if (const auto* e = locals.open(entry)) {
+                out.push_back({p.session_id, p.pid, e->fd, e->role == 1, e->local, e->peer,
+                               base::printable(e->route, sizeof e->route), e->bytes_in.load(std::memory_order_relaxed),
+                               e->bytes_out.load(std::memory_order_relaxed), e->opened_s, p.uid(),
+                               e->plain.load(std::memory_order_relaxed)});
             }
         }
-        if (from.entry >= all.size()) {
+        from = {p.session_id, entry};
+        if (entry >= locals.size()) {
             from = {p.session_id + 1, 0};
+            ++at;
         }
+    }
+    if (at == _programs.end()) {
+        from.session = ~uint64_t{0};
     }
     return out;
 }
 
 control_server::local_totals control_server::count_locals() const {
     local_totals t{_bytes_local_past, _locals_past, 0};
-    for (auto& [at, s] : _sessions) {
-        if (const auto& p = s->program()) {
-            auto& seg = p->segment();
-            t.bytes += bytes_local_of(*p);
-            t.opened += seg.locals_opened.load(std::memory_order_relaxed);
-            t.turned_away += seg.turned_away.load(std::memory_order_relaxed);
-        }
+    for (auto& [id, s] : _programs) {
+        auto& seg = s->program()->segment();
+        t.bytes += seg.bytes_local.load(std::memory_order_relaxed);
+        t.opened += seg.locals_opened.load(std::memory_order_relaxed);
+        t.turned_away += seg.turned_away.load(std::memory_order_relaxed);
     }
     return t;
 }
 
-std::vector<session_info> control_server::list() const {
+std::vector<session_info> control_server::list(uint64_t after, size_t limit) const {
     std::vector<session_info> out;
-    for (auto& [at, s] : _sessions) {
-        if (const auto& p = s->program()) {
-            auto& seg = p->segment();
-            out.push_back({p->session_id, p->pid, p->uid(), p->name, p->connections.used(),
-                           seg.connects_routed.load(std::memory_order_relaxed),
-                           seg.listens_routed.load(std::memory_order_relaxed),
-                           seg.fell_back.load(std::memory_order_relaxed), seg.faults.load(std::memory_order_relaxed),
-                           proto::read_cause(seg.left_to_kernel.load(std::memory_order_relaxed))});
-        }
+    for (auto at = _programs.upper_bound(after); at != _programs.end() && out.size() < limit; ++at) {
+        const auto& p = *at->second->program();
+        auto& seg = p.segment();
+        out.push_back({p.session_id, p.pid, p.uid(), p.name, p.connections.used(),
+                       seg.connects_routed.load(std::memory_order_relaxed),
+                       seg.listens_routed.load(std::memory_order_relaxed),
+                       seg.fell_back.load(std::memory_order_relaxed), seg.faults.load(std::memory_order_relaxed),
+                       proto::read_cause(seg.left_to_kernel.load(std::memory_order_relaxed))});
     }
     return out;
 }

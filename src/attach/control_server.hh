@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -19,6 +20,8 @@
 #include "attach/control_socket.hh"
 #include "attach/connector.hh"
 #include "attach/deposits.hh"
+#include "attach/document.hh"
+#include "base/sockets.hh"
 #include "local/listeners.hh"
 
 namespace vmsgr::attach {
@@ -37,7 +40,7 @@ struct control_deps {
     seastar::sharded<net::connector>& connectors;
     seastar::sharded<net::listeners>& listeners;
     net::registry& registry;
-    std::function<seastar::future<std::string>(viewer)> status;  // the JSON document
+    std::function<seastar::future<>(viewer, document_writer&)> status;  // the JSON document
 };
 
 struct session_info {
@@ -56,6 +59,7 @@ class control_server final : ssx::event_sink {
     ssx::event_set::registration _events;
     ssx::wake_point _point;
     std::unordered_map<session*, std::unique_ptr<session>> _sessions;
+    std::map<uint64_t, session*> _programs;  // of these, the attached ones, by the numbers of their sessions
     deposits _kept;
     const net::user_ptr _strangers;  // whoever was not let in
     uint64_t _bytes_local_past = 0;  // of sessions that have ended
@@ -78,19 +82,31 @@ public:
     deposits& kept() noexcept { return _kept; }
     // Closes what he sent.
     void let_go(base::unique_fd& fd, net::user& sender) noexcept { _deps.carriers.local().let_go(fd, sender); }
+    // The same with a client's socket, which has ended.
+    void let_go_of_client(base::unique_fd& sock, net::user& sender) noexcept {
+        if (base::shut_down_empty(sock.get())) {
+            sock.reset();
+        } else {
+            let_go(sock, sender);
+        }
+    }
     // Until not too much of his waits to be closed already.
     seastar::future<> room_to_close(const net::user& sender);
     // To all programs, from time to time, until each user has room for a connection.
     void show_room_again() noexcept;
+    bool stops() const noexcept { return _abort.abort_requested(); }
+    void program_attached(session& s);
     // What it left for others stays for a moment: who inherited from it has yet to ask.
     void program_ended(net::program& p);
     net::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return ++_ids; }
     unsigned next_shard() noexcept;
     // A session's handshake is over, however it went.
-    void greeted(session* s) noexcept { _greeting.remove(s); }
-    std::vector<session_info> list() const;
-    // Local connections as their programs show them, an end each, up to `limit` from `after` on.
+    void greeted(session* s) noexcept;
+    // Up to `limit` with numbers beyond `after`, in their order.
+    std::vector<session_info> list(uint64_t after, size_t limit) const;
+    // Local connections as their programs show them, an end each. A call looks at no more than a few entries and
+    // sessions, and moves the cursor behind them; at its end, session is ~0.
     struct local_row {
         uint64_t session;
         pid_t pid;
@@ -107,7 +123,8 @@ public:
         uint64_t session = 0;
         uint32_t entry = 0;
     };
-    std::vector<local_row> list_locals(local_cursor& from, size_t limit) const;
+    std::vector<local_row> list_locals(local_cursor& from) const;
+    // Without the bytes of those that are open, which list_locals() shows.
     struct local_totals {
         uint64_t bytes = 0, opened = 0, turned_away = 0;
     };
@@ -117,7 +134,7 @@ private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
     seastar::future<> accept_loop();
     void begin_session(base::unique_fd& fd, const peer_identity& who);
-    void make_room_to_greet(uid_t newcomer);
+    bool may_greet(const net::user& newcomer);
 };
 
 }  // namespace vmsgr::attach

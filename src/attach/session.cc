@@ -5,11 +5,13 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <utility>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 #include <seastar/util/defer.hh>
 
+#include "base/sockets.hh"
 #include "base/text.hh"
 #include "conn/log.hh"
 
@@ -18,6 +20,10 @@ namespace vmsgr::attach {
 namespace {
 
 constexpr auto hello_limit = std::chrono::seconds(2);
+// Of a client that reads a document, without any progress.
+constexpr auto piece_limit = std::chrono::seconds(10);
+// What the kernel keeps of answers that are not read; it doubles that.
+constexpr int answer_buffer_bytes = 64 << 10;
 
 base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
     constexpr size_t bytes = sizeof(shm::session_segment);
@@ -43,13 +49,19 @@ base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
 session::session(control_server& server, const peer_identity& who, net::user_ptr user, net::lease fds)
     : _server(server), _who(who), _user(std::move(user)), _fds(std::move(fds)) {
     _hello_timer.set_callback([this] { break_rules(net::fault::bad_hello, "said nothing for 2 s"); });
+    _piece_timer.set_callback(
+        [this] { break_rules(net::fault::answers_not_read, "asks and does not read the answer"); });
+}
+
+void session::begin_with(base::unique_fd sock) noexcept {
+    _sock = std::move(sock);
+    ::setsockopt(_sock.get(), SOL_SOCKET, SO_SNDBUF, &answer_buffer_bytes, sizeof answer_buffer_bytes);
 }
 
 session::~session() {
     _events.reset();
     if (_sock) {
-        ::shutdown(_sock.get(), SHUT_RDWR);
-        _server.let_go(_sock, *_user);
+        _server.let_go_of_client(_sock, *_user);
     }
 }
 
@@ -73,6 +85,17 @@ seastar::future<> session::run() {
     _events = std::move(*events);
     co_await greet();
     _server.greeted(this);
+    co_await serve();
+    _hello_timer.cancel();
+    if (_program) {
+        _server.program_ended(*_program);
+        log.debug("session {} of {} (pid {}) ended", _program->session_id, _program->name, _program->pid);
+    }
+    co_await await_last_read();
+    _events.reset();
+}
+
+seastar::future<> session::serve() {
     while (!_closed) {
         proto::request_msg m;
         proto::received got;
@@ -88,11 +111,35 @@ seastar::future<> session::run() {
         co_await handle_one(m, got);
         co_await seastar::coroutine::maybe_yield();
     }
-    _hello_timer.cancel();
-    _events.reset();
-    if (_program) {
-        _server.program_ended(*_program);
-        log.debug("session {} of {} (pid {}) ended", _program->session_id, _program->name, _program->pid);
+}
+
+// A descriptor that a client does not read counts to the daemon's user, beyond the end of the session: the kernel lets
+// nobody send more of them than RLIMIT_NOFILE.
+size_t session::unread_bytes() noexcept {
+    const size_t bytes = base::unread_by_peer(_sock.get());
+    if (bytes == 0 && std::exchange(_unread, 0) != 0) {
+        _in_flight = {};
+    }
+    return bytes;
+}
+
+seastar::future<> session::room_for_answers() {
+    while (!_closed) {
+        _point.clear();
+        if (unread_bytes() <= size_t(answer_buffer_bytes) / 2 && _unread < answers_unread_max) {
+            co_return;
+        }
+        co_await _point.wait();
+    }
+}
+
+seastar::future<> session::await_last_read() {
+    ::shutdown(_sock.get(), SHUT_RDWR);
+    while (!_server.stops() && _unread != 0) {
+        _point.clear();
+        if (unread_bytes() != 0) {
+            co_await _point.wait();
+        }
     }
 }
 
@@ -115,6 +162,7 @@ seastar::future<> session::handle_one(const proto::request_msg& m, proto::receiv
 seastar::future<bool> session::next(void* into, size_t bytes, proto::received& got) {
     while (!_closed) {
         co_await _server.room_to_close(*_user);
+        co_await room_for_answers();
         _point.clear();
         int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got, this);
         if (err == 0) {
@@ -182,6 +230,7 @@ void session::welcome(const proto::hello_msg& hello) {
     w.session_id = _server.next_session_id();
     w.ring_bytes = _server.deps().config.limits.ring_bytes;
     base::unique_fd segment;
+    net::lease flies;
     if (hello.session == proto::session_kind::program) {
         shm::mapping map;
         _map = net::lease::take(_server.deps().budget.maps, _user->of.maps);
@@ -189,6 +238,13 @@ void session::welcome(const proto::hello_msg& hello) {
             refuse(ENOMEM, "vmsgrd has no memory mapping left for a session; raise vm.max_map_count (sysctl)");
             return;
         }
+        auto in = in_flight(2);
+        if (!in) {
+            refuse(EAGAIN,
+                   "too many descriptors that vmsgrd has sent are not received yet; raise LimitNOFILE or ulimit -n");
+            return;
+        }
+        flies = std::move(*in);
         auto fd = new_segment(w.session_id, map);
         if (!fd) {
             refuse(fd.error().errnum, "no memory for a session: " + fd.error().text);
@@ -199,16 +255,35 @@ void session::welcome(const proto::hello_msg& hello) {
         _program = std::make_shared<net::program>(w.session_id, _who.pid, _user,
                                                   base::printable(hello.program, sizeof hello.program), w.features,
                                                   _server.deps().config.limits.connections_per_session, std::move(map));
+        _server.program_attached(*this);
         if (show_room()) {
             _server.show_room_again();
         }
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
     }
     const int fds[] = {segment.get(), _server.deps().registry.fd()};
-    if (proto::send_with_fds(_sock.get(), &w, sizeof w, segment ? std::span(fds) : std::span<const int>{},
-                             MSG_DONTWAIT) != 0) {
+    const auto rights = segment ? std::span(fds) : std::span<const int>{};
+    if (send_answer(&w, sizeof w, rights, std::move(flies)) != 0) {
         _closed = true;
     }
+}
+
+seastar::future<> session::send_piece(const proto::document_piece& piece) {
+    _piece_timer.rearm(seastar::lowres_clock::now() + piece_limit);
+    auto done = seastar::defer([this]() noexcept { _piece_timer.cancel(); });
+    while (!_closed) {
+        _point.clear();
+        const int err = proto::send_with_fds(_sock.get(), &piece, piece.bytes(), {}, MSG_DONTWAIT);
+        if (err == 0) {
+            co_return;
+        }
+        if (err == EAGAIN) {
+            co_await _point.wait();
+        } else if (err != EINTR) {
+            break;
+        }
+    }
+    throw reader_gone();
 }
 
 void session::refuse(int err, const std::string& text) {

@@ -5,14 +5,21 @@
 // the program's own descriptors are closed.
 #pragma once
 
+#include <array>
+
 #include <seastar/core/future.hh>
+#include <seastar/core/lowres_clock.hh>
 #include <seastar/core/timer.hh>
 
 #include "attach/access.hh"
 #include "attach/control_server.hh"
+#include "proto/documents.hh"
 #include "proto/requests.hh"
 
 namespace vmsgr::attach {
+
+// Answers that a client may leave unread: beyond it, no request of its is taken.
+inline constexpr unsigned answers_unread_max = 16;
 
 class session final : ssx::event_sink, shm::rights_sink {
     control_server& _server;
@@ -25,17 +32,24 @@ class session final : ssx::event_sink, shm::rights_sink {
     ssx::event_set::registration _events;
     ssx::wake_point _point;
     seastar::timer<> _hello_timer;
+    seastar::timer<seastar::lowres_clock> _piece_timer;
     bool _closed = false;
+    // Answers since the client had read all, and the descriptors in them.
+    unsigned _unread = 0;
+    std::array<net::lease, answers_unread_max + 1> _in_flight;  // a request that fails may be answered twice
 
 public:
+    const seastar::lowres_clock::time_point began = seastar::lowres_clock::now();
+
     session(control_server& server, const peer_identity& who, net::user_ptr user, net::lease fds);
     ~session();
-    void begin_with(base::unique_fd sock) noexcept { _sock = std::move(sock); }
+    void begin_with(base::unique_fd sock) noexcept;
 
     seastar::future<> run();
     void close() noexcept;
     const net::program_ptr& program() const noexcept { return _program; }
     const peer_identity& who() const noexcept { return _who; }
+    net::user& user() const noexcept { return *_user; }
     // Shows the program how many connections its user may still make. True: none.
     bool show_room() noexcept;
 
@@ -54,6 +68,13 @@ private:
     void drop(proto::received& got) noexcept;
     // The next message, or not when the session ended.
     seastar::future<bool> next(void* into, size_t bytes, proto::received& got);
+    seastar::future<> serve();
+    // Until the client has read so much that any answer finds room.
+    seastar::future<> room_for_answers();
+    // The session is over; until nothing of it is in flight any more.
+    seastar::future<> await_last_read();
+    // What it has not read, in bytes of the kernel's memory.
+    size_t unread_bytes() noexcept;
 
     seastar::future<> handle_one(const proto::request_msg& m, proto::received& got);
     seastar::future<> handle(proto::request_msg m, proto::received& got);
@@ -64,7 +85,12 @@ private:
     void on_deposit(const proto::request_msg& m, proto::received& got);
     seastar::future<> on_adopt(proto::request_msg m, proto::received& got);
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
-    void reply_document(const proto::request_msg& m, const std::string& text);
+    // Null where the limit on descriptors under way is met.
+    std::optional<net::lease> in_flight(size_t descriptors);
+    int send_answer(const void* msg, size_t bytes, std::span<const int> fds, net::lease flies) noexcept;
+    class document;
+    seastar::future<> send_document(const proto::request_msg& m);
+    seastar::future<> send_piece(const proto::document_piece& piece);
     int admit(net::connect_request& r);
     const proto::route* own_route(proto::role who, const base::address& a) const;
 };

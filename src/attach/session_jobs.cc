@@ -1,34 +1,55 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/core/semaphore.hh>
+#include <seastar/util/defer.hh>
 
 #include "attach/session.hh"
 #include "base/sockets.hh"
 
 namespace vmsgr::attach {
 
-namespace {
+// Its text is copied until there is a piece of it.
+class session::document final : public document_writer {
+    session& _s;
+    const uint32_t _serial;
+    size_t _filled = 0;
+    proto::document_piece _piece;
 
-// From here on the document's length and content stay.
-base::result<base::unique_fd> document(const std::string& text) {
-    auto fd = shm::create_sealed("vmsgr-document", text.size());
-    if (!fd) {
-        return fd;
-    }
-    for (size_t at = 0; at < text.size();) {
-        ssize_t n = ::pwrite(fd->get(), text.data() + at, text.size() - at, off_t(at));
-        if (n <= 0) {
-            return std::unexpected(base::os_error("writing a document"));
+public:
+    document(session& s, uint32_t serial) : _s(s), _serial(serial) {}
+
+    seastar::future<> write(std::string_view text) override {
+        while (!text.empty()) {
+            const size_t n = std::min(text.size(), sizeof _piece.text - _filled);
+            memcpy(_piece.text + _filled, text.data(), n);
+            _filled += n;
+            text.remove_prefix(n);
+            if (_filled == sizeof _piece.text) {
+                co_await send();
+            }
         }
-        at += size_t(n);
     }
-    return fd;
-}
+    seastar::future<> finish() {
+        if (_filled != 0) {
+            co_await send();
+        }
+        co_await send();
+    }
 
-}  // namespace
+private:
+    seastar::future<> send() {
+        _piece.head = {};
+        _piece.head.serial = _serial;
+        _piece.head.bytes = std::exchange(_filled, 0);
+        return _s.send_piece(_piece);
+    }
+};
 
 seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     using proto::kind;
@@ -41,9 +62,7 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     case kind::adopt: co_await on_adopt(m, got); break;
     case kind::settled: reply(m, 0); break;
     case kind::status:
-        reply_document(m, co_await _server.deps().status(viewer_at(_server.deps().config.access, _sock.get(), _who)));
-        break;
-    case kind::routes: reply_document(m, proto::to_text(_server.deps().config.routes)); break;
+    case kind::routes: co_await send_document(m); break;
     default: break;  // check_request() lets no other through
     }
 }
@@ -199,26 +218,54 @@ seastar::future<> session::on_adopt(proto::request_msg m, proto::received& got) 
     reply(m, 0, found->fds, r);
 }
 
+std::optional<net::lease> session::in_flight(size_t descriptors) {
+    auto place = net::lease::take(_server.deps().budget.in_flight, _user->of.in_flight, descriptors);
+    if (!place) {
+        ++_server.count().refused;
+    }
+    return place;
+}
+
+int session::send_answer(const void* msg, size_t bytes, std::span<const int> fds, net::lease flies) noexcept {
+    const int err = proto::send_with_fds(_sock.get(), msg, bytes, fds, MSG_DONTWAIT);
+    if (err == 0) {
+        _in_flight[std::min<size_t>(_unread++, answers_unread_max)] = std::move(flies);
+    }
+    return err;
+}
+
 void session::reply(const proto::request_msg& m, int status, std::span<const int> fds, proto::reply_msg r) {
+    net::lease flies;
+    if (!fds.empty()) {
+        auto place = in_flight(fds.size());
+        if (place) {
+            flies = std::move(*place);
+        } else {
+            status = EMFILE;
+            fds = {};
+            r = {};
+        }
+    }
     r.status = status;
     r.serial = m.serial;
-    int err = proto::send_with_fds(_sock.get(), &r, sizeof r, fds, MSG_DONTWAIT);
-    if (err == EAGAIN) {
-        break_rules(net::fault::answers_not_read, "asks and does not read the answers");
-    } else if (err != 0) {
+    if (send_answer(&r, sizeof r, fds, std::move(flies)) != 0) {
         close();
     }
 }
 
-void session::reply_document(const proto::request_msg& m, const std::string& text) {
-    auto fd = document(text);
-    if (fd) {
-        const int fds[] = {fd->get()};
-        proto::reply_msg r;
-        r.bytes = text.size();
-        reply(m, 0, fds, r);
-    } else {
-        reply(m, fd.error().errnum);
+// A user has a few documents under way, each of which takes some memory while it is read.
+seastar::future<> session::send_document(const proto::request_msg& m) {
+    const auto turn = co_await seastar::get_units(_user->documents, 1);
+    const auto out = std::make_unique<document>(*this, m.serial);
+    try {
+        if (m.what == proto::kind::routes) {
+            co_await out->write(proto::to_text(_server.deps().config.routes));
+        } else {
+            co_await _server.deps().status(viewer_at(_server.deps().config.access, _sock.get(), _who), *out);
+        }
+        co_await out->finish();
+    } catch (const reader_gone&) {
+        close();
     }
 }
 

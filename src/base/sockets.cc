@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/socket.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 
@@ -74,6 +76,21 @@ uint64_t socket_cookie(int fd) noexcept {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;
     return sys::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+}
+
+size_t unread_by_peer(int fd) noexcept {
+    int bytes = 0;
+    return sys::call(SYS_ioctl, fd, SIOCOUTQ, &bytes) == 0 ? size_t(std::max(bytes, 0)) : 0;
+}
+
+bool shut_down_empty(int fd) noexcept {
+    // With it each packet brings something beside its bytes, for which there is no room here: so one without bytes is
+    // told from the end of file.
+    constexpr int on = 1;
+    msghdr m{};
+    return sys::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0 &&
+           sys::call(SYS_shutdown, fd, SHUT_RDWR) == 0 && sys::recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT) == 0 &&
+           (m.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) == 0;
 }
 
 }  // namespace vmsgr::base

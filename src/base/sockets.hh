@@ -37,4 +37,12 @@ asked_buffers buffers_asked_of(int fd) noexcept;
 // The kernel's number for this socket, whatever descriptor it is seen through; never used again. 0: not told.
 uint64_t socket_cookie(int fd) noexcept;
 
+// Of a unix socket: what the other end has not read of what was sent, as the kernel accounts for it; 0: all is read, or
+// there is no other end.
+size_t unread_by_peer(int fd) noexcept;
+
+// Ends a connected unix socket of packets both ways. True: nothing lies in it and nothing can come, so that its close
+// waits for nobody.
+bool shut_down_empty(int fd) noexcept;
+
 }  // namespace vmsgr::base

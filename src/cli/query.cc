@@ -4,9 +4,9 @@
 #include <grp.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cstdio>
+#include <memory>
 
 #include "base/clock.hh"
 #include "conf/words.hh"
@@ -69,21 +69,6 @@ base::error connect_error(const std::string& path, int e) {
     }
 }
 
-base::result<std::string> read_document(int fd, size_t bytes, const std::string& path) {
-    if (bytes > document_bytes_max) {
-        return std::unexpected(odd(path, "with a document of " + std::to_string(bytes) + " bytes"));
-    }
-    std::string text(bytes, 0);
-    for (size_t at = 0; at < bytes;) {
-        ssize_t n = ::pread(fd, text.data() + at, bytes - at, off_t(at));
-        if (n <= 0) {
-            return std::unexpected(odd(path, "with a document shorter than it says"));
-        }
-        at += size_t(n);
-    }
-    return text;
-}
-
 base::error unanswered(const std::string& path, int e) {
     switch (e) {
     case ETIMEDOUT:
@@ -126,22 +111,27 @@ base::result<std::string> ask_daemon(const std::string& path, proto::kind what) 
     proto::request_msg request;
     request.what = what;
     request.serial = 1;
-    proto::reply_msg reply;
-    proto::received got;
     if (int e = proto::send_request(a->socket.get(), request, {}); e != 0) {
         return std::unexpected(unanswered(path, e));
     }
-    const base::deadline until(query_timeout_ms);
-    if (int e = proto::receive_reply(a->socket.get(), request.serial, until, reply, got); e != 0) {
-        return std::unexpected(e == EPROTO ? odd(path, "no reply to a question") : unanswered(path, e));
+    const auto piece = std::make_unique<proto::document_piece>();
+    for (std::string document;;) {
+        const base::deadline until(query_timeout_ms);
+        if (int e = proto::receive_piece(a->socket.get(), request.serial, until, *piece); e != 0) {
+            return std::unexpected(e == EPROTO ? odd(path, "no reply to a question") : unanswered(path, e));
+        }
+        if (const int status = piece->head.status; status != 0) {
+            return base::fail(status, "vmsgrd at " + path + " could not answer: " + strerror(status));
+        }
+        if (piece->content().empty()) {
+            return document;
+        }
+        if (document.size() + piece->content().size() > document_bytes_max) {
+            return std::unexpected(
+                odd(path, "with a document of more than " + std::to_string(document_bytes_max) + " bytes"));
+        }
+        document += piece->content();
     }
-    if (reply.status != 0) {
-        return base::fail(reply.status, "vmsgrd at " + path + " could not answer: " + strerror(reply.status));
-    }
-    if (got.fd_count != 1) {
-        return std::unexpected(odd(path, "without a document"));
-    }
-    return read_document(got.fds[0].get(), reply.bytes, path);
 }
 
 base::result<proto::route_table> ask_routes(const std::string& path) {

@@ -19,8 +19,6 @@ namespace vmsgr::client {
 
 namespace {
 
-constexpr size_t routes_text_max = 1 << 20;
-
 using locked = std::lock_guard<base::signal_lock>;
 
 }  // namespace
@@ -48,13 +46,17 @@ bool session::attach() noexcept {
         return false;
     }
     _not_before_ms = base::now_ms() + retry_ms;
-    auto a = proto::attach(
-        _path, {.session = proto::session_kind::program, .program = _program, .answer_ms = attach_timeout_ms});
+    auto a = proto::attach(_path, {.session = proto::session_kind::program,
+                                   .program = _program,
+                                   .answer_ms = attach_timeout_ms,
+                                   .backlog_ms = attach_timeout_ms});
     if (!a) {
         _failure = a.error();
     }
     const bool attached = a && begin(*a);
-    if (!attached && _failure.at > proto::attach_failure::step::reach) {
+    using step = proto::attach_failure::step;
+    const bool stalls = _failure.at > step::reach || (_failure.at == step::reach && _failure.errnum == EAGAIN);
+    if (!attached && stalls) {
         _not_before_ms = base::now_ms() + 10 * retry_ms;  // it is there, but stalled: do not stall with it
     }
     return attached;
@@ -290,19 +292,29 @@ int session::learn_routes() noexcept {
     }
     proto::request_msg m;
     m.what = proto::kind::routes;
-    proto::reply_msg reply;
-    proto::received got;
-    if (int e = ask_attached(m, {}, reply, got); e != 0) {
+    m.serial = ++_serial;
+    if (int e = send(m, {}); e != 0) {
         return e;
     }
-    const int document = got.fd_count == 1 ? got.fds[0].get() : -1;
-    auto bytes = shm::sealed_size(document, 0, routes_text_max);
-    auto text = bytes && *bytes != 0 ? shm::map_sealed(document, *bytes) : base::result<shm::mapping>{};
-    if (!bytes || !text || !proto::parse_routes({reinterpret_cast<const char*>(text->data()), text->size()}, _routes)) {
-        return EPROTO;
+    _routes.count = 0;
+    const base::deadline until(request_timeout_ms);
+    for (bool first = true;; first = false) {
+        int e = proto::receive_piece(_control, m.serial, until, _piece);
+        const auto text = _piece.content();
+        if (e == 0 && _piece.head.status == 0 && !text.empty() && !(first && proto::parse_routes(text, _routes))) {
+            e = EPROTO;  // no routes, or more than one piece of them
+        }
+        if (e != 0 && e != ETIMEDOUT) {
+            detach();
+        }
+        if (e != 0 || _piece.head.status != 0) {
+            return e != 0 ? e : _piece.head.status;
+        }
+        if (text.empty()) {
+            _routes_of = _attached;
+            return 0;
+        }
     }
-    _routes_of = _attached;
-    return 0;
 }
 
 int session::way(proto::role who, const base::address& a, proto::route& out) noexcept {

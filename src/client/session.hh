@@ -80,6 +80,7 @@ class session {
     proto::attach_failure _failure;
     proto::route_table _routes;   // the daemon's, of session _routes_of
     uint64_t _routes_of = 0;
+    proto::document_piece _piece;  // as they come
     char _path[108] = {};
     char _program[shm::name_bytes] = {};
 

@@ -129,6 +129,8 @@ struct amounts {
     uint64_t fds = 0;
     uint64_t memory = 0;  // bytes of rings
     uint64_t maps = 0;  // memory mappings
+    uint64_t in_flight = 0;  // descriptors that were sent, and are not received yet
+    uint64_t passing = 0;  // connections beyond the limits, on their way to be the kernel's
 };
 
 struct budget {
@@ -138,6 +140,8 @@ struct budget {
     usage fds;
     usage memory;
     usage maps;
+    usage in_flight;
+    usage passing;
     usage deposits;  // one for each connection or listener that may be inherited
 
     explicit budget(const amounts& a) noexcept
@@ -147,6 +151,8 @@ struct budget {
           fds(a.fds),
           memory(a.memory),
           maps(a.maps),
+          in_flight(a.in_flight),
+          passing(a.passing),
           deposits(a.connections + a.listeners) {}
 
     // Whoever holds more keeps it.
@@ -157,6 +163,8 @@ struct budget {
         fds.set_limit(a.fds);
         memory.set_limit(a.memory);
         maps.set_limit(a.maps);
+        in_flight.set_limit(a.in_flight);
+        passing.set_limit(a.passing);
         deposits.set_limit(a.connections + a.listeners);
     }
 };

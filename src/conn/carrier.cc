@@ -46,6 +46,7 @@ seastar::future<> carrier::stop() {
     }
     co_await _gate.close();
     co_await part();
+    _unheard.clear();
     _resting_timer.cancel();
     _arenas.clear();
     _rings.stop();
@@ -196,6 +197,38 @@ void carrier::reset_when_sent(base::unique_fd tcp) noexcept {
     } catch (const std::bad_alloc&) {
         reset_tcp(tcp);
     }
+}
+
+// A program that accepts sends a token at once, which lies here until we close.
+bool carrier::is_unheard(int bell) noexcept {
+    char token;
+    return base::unread_by_peer(bell) != 0 && ::recv(bell, &token, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+void carrier::close_when_heard(base::unique_fd bell, places place, lease passes) noexcept try {
+    auto& kept = _unheard.emplace_back(*this);
+    kept.bell = std::move(bell);
+    kept.place = std::move(place);
+    kept.passes = std::move(passes);
+    auto watched = _events.add(kept.bell.get(), kept);
+    if (watched) {
+        kept.events = std::move(*watched);
+    } else {
+        _unheard.pop_back();
+    }
+} catch (const std::bad_alloc&) {
+    ++_count.no_memory;  // it is closed here
+}
+
+void carrier::look_at(unheard_bell& b) noexcept {
+    if (is_unheard(b.bell.get())) {
+        return;
+    }
+    b.events.reset();
+    if (shm::bell(b.bell.get()).holds_rights()) {
+        let_go(b.bell, *b.place.owner->owner);
+    }
+    std::erase_if(_unheard, [&b](const unheard_bell& each) { return &each == &b; });
 }
 
 // A reset throws away what the kernel has not sent yet.

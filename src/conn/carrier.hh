@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <list>
 #include <map>
 #include <vector>
 
@@ -49,6 +50,16 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     arenas _arenas;
     seastar::timer<seastar::lowres_clock> _resting_timer;
     std::vector<base::unique_fd> _parting;  // see reset_when_sent()
+    struct unheard_bell final : ssx::event_sink {
+        carrier& here;
+        base::unique_fd bell;
+        places place;
+        lease passes;
+        ssx::event_set::registration events;
+        explicit unheard_bell(carrier& c) noexcept : here(c) {}
+        void on_events(uint32_t) noexcept override { here.look_at(*this); }
+    };
+    std::list<unheard_bell> _unheard;  // see close_when_heard()
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -85,11 +96,17 @@ public:
     base::unique_fd borrow(uint64_t id, int shown, bool plain) noexcept;
     // At the end of the daemon: RST, once the peer has what was sent, or at the limit.
     void reset_when_sent(base::unique_fd tcp) noexcept;
+    // Our end of a dialled doorbell, of which there is no further use. What we have said there stays in flight as long
+    // as nobody has received it, so it is closed then, and keeps what was reserved for it.
+    void close_when_heard(base::unique_fd bell, places place, lease passes) noexcept;
+    // Nobody has taken it out of the door's queue yet.
+    static bool is_unheard(int bell) noexcept;
     // Up to `limit` connections with ids beyond `after`, in their order.
     std::vector<conn_info> list(uint64_t after, size_t limit) const;
 
 private:
     void run(conn_ptr c);
+    void look_at(unheard_bell& b) noexcept;
     seastar::future<> part();
     uint64_t next_id() noexcept;
 };

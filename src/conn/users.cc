@@ -9,7 +9,8 @@ namespace vmsgr::net {
 namespace {
 
 constexpr int64_t pause_ms = 1000;
-constexpr amounts without_limit{UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT64_MAX / 2, UINT32_MAX};
+constexpr amounts without_limit{UINT32_MAX,     UINT32_MAX, UINT32_MAX, UINT32_MAX,
+                                UINT64_MAX / 2, UINT32_MAX, UINT32_MAX, UINT32_MAX};
 
 int64_t now_ms() noexcept {
     using namespace std::chrono;

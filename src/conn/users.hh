@@ -12,18 +12,24 @@
 #include <memory>
 #include <vector>
 
+#include <seastar/core/semaphore.hh>
+
 #include "conn/budget.hh"
 #include "ssx/closer.hh"
 
 namespace vmsgr::net {
 
 class user {
+    static constexpr size_t documents_max = 4;
     std::atomic<int64_t> _suspended_until_ms{0};
 
 public:
     const uid_t uid;
     budget of;
     ssx::closing_account closing;
+    // Shard 0: documents under way to his clients, and clients that have not said yet who they are.
+    seastar::semaphore documents{documents_max};
+    unsigned greeting = 0;
 
     user(uid_t id, const amounts& limits) noexcept : uid(id), of(limits) {}
 

@@ -463,6 +463,12 @@ void vm_conn::finish() noexcept {
     if ((program_flags() & shm::end_recalled) != 0) {
         step(life::event::recalled);  // the program may have done so since the end
     }
+    if (_p.bell && _p.role == conn_role::server && carrier::is_unheard(_bell.fd())) {
+        _carrier.close_when_heard(
+            std::move(_p.bell),
+            {_p.place.owner, std::move(_p.place.total), std::move(_p.place.of_session), std::move(_p.place.fds), {}},
+            {});
+    }
     // The program may have set SO_LINGER on its socket, and do so again while we close it.
     _carrier.alarm().guard([this] {
         if (_p.tcp) {

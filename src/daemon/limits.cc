@@ -14,6 +14,7 @@ namespace {
 // Kept for the daemon itself: Seastar's own, documents, and what one message of a stranger brings on each shard (the
 // kernel takes up to 253), so that it is never closed by the kernel in the call that receives it.
 constexpr uint64_t own_descriptors = 128;
+constexpr uint64_t passing_descriptors = 64, passing_of_user = 16;
 constexpr uint64_t message_descriptors = 256;
 constexpr uint64_t least_descriptors = 64;
 constexpr uint64_t own_maps = 4096;  // libraries, Seastar's memory, stacks
@@ -75,7 +76,7 @@ struct fitting {
 
     base::result<void> descriptors() {
         out.closing = uint32_t(std::clamp<uint64_t>(m.descriptors / 16, 64, 1024));
-        const uint64_t reserve = own_descriptors + out.closing +
+        const uint64_t reserve = own_descriptors + passing_descriptors + out.closing +
                                  std::min(message_descriptors * (c.shards + 1), m.descriptors / 4);
         if (m.descriptors < reserve + least_descriptors) {
             return base::fail(EMFILE, "only " + number(m.descriptors) + " descriptors allowed, " +
@@ -83,6 +84,10 @@ struct fitting {
                                           " is the least; raise LimitNOFILE or ulimit -n");
         }
         out.all.fds = m.descriptors - reserve;
+        // The kernel counts these to RLIMIT_NOFILE once more. A hello at a door, of which each connection has one at
+        // most, takes up to half of it.
+        out.all.in_flight = m.descriptors / 4;
+        out.all.passing = passing_descriptors;
         const std::string why = number(m.descriptors) + " descriptors are allowed; raise LimitNOFILE or ulimit -n";
         lower("sessions", out.all.sessions, out.all.fds / 2, why);
         lower("listeners", out.all.listeners, out.all.fds / 2 / net::fds_per_listener, why);
@@ -110,6 +115,8 @@ struct fitting {
         out.each_user.fds = part(u.descriptors, out.all.fds);
         out.each_user.memory = part(u.memory, out.all.memory);
         out.each_user.maps = part(0, out.all.maps);
+        out.each_user.in_flight = part(0, out.all.in_flight);
+        out.each_user.passing = passing_of_user;
     }
 };
 

@@ -68,9 +68,9 @@ service::service(const conf::daemon_config& c, std::string path, attach::control
     _budget.connections.show_in(_registry.connections());
 }
 
-seastar::future<std::string> service::status(attach::viewer who) {
-    return status_document(
-        {who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded});
+seastar::future<> service::status(attach::viewer who, attach::document_writer& to) {
+    return write_status(
+        {who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded}, to);
 }
 
 void service::tell_ready() {
@@ -188,7 +188,7 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
     });
     _control = std::make_unique<attach::control_server>(
         attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry,
-                             [this](attach::viewer who) { return status(who); }},
+                             [this](attach::viewer who, attach::document_writer& to) { return status(who, to); }},
         _socket);
     _control->start();
 

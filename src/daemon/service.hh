@@ -64,7 +64,7 @@ private:
     void tell_ready();
     seastar::future<> reload(loaded fresh, signals& from);
     seastar::future<> change_to(conf::daemon_config fresh);
-    seastar::future<std::string> status(attach::viewer who);
+    seastar::future<> status(attach::viewer who, attach::document_writer& to);
 };
 
 }  // namespace vmsgr::daemon

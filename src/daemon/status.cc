@@ -19,7 +19,7 @@ using json = nlohmann::ordered_json;
 namespace {
 
 // Connections fetched from a shard in one go: a short task there, a short message between.
-constexpr size_t rows_at_once = 256;
+constexpr size_t rows_at_once = 64;
 
 const char* to_text(net::conn_state s) {
     switch (s) {
@@ -39,12 +39,16 @@ const char* to_text(net::conn_path p) {
     return "?";
 }
 
-// Puts the document together row by row: one huge value, and one huge call to write it out, would hold up the shard.
+// Puts the document together row by row, and passes it on: all of it at once would be one huge value, and one huge call
+// to write it out.
 class text {
+    static constexpr size_t enough = 4096;
+    attach::document_writer& _to;
     std::string _out = "{";
     bool _first = true;
 
 public:
+    explicit text(attach::document_writer& to) : _to(to) {}
     void open(const char* list) {
         comma();
         _out += '"' + std::string(list) + "\":[";
@@ -64,7 +68,18 @@ public:
         _first = true;
         add(value);
     }
-    std::string finish() { return std::move(_out += '}'); }
+    // After each few rows; others get their turn. Throws attach::reader_gone.
+    seastar::future<> pass_on() {
+        if (_out.size() >= enough) {
+            co_await _to.write(_out);
+            _out.clear();
+        }
+        co_await seastar::coroutine::maybe_yield();
+    }
+    seastar::future<> finish() {
+        _out += '}';
+        return _to.write(_out);
+    }
 
 private:
     void comma() {
@@ -238,7 +253,8 @@ json row(const net::user& u) {
             {"listeners", u.of.listeners.used()},
             {"descriptors", u.of.fds.used()},
             {"memory", u.of.memory.used()},
-            {"closing", u.closing.waiting.load(std::memory_order_relaxed)}};
+            {"closing", u.closing.waiting.load(std::memory_order_relaxed)},
+            {"in_flight", u.of.in_flight.used()}};
 }
 
 json limits(const status_sources& s) {
@@ -254,6 +270,8 @@ json limits(const status_sources& s) {
             {"deposits", b.deposits.limit()},
             {"deposits_used", b.deposits.used()},
             {"closing", s.closer.waiting()},
+            {"in_flight", b.in_flight.limit()},
+            {"in_flight_used", b.in_flight.used()},
             {"per_user", to_json(s.users.limits())},
             {"ring_bytes", l.ring_bytes},
             {"orphan_ms", l.orphan_ms},
@@ -271,6 +289,7 @@ json limits(const status_sources& s) {
 // What the rows that are shown add up to.
 struct shown {
     uint64_t connections = 0, sessions = 0, direct = 0, local = 0, trunk = 0;
+    uint64_t sent_locally = 0;  // each end has sent what the other has received
 
     void add(net::conn_path path, uint64_t bytes) noexcept {
         ++connections;
@@ -288,6 +307,7 @@ seastar::future<> add_rows(text& out, shown& sum, const status_sources& s, unsig
                 out.add(row(c));
                 sum.add(c.path, c.bytes_in + c.bytes_out);
             }
+            co_await out.pass_on();
         }
         if (rows.size() + 1 < rows_at_once) {
             co_return;
@@ -302,11 +322,13 @@ seastar::future<> add_connections(text& out, shown& sum, const status_sources& s
         co_await add_rows(out, sum, s, shard);
     }
     for (attach::control_server::local_cursor at; at.session != ~uint64_t{0};) {
-        for (auto& c : s.control.list_locals(at, rows_at_once)) {
+        for (auto& c : s.control.list_locals(at)) {
             if (s.viewer.sees(c.uid)) {
                 out.add(row(c));
                 sum.add(net::conn_path::local, c.bytes_in + c.bytes_out);
+                sum.sent_locally += c.bytes_out;
             }
+            co_await out.pass_on();
         }
         co_await seastar::coroutine::maybe_yield();
     }
@@ -320,7 +342,7 @@ seastar::future<> add_listeners(text& out, const status_sources& s) {
             if (s.viewer.sees(l.uid)) {
                 out.add(row(l));
             }
-            co_await seastar::coroutine::maybe_yield();
+            co_await out.pass_on();
         }
     }
     out.close();
@@ -332,7 +354,7 @@ seastar::future<> add_trunks(text& out, const status_sources& s) {
     for (unsigned shard = 0; shard < seastar::smp::count && s.viewer.sees_all; ++shard) {
         for (auto& t : co_await s.trunks.invoke_on(shard, [](trunks::service& x) { return x.list(); })) {
             out.add(row(t));
-            co_await seastar::coroutine::maybe_yield();
+            co_await out.pass_on();
         }
     }
     out.close();
@@ -340,12 +362,19 @@ seastar::future<> add_trunks(text& out, const status_sources& s) {
 
 seastar::future<> add_sessions(text& out, shown& sum, const status_sources& s) {
     out.open("sessions");
-    for (auto& p : s.control.list()) {
-        if (s.viewer.sees(p.uid)) {
-            out.add(row(p));
-            ++sum.sessions;
+    for (uint64_t last = 0;;) {
+        const auto rows = s.control.list(last, rows_at_once);
+        for (auto& p : rows) {
+            if (s.viewer.sees(p.uid)) {
+                out.add(row(p));
+                ++sum.sessions;
+            }
+            co_await out.pass_on();
         }
-        co_await seastar::coroutine::maybe_yield();
+        if (rows.size() < rows_at_once) {
+            break;
+        }
+        last = rows.back().id;
     }
     out.close();
 }
@@ -371,8 +400,8 @@ json own_totals(const shown& own) {
 
 }  // namespace
 
-seastar::future<std::string> status_document(status_sources s) {
-    text out;
+seastar::future<> write_status(status_sources s, attach::document_writer& to) {
+    text out(to);
     shown own;
     co_await add_connections(out, own, s);
     co_await add_listeners(out, s);
@@ -399,13 +428,15 @@ seastar::future<std::string> status_document(status_sources s) {
             base::add(sum, co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); }),
                       net::counter_table);
         }
-        out.add("totals", totals(s, sum, s.control.count_locals(), own.sessions));
+        auto local = s.control.count_locals();
+        local.bytes += own.sent_locally;
+        out.add("totals", totals(s, sum, local, own.sessions));
         out.add("faults_by_reason", faults(sum));
     } else {
         out.add("totals", own_totals(own));
     }
     out.add("limits", limits(s));
-    co_return out.finish();
+    co_await out.finish();
 }
 
 }  // namespace vmsgr::daemon

@@ -31,6 +31,6 @@ struct status_sources {
     const reload_state& reloaded;
 };
 
-seastar::future<std::string> status_document(status_sources s);
+seastar::future<> write_status(status_sources s, attach::document_writer& to);
 
 }  // namespace vmsgr::daemon

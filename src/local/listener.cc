@@ -198,6 +198,11 @@ seastar::future<> listener::run() {
     while (!_closed) {
         _point.clear();
         auto place = take_places();
+        auto passes = place ? std::nullopt : lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
+        if (!place && !passes) {
+            co_await pause();  // it waits in the kernel
+            continue;
+        }
         // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
         make_nonblocking(_r.tcp.get());
         int fd = _owner.local().alarm().guard(
@@ -205,11 +210,12 @@ seastar::future<> listener::run() {
         const int err = errno;
         if (fd < 0) {
             place.reset();
+            passes.reset();
             co_await after_error(err);
         } else if (place) {
             co_await bring(base::unique_fd(fd), std::move(*place));
         } else {
-            co_await pass_on(base::unique_fd(fd));
+            co_await pass_on(base::unique_fd(fd), std::move(*passes));
         }
     }
     co_await std::move(_heir);
@@ -253,21 +259,24 @@ seastar::future<brought> listener::until_there_is_room(Once once) {
 
 // There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
 // so it must not be lost.
-seastar::future<> listener::pass_on(base::unique_fd tcp) {
+seastar::future<> listener::pass_on(base::unique_fd tcp, lease passes) {
     ++_owner.local().count().accepts_passed_on;
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
     hello.local = local_address(tcp.get());
     hello.peer = peer_address(tcp.get());
     hello.word = _word;
+    base::unique_fd bell;
     co_await until_there_is_room([&] {
         const int fds[] = {tcp.get()};
-        base::unique_fd bell;
         const int err = _owner.local().alarm().guard([&] { return proto::dial(_door.path.c_str(), hello, fds, bell); });
         return seastar::make_ready_future<brought>(err == 0 || err == ESHUTDOWN    ? brought::yes
                                                    : err == EAGAIN || err == EPIPE ? brought::queue_full
                                                                                    : brought::refused);
     });
+    if (bell) {
+        _owner.local().close_when_heard(std::move(bell), {_r.owner, {}, {}, {}, {}}, std::move(passes));
+    }
 }
 
 seastar::future<> listener::bring(base::unique_fd tcp, places place) {

@@ -62,7 +62,7 @@ private:
     seastar::future<> await_heir();
     std::optional<places> take_places();
     seastar::future<> pause();
-    seastar::future<> pass_on(base::unique_fd tcp);
+    seastar::future<> pass_on(base::unique_fd tcp, lease passes);
     seastar::future<> bring(base::unique_fd tcp, places place);
     seastar::future<> after_error(int err);
     template <typename Once>

@@ -27,7 +27,7 @@
 namespace vmsgr::proto {
 
 inline constexpr uint32_t control_magic = 0x52474d56;  // "VMGR"
-inline constexpr uint16_t control_version = 3;
+inline constexpr uint16_t control_version = 4;
 inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
 inline constexpr const char* version_text = VMSGR_VERSION;
 
@@ -56,8 +56,8 @@ enum class kind : uint16_t {
     // fds: a doorbell or door, then up to three descriptors that somebody who inherits it may ask for; data.
     deposit = 22,
     settled = 23,  // answered when all before it is done
-    status = 30,  // a JSON document in a memfd
-    routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in a memfd
+    status = 30,  // a JSON document, in pieces (proto/documents.hh)
+    routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in pieces
     reply = 40,
 };
 
@@ -122,7 +122,7 @@ struct reply_msg {
     uint16_t spare = 0;
     int32_t status = 0;  // an errno
     uint32_t serial = 0;
-    uint64_t bytes = 0;  // of the document in the memfd
+    uint64_t bytes = 0;  // of text behind it: a piece of a document
     uint64_t id = 0;  // listen: the listener's
     uint8_t data[data_bytes] = {};
 };

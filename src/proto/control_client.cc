@@ -1,11 +1,14 @@
 #include "proto/control_client.hh"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+
+#include <algorithm>
 
 #include "base/sys.hh"
 
@@ -15,23 +18,22 @@ namespace {
 
 using step = attach_failure::step;
 
-constexpr int backlog_again_ms = 10;
-
 std::unexpected<attach_failure> failed(step at, int errnum) noexcept {
     return std::unexpected(attach_failure{.at = at, .errnum = errnum});
 }
 
-// 0 or an errno; EAGAIN: no room in the backlog within that time.
-int connect_within(int sock, const sockaddr_un& un, uint32_t len, const base::deadline& until) noexcept {
+// 0 or an errno; EAGAIN: no room in the backlog within that time. From then on the socket does not block.
+int connect_within(int sock, const sockaddr_un& un, uint32_t len, int limit_ms) noexcept {
+    const int patience_ms = std::max(limit_ms, 1);  // 0 would be for ever
+    const timeval patience{patience_ms / 1000, patience_ms % 1000 * 1000};
+    sys::setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    const base::deadline until(patience_ms);
     while (sys::connect(sock, &un, len) != 0) {
-        if (errno != EINTR && (errno != EAGAIN || until.left_ms() == 0)) {
+        if (errno != EINTR || until.left_ms() == 0) {
             return errno;
         }
-        if (errno == EAGAIN) {
-            sys::poll(nullptr, 0, backlog_again_ms);
-        }
     }
-    return 0;
+    return sys::fcntl(sock, F_SETFL, O_NONBLOCK) == 0 ? 0 : errno;
 }
 
 // 0 or an errno; ECONNRESET: it hung up.
@@ -88,12 +90,12 @@ std::expected<attached, attach_failure> attach(const char* path, const attaching
         return failed(step::reach, e);
     }
     attached a;
-    a.socket.reset(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    a.socket.reset(sys::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     if (!a.socket) {
         return failed(step::local, errno);
     }
     const int sock = a.socket.get();
-    if (int e = connect_within(sock, un, len, base::deadline(how.backlog_ms)); e != 0) {
+    if (int e = connect_within(sock, un, len, how.backlog_ms); e != 0) {
         return failed(step::reach, e);
     }
     hello_msg hello;
@@ -115,6 +117,23 @@ int send_request(int sock, const request_msg& m, std::span<const int> fds) noexc
         e = send_with_fds(sock, &m, sizeof m, fds, MSG_DONTWAIT);
     } while (e == EINTR);
     return e;
+}
+
+int receive_piece(int sock, uint32_t serial, const base::deadline& until, document_piece& piece) noexcept {
+    const reply_msg& head = piece.head;
+    for (;;) {
+        received got;
+        if (int e = receive_within(sock, &piece, sizeof piece, until, got); e != 0) {
+            return e;
+        }
+        const auto behind = int32_t(head.serial - serial);
+        if (got.bytes < sizeof head || head.magic != control_magic || head.what != kind::reply || behind > 0) {
+            return EPROTO;
+        }
+        if (behind == 0) {
+            return head.bytes == got.bytes - sizeof head ? 0 : EPROTO;
+        }
+    }
 }
 
 int receive_reply(int sock, uint32_t serial, const base::deadline& until, reply_msg& reply, received& got) noexcept {

@@ -11,6 +11,7 @@
 #include "base/clock.hh"
 #include "base/unique_fd.hh"
 #include "proto/control.hh"
+#include "proto/documents.hh"
 
 namespace vmsgr::proto {
 
@@ -36,7 +37,7 @@ struct attaching {
     session_kind session;
     std::string_view program;
     int answer_ms;
-    int backlog_ms = 0;  // nothing announces that a full backlog has room again: it is tried anew
+    int backlog_ms = 0;  // where the daemon's queue is full, the kernel waits for room
 };
 
 // A session: its socket, which does not block, and what came with the welcome, which is of our version and size.
@@ -52,5 +53,8 @@ int send_request(int sock, const request_msg& m, std::span<const int> fds) noexc
 // The answer to the request with this serial; those to earlier ones, which came late, are skipped. 0: it is here, with
 // a status of its own. Else an errno: ETIMEDOUT, ECONNRESET: the daemon hung up, EPROTO: that is no answer.
 int receive_reply(int sock, uint32_t serial, const base::deadline& until, reply_msg& reply, received& got) noexcept;
+
+// The next piece of a document that was asked for, as long as it has text and a status of 0. As above.
+int receive_piece(int sock, uint32_t serial, const base::deadline& until, document_piece& piece) noexcept;
 
 }  // namespace vmsgr::proto

@@ -1,5 +1,4 @@
 """A control socket that misbehaves, for what a good daemon never does: silence, another version, nonsense."""
-import os
 import socket
 import struct
 import threading
@@ -10,7 +9,7 @@ REPLY = struct.Struct("<IHHiIQQ64x")
 STATUS, ROUTES, WELCOME_KIND, REPLY_KIND = 30, 31, 2, 40
 
 
-def welcome(version=3, status=0, text=b"", magic=MAGIC):
+def welcome(version=4, status=0, text=b"", magic=MAGIC):
     return WELCOME.pack(magic, WELCOME_KIND, version, status, 262144, 3, 7, 0, text)
 
 
@@ -19,7 +18,7 @@ def reply(status=0, length=0, serial=1):
 
 
 class Fake:
-    """answers: what to send for each message that comes, as (bytes, document or None); None: hang up; then silence."""
+    """answers: what to send for each message that comes, as a list of packets; None: hang up; then silence."""
 
     def __init__(self, path, answers):
         self.path, self.answers = path, answers
@@ -43,15 +42,8 @@ class Fake:
                 if answer is None:
                     connection.close()
                     break
-                data, document = answer
-                fds = []
-                if document is not None:
-                    fd = os.memfd_create("document")
-                    os.write(fd, document)
-                    fds.append(fd)
-                socket.send_fds(connection, [data], fds)
-                for fd in fds:
-                    os.close(fd)
+                for packet in answer:
+                    connection.send(packet)
 
     def __enter__(self):
         return self
@@ -64,6 +56,8 @@ class Fake:
         self.thread.join(5)
 
 
-def document_of(text):
+def document_of(text, piece=7):
+    """In short pieces; the last one has no text."""
     data = text.encode()
-    return reply(length=len(data)), data
+    pieces = [data[i:i + piece] for i in range(0, len(data), piece)]
+    return [reply(length=len(p)) + p for p in [*pieces, b""]]

@@ -57,7 +57,7 @@ TEST(attach, other_version_is_refused_and_both_are_named) {
     auto w = answer_to(d, &hello, sizeof hello);
     EXPECT_EQ(w.status, EPROTO);
     EXPECT_NE(std::string(w.text).find("version 77"), std::string::npos) << w.text;
-    EXPECT_NE(std::string(w.text).find("version 3 "), std::string::npos) << w.text;
+    EXPECT_NE(std::string(w.text).find("version 4 "), std::string::npos) << w.text;
 }
 
 TEST(attach, unlisted_user_is_refused) {

@@ -109,24 +109,26 @@ def test_silent_daemon_ends_after_two_seconds(vmsgr, here):
         assert 1.8 < time.monotonic() - started < 4
 
 
+WELCOME = [fake.welcome()]
 BAD_ANSWERS = [
-    ([(fake.welcome(version=4), None)], "speaks version 4", "this vmsgr speaks 3"),
-    ([(fake.welcome(version=4)[:64], None)], "speaks version 4", "install both"),
-    ([(fake.welcome(magic=1), None)], "no welcome", "another version"),
-    ([(b"x", None)], "no welcome", "another version"),
-    ([(fake.welcome()[:100], None)], "a welcome of 100 bytes", "another version"),
-    ([(fake.welcome(status=13, text=b"uid 0 is not\nlet in"), None)], "refused: uid 0 is not", "let in"),
-    ([(fake.welcome(status=11), None)], "refused: Resource temporarily unavailable", ""),
+    ([[fake.welcome(version=5)]], "speaks version 5", "this vmsgr speaks 4"),
+    ([[fake.welcome(version=5)[:64]]], "speaks version 5", "install both"),
+    ([[fake.welcome(magic=1)]], "no welcome", "another version"),
+    ([[b"x"]], "no welcome", "another version"),
+    ([[fake.welcome()[:100]]], "a welcome of 100 bytes", "another version"),
+    ([[fake.welcome(status=13, text=b"uid 0 is not\nlet in")]], "refused: uid 0 is not", "let in"),
+    ([[fake.welcome(status=11)]], "refused: Resource temporarily unavailable", ""),
     ([None], "closed the connection without an answer", "log"),
-    ([(fake.welcome(), None), None], "closed the connection without an answer", "log"),
-    ([(fake.welcome(), None), (fake.reply(status=12), None)], "could not answer: Cannot allocate memory", ""),
-    ([(fake.welcome(), None), (fake.reply(), None)], "without a document", ""),
-    ([(fake.welcome(), None), (fake.reply(serial=2), b"")], "no reply to a question", ""),
-    ([(fake.welcome(), None), (b"nonsense", None)], "no reply to a question", ""),
-    ([(fake.welcome(), None), (fake.reply(length=1000), b"short")], "shorter than it says", ""),
-    ([(fake.welcome(), None), (fake.reply(length=1 << 40), b"short")], "a document of 1099511627776 bytes", ""),
-    ([(fake.welcome(), None), fake.document_of("not json")], "no JSON object", ""),
-    ([(fake.welcome(), None), fake.document_of("[1]")], "no JSON object", ""),
+    ([WELCOME, None], "closed the connection without an answer", "log"),
+    ([WELCOME, [fake.reply(status=12)]], "could not answer: Cannot allocate memory", ""),
+    ([WELCOME, [*fake.document_of("{")[:-1], fake.reply(status=12)]], "could not answer: Cannot allocate memory", ""),
+    ([WELCOME, [fake.reply(serial=2)]], "no reply to a question", ""),
+    ([WELCOME, [b"nonsense"]], "no reply to a question", ""),
+    ([WELCOME, [fake.reply(length=1000) + b"short"]], "no reply to a question", ""),
+    ([WELCOME, [fake.reply(length=1 << 40) + b"short"]], "no reply to a question", ""),
+    ([WELCOME, fake.document_of("{}")[:-1]], "does not answer within 2 s", ""),
+    ([WELCOME, fake.document_of("not json")], "no JSON object", ""),
+    ([WELCOME, fake.document_of("[1]")], "no JSON object", ""),
 ]
 
 
@@ -137,7 +139,7 @@ def test_bad_answers_are_one_line_and_exit_3(vmsgr, here, answers, says, also):
 
 
 def test_bad_routes_of_a_daemon_are_refused(vmsgr, here):
-    with fake.Fake(f"{here}/v.sock", [(fake.welcome(), None), fake.document_of("what is this")]):
+    with fake.Fake(f"{here}/v.sock", [WELCOME, fake.document_of("what is this", 64)]):
         vmsgr("routes", "--socket", f"{here}/v.sock").refused(3, "routes that cannot be read")
 
 
@@ -145,7 +147,7 @@ def test_bad_routes_of_a_daemon_are_refused(vmsgr, here):
                                       '{"sessions": [{"pid": "x"}], "connections": [{"bytes_in": "y"}]}'])
 def test_status_of_another_daemon_is_shown_as_far_as_it_goes(vmsgr, here, document):
     for words in (["status"], ["conns"], ["status", "--json"], ["conns", "--json"]):
-        with fake.Fake(f"{here}/v.sock", [(fake.welcome(), None), fake.document_of(document)]):
+        with fake.Fake(f"{here}/v.sock", [WELCOME, fake.document_of(document)]):
             done = vmsgr(*words, "--socket", f"{here}/v.sock")
             assert done.code == 0 and done.err == "", (words, done)
         os.unlink(f"{here}/v.sock")

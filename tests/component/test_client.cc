@@ -202,16 +202,17 @@ std::string client::ask(proto::kind what) {
     proto::request_msg m;
     m.what = what;
     proto::send_with_fds(control.get(), &m, sizeof m, {}, 0);
-    proto::reply_msg r;
-    proto::received got;
-    if (int e = proto::receive_with_fds(control.get(), &r, sizeof r, 0, got); e != 0 || got.fd_count != 1) {
-        fail("a document", e);
+    const auto piece = std::make_unique<proto::document_piece>();
+    for (std::string document;;) {
+        const int e = proto::receive_piece(control.get(), m.serial, base::deadline(10'000), *piece);
+        if (e != 0 || piece->head.status != 0) {
+            fail("a document", e != 0 ? e : piece->head.status);
+        }
+        if (piece->content().empty()) {
+            return document;
+        }
+        document += piece->content();
     }
-    std::string text(r.bytes, 0);
-    if (::pread(got.fds[0].get(), text.data(), text.size(), 0) != ssize_t(text.size())) {
-        fail("reading a document");
-    }
-    return text;
 }
 
 client::answer client::request(proto::request_msg m, std::vector<int> fds) {

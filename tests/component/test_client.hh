@@ -12,6 +12,7 @@
 
 #include "proto/control.hh"
 #include "proto/dial.hh"
+#include "proto/control_client.hh"
 #include "shm/arena.hh"
 #include "shm/end.hh"
 

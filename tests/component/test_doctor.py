@@ -181,7 +181,7 @@ def test_a_program_with_libraries_beside_it_is_found_through_a_link(shop, here):
 def test_daemon_and_routes_are_looked_at(shop, here, write):
     _, topics = shop.ask(PYTHON, code=1, socket=f"{here}/none.sock")
     assert topics["daemon"]["weight"] == "plain" and f"{here}/none.sock" in topics["daemon"]["text"]
-    with fake.Fake(f"{here}/v.sock", [(fake.welcome(status=13, text=b"uid 0 is not let in"), None)]):
+    with fake.Fake(f"{here}/v.sock", [[fake.welcome(status=13, text=b"uid 0 is not let in")]]):
         _, topics = shop.ask(PYTHON, code=1, socket=f"{here}/v.sock")
         assert "not let in" in topics["daemon"]["text"]
     only_osds = write('routes:\n  - {name: o, program: "ceph-*", via: direct}\n')

@@ -159,10 +159,10 @@ def test_refused_sessions_name_the_cause_and_the_next_step(programs, here):
 
 
 def test_a_daemon_that_stops_answering_is_named(programs, here):
-    with fake.Fake(f"{here}/odd.sock", [(fake.welcome(version=9), None)]):
+    with fake.Fake(f"{here}/odd.sock", [[fake.welcome(version=9)]]):
         assert f"{errno.EPROTO} {here}/odd.sock is another version's than libvmsgr" in refused(programs[0],
                                                                                              f"{here}/odd.sock")
-    with fake.Fake(f"{here}/full.sock", [(fake.welcome(status=errno.EAGAIN, text=b"as many as it may"), None)]):
+    with fake.Fake(f"{here}/full.sock", [[fake.welcome(status=errno.EAGAIN, text=b"as many as it may")]]):
         assert refused(programs[0], f"{here}/full.sock") == f"{errno.EAGAIN} vmsgrd refused: as many as it may\n"
     with fake.Fake(f"{here}/mute.sock", []):
         assert f"{errno.ETIMEDOUT} vmsgrd at {here}/mute.sock does not answer" in refused(programs[0],

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 
-CONTROL_MAGIC, CONTROL_VERSION, LAYOUT, DIAL_VERSION = 0x52474D56, 3, 6, 1
+CONTROL_MAGIC, CONTROL_VERSION, LAYOUT, DIAL_VERSION = 0x52474D56, 4, 6, 1
 ARENA_MAGIC, REGISTRY_MAGIC, DIAL_MAGIC = 0x00616E6572615600, 0x7473696765725673, 0x4C494456
 HELLO, LISTEN, CONNECT, UNLIST, BORROW, ADOPT, DEPOSIT, SETTLED, STATUS, ROUTES = 1, 10, 11, 12, 20, 21, 22, 23, 30, 31
 PROGRAM, QUERY = 1, 2
@@ -47,8 +47,10 @@ class Session:
     def __init__(self, path, *, kind=PROGRAM, version=CONTROL_VERSION, timeout_s=10):
         self.path = path
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(timeout_s)
+        # The kernel waits where the daemon's queue is full.
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", timeout_s, 0))
         self.sock.connect(path)
+        self.sock.settimeout(timeout_s)
         self.sock.send(struct.pack("=IHHQH6x32s", CONTROL_MAGIC, HELLO, version, 0, kind, b"by-hand"))
         data, fds, _, _ = socket.recv_fds(self.sock, 4096, 8)
         _, _, _, status, self.ring_bytes, _, self.id, size, text = struct.unpack("=IHHiIQQQ168s", data)
@@ -79,8 +81,7 @@ class Session:
             message = b""
         if not message:
             raise EOFError("the session has ended")
-        _, _, _, status, _, size, id, data = struct.unpack("=IHHiIQQ64s", message)
-        self.document_bytes = size
+        _, _, _, status, _, _, id, data = struct.unpack_from("=IHHiIQQ64s", message)
         return status, id, data, fds
 
     def ask(self, kind, fds=(), **what):
@@ -97,11 +98,23 @@ class Session:
         except EOFError:
             return False
 
+    def document(self):
+        """The rest of one that was asked for."""
+        text = b""
+        while True:
+            message = self.sock.recv(1 << 16)
+            if not message:
+                raise EOFError("the session has ended")
+            _, _, _, status, _, size, _, _ = struct.unpack_from("=IHHiIQQ64s", message)
+            if status:
+                raise OSError(status, "a document")
+            if not size:
+                return text
+            text += message[96:96 + size]
+
     def status(self):
-        _, _, _, fds = self.ask(STATUS)
-        text = os.pread(fds[0], self.document_bytes, 0)
-        os.close(fds[0])
-        return json.loads(text)
+        self.request(STATUS)
+        return json.loads(self.document())
 
     # Listeners
 

@@ -49,6 +49,11 @@ TEST(limits, defaults_fit_a_large_machine) {
     EXPECT_EQ(f->each_user.sessions, 2048u);
     EXPECT_EQ(f->all.memory, 256 * gib - 128 * mib);
     EXPECT_EQ(f->each_user.memory, f->all.memory / 2);
+    // With the connections' hellos, less than the kernel allows.
+    EXPECT_EQ(f->all.in_flight, large().descriptors / 4);
+    EXPECT_LE(f->all.in_flight + f->all.connections + f->all.passing, large().descriptors);
+    EXPECT_EQ(f->each_user.in_flight, f->all.in_flight / 2);
+    EXPECT_LT(f->each_user.passing, f->all.passing);
 }
 
 TEST(limits, what_was_said_for_a_user_counts) {
