@@ -53,6 +53,7 @@ void describe_as(int socket, const base::address& local, const base::address& pe
     page.peer = peer;
     const int flags = copy_description(socket, out.bell.get());
     page.nonblocking.store((flags & O_NONBLOCK) != 0, std::memory_order_relaxed);
+    out.wants_signals = (flags & O_ASYNC) != 0;
 }
 
 bool make_conduit_end(session& s, int socket, const base::address& peer, phase state, conduit_end& out) noexcept {

@@ -19,6 +19,7 @@ struct conduit_end {
     base::unique_fd bell;  // stands behind the program's descriptor number
     base::unique_fd other;  // the daemon's end of it; none where another program was dialled
     client::stream stream;
+    bool wants_signals = false;  // the socket had O_ASYNC
 };
 
 // `socket` stays as it is. `peer` is for one that is connecting (state says so) or was reset meanwhile. False: out of

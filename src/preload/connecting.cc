@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -106,6 +107,30 @@ bool port_fits(int fd) noexcept {
     return rlim_t(fd) + kept_free < limit.rlim_cur / 2;
 }
 
+// TCP signals that a connection stands, where O_ASYNC was set before. The doorbell has that flag from now on, and what
+// came before, the first bytes maybe, brought no signal.
+void signal_connected(int fd) noexcept {
+    f_owner_ex owner{};
+    const int chosen = sys::fcntl(fd, F_GETSIG);
+    if (sys::fcntl(fd, F_GETOWN_EX, long(&owner)) != 0 || owner.pid == 0 || chosen < 0) {
+        return;
+    }
+    siginfo_t info{};
+    info.si_signo = chosen != 0 ? chosen : SIGIO;
+    info.si_code = POLL_OUT;
+    info.si_fd = fd;
+    info.si_band = POLLOUT | POLLWRNORM | POLLWRBAND;
+    if (chosen != 0 && owner.type == F_OWNER_PID && owner.pid == ::getpid()) {
+        sys::call(SYS_rt_sigqueueinfo, owner.pid, info.si_signo, &info);
+    } else if (chosen != 0 && owner.type == F_OWNER_TID) {
+        sys::call(SYS_rt_tgsigqueueinfo, ::getpid(), owner.pid, info.si_signo, &info);
+    } else if (owner.type == F_OWNER_TID) {
+        sys::call(SYS_tgkill, ::getpid(), owner.pid, info.si_signo);
+    } else {
+        sys::call(SYS_kill, owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid, info.si_signo);
+    }
+}
+
 // A peer that listens in a program of the same daemon is dialled: the two share one conduit, and TCP has no part in
 // it but the port, which the socket keeps. False: nothing has changed, but that the socket may be bound.
 bool connect_locally(int fd, const base::address& asked, const proto::route& route) noexcept {
@@ -128,6 +153,9 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     }
     if (!put_behind(fd, end, keep_port, route.name_text())) {
         return false;  // the dialled end closes: the acceptor sees a connection that ended
+    }
+    if (end.wants_signals) {
+        signal_connected(fd);
     }
     log("connect of %d goes to another program by route '%s'", fd, route.name.data());
     errno = EINPROGRESS;

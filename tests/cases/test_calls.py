@@ -126,6 +126,18 @@ def test_owner_of_signals_survives_listen_and_connect(ends):
     assert ends.client("(fcntl.fcntl(c, fcntl.F_GETOWN) == os.getpid(), len(got) > 0)") == "(True, True)"
 
 
+@pytest.mark.parametrize("number", ["signal.SIGIO", "signal.SIGRTMIN + 3"])
+def test_a_connection_that_stands_is_a_signal(ends, number):
+    """Nothing was sent yet."""
+    port = ends.listen()
+    ends.client(f"!import fcntl, signal; got = []; signal.signal({number}, lambda n, f: got.append(n))")
+    ends.client("!c = socket.socket(); fcntl.fcntl(c, fcntl.F_SETOWN, os.getpid())")
+    ends.client(f"!{number} == signal.SIGIO or fcntl.fcntl(c, 10, {number})")   # F_SETSIG
+    ends.client("!fcntl.fcntl(c, fcntl.F_SETFL, fcntl.fcntl(c, fcntl.F_GETFL) | os.O_ASYNC)")
+    ends.client(f"!c.connect(('127.0.0.1', {port})); time.sleep(0.1)")
+    assert ends.client(f"{number} in got") == "True"
+
+
 def test_vectors_with_flags(ends):
     """preadv2 and pwritev2."""
     ends.pair()
