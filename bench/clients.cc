@@ -6,6 +6,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "net.hh"
 
 namespace bench {
@@ -166,6 +168,58 @@ int idle(const endpoint& to, const options& o) {
     }
     took = time_round_trips(active, o.count);
     printf("{\"beside_p50_us\": %.6g}\n", percentile(took, 0.5));
+    return 0;
+}
+
+// All connections open; then, told so by a line on stdin, a message a second on each, evenly spread, and its echo by
+// one epoll set.
+int seldom(const endpoint& to, const options& o) {
+    const int set = checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
+    std::vector<int> open;
+    std::vector<double> sent(o.connections);
+    char message[request_bytes] = {};
+    for (uint32_t i = 0; i < o.connections; ++i) {
+        const int fd = open.emplace_back(connect_to(to));
+        if (!write_all(fd, message, sizeof message) || !read_all(fd, message, sizeof message)) {
+            die_text("no answer");
+        }
+        epoll_event e{.events = EPOLLIN, .data = {.u32 = i}};
+        checked(epoll_ctl(set, EPOLL_CTL_ADD, fd, &e), "epoll_ctl");
+    }
+    printf("{\"open\": %zu}\n", open.size());
+    fflush(stdout);
+    if (getchar() == EOF) {
+        return 0;
+    }
+    const double cpu = cpu_s(), begin = now_s(), every = 1.0 / o.connections;
+    std::vector<float> took;
+    uint32_t n = 0;
+    for (double next = begin; next - begin < o.seconds || took.size() < n;) {
+        const double now = now_s();
+        if (now >= next && next - begin < o.seconds) {
+            const uint32_t at = n++ % o.connections;
+            sent[at] = now;
+            if (!write_all(open[at], message, sizeof message)) {
+                die_text("the server hung up");
+            }
+            next += every;
+            continue;
+        }
+        epoll_event events[64];
+        const int wait_ms = next - begin < o.seconds ? int((next - now) * 1e3) : 1000;
+        const int found = checked(epoll_wait(set, events, 64, wait_ms), "epoll_wait");
+        for (int i = 0; i < found; ++i) {
+            if (!read_all(open[events[i].data.u32], message, sizeof message)) {
+                die_text("the server hung up");
+            }
+            took.push_back(float((now_s() - sent[events[i].data.u32]) * 1e6));
+        }
+        if (found == 0 && wait_ms == 0) {
+            usleep(useconds_t(std::max(next - now_s(), 0.0) * 1e6));
+        }
+    }
+    printf("{\"p50_us\": %.6g, \"p99_us\": %.6g, \"messages\": %u, \"cpu_s\": %.6g}\n", percentile(took, 0.5),
+           percentile(took, 0.99), n, cpu_s() - cpu);
     return 0;
 }
 

@@ -10,7 +10,7 @@
 namespace {
 
 constexpr const char* usage =
-    "bench_net serve|serve-epoll|stream|rtt|connect|idle|stall tcp:ADDRESS:PORT|unix:PATH\n"
+    "bench_net serve|serve-epoll|stream|rtt|connect|idle|seldom|stall tcp:ADDRESS:PORT|unix:PATH\n"
     "  --size BYTES --seconds S --count ROUND_TRIPS --connections N --epoll --congestion NAME\n";
 
 [[noreturn]] void say_usage() {
@@ -65,6 +65,7 @@ int main(int argc, char** argv) {
            : what == "rtt"         ? bench::round_trips(where, o)
            : what == "connect"     ? bench::connects(where, o)
            : what == "idle"        ? bench::idle(where, o)
+           : what == "seldom"      ? bench::seldom(where, o)
            : what == "stall"       ? bench::stall(where, o)
                                    : (say_usage(), 2);
 }

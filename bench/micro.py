@@ -138,6 +138,26 @@ def idle(settings, recorder):
         "beside / alone": Metric("x", higher=False)}, warm_up=False)
 
 
+def half_idle(settings, recorder):
+    """1,000 connections on each of which a message a second goes out and comes back: nobody stays awake for them."""
+    many = 1000
+    raise_nofile()
+
+    def measure(variant):
+        with World(settings) as world:
+            server, where = world.serve_net(variant, "serve-epoll")
+            argv = [NET, "seldom", where, "--connections", str(many), "--seconds", str(max(2, settings.seconds))]
+            client = process.Process([*world.prefix(variant), *argv], netns=world.netns, stdin=subprocess.PIPE,
+                                     stdout=subprocess.PIPE, log=f"{world.dir}/seldom.log")
+            with client:
+                _answer(client)
+                out, cost = world.measure(variant, [server], lambda: _answer(client, go=True))
+            return {"p50": out["p50_us"], "p99": out["p99_us"], CPU: cost.us_per(out["messages"], out["cpu_s"])}
+
+    recorder.alternate(f"{many} half idle", {v: lambda v=v: measure(v) for v in with_sockmap(TCP, VMSGR)}, {
+        "p50": Metric("us", higher=False), "p99": Metric("us", higher=False), CPU: cpu_metric({VMSGR: 1.0})})
+
+
 def _busy_percent(world, settings):
     """What vmsgrd uses of a processor while nothing moves."""
     if not world.daemon.pid:

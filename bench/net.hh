@@ -58,6 +58,7 @@ int stream(const endpoint& to, const options& o);
 int round_trips(const endpoint& to, const options& o);
 int connects(const endpoint& to, const options& o);
 int idle(const endpoint& to, const options& o);
+int seldom(const endpoint& to, const options& o);
 int stall(const endpoint& to, const options& o);
 
 }  // namespace bench
