@@ -27,6 +27,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/clock.hh"
 #include "base/frame_hold.hh"
 #include "preload/registrations.hh"
 
@@ -61,11 +62,16 @@ public:
         static void jump_out(frame_hold& h) noexcept { static_cast<turn&>(h)._l._busy = false; }
 
     public:
-        explicit turn(event_loop& l) noexcept : frame_hold(&jump_out), _l(l) { begin(); }
-        ~turn() { end(); }
-        void begin() noexcept {
+        explicit turn(event_loop& l) noexcept : frame_hold(&jump_out), _l(l) {
             enlist();
             _l._busy = true;
+        }
+        ~turn() { end(); }
+        // After the sleep, in which the kernel was asked.
+        void go_on() noexcept {
+            enlist();
+            _l._busy = true;
+            _l._asked_kernel_ns = base::now_ns();
         }
         void end() noexcept {
             if (_l._busy) {
@@ -78,6 +84,7 @@ public:
     // Any thread. May this call be a turn of the loop? No: it is the kernel's alone, and what was served is settled.
     bool is_own_turn() noexcept;
     bool serves_any() const noexcept { return _n != 0; }
+    bool serves_several() const noexcept { return _n > 1; }
     // The kernel's descriptors are not kept waiting by busy rings: one turn of some, or some time, is theirs.
     bool is_kernels_turn() noexcept;
     // Events of the rings alone, up to max of them.

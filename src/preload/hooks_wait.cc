@@ -207,7 +207,7 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
     }
     const int64_t began_ns = base::now_ns();
     const int64_t budget_ns = spin_budget_ns(at_most_ns);
-    if (budget_ns == 0 && loop.serves_any() && !kernels_turn) {
+    if (budget_ns == 0 && loop.serves_several() && !kernels_turn) {
         r = ask_kernel();  // to settle all in vain would cost more
     }
     if (budget_ns != 0) {
@@ -225,7 +225,7 @@ int wait_in_loop(event_loop& loop, epoll_event* events, int max, int64_t at_most
     while (r == 0 && (r = loop.settle(events, max)) == 0) {
         turn.end();
         const int n = sleep(base::now_ns() - began_ns);
-        turn.begin();
+        turn.go_on();
         r = loop.sift(events, n);
         if (n <= 0) {
             break;
