@@ -30,14 +30,12 @@ shm::rx_state consumer_at(uint64_t tail, uint64_t head) noexcept {
 
 }  // namespace
 
-plain_end::plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published, uint32_t& tokens_taken,
-                     shm::rights_sink& rights) noexcept
-    : _fd(bell),
-      _from_program(c.header().ring[0]),
-      _tokens_taken(tokens_taken),
+plain_end::plain_end(const shm::conduit& c, shm::end& near, shm::rights_sink& rights) noexcept
+    : _fd(near.doorbell.fd()),
+      _from_program(near.in),
       _rights(rights),
-      _tx(producer_at(c.header().ring[0], consumed)),
-      _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), published)),
+      _tx(producer_at(c.header().ring[0], near.in.consumed())),
+      _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), near.out.published())),
       _out(c.header().ring[0], c.ring_data(0), c.capacity, _tx),
       _in(c.header().ring[1], c.ring_data(1), c.capacity, _rx) {
     shm::tune_plain(_fd);
@@ -49,11 +47,8 @@ bool plain_end::is_impossible() const noexcept {
 
 // The program's tokens; the resident one stays in their place. False: some are under way.
 bool plain_end::take_tokens() noexcept {
-    const uint32_t left = _from_program.tokens_sent.load(std::memory_order_acquire) - _tokens_taken;
-    if (left != 0) {
-        _tokens_taken += shm::bell(_fd, 0, nullptr, &_rights).take_tokens(std::min(left, shm::bell_tokens_max));
-    }
-    return _from_program.tokens_sent.load(std::memory_order_acquire) == _tokens_taken;
+    shm::bell doorbell(_fd, 0, nullptr, &_rights);
+    return _from_program.take_counted(doorbell);
 }
 
 plain_end::pulled plain_end::pull() noexcept {

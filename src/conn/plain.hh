@@ -11,15 +11,13 @@
 #include <cstdint>
 
 #include "shm/arena.hh"
-#include "shm/bell.hh"
-#include "shm/wake.hh"
+#include "shm/end.hh"
 
 namespace vmsgr::net {
 
 class plain_end {
     const int _fd;
-    shm::ring_words& _from_program;  // its tokens come first
-    uint32_t& _tokens_taken;
+    shm::ring_receiver& _from_program;  // its tokens come first
     shm::rights_sink& _rights;
     shm::tx_state _tx;
     shm::rx_state _rx;
@@ -31,10 +29,8 @@ class plain_end {
     bool _left_unread = false;
 
 public:
-    // consumed: the daemon's own index into ring 0; published: into ring 1. The program stopped reading ring 1 at its
-    // tail, from which everything is sent anew.
-    plain_end(int bell, const shm::conduit& c, uint64_t consumed, uint64_t published, uint32_t& tokens_taken,
-              shm::rights_sink& rights) noexcept;
+    // near: the daemon's end. The program stopped reading ring 1 at its tail, from which everything is sent anew.
+    plain_end(const shm::conduit& c, shm::end& near, shm::rights_sink& rights) noexcept;
 
     enum class pulled : uint8_t {
         nothing,

@@ -49,9 +49,8 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     : _carrier(c),
       _p(std::move(p)),
       _id(id),
-      _bell(_p.bell.get(), shm::resident_tokens, &_p.conduit.header().end[0].flags, &_bell_rights),
-      _rx(_p.conduit.header().ring[0], _p.conduit.ring_data(0), _p.conduit.capacity, _rx_state),
-      _tx(_p.conduit.header().ring[1], _p.conduit.ring_data(1), _p.conduit.capacity, _tx_state),
+      _near(_p.conduit.header(), _p.conduit.ring_data(0), _p.conduit.ring_data(1), _p.conduit.capacity, 1, _tx_state,
+            _rx_state, _p.bell.get(), shm::resident_tokens, &_bell_rights),
       _peer(_p.peer),
       _opened_s(unix_time_s()),
       _far(_p.far ? std::move(_p.far) : make_tcp_far(_p.tcp)),
@@ -105,7 +104,7 @@ plain_info vm_conn::plain_state() const {
         return {};
     }
     struct stat st{};
-    const bool known = _p.bell && ::fstat(_bell.fd(), &st) == 0;
+    const bool known = _p.bell && ::fstat(_near.doorbell.fd(), &st) == 0;
     const uint32_t says = program_flags();
     constexpr uint32_t cause_bits = 0xff;
     return {true, (says & shm::end_moved) != 0, proto::read_cause(says >> shm::end_cause_shift & cause_bits),
@@ -133,7 +132,7 @@ bool vm_conn::is_shown_by(int descriptor) noexcept {
     socklen_t ours_len = sizeof ours, theirs_len = sizeof theirs;
     auto* sa = reinterpret_cast<sockaddr*>(&ours);
     if (!_p.bell || base::not_unix(descriptor, SOCK_STREAM) != nullptr ||
-        ::getsockname(_bell.fd(), sa, &ours_len) != 0) {
+        ::getsockname(_near.doorbell.fd(), sa, &ours_len) != 0) {
         return false;
     }
     if (ours_len <= offsetof(sockaddr_un, sun_path)) {
@@ -141,13 +140,13 @@ bool vm_conn::is_shown_by(int descriptor) noexcept {
         const int n = snprintf(ours.sun_path + 1, sizeof ours.sun_path - 1, "vmsgr-%d-%llu", int(::getpid()),
                                static_cast<unsigned long long>(_id));
         ours_len = socklen_t(offsetof(sockaddr_un, sun_path) + 1 + size_t(n));
-        if (::bind(_bell.fd(), sa, ours_len) != 0) {
+        if (::bind(_near.doorbell.fd(), sa, ours_len) != 0) {
             return false;
         }
     }
     return ::getpeername(descriptor, reinterpret_cast<sockaddr*>(&theirs), &theirs_len) == 0 &&
            theirs_len == ours_len && memcmp(&ours, &theirs, ours_len) == 0 &&
-           base::netns_cookie(descriptor) == base::netns_cookie(_bell.fd());
+           base::netns_cookie(descriptor) == base::netns_cookie(_near.doorbell.fd());
 }
 
 uint32_t vm_conn::program_flags() const noexcept {
@@ -155,7 +154,7 @@ uint32_t vm_conn::program_flags() const noexcept {
 }
 
 bool vm_conn::watch() {
-    auto r = _carrier.events().add(_bell.fd(), _bell_events);
+    auto r = _carrier.events().add(_near.doorbell.fd(), _bell_events);
     if (r) {
         _bell_watch = std::move(*r);
     }
@@ -251,10 +250,7 @@ void vm_conn::established() noexcept {
     h.peer = _peer;
     h.error.store(0, std::memory_order_relaxed);
     h.status.store(shm::conduit_established, std::memory_order_release);
-    uint32_t unread = h.ring[0].tokens_sent.load(std::memory_order_acquire) - _rx_state.tokens_taken;
-    if (unread != 0) {
-        _rx_state.tokens_taken += _bell.take_tokens(std::min(unread, shm::bell_tokens_max));
-    }
+    _near.in.take_counted(_near.doorbell);
 }
 
 // Each event comes by here. What last() says waits for finish(), as both fibers may still be at work.
@@ -265,15 +261,16 @@ life::actions vm_conn::step(life::event e, int err) noexcept {
         _far->shut_send();
     }
     if (todo.has(action::fin_program)) {
-        _tx.set_flags(shm::ring_fin);
+        _near.out.set_flags(shm::ring_fin);
         if (_plain) {
             _plain->finish();
         } else {
-            ::shutdown(_bell.fd(), SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
+            ::shutdown(_near.doorbell.fd(),
+                       SHUT_WR);  // shows IN and RDHUP as one event; a token before it would make two
         }
     }
     if (todo.has(action::reset_program)) {
-        _tx.reset(todo.error);
+        _near.out.reset(todo.error);
         wake_program();
     }
     if (todo.has(action::give_back)) {
@@ -304,10 +301,10 @@ void vm_conn::give_back(int err) noexcept {
     auto& h = _p.conduit.header();
     h.error.store(err, std::memory_order_relaxed);
     h.status.store(shm::conduit_failed, std::memory_order_release);
-    _tx.reset(err);  // for a program that saw its connect() succeed before the hand-over
-    h.ring[1].tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+    _near.out.reset(err);  // for a program that saw its connect() succeed before the hand-over
+    _near.out.count_token();
     int fd = tcp_fd();
-    proto::send_with_fds(_bell.fd(), &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT);
+    proto::send_with_fds(_near.doorbell.fd(), &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT);
     _bell_watch.reset();
     _carrier.alarm().guard([this] {
         let_go_of_bell();
@@ -325,7 +322,7 @@ void vm_conn::refuse(int err) noexcept {
 
 // The last holder of the program's end is gone, or both directions are shut down: the table tells them apart.
 void vm_conn::on_hang_up() noexcept {
-    const uint32_t ring = _rx.flags(), end = program_flags();
+    const uint32_t ring = _near.in.flags(), end = program_flags();
     // Its connect is undone by a shutdown, or its connection broken by connect(AF_UNSPEC): both need the socket itself.
     if ((end & shm::end_recalled) != 0) {
         step(life::event::recalled);
@@ -356,11 +353,11 @@ seastar::future<> vm_conn::last_plain_bytes() {
 // then how the far side ends: closing with unread data is told to the peer by RST.
 void vm_conn::flush_and_judge() noexcept {
     const bool never_taken = _p.role == conn_role::server && (program_flags() & shm::end_accepted) == 0;
-    if (never_taken || (_rx.flags() & shm::ring_reset) != 0) {
+    if (never_taken || (_near.in.flags() & shm::ring_reset) != 0) {
         step(life::event::program_reset);
         return;
     }
-    _pump.flush(_rx.capacity());
+    _pump.flush(_near.in.capacity());
     if (!_life.over()) {
         const bool resets = program_left_unread() || _mark.program_resets(tcp_fd());
         step(resets ? life::event::program_reset : life::event::nothing_unread);
@@ -372,7 +369,7 @@ bool vm_conn::program_left_unread() noexcept {
     if (_plain && _plain->left_unread()) {
         return true;
     }
-    return _tx.free_bytes(free) != shm::look::ok || _tx.unread_seen() != 0 || _far->has_unread();
+    return _near.out.free_bytes(free) != shm::look::ok || _near.out.unread_seen() != 0 || _far->has_unread();
 }
 
 void vm_conn::watch_progress() noexcept {
@@ -444,7 +441,7 @@ void vm_conn::let_go_of_far() noexcept {
 
 // What lies in it unread is closed with it.
 void vm_conn::let_go_of_bell() noexcept {
-    if (_bell.holds_rights()) {
+    if (_near.doorbell.holds_rights()) {
         _carrier.let_go(_p.bell, *_p.place.owner->owner);
     }
     _p.bell.reset();
@@ -463,7 +460,7 @@ void vm_conn::finish() noexcept {
     if ((program_flags() & shm::end_recalled) != 0) {
         step(life::event::recalled);  // the program may have done so since the end
     }
-    if (_p.bell && _p.role == conn_role::server && carrier::is_unheard(_bell.fd())) {
+    if (_p.bell && _p.role == conn_role::server && carrier::is_unheard(_near.doorbell.fd())) {
         _carrier.close_when_heard(
             std::move(_p.bell),
             {_p.place.owner, std::move(_p.place.total), std::move(_p.place.of_session), std::move(_p.place.fds), {}},
@@ -477,7 +474,7 @@ void vm_conn::finish() noexcept {
         if (_p.bell) {
             // Closed with the resident token unread, the program's end shows an error beside the hang-up.
             if (_life.last().has(life::action::drain_tokens)) {
-                _bell.drain();
+                _near.doorbell.drain();
             }
             let_go_of_bell();
         }

@@ -27,8 +27,7 @@
 #include "conn/pump.hh"
 #include "life/connection.hh"
 #include "proto/plain_cause.hh"
-#include "shm/bell.hh"
-#include "shm/wake.hh"
+#include "shm/end.hh"
 #include "ssx/event_set.hh"
 #include "ssx/ring_poller.hh"
 #include "ssx/wake_point.hh"
@@ -125,11 +124,9 @@ private:
     parts _p;
     const uint64_t _id;
     bell_rights _bell_rights{*this};
-    shm::bell _bell;
     shm::rx_state _rx_state;
     shm::tx_state _tx_state;
-    shm::ring_receiver _rx;
-    shm::ring_sender _tx;
+    shm::end _near;
 
     life::connection _life;
     direction _out, _in;
@@ -207,7 +204,6 @@ private:
     void on_far(uint32_t events) noexcept;
     void on_batch_end() noexcept;
     void on_bell(uint32_t events) noexcept;
-    void check_doorbell_bytes() noexcept;
     void go_plain() noexcept;
     bool take_new_socket() noexcept;
     bool pull_plain() noexcept;
@@ -219,12 +215,12 @@ private:
 
     // near_side, for the pump
     bool to_send(size_t& n) noexcept;
-    shm::pieces data(size_t n) noexcept { return _rx.data(n); }
+    shm::pieces data(size_t n) noexcept { return _near.in.data(n); }
     bool more_follows() noexcept;
     void sent(size_t n) noexcept;
     bool room(size_t& n) noexcept;
     bool room_at_all(size_t& n) noexcept;
-    shm::pieces space(size_t n) noexcept { return _tx.space(n); }
+    shm::pieces space(size_t n) noexcept { return _near.out.space(n); }
     void received(size_t n) noexcept;
     size_t before_urgent(size_t n) const noexcept;
     void received_urgent() noexcept;
@@ -232,7 +228,7 @@ private:
         if (_plain) {
             push_plain();
         } else {
-            _tx.wake(_bell);
+            _near.sent();
         }
     }
     void credit_exceeded() noexcept { break_rules(fault::bad_ring_index); }  // only the program could take the room

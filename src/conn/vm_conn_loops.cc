@@ -44,7 +44,7 @@ seastar::future<> vm_conn::wait_on(direction& d, waits what) {
     d.on = what;
     if (what == waits::ring) {
         if (&d == &_out) {
-            _rx.stay_awake();
+            _near.in.stay_awake();
         }
         _carrier.rings().activate(*this);
     }
@@ -56,8 +56,8 @@ seastar::future<> vm_conn::wait_on(direction& d, waits what) {
 }
 
 bool vm_conn::to_send(size_t& n) noexcept {
-    const uint32_t flags = _rx.flags();  // before the look at the data: fin is set after the last byte
-    if (_rx.data_bytes(n) != shm::look::ok) {
+    const uint32_t flags = _near.in.flags();  // before the look at the data: fin is set after the last byte
+    if (_near.in.data_bytes(n) != shm::look::ok) {
         break_rules(fault::bad_ring_index);
         return false;
     }
@@ -70,7 +70,7 @@ bool vm_conn::to_send(size_t& n) noexcept {
     }
     if (n == 0 && _plain) {
         pull_plain();
-        if (_rx.data_bytes(n) != shm::look::ok) {
+        if (_near.in.data_bytes(n) != shm::look::ok) {
             break_rules(fault::bad_ring_index);
         }
         return !_life.over();
@@ -81,26 +81,28 @@ bool vm_conn::to_send(size_t& n) noexcept {
             return !_life.over();
         }
         // While polling nothing settles this side's tokens: a producer's top-up is taken back here.
-        _rx.relieve(_bell);
+        _near.freed();
     }
     return true;
 }
 
 // The last bytes never wait for more.
-bool vm_conn::more_follows() noexcept { return (_rx.flags() & (shm::ring_more | shm::ring_fin)) == shm::ring_more; }
+bool vm_conn::more_follows() noexcept {
+    return (_near.in.flags() & (shm::ring_more | shm::ring_fin)) == shm::ring_more;
+}
 
 void vm_conn::sent(size_t n) noexcept {
-    _rx.consume(n);
+    _near.in.consume(n);
     if (_plain) {
         _plain->pull();  // there is room
     } else {
-        _rx.relieve(_bell);
+        _near.freed();
     }
     count(_bytes_out, _carrier.count().bytes_out, n);
 }
 
 bool vm_conn::room(size_t& n) noexcept {
-    if (_tx.free_bytes(n) != shm::look::ok) {
+    if (_near.out.free_bytes(n) != shm::look::ok) {
         break_rules(fault::bad_ring_index);
         return false;
     }
@@ -111,28 +113,28 @@ bool vm_conn::room_at_all(size_t& n) noexcept {
     if (!room(n)) {
         return false;
     }
-    n = _tx.capacity() - _tx.unread_seen();
+    n = _near.out.capacity() - _near.out.unread_seen();
     return true;
 }
 
 void vm_conn::received(size_t n) noexcept {
-    _tx.publish(n);
+    _near.out.publish(n);
     count(_bytes_in, _carrier.count().bytes_in, n);
 }
 
 size_t vm_conn::before_urgent(size_t n) const noexcept {
-    const uint64_t end = _rx.urgent_end();
-    return end == 0 ? n : size_t(std::min<uint64_t>(n, end - 1 - _rx_state.tail));  // one that is sent is far away
+    const uint64_t end = _near.in.urgent_end();
+    return end == 0 ? n : size_t(std::min<uint64_t>(n, end - 1 - _near.in.consumed()));  // one that is sent is far away
 }
 
 void vm_conn::received_urgent() noexcept {
-    const bool first = !_tx.has_urgent_unread();
-    _tx.mark_urgent(1);
+    const bool first = !_near.out.has_urgent_unread();
+    _near.out.mark_urgent(1);
     received(1);
     if (_plain) {
         push_plain();
     } else {
-        _tx.wake_urgently(_bell, first);
+        _near.sent_urgent(first);
     }
 }
 
@@ -177,7 +179,7 @@ void vm_conn::on_far(uint32_t events) noexcept {
 
 // The program has moved to another socket, as this end of the doorbell is shut down: it comes with the last token.
 bool vm_conn::take_new_socket() noexcept {
-    auto socket = proto::take_moved_socket(_bell.fd(), _rx_state.tokens_taken, &_bell_rights);
+    auto socket = proto::take_moved_socket(_near.doorbell.fd(), _rx_state.tokens_taken, &_bell_rights);
     if (!socket) {
         return false;
     }
@@ -195,19 +197,18 @@ bool vm_conn::take_new_socket() noexcept {
     }
     let_go_of_bell();
     _p.bell = std::move(socket);
-    _bell = shm::bell(_p.bell.get(), shm::resident_tokens, nullptr, &_bell_rights);
-    _rx_state.tokens_taken = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
+    _near.doorbell = shm::bell(_p.bell.get(), shm::resident_tokens, nullptr, &_bell_rights);
+    _near.in.skip_counted();
     return true;
 }
 
 // The program's end is for somebody without the library from now on; this end agrees, where it can.
 void vm_conn::go_plain() noexcept {
-    if ((program_flags() & shm::end_moved) != 0 ? !take_new_socket() : (_tx.flags_set() & shm::ring_fin) != 0) {
+    if ((program_flags() & shm::end_moved) != 0 ? !take_new_socket() : (_near.out.flags_set() & shm::ring_fin) != 0) {
         return;  // it is under way, or the program will see that this end is shut down, and move
     }
     try {
-        _plain = std::make_unique<plain_end>(_bell.fd(), _p.conduit, _rx_state.tail, _tx_state.head,
-                                             _rx_state.tokens_taken, _bell_rights);
+        _plain = std::make_unique<plain_end>(_p.conduit, _near, _bell_rights);
     } catch (const std::bad_alloc&) {
         step(life::event::aborted);
         return;
@@ -220,7 +221,7 @@ void vm_conn::go_plain() noexcept {
     auto& h = _p.conduit.header();
     h.end[0].flags.fetch_or(shm::end_agreed, std::memory_order_seq_cst);  // what moves does so before, or for the fin
     h.end[1].flags.fetch_or(shm::end_plain, std::memory_order_seq_cst);
-    if ((_tx.flags_set() & shm::ring_fin) != 0) {
+    if ((_near.out.flags_set() & shm::ring_fin) != 0) {
         _plain->finish();
     }
     push_plain();
@@ -269,16 +270,14 @@ void vm_conn::on_bell(uint32_t events) noexcept {
         return;
     }
     // A token that announces data is not looked at: what else may lie there is found when it is taken.
-    if ((events & EPOLLIN) != 0 && !_rx.has_data()) {
-        check_doorbell_bytes();
+    if ((events & EPOLLIN) != 0 && !_near.in.has_data() && _near.holds_foreign_bytes()) {
+        break_rules(fault::foreign_bytes);
     }
     if ((events & EPOLLRDHUP) != 0) {
         step(life::event::shut_write);
         // It produces no more: its tokens say nothing now, and without them a writer that still waits for room in the
         // program finds its end writable, looks, and learns of the shutdown.
-        if (_p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire) != _rx_state.tokens_taken) {
-            _rx_state.tokens_taken += _bell.take_tokens(std::min(_bell.unread(), shm::bell_tokens_max));
-        }
+        _near.in.take_those_here(_near.doorbell);
     }
     if (_life.at == life::phase::connecting) {
         return;
@@ -291,31 +290,14 @@ void vm_conn::on_bell(uint32_t events) noexcept {
     }
 }
 
-// More bytes than tokens were counted, or other bytes: somebody wrote to the doorbell itself.
-void vm_conn::check_doorbell_bytes() noexcept {
-    unsigned char bytes[shm::bell_tokens_max];
-    ssize_t n = ::recv(_bell.fd(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
-    if (n <= 0) {
-        return;
-    }
-    // Loaded after the look: a token is counted before it is sent.
-    uint32_t sent = _p.conduit.header().ring[0].tokens_sent.load(std::memory_order_acquire);
-    bool inexact = (_rx.flags() & shm::ring_inexact) != 0;
-    bool counted = inexact || uint32_t(n) <= sent - _rx_state.tokens_taken + shm::resident_tokens;
-    bool honest = counted && std::all_of(bytes, bytes + n, [](unsigned char b) { return b == shm::token_byte; });
-    if (!honest) {
-        break_rules(fault::foreign_bytes);
-    }
-}
-
 bool vm_conn::rings_ready() noexcept {
-    if (_out.on == waits::ring && (_rx.has_data() || (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0)) {
+    if (_out.on == waits::ring && (_near.in.has_data() || _near.in.ended() != 0)) {
         return true;
     }
     if (_in.on == waits::ring) {
         // Half of it at a time: a wake for each freed byte would cost more than it brings.
         size_t n = 0;
-        return _tx.free_bytes(n) != shm::look::ok || n >= _tx.most_unread() / 2;
+        return _near.out.free_bytes(n) != shm::look::ok || n >= _near.out.most_unread() / 2;
     }
     return false;
 }
@@ -336,20 +318,17 @@ bool vm_conn::park() noexcept {
     }
     bool quiet = true;
     if (_out.on == waits::ring) {
-        bool empty = _rx.settle(_bell);
-        if (_bell.foreign()) {
+        const bool empty = _near.emptied();
+        if (_near.doorbell.foreign()) {
             break_rules(fault::foreign_bytes);
-        } else if (!empty || (_rx.flags() & (shm::ring_fin | shm::ring_reset)) != 0) {
+        } else if (!empty || _near.in.ended() != 0) {
             _out.wake();
             quiet = false;
         }
     }
-    if (_in.on == waits::ring) {
-        bool room = false;
-        if (_tx.await_space(_bell, room) != shm::look::ok || room) {
-            _in.wake();
-            quiet = false;
-        }
+    if (_in.on == waits::ring && !_near.awaits_room()) {
+        _in.wake();
+        quiet = false;
     }
     return quiet;
 }

@@ -50,6 +50,7 @@ public:
                   rights_sink* rights = nullptr) noexcept
         : _fd(fd), _resident(resident), _other_flags(other_flags), _rights(rights) {}
     int fd() const noexcept { return _fd; }
+    uint32_t resident() const noexcept { return _resident; }
 
     // False: the other end is gone or the socket is full.
     bool send_token() noexcept { return send(0); }

@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
 
 #include "base/sys.hh"
 
@@ -14,6 +17,13 @@ short end::poll_out(waiting& w, const base::deadline& until) {
     const bool closed = r > 0 && (p.revents & POLLNVAL) != 0;
     w.errnum = closed ? EBADF : r < 0 ? errno : ETIMEDOUT;
     return r > 0 && !closed ? p.revents : short(0);
+}
+
+bool end::holds_foreign_bytes() const noexcept {
+    unsigned char bytes[bell_tokens_max];
+    const ssize_t n = sys::recv(doorbell.fd(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+    return n > 0 && (!in.may_have_sent(uint32_t(n), doorbell.resident()) ||
+                     !std::all_of(bytes, bytes + n, [](unsigned char b) { return b == token_byte; }));
 }
 
 woken end::sleep_readable(waiting& w, const std::optional<base::deadline>& until) {

@@ -1,7 +1,10 @@
 // One end of a conduit: it produces into one ring and consumes the other, it has one end of the doorbell, and it waits.
-// Every user of a conduit that may sleep in the kernel waits here: streams, channels, and the test client.
+// Every user of a conduit that may sleep in the kernel waits here: streams, channels, and the test client. The daemon,
+// whose reactor must not, uses the halves of a wait that do not sleep: emptied() and awaits_room(), before its event
+// loop does.
 //
-// An `end` is a view that is made for a call: memory, private state and descriptor belong to the user. The sending
+// An `end` is a view: memory, private state and descriptor belong to the user. It is made for a call, or (by the
+// daemon) for as long as all these stay where they are. The sending
 // half (out, sent, wait_writable) is used under the user's send lock, the receiving half under its receive lock; the
 // two may be used at the same time by two threads, each with a view of its own.
 //
@@ -46,12 +49,12 @@ public:
     ring_receiver in;
     bell doorbell;
 
-    // rings: where the bytes of ring 0 and of ring 1 begin. which: 0 or 1, the end.
+    // rings: where the bytes of ring 0 and of ring 1 begin. which: 0 or 1, the end. resident, rights: of the doorbell.
     end(conduit_header& h, std::byte* ring0, std::byte* ring1, uint64_t capacity, unsigned which, tx_state& tx,
-        rx_state& rx, int fd) noexcept
+        rx_state& rx, int fd, uint32_t resident = 0, rights_sink* rights = nullptr) noexcept
         : out(h.ring[which], which == 0 ? ring0 : ring1, capacity, tx),
           in(h.ring[1 - which], which == 0 ? ring1 : ring0, capacity, rx),
-          doorbell(fd, 0, &h.end[1 - which].flags) {}
+          doorbell(fd, resident, &h.end[1 - which].flags, rights) {}
 
     // --- sending
 
@@ -60,16 +63,17 @@ public:
     // Something whose last byte is urgent. first: nothing urgent was unread before.
     void sent_urgent(bool first) noexcept { out.wake_urgently(doorbell, first); }
 
-    // Less than `bytes` are free (at most half a ring may be asked for). look: there is room, or somebody took
-    // something, or left. failed: ETIMEDOUT, or poll's errno.
+    // Less than `bytes` are free (at most half a ring may be asked for). True: the doorbell turns writable once they
+    // are. False: there is room; or the index is bad, which shows again at the user's own look.
+    bool awaits_room(size_t bytes = 1) noexcept {
+        bool room = true;
+        return out.await_space(doorbell, room, bytes) == shm::look::ok && !room;
+    }
+    // look: there is room, or somebody took something, or left. failed: ETIMEDOUT, or poll's errno.
     template <typename User>
     woken wait_writable(User& user, waiting& w, size_t bytes, const base::deadline& until) {
-        if (user.looks()) {
+        if (user.looks() || !awaits_room(bytes)) {
             return woken::look;
-        }
-        bool room = true;
-        if (out.await_space(doorbell, room, bytes) != shm::look::ok || room) {
-            return woken::look;  // a bad index shows again at the user's own look
         }
         user.unlock();
         return sleep_writable(user, w, until);
@@ -101,8 +105,12 @@ public:
         if (edges) {
             in.announce_with_data(doorbell);
         }
-        in.relieve(doorbell);
+        freed();
     }
+    // It has taken something and looks again before it sleeps: whoever waits for room gets it.
+    void freed() noexcept { in.relieve(doorbell); }
+    // More bytes lie in the doorbell than tokens were counted, or others: somebody wrote to it past the library.
+    bool holds_foreign_bytes() const noexcept;
 
     // The flags of a ring that is empty; nothing while it is not. They are read first: fin comes after the last byte.
     std::optional<uint32_t> flags_at_end() const noexcept {

@@ -91,6 +91,7 @@ public:
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
+    uint64_t published() const noexcept { return _st->head; }
     uint64_t unread_seen() const noexcept { return _st->head - _st->tail_seen; }
     // So many bytes may be unread.
     uint64_t most_unread() const noexcept {
@@ -173,6 +174,7 @@ public:
         : _w(&w), _data(data), _capacity(capacity), _st(&st) {}
 
     uint64_t capacity() const noexcept { return _capacity; }
+    uint64_t consumed() const noexcept { return _st->tail; }
 
     // Bytes to read now.
     look data_bytes(size_t& n) noexcept {
@@ -199,6 +201,8 @@ public:
     }
 
     uint32_t flags() const noexcept { return _w->flags.load(std::memory_order_acquire); }
+    // Those of them that say that no more comes; 0: it may.
+    uint32_t ended() const noexcept { return flags() & (ring_fin | ring_reset); }
     // The index behind the latest urgent byte, which may be taken already or not be published yet; 0: there was none.
     uint64_t urgent_end() const noexcept {
         return (flags() & ring_urgent) != 0 ? _w->urgent.load(std::memory_order_acquire) : 0;

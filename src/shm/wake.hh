@@ -154,6 +154,9 @@ public:
         }
     }
 
+    // A token that the caller sends himself, with something beside it.
+    void count_token() noexcept { _w->tokens_sent.fetch_add(1, std::memory_order_seq_cst); }
+
     // It waits still: no token could be sent, or it has had all already.
     bool reader_waits() const noexcept {
         return !announcement(_w->consumer_waits.load(std::memory_order_relaxed)).is_awake();
@@ -167,7 +170,7 @@ private:
     // Counted before it is sent, so that the reader it wakes can take it.
     template <bool urgent = false, typename Bell>
     bool send_token(Bell& bell) noexcept {
-        _w->tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+        count_token();
         bool sent;
         if constexpr (urgent) {
             sent = bell.send_urgent_token();
@@ -193,6 +196,7 @@ class basic_ring_receiver : public basic_ring_consumer<Words> {
 
 public:
     using indices::basic_ring_consumer;
+    using indices::ended;
     using indices::flags;
     using indices::has_data;
 
@@ -242,23 +246,21 @@ public:
     // takes. It keeps reading up to there, or until settle() says that the ring is empty; nothing else may end it (no
     // MSG_PEEK). Only a standing announcement is raised: where it is awake, a token is there or on its way.
     spin begin_spin(size_t wanted) noexcept {
-        spin s{_st->tail, flags() & (ring_fin | ring_reset)};
+        spin s{_st->tail, ended()};
         uint32_t stands = announcement::asleep().word();
         const auto mark = announcement::mark(_st->tail + std::min<uint64_t>(wanted, _capacity));
         _w->consumer_waits.compare_exchange_strong(stands, mark.word(), std::memory_order_seq_cst);
         return s;
     }
     // The same for a look alone, as before poll and epoll_wait: nothing is announced. Needs no lock.
-    spin watch() const noexcept {
-        return {_w->head.load(std::memory_order_acquire), flags() & (ring_fin | ring_reset)};
-    }
+    spin watch() const noexcept { return {_w->head.load(std::memory_order_acquire), ended()}; }
     // Something came or ended since. Needs no lock.
     bool spin_over(const spin& s) const noexcept {
-        return _w->head.load(std::memory_order_acquire) != s.head || (flags() & (ring_fin | ring_reset)) != s.ended;
+        return _w->head.load(std::memory_order_acquire) != s.head || ended() != s.ended;
     }
     // So many bytes came since, or it ended. Needs no lock.
     bool gathered(const spin& s, size_t n) const noexcept {
-        return _w->head.load(std::memory_order_acquire) - s.head >= n || (flags() & (ring_fin | ring_reset)) != s.ended;
+        return _w->head.load(std::memory_order_acquire) - s.head >= n || ended() != s.ended;
     }
 
 private:
@@ -306,6 +308,29 @@ public:
         }
         announce(announcement::asleep());
     }
+    // Every token that was counted, as they say nothing any more. False: some are under way.
+    template <typename Bell>
+    bool take_counted(Bell& bell) noexcept {
+        if (const uint32_t left = untaken(); left != 0) {
+            take(bell, left);
+        }
+        return untaken() == 0;
+    }
+    // The same where one may have been counted that nobody can send any more: those that are here.
+    template <typename Bell>
+    void take_those_here(Bell& bell) noexcept {
+        if (untaken() != 0) {
+            take(bell, bell.unread());
+        }
+    }
+    // The doorbell is another one, in which none of those lies that were counted.
+    void skip_counted() noexcept { _st->tokens_taken += untaken(); }
+    // So many tokens, the resident ones among them, may lie here unread. Asked after they were seen, as each is counted
+    // before it is sent.
+    bool may_have_sent(uint32_t tokens, uint32_t resident) const noexcept {
+        return inexact() || tokens <= untaken() + resident;
+    }
+
     // A holder of this side died in its lock: what it took is not known.
     void distrust_count() noexcept { _st->inexact = true; }
     // The daemon while it polls: no token is wanted.
@@ -324,8 +349,9 @@ private:
         if (__builtin_expect(inexact(), 0)) {
             return bell.unread();
         }
-        return _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken;
+        return untaken();
     }
+    uint32_t untaken() const noexcept { return _w->tokens_sent.load(std::memory_order_acquire) - _st->tokens_taken; }
     template <typename Bell>
     void take(Bell& bell, uint32_t n) noexcept {
         _st->tokens_taken += bell.take_tokens(std::min<uint32_t>(n, bell_tokens_max));

@@ -145,23 +145,17 @@ bool stream::move_unread(int socket) noexcept {
 // Every token that the other end has counted. False: some are still under way.
 bool stream::take_last_tokens(int fd, const base::deadline& until) noexcept {
     shm::bell b(fd);
-    auto& taken = _page->rx.tokens_taken;
-    for (;;) {
-        const uint32_t left = header().ring[in()].tokens_sent.load(std::memory_order_acquire) - taken;
-        if (left == 0) {
-            return true;
-        }
-        const uint32_t got = b.take_tokens(std::min(left, shm::bell_tokens_max));
-        taken += got;
+    for (auto r = receiver(); !r.take_counted(b);) {
         pollfd p{fd, POLLIN, 0};
-        if (got == 0 && (until.left_ms() == 0 || sys::poll(&p, 1, until.left_ms()) == 0)) {
+        if (until.left_ms() == 0 || sys::poll(&p, 1, until.left_ms()) == 0) {
             return false;
         }
         int gone = 0;
-        if (got == 0 && shm::look_at_bell(fd, false, gone) == shm::bell_look::hangup) {
+        if (shm::look_at_bell(fd, false, gone) == shm::bell_look::hangup) {
             return true;
         }
     }
+    return true;
 }
 
 // The other end has asked too, in the same moment: each agrees to the other. False: it has moved, or does not ask.
@@ -214,7 +208,7 @@ bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) n
         e.in.stay_awake();
         const bool rings = e.doorbell.writable();  // else tokens lie there unread, and wake it
         if (rings) {
-            header().ring[out()].tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+            e.out.count_token();
         }
         send_plainly(fd, shm::end_plain | shm::end_reads_plain);
         if (rings) {
@@ -301,7 +295,7 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, con
         }
     } else {
         // Counted after it was said (shm::bell::take_tokens).
-        header().ring[out()].tokens_sent.fetch_add(1, std::memory_order_seq_cst);
+        e.out.count_token();
         const base::deadline until = limit.sooner(tokens_under_way_ms);
         int err = EAGAIN;
         while ((err = proto::send_with_fds(fd, &shm::token_byte, 1, {&theirs, 1}, MSG_DONTWAIT)) == EAGAIN) {

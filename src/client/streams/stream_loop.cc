@@ -18,8 +18,8 @@ bool stream::look_into_ring(uint64_t& head) noexcept {
 }
 
 bool stream::is_ending() const noexcept {
-    const uint32_t ended = receiver().flags() & (shm::ring_fin | shm::ring_reset);
-    return ended != 0 || turns_plain() || is_plain() || _page->shut_read.load(std::memory_order_relaxed) != 0;
+    return receiver().ended() != 0 || turns_plain() || is_plain() ||
+           _page->shut_read.load(std::memory_order_relaxed) != 0;
 }
 
 bool stream::shows_in_for_nothing(int fd) noexcept {

@@ -168,6 +168,66 @@ TEST(end, bytes_that_are_no_tokens_break_the_rules) {
     EXPECT_EQ(u.broke, 1);
 }
 
+TEST(end, a_look_without_taking_tells_tokens_from_other_bytes) {
+    pair p;
+    auto e = p.of(1);
+    ASSERT_TRUE(e.emptied());
+    EXPECT_FALSE(e.holds_foreign_bytes());
+    p.put(0, 1);
+    EXPECT_FALSE(e.holds_foreign_bytes()) << "it is counted";
+    ASSERT_TRUE(bell(p.bells.program.get()).send_token());
+    EXPECT_TRUE(e.holds_foreign_bytes()) << "and this one is not";
+    p.of(0).out.count_token();
+    EXPECT_FALSE(e.holds_foreign_bytes());
+    const char stranger = 'x';
+    ASSERT_EQ(::send(p.bells.program.get(), &stranger, 1, 0), 1);
+    p.of(0).out.count_token();
+    EXPECT_TRUE(e.holds_foreign_bytes());
+}
+
+TEST(end, resident_tokens_are_not_foreign) {
+    pair p;
+    ASSERT_TRUE(bell(p.bells.program.get()).send_token());
+    auto& m = p.memory;
+    end e(m.header(), m.ring_data(0), m.ring_data(1), m.capacity, 1, p.tx[1], p.rx[1], p.bells.other.get(), 1);
+    EXPECT_FALSE(e.holds_foreign_bytes());
+    EXPECT_TRUE(p.of(1).holds_foreign_bytes()) << "where none is resident";
+}
+
+TEST(end, counted_tokens_are_taken_and_no_others) {
+    pair p;
+    auto e = p.of(1);
+    ASSERT_TRUE(e.emptied());
+    p.put(0, 1);
+    ASSERT_TRUE(bell(p.bells.program.get()).send_token());
+    EXPECT_TRUE(e.in.take_counted(e.doorbell));
+    EXPECT_EQ(e.doorbell.unread(), 1u);
+    p.of(0).out.count_token();
+    p.of(0).out.count_token();
+    EXPECT_FALSE(e.in.take_counted(e.doorbell)) << "one is under way";
+    EXPECT_EQ(e.doorbell.unread(), 0u);
+    e.in.take_those_here(e.doorbell);
+    EXPECT_EQ(p.rx[1].tokens_taken, 2u) << "it does not count what is not here";
+    e.in.skip_counted();
+    EXPECT_TRUE(e.in.take_counted(e.doorbell));
+}
+
+TEST(end, a_full_ring_makes_the_doorbell_unwritable_until_there_is_room) {
+    pair p;
+    auto writer = p.of(0);
+    auto reader = p.of(1);
+    EXPECT_FALSE(writer.awaits_room());
+    p.put(0, ring_bytes_min);
+    EXPECT_TRUE(writer.awaits_room());
+    EXPECT_FALSE(writer.doorbell.writable());
+    size_t n = 0;
+    ASSERT_EQ(reader.in.data_bytes(n), look::ok);
+    reader.in.consume(ring_bytes_min / 2);
+    reader.freed();
+    EXPECT_TRUE(writer.doorbell.writable());
+    EXPECT_FALSE(writer.awaits_room());
+}
+
 TEST(end, tokens_for_nothing_without_end_break_the_rules) {
     pair p;
     auto e = p.of(1);
