@@ -4,7 +4,7 @@ BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
 .PHONY: all build build-programs setup-build setup-demo setup-suites setup-deb setup demo deb check test test-suites test-cuts \
-        test-older fuzz bench clean
+        test-older fuzz soak bench clean
 all: build
 
 setup-build:
@@ -62,6 +62,10 @@ fuzz: setup-build
 	  echo "== $$name"; $$target -runs=$${VMSGR_FUZZ_RUNS:-10000000} -max_total_time=$${VMSGR_FUZZ_SECONDS:-60} \
 	  -timeout=10 -print_final_stats=1 -verbosity=0 -artifact_prefix=build/fuzz/finding-$$name- \
 	  build/fuzz/corpus/$$name src/*/tests/corpus/$$name || exit 1; done
+
+# An hour of mixed load with hostile clients, kills and reloads, after which the daemon holds what it held before.
+soak: setup build
+	@VMSGR_SOAK_SECONDS=$${VMSGR_SOAK_SECONDS:-3600} /usr/bin/python3 -m pytest -q -s tests/hostile/test_soak.py
 
 bench: setup build
 	@bench/bench.py
