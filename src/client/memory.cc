@@ -1,7 +1,6 @@
 #include "client/memory.hh"
 
 #include <errno.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <new>
 
 #include "base/file_id.hh"
+#include "base/pages.hh"
 #include "base/signal_lock.hh"
 #include "client/kept_fds.hh"
 
@@ -43,12 +43,10 @@ constinit memory_file* files = nullptr;  // all that ever were; the free ones ha
 uint64_t clock_ticks = 0;
 
 bool add_files() noexcept {
-    void* at = ::mmap(nullptr, files_a_chunk * sizeof(memory_file), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
-    if (at == MAP_FAILED) {
+    auto* all = static_cast<memory_file*>(base::new_pages(files_a_chunk * sizeof(memory_file)));
+    if (all == nullptr) {
         return false;
     }
-    auto* all = static_cast<memory_file*>(at);
     for (size_t i = 0; i < files_a_chunk; ++i) {
         auto* f = new (&all[i]) memory_file;
         f->next = std::exchange(files, f);

@@ -1,13 +1,13 @@
 #include "preload/event_loop.hh"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <new>
 
 #include "base/clock.hh"
 #include "base/keep_errno.hh"
+#include "base/pages.hh"
 #include "base/sys.hh"
 #include "preload/runtime.hh"
 
@@ -263,9 +263,8 @@ void follow_set(int epfd) noexcept {
         table_lock l;
         object* o = new_object(kind::epoll);
         if (o != nullptr && o->loop == nullptr) {
-            void* at = ::mmap(nullptr, sizeof(event_loop), PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            o->loop = at == MAP_FAILED ? nullptr : new (at) event_loop;
+            void* at = base::new_pages(sizeof(event_loop));
+            o->loop = at == nullptr ? nullptr : new (at) event_loop;
         }
         if (o != nullptr) {
             set_number(epfd, o);

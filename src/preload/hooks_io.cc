@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/sys.hh"
 #include "preload/hook.hh"
@@ -194,55 +195,50 @@ VMSGR_INNER_HOOK ssize_t write_hook(int fd, const void* p, size_t n) {
 }
 VMSGR_CALM_HOOK(ssize_t, write, (int fd, const void* p, size_t n), (fd, p, n))
 
-VMSGR_INNER_HOOK ssize_t readv_hook(int fd, const iovec* iov, int count) {
-    if (known(fd)) {
-        use o(fd);
-        if (is_stream(o)) {
-            return bad_iov(iov, count) ? invalid(EINVAL)
-                                       : keep_errno([&] { return o->stream.receive(fd, iov, size_t(count), 0); });
-        }
-        return real.readv(kernel_number(o, fd), iov, count);
+namespace {
+
+// preadv2() and pwritev2() at "the file's own position" are what a socket takes, as a message with these flags;
+// anything else the kernel refuses, and in the same words for the doorbell as for TCP.
+std::optional<int> as_message_flags(off_t offset, int flags) noexcept {
+    constexpr int taken = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT;
+    if (offset != -1 || (flags & ~taken) != 0) {
+        return std::nullopt;
     }
-    return real.readv(fd, iov, count);
+    return (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0;
+}
+
+// Move: stream::receive or stream::send. kernel(number) is libc's call, also where there are no flags for ours.
+template <auto Move, typename Kernel>
+ssize_t move_pieces(int fd, const iovec* iov, int count, std::optional<int> flags, Kernel&& kernel) {
+    if (!known(fd)) {
+        return kernel(fd);
+    }
+    use o(fd);
+    if (!is_stream(o) || !flags) {
+        return kernel(kernel_number(o, fd));
+    }
+    return bad_iov(iov, count) ? invalid(EINVAL)
+                               : keep_errno([&] { return (o->stream.*Move)(fd, iov, size_t(count), *flags); });
+}
+
+}  // namespace
+
+VMSGR_INNER_HOOK ssize_t readv_hook(int fd, const iovec* iov, int count) {
+    return move_pieces<&vmsgr::client::stream::receive>(fd, iov, count, 0,
+                                                        [&](int number) { return real.readv(number, iov, count); });
 }
 VMSGR_CALM_HOOK(ssize_t, readv, (int fd, const iovec* iov, int count), (fd, iov, count))
 
 VMSGR_INNER_HOOK ssize_t writev_hook(int fd, const iovec* iov, int count) {
-    if (known(fd)) {
-        use o(fd);
-        if (is_stream(o)) {
-            return bad_iov(iov, count) ? invalid(EINVAL)
-                                       : keep_errno([&] { return o->stream.send(fd, iov, size_t(count), 0); });
-        }
-        return real.writev(kernel_number(o, fd), iov, count);
-    }
-    return real.writev(fd, iov, count);
+    return move_pieces<&vmsgr::client::stream::send>(fd, iov, count, 0,
+                                                     [&](int number) { return real.writev(number, iov, count); });
 }
 VMSGR_CALM_HOOK(ssize_t, writev, (int fd, const iovec* iov, int count), (fd, iov, count))
 
-namespace {
-
-// preadv2() and pwritev2() at "the file's own position" are what a socket takes; anything else the kernel refuses, and
-// in the same words for the doorbell as for TCP.
-bool at_own_position(off_t offset, int flags) noexcept {
-    constexpr int taken = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT;
-    return offset == -1 && (flags & ~taken) == 0;
-}
-int as_message_flags(int flags) noexcept { return (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0; }
-
-}  // namespace
-
 VMSGR_INNER_HOOK ssize_t preadv2_hook(int fd, const iovec* iov, int count, off_t offset, int flags) {
-    if (known(fd)) {
-        use o(fd);
-        if (is_stream(o) && at_own_position(offset, flags)) {
-            return bad_iov(iov, count)
-                       ? invalid(EINVAL)
-                       : keep_errno([&] { return o->stream.receive(fd, iov, size_t(count), as_message_flags(flags)); });
-        }
-        return real.preadv2(kernel_number(o, fd), iov, count, offset, flags);
-    }
-    return real.preadv2(fd, iov, count, offset, flags);
+    return move_pieces<&vmsgr::client::stream::receive>(
+        fd, iov, count, as_message_flags(offset, flags),
+        [&](int number) { return real.preadv2(number, iov, count, offset, flags); });
 }
 VMSGR_CALM_HOOK(ssize_t, preadv2, (int fd, const iovec* iov, int count, off_t offset, int flags),
                 (fd, iov, count, offset, flags))
@@ -251,16 +247,9 @@ VMSGR_HOOK ssize_t preadv64v2(int fd, const iovec* iov, int count, off64_t offse
 }
 
 VMSGR_INNER_HOOK ssize_t pwritev2_hook(int fd, const iovec* iov, int count, off_t offset, int flags) {
-    if (known(fd)) {
-        use o(fd);
-        if (is_stream(o) && at_own_position(offset, flags)) {
-            return bad_iov(iov, count)
-                       ? invalid(EINVAL)
-                       : keep_errno([&] { return o->stream.send(fd, iov, size_t(count), as_message_flags(flags)); });
-        }
-        return real.pwritev2(kernel_number(o, fd), iov, count, offset, flags);
-    }
-    return real.pwritev2(fd, iov, count, offset, flags);
+    return move_pieces<&vmsgr::client::stream::send>(fd, iov, count, as_message_flags(offset, flags), [&](int number) {
+        return real.pwritev2(number, iov, count, offset, flags);
+    });
 }
 VMSGR_CALM_HOOK(ssize_t, pwritev2, (int fd, const iovec* iov, int count, off_t offset, int flags),
                 (fd, iov, count, offset, flags))

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/pages.hh"
 #include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "preload/event_loop.hh"
@@ -27,12 +28,10 @@ int highest = -1;
 constexpr size_t objects_a_chunk = 128;
 
 bool grow() noexcept {
-    void* at = ::mmap(nullptr, objects_a_chunk * sizeof(object), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
-    if (at == MAP_FAILED) {
+    auto* objects = static_cast<object*>(base::new_pages(objects_a_chunk * sizeof(object)));
+    if (objects == nullptr) {
         return false;
     }
-    auto* objects = static_cast<object*>(at);
     for (size_t i = 0; i < objects_a_chunk; ++i) {
         object* o = new (&objects[i]) object;
         o->next_free = free_objects;
@@ -55,8 +54,8 @@ bool is_first_number(const object* o, int fd) noexcept {
 }  // namespace
 
 listener_page* make_listener_page(uint32_t holders) noexcept {
-    void* at = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return at == MAP_FAILED ? nullptr : new (at) listener_page{holders};
+    void* at = base::new_pages_for_forks(shm::page);
+    return at == nullptr ? nullptr : new (at) listener_page{holders};
 }
 
 void drop_listener_page(listener_page* page) noexcept {
@@ -66,13 +65,8 @@ void drop_listener_page(listener_page* page) noexcept {
 }
 
 bool make_table() noexcept {
-    void* at = ::mmap(nullptr, fds_max * sizeof(std::atomic<object*>), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) {
-        return false;
-    }
-    table = static_cast<std::atomic<object*>*>(at);
-    return true;
+    table = static_cast<std::atomic<object*>*>(base::new_pages(fds_max * sizeof(std::atomic<object*>)));
+    return table != nullptr;
 }
 
 use::use(int fd) noexcept : frame_hold(&jump_out) {
@@ -256,11 +250,10 @@ bool reserve_registrations(object& o, uint32_t n) noexcept {
         return true;
     }
     const uint32_t room = std::max(2 * o.registrations_max, n);
-    void* at = ::mmap(nullptr, room * sizeof(registration), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) {
+    auto* more = static_cast<registration*>(base::new_pages(room * sizeof(registration)));
+    if (more == nullptr) {
         return false;
     }
-    auto* more = static_cast<registration*>(at);
     std::copy_n(o.registrations, o.registered, more);
     // The smaller one stays for whoever reads without the lock (is_recorded).
     __atomic_store_n(&o.registrations, more, __ATOMIC_RELEASE);

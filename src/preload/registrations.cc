@@ -1,6 +1,6 @@
 #include "preload/registrations.hh"
 
-#include <sys/mman.h>
+#include "base/pages.hh"
 
 namespace vmsgr::preload {
 
@@ -8,11 +8,6 @@ namespace {
 
 // Every eighth number, at most, shares its bucket with another one, and is not known by its data.
 constexpr uint32_t buckets_first = 1024, buckets_a_number = 8, buckets_max = 1u << 22;
-
-void* get_memory(size_t bytes) noexcept {
-    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return at == MAP_FAILED ? nullptr : at;
-}
 
 }  // namespace
 
@@ -24,7 +19,7 @@ void registrations::buckets::change(uint64_t data, int fd, int by) noexcept {
 }
 
 registrations::buckets* registrations::make_buckets(uint32_t n) noexcept {
-    auto* b = static_cast<buckets*>(get_memory(sizeof(buckets) + n * sizeof(std::atomic<uint64_t>)));
+    auto* b = static_cast<buckets*>(base::new_pages(sizeof(buckets) + n * sizeof(std::atomic<uint64_t>)));
     if (b != nullptr) {
         b->mask = n - 1;
     }
@@ -102,7 +97,7 @@ bool registrations::note(int fd, const epoll_event& event) noexcept {
     }
     auto& chunk = _chunks[fd / numbers_a_chunk];
     if (chunk.load(std::memory_order_relaxed) == nullptr) {
-        auto* made = static_cast<entry*>(get_memory(numbers_a_chunk * sizeof(entry)));
+        auto* made = static_cast<entry*>(base::new_pages(numbers_a_chunk * sizeof(entry)));
         if (made == nullptr) {
             return false;
         }

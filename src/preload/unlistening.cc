@@ -1,11 +1,11 @@
 // A listener leaves the daemon: its last number is closed, it is shut down, or somebody without the library gets it.
 #include <errno.h>
 #include <poll.h>
-#include <sys/mman.h>
 
 #include <new>
 
 #include "base/clock.hh"
+#include "base/pages.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/session.hh"
@@ -92,8 +92,8 @@ std::atomic<uint32_t>* listeners_given = nullptr;
 std::atomic<uint32_t> listeners_given_seen{0};
 
 void share_listeners_given() noexcept {
-    void* at = ::mmap(nullptr, shm::page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    listeners_given = at == MAP_FAILED ? nullptr : new (at) std::atomic<uint32_t>{0};
+    void* at = base::new_pages_for_forks(shm::page);
+    listeners_given = at == nullptr ? nullptr : new (at) std::atomic<uint32_t>{0};
 }
 
 void follow_given_listeners() noexcept {

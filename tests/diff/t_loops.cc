@@ -157,32 +157,21 @@ void others_look(table& t, const std::string& name, uint32_t mode) {
 }
 
 void registrations_change(table& t, const std::string& name, uint32_t mode) {
-    t.pair("loops/in-taken-away-and-given-back" + name, [mode](role& r, int fd) {
-        awake_loop l(r, fd, EPOLLIN | mode);
-        for (int i = 0; i < 3; i++) {
-            r.ep_ctl("mod", l.ep, EPOLL_CTL_MOD, fd, EPOLLRDHUP | mode, stream_data);
-            r.meet();
-            r.bytes(fd, 4);
-            l.turn("without IN", settle_ms);
-            r.ep_ctl("mod", l.ep, EPOLL_CTL_MOD, fd, EPOLLIN | mode, stream_data);
-            l.turn("with IN", 1000);
-            l.read_all("with IN");
-            l.turn("read", settle_ms);
-        }
-    }, sends(4));
-    t.pair("loops/out-and-in-again" + name, [mode](role& r, int fd) {
-        awake_loop l(r, fd, EPOLLIN | mode);
-        for (int i = 0; i < 3; i++) {
-            r.ep_ctl("del", l.ep, EPOLL_CTL_DEL, fd, 0, 0);
-            r.meet();
-            r.bytes(fd, 4);
-            l.turn("not in it", settle_ms);
-            r.ep_ctl("add", l.ep, EPOLL_CTL_ADD, fd, EPOLLIN | mode, stream_data);
-            l.turn("again", 1000);
-            l.read_all("again");
-            l.turn("read", settle_ms);
-        }
-    }, sends(4));
+    for (auto [what, away, back] : {std::tuple{"in-taken-away-and-given-back", EPOLL_CTL_MOD, EPOLL_CTL_MOD},
+                                    {"out-and-in-again", EPOLL_CTL_DEL, EPOLL_CTL_ADD}})
+        t.pair("loops/" + std::string(what) + name, [mode, away, back](role& r, int fd) {
+            awake_loop l(r, fd, EPOLLIN | mode);
+            for (int i = 0; i < 3; i++) {
+                r.ep_ctl("away", l.ep, away, fd, EPOLLRDHUP | mode, stream_data);
+                r.meet();
+                r.bytes(fd, 4);
+                l.turn("without IN", settle_ms);
+                r.ep_ctl("back", l.ep, back, fd, EPOLLIN | mode, stream_data);
+                l.turn("with IN", 1000);
+                l.read_all("with IN");
+                l.turn("read", settle_ms);
+            }
+        }, sends(4));
     t.pair("loops/one-shot" + name, [mode](role& r, int fd) {
         awake_loop l(r, fd, EPOLLIN | mode);
         for (int i = 0; i < 3; i++) {

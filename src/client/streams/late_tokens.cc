@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -14,6 +13,7 @@
 
 #include "base/background.hh"
 #include "base/clock.hh"
+#include "base/pages.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
 
@@ -138,10 +138,8 @@ debts* take_old() noexcept {
 
 debts* make_new() noexcept {
     const uint32_t at = threads.load(std::memory_order_relaxed) < loops_max ? threads.fetch_add(1) : loops_max;
-    void* memory = at < loops_max
-                       ? ::mmap(nullptr, sizeof(debts), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-                       : MAP_FAILED;
-    if (memory == MAP_FAILED) {
+    void* memory = at < loops_max ? base::new_pages(sizeof(debts)) : nullptr;
+    if (memory == nullptr) {
         return nullptr;
     }
     auto* d = new (memory) debts;
