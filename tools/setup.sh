@@ -30,13 +30,9 @@ tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables i
        debootstrap   # makes the root of make test-older
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
 suites=(python3.13 libpython3.13-testsuite iproute2 util-linux)   # of the release that the rest comes from
-<<<<<<< HEAD
+deb=(debhelper dpkg-dev lintian)
 bench=(sockperf wrk python3-matplotlib
        bpftool libbpf-dev)   # for the column sockmap, with any clang
-=======
-deb=(debhelper dpkg-dev lintian)
-bench=(sockperf wrk python3-matplotlib)
->>>>>>> 66151a2 (wip)
 checks=(clang-format-19 clang-tidy-19)
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
