@@ -20,6 +20,7 @@ SINNERS = {
     "src/base/CamelCase.cc": ("\n", "file names are snake_case"),
     "src/base/e.cc": ("// " + "x" * 120 + "\n", "123 columns"),
     "src/new/f.cc": ("\n", "src/new is no folder of the house"),
+    "tools/m.sh": ("a=1\n" + "<" * 7 + " HEAD\n", "a merge that was not finished"),
     "docs/g.md": ("see /" + "home/somebody/notes\n", "a path of one machine"),
 }
 
