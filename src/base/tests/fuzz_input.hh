@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -37,8 +36,7 @@ public:
     template <typename T>
     T take() noexcept {
         T value{};
-        const auto bytes = next(sizeof value);
-        memcpy(&value, bytes.data(), bytes.size());
+        std::ranges::copy(next(sizeof value), std::as_writable_bytes(std::span(&value, 1)).begin());
         return value;
     }
     uint8_t byte() noexcept { return take<uint8_t>(); }

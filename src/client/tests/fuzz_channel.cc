@@ -1,5 +1,6 @@
 // A message channel whose other end puts into the ring what it likes: frames, parts of frames, nonsense, and changes of
 // what lies there already. A message that is handed out can be read, and is no longer than this side has said.
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/tests/fuzz_input.hh"

@@ -1,5 +1,6 @@
 // Diallers of a door that say and send what they like: a hello with lies in it, and descriptors that are not what they
 // are said to be. The acceptor takes what is true, turns everything else away, and keeps nothing of it.
+#include <string.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/mman.h>

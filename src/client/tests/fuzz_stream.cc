@@ -1,6 +1,7 @@
 // A stream, the program's end of a connection, against an actor who has the other end and writes what it likes into the
 // shared memory and the doorbell between any two calls. Calls return what a socket's would, and never more than was
 // asked for; none waits, and nothing is left open.
+#include <string.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>

@@ -1,5 +1,6 @@
 // A sequence of events, one a byte; the rules hold after each, and across a save and a restore. Bytes that are said to
 // be a saved connection are refused, or taken exactly.
+#include <string.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,11 @@
 // A client of the control socket: a hello, and then requests with jobs in a session segment that it writes as it likes,
 // also where no request names it. What is let through is what the daemon may rely on.
+#include <string.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <memory>
+#include <span>
 
 #include "base/tests/fuzz_input.hh"
 #include "proto/requests.hh"
@@ -44,7 +47,7 @@ proto::request_msg message(fuzz::input& in, uint64_t session_id) {
     m.slot = in.one_in(8) ? uint32_t(in.number()) : uint32_t(in.below(4));
     m.id = in.one_in(4) ? in.number() : session_id << 32 | in.below(4);
     const auto route = in.next(in.below(sizeof m.route + 1));
-    memcpy(m.route, route.data(), route.size());
+    std::ranges::copy(route, std::as_writable_bytes(std::span(m.route)).begin());
     return m;
 }
 
@@ -59,7 +62,7 @@ void write_job(fuzz::input& in, shm::session_segment& segment, uint64_t session_
     job.flags = in.byte();
     job.fd = in.one_in(4) ? in.take<int32_t>() : 5;
     const auto route = in.next(in.below(sizeof job.route + 1));
-    memcpy(job.route, route.data(), route.size());
+    std::ranges::copy(route, std::as_writable_bytes(std::span(job.route)).begin());
 }
 
 void check_taken(const proto::posted_job& job, const proto::request_msg& m, uint64_t session_id) {

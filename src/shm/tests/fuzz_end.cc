@@ -1,6 +1,7 @@
 // One end of a conduit against an actor who has the other one: who writes every word of the shared memory, and rings,
 // reads, cuts and closes the doorbell, between any two steps of ours. Whatever it does, our end stays within its rings,
 // and no step waits or goes on for ever.
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

@@ -1,4 +1,6 @@
 // The first bytes of a trunk's connection, from either side: the greeting, a hello, and what each makes of the other's.
+#include <string.h>
+
 #include <vector>
 
 #include "base/tests/fuzz_input.hh"
