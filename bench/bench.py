@@ -12,6 +12,7 @@ import sys
 
 import machine
 import report
+import sockmap
 import world   # also puts tests/lib where the others find it
 from record import Recorder
 from world import process
@@ -60,6 +61,8 @@ def print_heading(settings):
           f"runs      {settings.runs} of {settings.seconds:g} s each, alternating, after a warm-up")
     for key, value in machine.facts().items():
         print(f"{key:<29} {value}")
+    if why := sockmap.why_not():
+        print(f"{'sockmap':<29} no column: {why}")
     print(f"\n{'bench':<25} {'metric':<20} {'variant':<15} {'median':>9} {'':<7} {'smallest .. largest':<22} ratio"
           "    wanted", flush=True)
 

@@ -18,7 +18,6 @@ import world
 from world import process
 
 NOT_OURS = (*record.RIVALS, world.TCP_ONE, world.RENO)
-LOWER_IS_BETTER = ("us", "ns", "ms", "s", "KiB")
 
 
 def parse():
@@ -48,7 +47,8 @@ def build(tree):
 
 
 def run_once(tree, args):
-    """What one run of the tree's own bench.py has measured: (bench, metric, variant) -> (value, unit)."""
+    """What one run of the tree's own bench.py has measured: (bench, metric, variant) -> (value, unit, whether more is
+    better). Older commits do not say the last; this tree's runs decide."""
     looks = os.path.join(tree, "build/bench-looks.csv")
     begin = os.path.getsize(looks) if os.path.exists(looks) else 0
     words = ["--runs", "1", "--seconds", str(args.seconds), "--ceph-seconds", str(args.ceph_seconds)]
@@ -59,32 +59,29 @@ def run_once(tree, args):
         raise process.Failed(f"bench.py in {tree}: {failed or done.stdout[-2000:]}")
     with open(looks, encoding="utf-8", newline="") as f:
         f.seek(begin)
-        rows = [row for row in csv.reader(f) if len(row) == 9 and row[3] not in ("machine", "bench")]
-    return {(bench, metric, variant): (float(value), unit) for _, _, _, bench, variant, _, metric, value, unit in rows}
+        rows = [row for row in csv.reader(f) if len(row) >= 9 and row[3] not in ("machine", "bench")]
+    return {(bench, metric, variant): (float(value), unit, better == ["higher"])
+            for _, _, _, bench, variant, _, metric, value, unit, *better in rows}
 
 
 def per_plain(found):
     """Values of one run, those of carried variants as ratios to the plain one of the same run where there is one."""
-    plain = {(bench, metric): value for (bench, metric, variant), (value, _) in found.items() if variant == "TCP"}
+    plain = {(bench, metric): value for (bench, metric, variant), (value, *_) in found.items() if variant == "TCP"}
     out = {}
-    for (bench, metric, variant), (value, unit) in found.items():
+    for (bench, metric, variant), (value, unit, higher) in found.items():
         if variant not in NOT_OURS:
             by = plain.get((bench, metric))
-            out[bench, metric, variant] = (value / by, f"{unit} / TCP") if by else (value, unit)
+            out[bench, metric, variant] = (value / by, f"{unit} / TCP", higher) if by else (value, unit, higher)
     return out
 
 
-def is_lower_better(metric, unit):
-    return unit.split(" ")[0] in LOWER_IS_BETTER or metric.endswith("CPU an operation")
-
-
-def standing(runs, bench, metric, variant, lower):
+def standing(runs, bench, metric, variant, higher):
     values = {}
     for run in runs:
-        for (of_bench, of_metric, name), (value, _) in run.items():
+        for (of_bench, of_metric, name), (value, *_) in run.items():
             if (of_bench, of_metric) == (bench, metric):
                 values.setdefault(name, []).append(value)
-    return record.beside_rivals(values, variant, not lower)
+    return record.beside_rivals(values, variant, higher)
 
 
 def main():
@@ -109,13 +106,12 @@ def report(sha, runs):
     for key in new[0]:
         now = [run[key][0] for run in new if key in run]
         was = [run[key][0] for run in old if key in run]
-        unit = new[0][key][1]
-        lower = is_lower_better(key[1], unit)
-        found = record.verdict(was, now, not lower) if was else "new"
+        _, unit, higher = new[0][key]
+        found = record.verdict(was, now, higher) if was else "new"
         worse += found == "worse"
         medians = [f"{statistics.median(v):.4g}" if v else "-" for v in (was, now)]
         print(f"{', '.join(key):<60} {medians[0]:>10} {medians[1]:>10}  {found:<8} "
-              f"{standing(runs['this'], *key, lower)}  ({unit})")
+              f"{standing(runs['this'], *key, higher)}  ({unit})")
     print(f"{worse} worse")
     return 1 if worse else 0
 

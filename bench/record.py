@@ -10,7 +10,7 @@ import machine
 RESULTS = os.path.join(machine.ROOT, "bench/results")
 LOOKS = os.path.join(machine.ROOT, "build")   # what is not kept
 LATEST = os.path.join(RESULTS, "latest.json")   # the newest whole result of each bench: BENCHMARKS.md is made of it
-FIELDS = ["time", "commit", "load", "bench", "variant", "run", "metric", "value", "unit"]
+FIELDS = ["time", "commit", "load", "bench", "variant", "run", "metric", "value", "unit", "better"]
 
 
 class Metric:
@@ -65,7 +65,7 @@ class Recorder:
         if self._file.tell() == 0:
             self._csv.writerow(FIELDS)
         for key, value in machine.facts().items():
-            self._row("machine", "", "", key, value, "")
+            self._row("machine", "", "", key, value, "", "")
 
     def _row(self, *words):
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -85,7 +85,8 @@ class Recorder:
                 loads.append(machine.load())
                 for metric, value in measure().items():
                     values.setdefault((metric, variant), []).append(value)
-                    self._row(bench, variant, run, metric, f"{value:.6g}", metrics[metric].unit)
+                    self._row(bench, variant, run, metric, f"{value:.6g}", metrics[metric].unit,
+                              "higher" if metrics[metric].higher else "lower")
         self._judge(bench, list(variants), metrics, values, paths or {}, loads)
 
     def _judge(self, bench, variants, metrics, values, paths, loads):

@@ -95,7 +95,7 @@ bool untrue_among_ready(int n, const fd_set* in, const fd_set* except) noexcept 
             return false;
         }
         use o(fd);
-        // select() shows an end as IN, too; that is looked for before anything is taken.
+        // select() shows an end as IN, too. One that only the doorbell knows is found when true_select() asks again.
         return has_urgent(o) || (in != nullptr && FD_ISSET(fd, in) && is_vain(o, fd));
     });
 }
