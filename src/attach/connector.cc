@@ -10,16 +10,16 @@
 #include "conn/kernel_socket.hh"
 #include "trunks/service.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::attach {
 
-connector::connector(budget& all, seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t)
+connector::connector(conn::budget& all, seastar::sharded<conn::carrier>& carriers, seastar::sharded<trunks::service>& t)
     : _all(all), _carrier(carriers.local()), _trunks(t.local()) {}
 
 // The address that a peer will take for the program's: one of this host, bound in the daemon's own network namespace,
 // where the kernel has judged whether the program may have address and port. None for any other, as users choose what
 // addresses mean in namespaces of their own, and for loopback, which means another host on the other side.
 base::address connector::true_source(int tcp, const base::address& peer) const noexcept {
-    base::address from = local_address(tcp);
+    base::address from = conn::local_address(tcp);
     if (from.port == 0 || from.scope_id != 0 || base::netns_cookie(tcp) != _trunks.netns()) {
         return {};
     }
@@ -30,7 +30,7 @@ base::address connector::true_source(int tcp, const base::address& peer) const n
 }
 
 // Over a trunk, or as the route says. 0, or an errno with which it has failed. What stays on this host needs no trunk.
-int connector::find_way(vm_conn::parts& p, const connect_request& r) {
+int connector::find_way(conn::vm_conn::parts& p, const conn::connect_request& r) {
     const base::address to = p.peer.unmapped();
     if (!base::is_this_host(p.peer)) {
         const base::address from = true_source(p.tcp.get(), p.peer);
@@ -59,9 +59,9 @@ int connector::find_way(vm_conn::parts& p, const connect_request& r) {
     return _carrier.begin_connect(p.tcp.get(), p.peer, *p.place.owner->owner);
 }
 
-std::optional<violation> connector::begin(connect_request r) {
-    const user_ptr sender = r.place.owner->owner;
-    std::optional<violation> broken;
+std::optional<conn::violation> connector::begin(conn::connect_request r) {
+    const conn::user_ptr sender = r.place.owner->owner;
+    std::optional<conn::violation> broken;
     try {
         broken = try_begin(r);
     } catch (const std::bad_alloc&) {
@@ -75,18 +75,18 @@ std::optional<violation> connector::begin(connect_request r) {
     return broken;
 }
 
-std::optional<violation> connector::try_begin(connect_request& r) {
+std::optional<conn::violation> connector::try_begin(conn::connect_request& r) {
     if (const char* why = base::not_tcp(r.tcp.get())) {
-        return violation{fault::bad_descriptor, std::string("connect: ") + why};
+        return conn::violation{conn::fault::bad_descriptor, std::string("connect: ") + why};
     }
     if (const char* why = base::not_unix(r.bell.get(), SOCK_STREAM)) {
-        return violation{fault::bad_descriptor, std::string("connect: ") + why};
+        return conn::violation{conn::fault::bad_descriptor, std::string("connect: ") + why};
     }
     if (_carrier.knows(r.id)) {
-        return violation{fault::bad_job, "connect: a number that is in use"};
+        return conn::violation{conn::fault::bad_job, "connect: a number that is in use"};
     }
     if (!base::is_memory(r.arena.get())) {
-        return violation{fault::bad_memory, "connect: no memory"};
+        return conn::violation{conn::fault::bad_memory, "connect: no memory"};
     }
     auto memory = _carrier.memory().join(std::move(r.arena), r.slot, _all, r.place.owner);
     if (!memory && memory.error().errnum == ENOMEM) {
@@ -94,14 +94,14 @@ std::optional<violation> connector::try_begin(connect_request& r) {
         return std::nullopt;  // there is nowhere to tell it: the program sees its connection reset
     }
     if (!memory) {
-        return violation{fault::bad_memory, "connect: " + memory.error().text};
+        return conn::violation{conn::fault::bad_memory, "connect: " + memory.error().text};
     }
-    vm_conn::parts p;
+    conn::vm_conn::parts p;
     p.conduit = memory->conduit();
     if (r.refusal == 0 && p.conduit.capacity > _carrier.settings().ring_bytes) {
         r.refusal = ENOBUFS;  // more than it has reserved
     }
-    p.role = conn_role::client;
+    p.role = conn::conn_role::client;
     p.place = std::move(r.place);
     p.route = std::move(r.route);
     p.program_fd = r.program_fd;
@@ -116,4 +116,4 @@ std::optional<violation> connector::try_begin(connect_request& r) {
     return std::nullopt;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::attach

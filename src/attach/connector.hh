@@ -13,24 +13,24 @@ namespace vmsgr::trunks {
 class service;
 }
 
-namespace vmsgr::net {
+namespace vmsgr::attach {
 
 class connector {
-    budget& _all;
-    carrier& _carrier;
+    conn::budget& _all;
+    conn::carrier& _carrier;
     trunks::service& _trunks;
 
 public:
-    connector(budget& all, seastar::sharded<carrier>& carriers, seastar::sharded<trunks::service>& t);
+    connector(conn::budget& all, seastar::sharded<conn::carrier>& carriers, seastar::sharded<trunks::service>& t);
     seastar::future<> stop() { return seastar::make_ready_future<>(); }
 
     // Nothing: the connection is under way, and its conduit will tell the outcome.
-    std::optional<violation> begin(connect_request r);
+    std::optional<conn::violation> begin(conn::connect_request r);
 
 private:
-    std::optional<violation> try_begin(connect_request& r);
-    int find_way(vm_conn::parts& p, const connect_request& r);
+    std::optional<conn::violation> try_begin(conn::connect_request& r);
+    int find_way(conn::vm_conn::parts& p, const conn::connect_request& r);
     base::address true_source(int tcp, const base::address& peer) const noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::attach

@@ -40,7 +40,7 @@ control_server::control_server(control_deps deps, control_socket& socket)
     : _deps(std::move(deps)),
       _socket(socket),
       _kept(_deps.budget, _deps.carriers.local()),
-      _strangers(std::make_shared<net::user>(uid_t(-1), net::amounts{})) {}
+      _strangers(std::make_shared<conn::user>(uid_t(-1), conn::amounts{})) {}
 
 control_server::~control_server() = default;
 
@@ -100,7 +100,7 @@ seastar::future<> control_server::accept_loop() {
 // fd stays as it is where he is not let in.
 void control_server::begin_session(base::unique_fd& fd, const peer_identity& who) {
     auto user = _deps.users.find(who.uid);
-    auto fds = net::lease::take(_deps.budget.fds, user->of.fds, net::fds_per_session);
+    auto fds = conn::lease::take(_deps.budget.fds, user->of.fds, conn::fds_per_session);
     if (!fds || user->closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max || !may_greet(*user)) {
         ++count().refused;
         return;
@@ -126,8 +126,8 @@ void control_server::begin_session(base::unique_fd& fd, const peer_identity& who
 
 // False: he has many who say nothing, and the oldest of them has come just now. So a flood is turned away at little
 // cost, and the control socket's queue stays short.
-bool control_server::may_greet(const net::user& newcomer) {
-    const net::user* whose = &newcomer;
+bool control_server::may_greet(const conn::user& newcomer) {
+    const conn::user* whose = &newcomer;
     if (newcomer.greeting < greeting_of_user_max) {
         if (_greeting.size() < greeting_max) {
             return true;
@@ -159,7 +159,7 @@ void control_server::show_room_again() noexcept {
     }
 }
 
-seastar::future<> control_server::room_to_close(const net::user& sender) {
+seastar::future<> control_server::room_to_close(const conn::user& sender) {
     while (sender.closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max && !_abort.abort_requested()) {
         co_await seastar::sleep_abortable(closing_pause, _abort).handle_exception([](std::exception_ptr) {});
     }
@@ -178,7 +178,7 @@ class local_list {
     uintptr_t _first_page = 0;
 
 public:
-    explicit local_list(net::program& p) {
+    explicit local_list(conn::program& p) {
         auto& seg = p.segment();
         const auto used = std::min(seg.locals_used.load(std::memory_order_acquire), shm::local_slots);
         _entries = std::span(seg.locals).first(used);
@@ -204,7 +204,7 @@ public:
 
 void control_server::program_attached(session& s) { _programs.emplace(s.program()->session_id, &s); }
 
-void control_server::program_ended(net::program& p) {
+void control_server::program_ended(conn::program& p) {
     p.end();
     _programs.erase(p.session_id);
     auto& seg = p.segment();

@@ -34,12 +34,12 @@ class session;
 // What sessions work with. All of it outlives the control_server.
 struct control_deps {
     const conf::daemon_config& config;
-    net::budget& budget;
-    net::users& users;
-    seastar::sharded<net::carrier>& carriers;
-    seastar::sharded<net::connector>& connectors;
-    seastar::sharded<net::listeners>& listeners;
-    net::registry& registry;
+    conn::budget& budget;
+    conn::users& users;
+    seastar::sharded<conn::carrier>& carriers;
+    seastar::sharded<connector>& connectors;
+    seastar::sharded<local::listeners>& listeners;
+    local::registry& registry;
     std::function<seastar::future<>(viewer, document_writer&)> status;  // the JSON document
 };
 
@@ -61,7 +61,7 @@ class control_server final : ssx::event_sink {
     std::unordered_map<session*, std::unique_ptr<session>> _sessions;
     std::map<uint64_t, session*> _programs;  // of these, the attached ones, by the numbers of their sessions
     deposits _kept;
-    const net::user_ptr _strangers;  // whoever was not let in
+    const conn::user_ptr _strangers;  // whoever was not let in
     uint64_t _bytes_local_past = 0;  // of sessions that have ended
     uint64_t _locals_past = 0;
     seastar::gate _gate;
@@ -81,9 +81,9 @@ public:
     control_deps& deps() noexcept { return _deps; }
     deposits& kept() noexcept { return _kept; }
     // Closes what he sent.
-    void let_go(base::unique_fd& fd, net::user& sender) noexcept { _deps.carriers.local().let_go(fd, sender); }
+    void let_go(base::unique_fd& fd, conn::user& sender) noexcept { _deps.carriers.local().let_go(fd, sender); }
     // The same with a client's socket, which has ended.
-    void let_go_of_client(base::unique_fd& sock, net::user& sender) noexcept {
+    void let_go_of_client(base::unique_fd& sock, conn::user& sender) noexcept {
         if (base::shut_down_empty(sock.get())) {
             sock.reset();
         } else {
@@ -91,14 +91,14 @@ public:
         }
     }
     // Until not too much of his waits to be closed already.
-    seastar::future<> room_to_close(const net::user& sender);
+    seastar::future<> room_to_close(const conn::user& sender);
     // To all programs, from time to time, until each user has room for a connection.
     void show_room_again() noexcept;
     bool stops() const noexcept { return _abort.abort_requested(); }
     void program_attached(session& s);
     // What it left for others stays for a moment: who inherited from it has yet to ask.
-    void program_ended(net::program& p);
-    net::counters& count() noexcept { return _deps.carriers.local().count(); }
+    void program_ended(conn::program& p);
+    conn::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return ++_ids; }
     unsigned next_shard() noexcept;
     // A session's handshake is over, however it went.
@@ -134,7 +134,7 @@ private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
     seastar::future<> accept_loop();
     void begin_session(base::unique_fd& fd, const peer_identity& who);
-    bool may_greet(const net::user& newcomer);
+    bool may_greet(const conn::user& newcomer);
 };
 
 }  // namespace vmsgr::attach

@@ -123,7 +123,7 @@ base::result<void> make_doors(const std::string& folder, const conf::access_conf
     }
     auto r = set_access(folder, a, doors_mode(a));
     if (r) {
-        net::knock_at_all(folder.c_str(), true);  // of a daemon that was killed
+        local::knock_at_all(folder.c_str(), true);  // of a daemon that was killed
     }
     return r;
 }

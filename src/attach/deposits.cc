@@ -7,7 +7,7 @@
 
 namespace vmsgr::attach {
 
-deposits::file_ptr deposits::keep(uint64_t session, const net::user_ptr& owner, base::unique_fd& fd) {
+deposits::file_ptr deposits::keep(uint64_t session, const conn::user_ptr& owner, base::unique_fd& fd) {
     // Another file may keep us waiting for its name alone.
     const auto file = ssx::closer::ends_soon(fd.get()) ? base::file_id_of(fd.get()) : std::nullopt;
     if (!file) {
@@ -21,7 +21,7 @@ deposits::file_ptr deposits::keep(uint64_t session, const net::user_ptr& owner, 
             return f;
         }
     }
-    auto place = net::lease::take(_all.fds, owner->of.fds);
+    auto place = conn::lease::take(_all.fds, owner->of.fds);
     if (!place) {
         return nullptr;
     }
@@ -31,13 +31,13 @@ deposits::file_ptr deposits::keep(uint64_t session, const net::user_ptr& owner, 
     return f;
 }
 
-bool deposits::leave(uint64_t session, const net::user_ptr& owner, int shown, std::span<base::unique_fd> left,
+bool deposits::leave(uint64_t session, const conn::user_ptr& owner, int shown, std::span<base::unique_fd> left,
                      std::span<const uint8_t, proto::data_bytes> data, uint64_t listener) {
     const uint64_t cookie = base::socket_cookie(shown);
     if (cookie == 0) {
         return false;
     }
-    auto place = net::lease::take(_all.deposits, owner->of.deposits);
+    auto place = conn::lease::take(_all.deposits, owner->of.deposits);
     if (!place) {
         return false;
     }

@@ -27,11 +27,11 @@ inline constexpr size_t deposits_a_session = 16384;
 class deposits {
     // Descriptors of the same file, which a session leaves for many connections, are kept once.
     struct kept_file {
-        net::carrier& closes;
-        net::user_ptr owner;
+        conn::carrier& closes;
+        conn::user_ptr owner;
         base::file_id file;
         base::unique_fd fd;
-        net::lease place;
+        conn::lease place;
         ~kept_file() { closes.let_go(fd, *owner); }
     };
     using file_ptr = std::shared_ptr<kept_file>;
@@ -42,8 +42,8 @@ class deposits {
         auto operator<=>(const key&) const = default;
     };
     struct deposit {
-        net::user_ptr owner;
-        net::lease place;
+        conn::user_ptr owner;
+        conn::lease place;
         uint64_t session;
         std::vector<file_ptr> files;
         std::array<uint8_t, proto::data_bytes> data;
@@ -52,15 +52,15 @@ class deposits {
     std::map<key, deposit> _kept;
     std::unordered_map<uint64_t, std::deque<key>> _of_session;  // oldest first; some belong to a later session by now
     std::unordered_map<uint64_t, std::vector<std::weak_ptr<kept_file>>> _files;
-    net::budget& _all;
-    net::carrier& _carrier;
+    conn::budget& _all;
+    conn::carrier& _carrier;
 
 public:
-    deposits(net::budget& all, net::carrier& c) : _all(all), _carrier(c) {}
+    deposits(conn::budget& all, conn::carrier& c) : _all(all), _carrier(c) {}
 
     // The oldest of the session goes where there are too many. False: nothing is left of the limits to keep it, or it
     // is no socket and no memory. What is not kept stays in `left`.
-    bool leave(uint64_t session, const net::user_ptr& owner, int shown, std::span<base::unique_fd> left,
+    bool leave(uint64_t session, const conn::user_ptr& owner, int shown, std::span<base::unique_fd> left,
                std::span<const uint8_t, proto::data_bytes> data, uint64_t listener);
     // Null: nothing was left for it, or by another user.
     struct found {
@@ -76,7 +76,7 @@ public:
 
 private:
     void forget(uint64_t session, const key& k);
-    file_ptr keep(uint64_t session, const net::user_ptr& owner, base::unique_fd& fd);
+    file_ptr keep(uint64_t session, const conn::user_ptr& owner, base::unique_fd& fd);
 };
 
 }  // namespace vmsgr::attach

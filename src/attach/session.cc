@@ -46,11 +46,11 @@ base::result<base::unique_fd> new_segment(uint64_t id, shm::mapping& map) {
 
 }  // namespace
 
-session::session(control_server& server, const peer_identity& who, net::user_ptr user, net::lease fds)
+session::session(control_server& server, const peer_identity& who, conn::user_ptr user, conn::lease fds)
     : _server(server), _who(who), _user(std::move(user)), _fds(std::move(fds)) {
-    _hello_timer.set_callback([this] { break_rules(net::fault::bad_hello, "said nothing for 2 s"); });
+    _hello_timer.set_callback([this] { break_rules(conn::fault::bad_hello, "said nothing for 2 s"); });
     _piece_timer.set_callback(
-        [this] { break_rules(net::fault::answers_not_read, "asks and does not read the answer"); });
+        [this] { break_rules(conn::fault::answers_not_read, "asks and does not read the answer"); });
 }
 
 void session::begin_with(base::unique_fd sock) noexcept {
@@ -199,10 +199,10 @@ void session::on_hello(std::span<const std::byte> bytes) {
     using enum proto::hello_fault;
     proto::hello_msg hello;
     switch (proto::read_hello(bytes, hello)) {
-    case too_short: break_rules(net::fault::bad_hello, "a hello that is too short"); return;
-    case no_hello: break_rules(net::fault::bad_hello, "no hello at first"); return;
-    case wrong_length: break_rules(net::fault::bad_hello, "a hello of a wrong length"); return;
-    case unknown_kind: break_rules(net::fault::bad_hello, "a hello for a session of an unknown kind"); return;
+    case too_short: break_rules(conn::fault::bad_hello, "a hello that is too short"); return;
+    case no_hello: break_rules(conn::fault::bad_hello, "no hello at first"); return;
+    case wrong_length: break_rules(conn::fault::bad_hello, "a hello of a wrong length"); return;
+    case unknown_kind: break_rules(conn::fault::bad_hello, "a hello for a session of an unknown kind"); return;
     case other_version:
         refuse(EPROTO, "vmsgrd " + std::string(proto::version_text) + " speaks version " +
                            std::to_string(proto::control_version) +
@@ -213,7 +213,7 @@ void session::on_hello(std::span<const std::byte> bytes) {
     }
     if (!may_attach(_server.deps().config.access, _sock.get(), _who)) {
         refuse(EACCES, "user " + std::to_string(_who.uid) + " may not attach; see access in vmsgrd's configuration");
-    } else if (_place = net::lease::take(_server.deps().budget.sessions, _user->of.sessions); !_place) {
+    } else if (_place = conn::lease::take(_server.deps().budget.sessions, _user->of.sessions); !_place) {
         auto& mine = _user->of.sessions;
         const bool all = mine.used() < mine.limit();
         refuse(EAGAIN, std::string("vmsgrd serves as many programs ") + (all ? "" : "of this user ") +
@@ -230,10 +230,10 @@ void session::welcome(const proto::hello_msg& hello) {
     w.session_id = _server.next_session_id();
     w.ring_bytes = _server.deps().config.limits.ring_bytes;
     base::unique_fd segment;
-    net::lease flies;
+    conn::lease flies;
     if (hello.session == proto::session_kind::program) {
         shm::mapping map;
-        _map = net::lease::take(_server.deps().budget.maps, _user->of.maps);
+        _map = conn::lease::take(_server.deps().budget.maps, _user->of.maps);
         if (!_map) {
             refuse(ENOMEM, "vmsgrd has no memory mapping left for a session; raise vm.max_map_count (sysctl)");
             return;
@@ -252,9 +252,9 @@ void session::welcome(const proto::hello_msg& hello) {
         }
         segment = std::move(*fd);
         w.segment_bytes = sizeof(shm::session_segment);
-        _program = std::make_shared<net::program>(w.session_id, _who.pid, _user,
-                                                  base::printable(hello.program, sizeof hello.program), w.features,
-                                                  _server.deps().config.limits.connections_per_session, std::move(map));
+        _program = std::make_shared<conn::program>(
+            w.session_id, _who.pid, _user, base::printable(hello.program, sizeof hello.program), w.features,
+            _server.deps().config.limits.connections_per_session, std::move(map));
         _server.program_attached(*this);
         if (show_room()) {
             _server.show_room_again();
@@ -297,17 +297,17 @@ void session::refuse(int err, const std::string& text) {
 
 void session::break_rules(const proto::broken_rule& rule) {
     switch (rule.which) {
-    case proto::rule::message: return break_rules(net::fault::bad_message, rule.text);
-    case proto::rule::job: return break_rules(net::fault::bad_job, rule.text);
-    case proto::rule::descriptor: return break_rules(net::fault::bad_descriptor, rule.text);
+    case proto::rule::message: return break_rules(conn::fault::bad_message, rule.text);
+    case proto::rule::job: return break_rules(conn::fault::bad_job, rule.text);
+    case proto::rule::descriptor: return break_rules(conn::fault::bad_descriptor, rule.text);
     }
 }
 
-void session::break_rules(net::fault why, const std::string& text) {
-    static thread_local net::log_limits limits;
+void session::break_rules(conn::fault why, const std::string& text) {
+    static thread_local conn::log_limits limits;
     _server.count().count(why);
     log.log(seastar::log_level::warn, limits.of(why), "pid {} (user {}): {}: {}; its session is closed", _who.pid,
-            _who.uid, net::to_text(why), text);
+            _who.uid, conn::to_text(why), text);
     close();
 }
 

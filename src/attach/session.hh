@@ -24,11 +24,11 @@ inline constexpr unsigned answers_unread_max = 16;
 class session final : ssx::event_sink, shm::rights_sink {
     control_server& _server;
     const peer_identity _who;
-    const net::user_ptr _user;
+    const conn::user_ptr _user;
     base::unique_fd _sock;
-    net::lease _fds;
-    std::optional<net::lease> _place, _map;  // among limits.sessions, once it has said who it is; of its segment
-    net::program_ptr _program;  // none before the handshake, and for queries
+    conn::lease _fds;
+    std::optional<conn::lease> _place, _map;  // among limits.sessions, once it has said who it is; of its segment
+    conn::program_ptr _program;  // none before the handshake, and for queries
     ssx::event_set::registration _events;
     ssx::wake_point _point;
     seastar::timer<> _hello_timer;
@@ -36,20 +36,20 @@ class session final : ssx::event_sink, shm::rights_sink {
     bool _closed = false;
     // Answers since the client had read all, and the descriptors in them.
     unsigned _unread = 0;
-    std::array<net::lease, answers_unread_max + 1> _in_flight;  // a request that fails may be answered twice
+    std::array<conn::lease, answers_unread_max + 1> _in_flight;  // a request that fails may be answered twice
 
 public:
     const seastar::lowres_clock::time_point began = seastar::lowres_clock::now();
 
-    session(control_server& server, const peer_identity& who, net::user_ptr user, net::lease fds);
+    session(control_server& server, const peer_identity& who, conn::user_ptr user, conn::lease fds);
     ~session();
     void begin_with(base::unique_fd sock) noexcept;
 
     seastar::future<> run();
     void close() noexcept;
-    const net::program_ptr& program() const noexcept { return _program; }
+    const conn::program_ptr& program() const noexcept { return _program; }
     const peer_identity& who() const noexcept { return _who; }
-    net::user& user() const noexcept { return *_user; }
+    conn::user& user() const noexcept { return *_user; }
     // Shows the program how many connections its user may still make. True: none.
     bool show_room() noexcept;
 
@@ -62,7 +62,7 @@ private:
     void on_hello(std::span<const std::byte> bytes);
     void welcome(const proto::hello_msg& hello);
     void refuse(int err, const std::string& text);
-    void break_rules(net::fault why, const std::string& text);
+    void break_rules(conn::fault why, const std::string& text);
     void break_rules(const proto::broken_rule& rule);
     // Closes what came with a message and was not moved elsewhere.
     void drop(proto::received& got) noexcept;
@@ -86,12 +86,12 @@ private:
     seastar::future<> on_adopt(proto::request_msg m, proto::received& got);
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
     // Null where the limit on descriptors under way is met.
-    std::optional<net::lease> in_flight(size_t descriptors);
-    int send_answer(const void* msg, size_t bytes, std::span<const int> fds, net::lease flies) noexcept;
+    std::optional<conn::lease> in_flight(size_t descriptors);
+    int send_answer(const void* msg, size_t bytes, std::span<const int> fds, conn::lease flies) noexcept;
     class document;
     seastar::future<> send_document(const proto::request_msg& m);
     seastar::future<> send_piece(const proto::document_piece& piece);
-    int admit(net::connect_request& r);
+    int admit(conn::connect_request& r);
     const proto::route* own_route(proto::role who, const base::address& a) const;
 };
 

@@ -77,7 +77,7 @@ bool session::show_room() noexcept {
 }
 
 // 0, or the errno with which the connect fails.
-int session::admit(net::connect_request& r) {
+int session::admit(conn::connect_request& r) {
     const auto* route = own_route(proto::role::client, r.peer);
     r.may_probe = route != nullptr && route->way == proto::via::trunk;
     if (route != nullptr && route->way == proto::via::deny) {
@@ -88,7 +88,7 @@ int session::admit(net::connect_request& r) {
     } else if (r.without == proto::without_trunk::unset) {
         r.without = _server.deps().config.trunks.default_without();
     }
-    auto taken = net::places::take(_server.deps().budget, _program, _server.deps().config.limits.ring_bytes);
+    auto taken = conn::places::take(_server.deps().budget, _program, _server.deps().config.limits.ring_bytes);
     if (taken) {
         r.place = std::move(*taken);
     }
@@ -104,7 +104,7 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
         break_rules(job.error());
         co_return;
     }
-    net::connect_request r;
+    conn::connect_request r;
     r.id = job->id;
     r.program_fd = job->program_fd;
     r.peer = job->peer;
@@ -118,7 +118,7 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
     r.place.owner = _program;
     r.refusal = admit(r);
     const unsigned shard = unsigned(r.id % seastar::smp::count);
-    auto task = [r = std::move(r)](net::connector& c) mutable { return c.begin(std::move(r)); };
+    auto task = [r = std::move(r)](connector& c) mutable { return c.begin(std::move(r)); };
     if (auto broken = co_await _server.deps().connectors.invoke_on(shard, std::move(task))) {
         break_rules(broken->why, broken->text);
     }
@@ -126,21 +126,21 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
 
 seastar::future<> session::on_listen(proto::request_msg m, proto::received& got) {
     if (const char* why = base::not_tcp(got.fds[0].get())) {
-        break_rules(net::fault::bad_descriptor, std::string("listen: ") + why);
+        break_rules(conn::fault::bad_descriptor, std::string("listen: ") + why);
         co_return;
     }
     if (base::socket_option(got.fds[0].get(), SO_ACCEPTCONN) != 1) {
         reply(m, EINVAL);  // shut down before this request came
         co_return;
     }
-    net::listen_request r;
+    local::listen_request r;
     r.route = proto::route_name(m.route);
     r.local = (m.flags & proto::listen_no_local) == 0;
     r.backlog = m.backlog;
     r.program_fd = m.fd;
     auto& b = _server.deps().budget;
-    auto total = net::lease::take(b.listeners, _user->of.listeners);
-    auto fds = net::lease::take(b.fds, _user->of.fds, net::fds_per_listener);
+    auto total = conn::lease::take(b.listeners, _user->of.listeners);
+    auto fds = conn::lease::take(b.fds, _user->of.fds, conn::fds_per_listener);
     const auto* route = own_route(proto::role::server, base::local_name(got.fds[0].get()));
     const bool denied = route != nullptr && route->way == proto::via::deny;
     if (!total || !fds || denied || _user->is_suspended()) {
@@ -152,7 +152,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     r.total = std::move(*total);
     r.fds = std::move(*fds);
     r.tcp = std::move(got.fds[0]);
-    auto task = [r = std::move(r)](net::listeners& l) mutable { return l.begin(std::move(r)); };
+    auto task = [r = std::move(r)](local::listeners& l) mutable { return l.begin(std::move(r)); };
     auto answer = co_await _server.deps().listeners.invoke_on(_server.next_shard(), std::move(task));
     if (answer.broken) {
         break_rules(answer.broken->why, answer.broken->text);
@@ -170,7 +170,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
 void session::on_unlist(proto::received& got) {
     const int door = got.fds[0].get();
     if (base::not_unix(door, SOCK_STREAM) != nullptr || base::socket_option(door, SO_ACCEPTCONN) != 1) {
-        break_rules(net::fault::bad_descriptor, "unlist: not a door");
+        break_rules(conn::fault::bad_descriptor, "unlist: not a door");
         return;
     }
     // None: another's, or of an earlier daemon.
@@ -182,7 +182,7 @@ void session::on_unlist(proto::received& got) {
 // The number only says where to look; the doorbell that is shown is the right.
 seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got) {
     const bool plain = (m.flags & proto::borrow_plain) != 0;
-    auto task = [=, id = m.id, shown = got.fds[0].get()](net::carrier& c) { return c.borrow(id, shown, plain); };
+    auto task = [=, id = m.id, shown = got.fds[0].get()](conn::carrier& c) { return c.borrow(id, shown, plain); };
     auto lent = co_await _server.deps().carriers.invoke_on(unsigned(m.id % seastar::smp::count), std::move(task));
     const int fds[] = {lent.get()};
     reply(m, lent ? 0 : ENOENT, std::span(fds).first(lent ? 1 : 0));
@@ -199,10 +199,10 @@ void session::on_deposit(const proto::request_msg& m, proto::received& got) {
 // A listener's heir gets socket and lifeline from the listener itself: kept here, they would keep its port when all
 // programs have closed it.
 seastar::future<> session::on_adopt(proto::request_msg m, proto::received& got) {
-    net::listeners::shared listener;
+    local::listeners::shared listener;
     auto found = _server.kept().look(_who.uid, got.fds[0].get());
     if (found && found->listener != 0) {
-        auto task = [id = found->listener, door = base::socket_cookie(got.fds[0].get())](net::listeners& l) {
+        auto task = [id = found->listener, door = base::socket_cookie(got.fds[0].get())](local::listeners& l) {
             return l.share(id, door);
         };
         const unsigned shard = unsigned(found->listener % seastar::smp::count);
@@ -218,15 +218,15 @@ seastar::future<> session::on_adopt(proto::request_msg m, proto::received& got) 
     reply(m, 0, found->fds, r);
 }
 
-std::optional<net::lease> session::in_flight(size_t descriptors) {
-    auto place = net::lease::take(_server.deps().budget.in_flight, _user->of.in_flight, descriptors);
+std::optional<conn::lease> session::in_flight(size_t descriptors) {
+    auto place = conn::lease::take(_server.deps().budget.in_flight, _user->of.in_flight, descriptors);
     if (!place) {
         ++_server.count().refused;
     }
     return place;
 }
 
-int session::send_answer(const void* msg, size_t bytes, std::span<const int> fds, net::lease flies) noexcept {
+int session::send_answer(const void* msg, size_t bytes, std::span<const int> fds, conn::lease flies) noexcept {
     const int err = proto::send_with_fds(_sock.get(), msg, bytes, fds, MSG_DONTWAIT);
     if (err == 0) {
         _in_flight[std::min<size_t>(_unread++, answers_unread_max)] = std::move(flies);
@@ -235,7 +235,7 @@ int session::send_answer(const void* msg, size_t bytes, std::span<const int> fds
 }
 
 void session::reply(const proto::request_msg& m, int status, std::span<const int> fds, proto::reply_msg r) {
-    net::lease flies;
+    conn::lease flies;
     if (!fds.empty()) {
         auto place = in_flight(fds.size());
         if (place) {

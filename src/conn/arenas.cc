@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -121,4 +121,4 @@ void arenas::clear() {
     _joined.clear();
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

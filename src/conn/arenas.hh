@@ -14,7 +14,7 @@
 #include "conn/program.hh"
 #include "shm/arena.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 struct arena_file {
     shm::made_arena arena;   // the account is used where it was made here
@@ -63,4 +63,4 @@ public:
     void clear();
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

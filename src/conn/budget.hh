@@ -9,7 +9,7 @@
 
 #include "shm/layout.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 // Kept free for what programs have asked for before they could see that it was the last.
 constexpr uint64_t margin_of(uint64_t limit) noexcept { return std::min<uint64_t>(limit / 8, 512); }
@@ -169,4 +169,4 @@ struct budget {
     }
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

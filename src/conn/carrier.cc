@@ -17,7 +17,7 @@
 #include "ssx/idle_yield.hh"
 #include "ssx/spawn.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -163,7 +163,7 @@ int carrier::begin_connect(int fd, const base::address& to, user& his) noexcept 
     if (his.is_suspended()) {
         return EAGAIN;
     }
-    const int err = _alarm.guard([&] { return net::begin_connect(fd, to); });
+    const int err = _alarm.guard([&] { return conn::begin_connect(fd, to); });
     if (err == EINTR) {
         _count.count(fault::made_blocking);
         his.suspend();
@@ -265,4 +265,4 @@ uint64_t carrier::next_id() noexcept {
     return ours - ours % seastar::smp::count + n;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

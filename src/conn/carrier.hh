@@ -15,7 +15,7 @@
 #include "conn/vm_conn.hh"
 #include "ssx/syscall_alarm.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 struct carrier_settings {
     uint32_t ring_bytes = shm::ring_bytes_default;
@@ -111,4 +111,4 @@ private:
     uint64_t next_id() noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

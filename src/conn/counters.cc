@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -16,4 +16,4 @@ std::string_view to_text(fault f) noexcept { return names[size_t(f)]; }
 
 uint64_t counters::faults_total() const noexcept { return std::accumulate(faults.begin(), faults.end(), uint64_t(0)); }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -8,7 +8,7 @@
 
 #include "base/counters.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 // Rules broken by a program (or, for unreachable_state, by ourselves).
 enum class fault : uint8_t {
@@ -70,4 +70,4 @@ inline constexpr base::counter<counters> counter_table[] = {
 };
 static_assert(base::lists_all(counter_table));
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -2,7 +2,7 @@
 
 #include "conn/kernel_socket.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 void end_mark::set(int socket) noexcept {
     linger own{};
@@ -27,4 +27,4 @@ void end_mark::lift(int socket) noexcept {
 
 bool end_mark::program_resets(int socket) const noexcept { return !_own && lingers_zero(socket); }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

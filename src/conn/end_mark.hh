@@ -10,7 +10,7 @@
 
 #include <optional>
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 class end_mark {
     std::optional<linger> _own;  // the program's, while the mark is set
@@ -23,4 +23,4 @@ public:
     bool program_resets(int socket) const noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

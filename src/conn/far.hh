@@ -21,7 +21,7 @@ namespace vmsgr::ssx {
 class event_set;
 }
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 enum class conn_path : uint8_t { direct, local, trunk };
 
@@ -103,4 +103,4 @@ public:
 // `socket` belongs to the connection, which outlives this.
 std::unique_ptr<far_side> make_tcp_far(base::unique_fd& socket);
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

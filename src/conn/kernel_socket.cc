@@ -10,7 +10,7 @@
 
 #include "base/sockets.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 bool is_listening(int fd) noexcept { return base::socket_option(fd, SO_ACCEPTCONN) == 1; }
 
@@ -103,4 +103,4 @@ void reset_tcp(base::unique_fd& fd) noexcept {
     fd.reset();
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -7,7 +7,7 @@
 #include "base/names.hh"
 #include "base/unique_fd.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 bool is_listening(int fd) noexcept;
 
@@ -44,4 +44,4 @@ void close_tcp(base::unique_fd& fd) noexcept;
 // RST now, even if another process still holds the socket.
 void reset_tcp(base::unique_fd& fd) noexcept;
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -1,7 +1,7 @@
 #include "conn/log.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 seastar::logger log("vmsgr_net");
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

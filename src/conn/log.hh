@@ -8,7 +8,7 @@
 
 #include "conn/counters.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 extern seastar::logger log;
 
@@ -27,4 +27,4 @@ private:
     }
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -9,7 +9,7 @@
 #include "base/sockets.hh"
 #include "shm/bell.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -129,4 +129,4 @@ bool plain_end::push() noexcept {
     return moved;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

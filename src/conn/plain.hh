@@ -13,7 +13,7 @@
 #include "shm/arena.hh"
 #include "shm/end.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 class plain_end {
     const int _fd;
@@ -58,4 +58,4 @@ private:
     bool take_tokens() noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

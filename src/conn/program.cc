@@ -3,7 +3,7 @@
 #include <bit>
 #include <chrono>
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 program::program(uint64_t id, pid_t pid_, user_ptr owner_, std::string name_, uint64_t features_,
                  uint32_t connections_max, shm::mapping segment)
@@ -88,4 +88,4 @@ void program::hide(uint32_t slot) noexcept {
     }
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

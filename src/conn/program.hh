@@ -14,7 +14,7 @@
 #include "conn/users.hh"
 #include "shm/segment.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 enum class conn_role : uint8_t { client = 0, server = 1 };
 
@@ -59,4 +59,4 @@ double unix_time_s();
 
 using program_ptr = std::shared_ptr<program>;
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

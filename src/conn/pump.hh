@@ -15,7 +15,7 @@
 #include "life/connection.hh"
 #include "shm/ring.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 template <typename N>
 concept near_side = requires(N n, size_t bytes, size_t& found, life::event e, int err) {
@@ -193,4 +193,4 @@ private:
     }
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -10,7 +10,7 @@
 #include "proto/dial.hh"
 #include "proto/routes.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 struct connect_request {
     uint64_t id = 0;
@@ -39,4 +39,4 @@ struct violation {
     std::string text;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

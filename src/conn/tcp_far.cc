@@ -9,7 +9,7 @@
 #include "conn/far.hh"
 #include "ssx/event_set.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -70,7 +70,7 @@ public:
     }
     bool took_urgent() const noexcept override { return _took_urgent; }
     bool short_read_empties() const noexcept override { return !_may_end; }
-    bool has_unread() const noexcept override { return net::has_unread(_fd.get()); }
+    bool has_unread() const noexcept override { return conn::has_unread(_fd.get()); }
 
     ssize_t send(std::span<const iovec> pieces, sends how) noexcept override {
         msghdr m{};
@@ -120,4 +120,4 @@ private:
 
 std::unique_ptr<far_side> make_tcp_far(base::unique_fd& socket) { return std::make_unique<tcp_far>(socket); }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

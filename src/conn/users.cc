@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -76,4 +76,4 @@ std::vector<user_ptr> users::list() const {
     return out;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

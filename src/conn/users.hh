@@ -17,7 +17,7 @@
 #include "conn/budget.hh"
 #include "ssx/closer.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 class user {
     static constexpr size_t documents_max = 4;
@@ -62,4 +62,4 @@ private:
     void sweep();
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

@@ -15,7 +15,7 @@
 #include "conn/log.hh"
 #include "proto/control.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -483,4 +483,4 @@ void vm_conn::finish() noexcept {
     _p.place.owner->hide(std::exchange(_slot, shm::no_slot));
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

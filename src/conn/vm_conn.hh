@@ -32,7 +32,7 @@
 #include "ssx/ring_poller.hh"
 #include "ssx/wake_point.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 class carrier;
 
@@ -236,4 +236,4 @@ private:
 
 using conn_ptr = seastar::lw_shared_ptr<vm_conn>;
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

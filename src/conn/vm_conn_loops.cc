@@ -8,7 +8,7 @@
 #include "conn/vm_conn.hh"
 #include "proto/control.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -333,4 +333,4 @@ bool vm_conn::park() noexcept {
     return quiet;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

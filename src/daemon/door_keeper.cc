@@ -28,7 +28,7 @@ namespace {
     char byte;
     while (::read(3, &byte, 1) < 0 && errno == EINTR) {
     }
-    net::knock_at_all(doors, false);
+    local::knock_at_all(doors, false);
     ::_exit(0);
 }
 

@@ -90,8 +90,8 @@ struct fitting {
         out.all.passing = passing_descriptors;
         const std::string why = number(m.descriptors) + " descriptors are allowed; raise LimitNOFILE or ulimit -n";
         lower("sessions", out.all.sessions, out.all.fds / 2, why);
-        lower("listeners", out.all.listeners, out.all.fds / 2 / net::fds_per_listener, why);
-        lower("connections", out.all.connections, out.all.fds / net::fds_per_connection, why);
+        lower("listeners", out.all.listeners, out.all.fds / 2 / conn::fds_per_listener, why);
+        lower("connections", out.all.connections, out.all.fds / conn::fds_per_connection, why);
         return {};
     }
 

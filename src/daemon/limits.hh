@@ -14,7 +14,7 @@ namespace vmsgr::daemon {
 
 // What may be used, once what does not fit was lowered.
 struct fitted_limits {
-    net::amounts all, each_user;
+    conn::amounts all, each_user;
     uint32_t closing = 0;              // descriptors that wait for helper threads to close them
     std::vector<std::string> lowered;  // what was, and why; a line each
 };

@@ -16,9 +16,9 @@ namespace {
 
 seastar::logger log("vmsgrd");
 
-net::carrier_settings settings_of(const conf::daemon_config& c) {
+conn::carrier_settings settings_of(const conf::daemon_config& c) {
     using namespace std::chrono;
-    net::carrier_settings s;
+    conn::carrier_settings s;
     s.ring_bytes = c.limits.ring_bytes;
     s.orphan_limit = milliseconds(c.limits.orphan_ms);
     s.flush_limit = milliseconds(c.limits.flush_ms);
@@ -62,7 +62,7 @@ service::service(const conf::daemon_config& c, std::string path, attach::control
       _budget(limits.all),
       _users(limits.each_user),
       _closer(limits.closing),
-      _started_s(net::unix_time_s()) {
+      _started_s(conn::unix_time_s()) {
     log_lowered(limits);
     _budget.fds.show_in(_registry.descriptors());
     _budget.connections.show_in(_registry.connections());
@@ -125,9 +125,10 @@ seastar::future<> service::change_to(conf::daemon_config fresh) {
     _users.set_limits(limits->each_user);
     log_lowered(*limits);
     set_log_levels(_config);
-    co_await _carriers.invoke_on_all([orphan = fresh.limits.orphan_ms, flush = fresh.limits.flush_ms](net::carrier& c) {
-        c.set_limits(std::chrono::milliseconds(orphan), std::chrono::milliseconds(flush));
-    });
+    co_await _carriers.invoke_on_all(
+        [orphan = fresh.limits.orphan_ms, flush = fresh.limits.flush_ms](conn::carrier& c) {
+            c.set_limits(std::chrono::milliseconds(orphan), std::chrono::milliseconds(flush));
+        });
     co_await _trunks.invoke_on_all([&fresh](trunks::service& t) { t.change(fresh.trunks); });
 }
 
@@ -169,7 +170,7 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
 
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
     _carriers.start(settings_of(_config), std::ref(_closer)).get();
-    _carriers.invoke_on_all(&net::carrier::start).get();
+    _carriers.invoke_on_all(&conn::carrier::start).get();
 
     auto stop_connectors = seastar::defer([this]() noexcept { _connectors.stop().get(); });
     _connectors.start(std::ref(_budget), std::ref(_carriers), std::ref(_trunks)).get();

@@ -26,15 +26,15 @@ class service {
     const machine _machine;   // as it was at the start
     supervisor& _manager;
     attach::control_socket& _socket;
-    net::registry _registry;  // outlives the budget, which shows its counts there
-    net::budget _budget;
-    net::users _users;
+    local::registry _registry;  // outlives the budget, which shows its counts there
+    conn::budget _budget;
+    conn::users _users;
     ssx::closer _closer;
     double _started_s;
-    seastar::sharded<net::carrier> _carriers;
+    seastar::sharded<conn::carrier> _carriers;
     seastar::sharded<trunks::service> _trunks;
-    seastar::sharded<net::connector> _connectors;
-    seastar::sharded<net::listeners> _listeners;
+    seastar::sharded<attach::connector> _connectors;
+    seastar::sharded<local::listeners> _listeners;
     std::unique_ptr<attach::control_server> _control;
     seastar::gate _reloading;
     seastar::semaphore _reloads{1};  // one at a time

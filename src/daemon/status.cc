@@ -21,20 +21,20 @@ namespace {
 // Connections fetched from a shard in one go: a short task there, a short message between.
 constexpr size_t rows_at_once = 64;
 
-const char* to_text(net::conn_state s) {
+const char* to_text(conn::conn_state s) {
     switch (s) {
-    case net::conn_state::connecting: return "connecting";
-    case net::conn_state::established: return "established";
-    case net::conn_state::closing: return "closing";
+    case conn::conn_state::connecting: return "connecting";
+    case conn::conn_state::established: return "established";
+    case conn::conn_state::closing: return "closing";
     }
     return "?";
 }
 
-const char* to_text(net::conn_path p) {
+const char* to_text(conn::conn_path p) {
     switch (p) {
-    case net::conn_path::direct: return "direct";
-    case net::conn_path::local: return "local";
-    case net::conn_path::trunk: return "trunk";
+    case conn::conn_path::direct: return "direct";
+    case conn::conn_path::local: return "local";
+    case conn::conn_path::trunk: return "trunk";
     }
     return "?";
 }
@@ -115,12 +115,12 @@ json plain_mode(uint32_t shown) {
                       proto::read_cause(shown >> shm::local_cause_shift & cause_bits), 0);
 }
 
-json row(const net::conn_info& c) {
+json row(const conn::conn_info& c) {
     return {{"id", c.id},
             {"session", c.session},
             {"pid", c.pid},
             {"fd", c.fd},
-            {"role", c.role == net::conn_role::client ? "client" : "server"},
+            {"role", c.role == conn::conn_role::client ? "client" : "server"},
             {"local", base::to_string(c.local)},
             {"peer", base::to_string(c.peer)},
             {"path", to_text(c.path)},
@@ -144,10 +144,10 @@ json row(const attach::control_server::local_row& c) {
             {"role", c.server ? "server" : "client"},
             {"local", base::to_string(c.local)},
             {"peer", base::to_string(c.peer)},
-            {"path", to_text(net::conn_path::local)},
+            {"path", to_text(conn::conn_path::local)},
             {"route", c.route},
             {"shard", nullptr},
-            {"state", to_text(net::conn_state::established)},
+            {"state", to_text(conn::conn_state::established)},
             {"plain", plain_mode(c.plain)},
             {"bytes_in", c.bytes_in},
             {"bytes_out", c.bytes_out},
@@ -155,7 +155,7 @@ json row(const attach::control_server::local_row& c) {
             {"uid", c.uid}};
 }
 
-json row(const net::listener_info& l) {
+json row(const local::listener_info& l) {
     return {{"id", l.id},
             {"session", l.session},
             {"pid", l.pid},
@@ -217,7 +217,7 @@ json row(const attach::session_info& s) {
             {"left_to_kernel", left_to_kernel(s.left_to_kernel)}};
 }
 
-json totals(const status_sources& s, const net::counters& c, const attach::control_server::local_totals& local,
+json totals(const status_sources& s, const conn::counters& c, const attach::control_server::local_totals& local,
             size_t sessions) {
     json out{{"sessions_open", sessions},
              {"connections_open", s.budget.connections.used()},
@@ -225,20 +225,20 @@ json totals(const status_sources& s, const net::counters& c, const attach::contr
              {"bytes_local", local.bytes},
              {"locals_opened", local.opened},
              {"diallers_turned_away", local.turned_away}};
-    add_counters(out, c, net::counter_table);
+    add_counters(out, c, conn::counter_table);
     out["faults"] = c.faults_total();
     return out;
 }
 
-json faults(const net::counters& c) {
+json faults(const conn::counters& c) {
     json out = json::object();
-    for (size_t i = 0; i < net::fault_kinds; ++i) {
-        out[std::string(net::to_text(net::fault(i)))] = c.faults[i];
+    for (size_t i = 0; i < conn::fault_kinds; ++i) {
+        out[std::string(conn::to_text(conn::fault(i)))] = c.faults[i];
     }
     return out;
 }
 
-json to_json(const net::amounts& a) {
+json to_json(const conn::amounts& a) {
     return {{"sessions", a.sessions},
             {"connections", a.connections},
             {"listeners", a.listeners},
@@ -246,7 +246,7 @@ json to_json(const net::amounts& a) {
             {"memory", a.memory}};
 }
 
-json row(const net::user& u) {
+json row(const conn::user& u) {
     return {{"uid", u.uid},
             {"sessions", u.of.sessions.used()},
             {"connections", u.of.connections.used()},
@@ -291,9 +291,9 @@ struct shown {
     uint64_t connections = 0, sessions = 0, direct = 0, local = 0, trunk = 0;
     uint64_t sent_locally = 0;  // each end has sent what the other has received
 
-    void add(net::conn_path path, uint64_t bytes) noexcept {
+    void add(conn::conn_path path, uint64_t bytes) noexcept {
         ++connections;
-        (path == net::conn_path::local ? local : path == net::conn_path::trunk ? trunk : direct) += bytes;
+        (path == conn::conn_path::local ? local : path == conn::conn_path::trunk ? trunk : direct) += bytes;
     }
 };
 
@@ -301,7 +301,7 @@ struct shown {
 seastar::future<> add_rows(text& out, shown& sum, const status_sources& s, unsigned shard) {
     for (uint64_t last = 0;;) {
         auto rows = co_await s.carriers.invoke_on(shard,
-                                                  [last](net::carrier& c) { return c.list(last, rows_at_once); });
+                                                  [last](conn::carrier& c) { return c.list(last, rows_at_once); });
         for (auto& c : rows) {
             if (s.viewer.sees(c.uid)) {
                 out.add(row(c));
@@ -325,7 +325,7 @@ seastar::future<> add_connections(text& out, shown& sum, const status_sources& s
         for (auto& c : s.control.list_locals(at)) {
             if (s.viewer.sees(c.uid)) {
                 out.add(row(c));
-                sum.add(net::conn_path::local, c.bytes_in + c.bytes_out);
+                sum.add(conn::conn_path::local, c.bytes_in + c.bytes_out);
                 sum.sent_locally += c.bytes_out;
             }
             co_await out.pass_on();
@@ -338,7 +338,7 @@ seastar::future<> add_connections(text& out, shown& sum, const status_sources& s
 seastar::future<> add_listeners(text& out, const status_sources& s) {
     out.open("listeners");
     for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
-        for (auto& l : co_await s.listeners.invoke_on(shard, [](net::listeners& x) { return x.list(); })) {
+        for (auto& l : co_await s.listeners.invoke_on(shard, [](local::listeners& x) { return x.list(); })) {
             if (s.viewer.sees(l.uid)) {
                 out.add(row(l));
             }
@@ -410,7 +410,7 @@ seastar::future<> write_status(status_sources s, attach::document_writer& to) {
     add_users(out, s);
     out.add("daemon", {{"pid", ::getpid()},
                        {"version", proto::version_text},
-                       {"uptime_s", round_ms(net::unix_time_s() - s.started_s)},
+                       {"uptime_s", round_ms(conn::unix_time_s() - s.started_s)},
                        {"shards", seastar::smp::count},
                        {"poll_mode", conf::to_text(s.config.polling)},
                        {"reloads", s.reloaded.count},
@@ -423,10 +423,10 @@ seastar::future<> write_status(status_sources s, attach::document_writer& to) {
                       {"uid", s.viewer.uid},
                       {"observers", s.config.access.observers.empty() ? json() : json(s.config.access.observers)}});
     if (s.viewer.sees_all) {
-        net::counters sum;
+        conn::counters sum;
         for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
-            base::add(sum, co_await s.carriers.invoke_on(shard, [](net::carrier& c) { return c.count(); }),
-                      net::counter_table);
+            base::add(sum, co_await s.carriers.invoke_on(shard, [](conn::carrier& c) { return c.count(); }),
+                      conn::counter_table);
         }
         auto local = s.control.count_locals();
         local.bytes += own.sent_locally;

@@ -20,11 +20,11 @@ struct reload_state {
 struct status_sources {
     attach::viewer viewer;  // is shown what belongs to them, or to all
     const conf::daemon_config& config;
-    const net::budget& budget;
-    const net::users& users;
+    const conn::budget& budget;
+    const conn::users& users;
     const ssx::closer& closer;
-    seastar::sharded<net::carrier>& carriers;
-    seastar::sharded<net::listeners>& listeners;
+    seastar::sharded<conn::carrier>& carriers;
+    seastar::sharded<local::listeners>& listeners;
     seastar::sharded<trunks::service>& trunks;
     const attach::control_server& control;
     double started_s;

@@ -12,7 +12,7 @@
 #include "proto/control.hh"
 #include "shm/layout.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 namespace {
 
@@ -87,4 +87,4 @@ void knock_at_all(const char* folder, bool remove) noexcept {
     ::closedir(dir);
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

@@ -8,7 +8,7 @@
 #include "base/error.hh"
 #include "base/unique_fd.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 struct door_place {
     std::string name, path;
@@ -30,4 +30,4 @@ bool knock(const char* path) noexcept;
 // At every door of the folder. remove: they are of an earlier daemon.
 void knock_at_all(const char* folder, bool remove) noexcept;
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

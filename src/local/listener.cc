@@ -16,7 +16,7 @@
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 namespace {
 
@@ -41,7 +41,7 @@ bool defers_accept(int socket) noexcept {
 }  // namespace
 
 listener::listener(listeners& owner, listen_request r, uint64_t id)
-    : _owner(owner), _r(std::move(r)), _id(id), _address(local_address(_r.tcp.get())) {}
+    : _owner(owner), _r(std::move(r)), _id(id), _address(conn::local_address(_r.tcp.get())) {}
 
 listener::~listener() { close(); }
 
@@ -52,7 +52,7 @@ listener::lifeline::~lifeline() {
 
 int listener::prepare(listen_answer& out) try {
     base::random_bytes(_word.data(), _word.size());
-    if (make_nonblocking(_r.tcp.get()) < 0) {
+    if (conn::make_nonblocking(_r.tcp.get()) < 0) {
         return errno;
     }
     out.lifeline = make_lifeline();
@@ -62,8 +62,8 @@ int listener::prepare(listen_answer& out) try {
     auto door = make_door(_owner._doors, int(std::min<uint32_t>(_r.backlog, SOMAXCONN)));
     if (!door) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
-        log.log(seastar::log_level::warn, rate, "{} (pid {}) listens by the kernel alone: {}", _r.owner->name,
-                _r.owner->pid, door.error().text);
+        conn::log.log(seastar::log_level::warn, rate, "{} (pid {}) listens by the kernel alone: {}", _r.owner->name,
+                      _r.owner->pid, door.error().text);
         return door.error().errnum;
     }
     _door = std::move(door->place);
@@ -82,7 +82,7 @@ int listener::prepare(listen_answer& out) try {
 
 base::unique_fd listener::make_lifeline() noexcept try {
     int pair[2];
-    auto place = lease::take(_owner._budget.fds, _r.owner->owner->of.fds);
+    auto place = conn::lease::take(_owner._budget.fds, _r.owner->owner->of.fds);
     if (_closed || !place || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         return {};
     }
@@ -106,7 +106,7 @@ listener_info listener::info() const {
             _address, seastar::smp::count,  _accepted,     _r.owner->uid()};
 }
 
-door_target listener::target() const { return {_id, _door.path, _word}; }
+conn::door_target listener::target() const { return {_id, _door.path, _word}; }
 
 listeners::reserved listener::reserve() {
     listeners::reserved out;
@@ -132,7 +132,7 @@ void listener::close() noexcept {
     auto& here = _owner.local();
     auto& his = *_r.owner->owner;
     here.alarm().guard([this] {
-        if (!is_listening(_r.tcp.get())) {
+        if (!conn::is_listening(_r.tcp.get())) {
             base::stop_lingering(_r.tcp.get());
         }
         _r.tcp.reset();
@@ -183,8 +183,8 @@ seastar::future<> listener::await_heir() {
     }
 }
 
-std::optional<places> listener::take_places() {
-    auto taken = places::take(_owner._budget, _r.owner, _owner.local().settings().ring_bytes);
+std::optional<conn::places> listener::take_places() {
+    auto taken = conn::places::take(_owner._budget, _r.owner, _owner.local().settings().ring_bytes);
     return taken ? std::optional(std::move(*taken)) : std::nullopt;
 }
 
@@ -198,13 +198,13 @@ seastar::future<> listener::run() {
     while (!_closed) {
         _point.clear();
         auto place = take_places();
-        auto passes = place ? std::nullopt : lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
+        auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
         if (!place && !passes) {
             co_await pause();  // it waits in the kernel
             continue;
         }
         // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
-        make_nonblocking(_r.tcp.get());
+        conn::make_nonblocking(_r.tcp.get());
         int fd = _owner.local().alarm().guard(
             [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
         const int err = errno;
@@ -229,27 +229,27 @@ seastar::future<> listener::after_error(int err) {
         co_await pause();
     } else if (err == EINTR) {
         // Made blocking at the worst moment, and accept waited until the alarm. The kernel serves it from now on.
-        _owner.local().count().count(fault::made_blocking);
+        _owner.local().count().count(conn::fault::made_blocking);
         _r.owner->owner->suspend();
         close();
     } else if (concerns_one_connection(err)) {
         co_await seastar::coroutine::maybe_yield();
     } else {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
-        log.log(seastar::log_level::warn, rate, "accept on {} for {} (pid {}): {}", base::to_string(_address),
-                _r.owner->name, _r.owner->pid, strerror(err));
-        _owner.local().count().count(fault::accept_error);
+        conn::log.log(seastar::log_level::warn, rate, "accept on {} for {} (pid {}): {}", base::to_string(_address),
+                      _r.owner->name, _r.owner->pid, strerror(err));
+        _owner.local().count().count(conn::fault::accept_error);
         close();
     }
 }
 
 // Until `once` says something else than that the door's queue is full, or the listener closes.
 template <typename Once>
-seastar::future<brought> listener::until_there_is_room(Once once) {
+seastar::future<conn::brought> listener::until_there_is_room(Once once) {
     auto retry = std::chrono::duration_cast<std::chrono::microseconds>(first_retry);
     for (;;) {
-        const brought how = co_await once();
-        if (how != brought::queue_full || _closed) {
+        const conn::brought how = co_await once();
+        if (how != conn::brought::queue_full || _closed) {
             co_return how;
         }
         co_await seastar::sleep_abortable(retry, _owner._abort).handle_exception([](std::exception_ptr) {});
@@ -259,31 +259,31 @@ seastar::future<brought> listener::until_there_is_room(Once once) {
 
 // There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
 // so it must not be lost.
-seastar::future<> listener::pass_on(base::unique_fd tcp, lease passes) {
+seastar::future<> listener::pass_on(base::unique_fd tcp, conn::lease passes) {
     ++_owner.local().count().accepts_passed_on;
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
-    hello.local = local_address(tcp.get());
-    hello.peer = peer_address(tcp.get());
+    hello.local = conn::local_address(tcp.get());
+    hello.peer = conn::peer_address(tcp.get());
     hello.word = _word;
     base::unique_fd bell;
     co_await until_there_is_room([&] {
         const int fds[] = {tcp.get()};
         const int err = _owner.local().alarm().guard([&] { return proto::dial(_door.path.c_str(), hello, fds, bell); });
-        return seastar::make_ready_future<brought>(err == 0 || err == ESHUTDOWN    ? brought::yes
-                                                   : err == EAGAIN || err == EPIPE ? brought::queue_full
-                                                                                   : brought::refused);
+        return seastar::make_ready_future<conn::brought>(err == 0 || err == ESHUTDOWN    ? conn::brought::yes
+                                                         : err == EAGAIN || err == EPIPE ? conn::brought::queue_full
+                                                                                         : conn::brought::refused);
     });
     if (bell) {
         _owner.local().close_when_heard(std::move(bell), {_r.owner, {}, {}, {}, {}}, std::move(passes));
     }
 }
 
-seastar::future<> listener::bring(base::unique_fd tcp, places place) {
-    bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
+seastar::future<> listener::bring(base::unique_fd tcp, conn::places place) {
+    conn::bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
     const unsigned shard = _owner.next_shard();
-    const brought how = co_await until_there_is_room([&]() -> seastar::future<brought> {
-        auto task = [r = std::move(r), &all = _owner._budget](carrier& c) mutable {
+    const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {
+        auto task = [r = std::move(r), &all = _owner._budget](conn::carrier& c) mutable {
             const auto was = c.bring(r, all);
             return std::pair(was, std::move(r));
         };
@@ -292,10 +292,10 @@ seastar::future<> listener::bring(base::unique_fd tcp, places place) {
             return done.first;
         });
     });
-    _accepted += how == brought::yes ? 1 : 0;
-    if (how == brought::queue_full) {
-        reset_tcp(r.tcp);  // it waited in a listener that is closed
+    _accepted += how == conn::brought::yes ? 1 : 0;
+    if (how == conn::brought::queue_full) {
+        conn::reset_tcp(r.tcp);  // it waited in a listener that is closed
     }
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

@@ -9,7 +9,7 @@
 #include "local/listeners.hh"
 #include "ssx/wake_point.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 class listener final : ssx::event_sink {
     listeners& _owner;
@@ -26,7 +26,7 @@ class listener final : ssx::event_sink {
     struct lifeline final : ssx::event_sink {
         listener& l;
         base::unique_fd fd;
-        lease place;
+        conn::lease place;
         ssx::event_set::registration events;
         explicit lifeline(listener& x) noexcept : l(x) {}
         ~lifeline();  // its program may have sent something on it
@@ -48,7 +48,7 @@ public:
     void close() noexcept;
 
     listeners::reserved reserve();
-    door_target target() const;
+    conn::door_target target() const;
     int tcp_fd() const noexcept { return _r.tcp.get(); }
     bool takes_local() const noexcept { return _r.local; }
     const door_place& door() const noexcept { return _door; }
@@ -60,13 +60,13 @@ private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
     seastar::future<> await_heir();
-    std::optional<places> take_places();
+    std::optional<conn::places> take_places();
     seastar::future<> pause();
-    seastar::future<> pass_on(base::unique_fd tcp, lease passes);
-    seastar::future<> bring(base::unique_fd tcp, places place);
+    seastar::future<> pass_on(base::unique_fd tcp, conn::lease passes);
+    seastar::future<> bring(base::unique_fd tcp, conn::places place);
     seastar::future<> after_error(int err);
     template <typename Once>
-    seastar::future<brought> until_there_is_room(Once once);
+    seastar::future<conn::brought> until_there_is_room(Once once);
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

@@ -8,9 +8,9 @@
 #include "conn/log.hh"
 #include "local/listener.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
-listeners::listeners(seastar::sharded<carrier>& carriers, budget& b, registry& r, std::string doors)
+listeners::listeners(seastar::sharded<conn::carrier>& carriers, conn::budget& b, registry& r, std::string doors)
     : _carriers(carriers), _budget(b), _registry(r), _doors(std::move(doors)), _next_shard(seastar::this_shard_id()) {}
 
 listeners::~listeners() = default;
@@ -30,10 +30,10 @@ listen_answer listeners::begin(listen_request r) {
     // It may have become something else, whose close waits.
     auto closed = seastar::defer([&]() noexcept { local().let_go(r.tcp, *r.owner->owner); });
     if (const char* why = base::not_tcp(r.tcp.get())) {
-        out.broken = violation{fault::bad_descriptor, std::string("listen: ") + why};
+        out.broken = conn::violation{conn::fault::bad_descriptor, std::string("listen: ") + why};
         return out;
     }
-    if (!is_listening(r.tcp.get())) {
+    if (!conn::is_listening(r.tcp.get())) {
         out.status = EINVAL;  // shut down before this request came
         return out;
     }
@@ -53,10 +53,10 @@ listen_answer listeners::begin(listen_request r) {
     _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door() : door_place());
     _all.emplace(id, std::move(l));  // one that is not kept takes its entry back
     (void)at->run()
-        .handle_exception([](std::exception_ptr e) { log.error("a listener ended by an exception: {}", e); })
+        .handle_exception([](std::exception_ptr e) { conn::log.error("a listener ended by an exception: {}", e); })
         .finally([this, id, h = std::move(*holder)] {
             _all.erase(id);
-            return _carriers.invoke_on_all([id](carrier& c) { c.memory().forget_listener(id); });
+            return _carriers.invoke_on_all([id](conn::carrier& c) { c.memory().forget_listener(id); });
         });
     return out;
 }
@@ -73,7 +73,7 @@ listeners::shared listeners::share(uint64_t id, uint64_t door_cookie) noexcept {
     if (at == _all.end() || at->second->door().cookie != door_cookie) {
         return {};
     }
-    shared out{duplicate(at->second->tcp_fd()), at->second->make_lifeline()};
+    shared out{conn::duplicate(at->second->tcp_fd()), at->second->make_lifeline()};
     return out.tcp && out.lifeline ? std::move(out) : shared{};
 }
 
@@ -85,4 +85,4 @@ std::vector<listener_info> listeners::list() const {
     return out;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

@@ -12,11 +12,11 @@
 #include "conn/carrier.hh"
 #include "local/registry.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 struct listen_request {
-    program_ptr owner;
-    lease total, fds;
+    conn::program_ptr owner;
+    conn::lease total, fds;
     std::string route;
     base::unique_fd tcp;
     int program_fd = -1;  // the program's number for it, to be shown
@@ -30,7 +30,7 @@ struct listen_answer {
     uint64_t id = 0;
     base::unique_fd door, lifeline;
     proto::secret word{};
-    std::optional<violation> broken;
+    std::optional<conn::violation> broken;
 };
 
 struct listener_info {
@@ -48,8 +48,8 @@ class listener;
 
 class listeners {
     friend class listener;
-    seastar::sharded<carrier>& _carriers;
-    budget& _budget;
+    seastar::sharded<conn::carrier>& _carriers;
+    conn::budget& _budget;
     registry& _registry;
     const std::string _doors;  // the folder
     std::unordered_map<uint64_t, std::unique_ptr<listener>> _all;
@@ -59,7 +59,7 @@ class listeners {
     uint64_t _ids = 0;
 
 public:
-    listeners(seastar::sharded<carrier>& carriers, budget& b, registry& r, std::string doors);
+    listeners(seastar::sharded<conn::carrier>& carriers, conn::budget& b, registry& r, std::string doors);
     ~listeners();
     // Closes our copies of the sockets; the programs keep theirs, and are knocked up.
     seastar::future<> stop();
@@ -69,9 +69,9 @@ public:
     void unlist(uint64_t id) noexcept;
     // For a connection that comes over a trunk: its share of the limits, and where it is to be brought.
     struct reserved {
-        std::optional<places> place;
+        std::optional<conn::places> place;
         std::string route;
-        door_target door;
+        conn::door_target door;
         bool no_room = false;  // else: the listener has closed
     };
     reserved reserve(uint64_t id);
@@ -84,8 +84,8 @@ public:
     std::vector<listener_info> list() const;
 
 private:
-    carrier& local() noexcept { return _carriers.local(); }
+    conn::carrier& local() noexcept { return _carriers.local(); }
     unsigned next_shard() noexcept;
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

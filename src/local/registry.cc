@@ -12,7 +12,7 @@
 #include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 registry::registry(bool one_address_plan) {
     auto made = shm::create_published("vmsgr-listeners", sizeof(shm::listening_registry));
@@ -32,7 +32,7 @@ void registry::publish(uint64_t id, unsigned shard, int socket, const door_place
     place p;
     p.shard = shard;
     p.netns = base::netns_cookie(socket);
-    p.address = local_address(socket);
+    p.address = conn::local_address(socket);
     p.door = door.cookie;
     int only_v6 = 0;
     socklen_t len = sizeof only_v6;
@@ -109,4 +109,4 @@ registry::found registry::find(uint64_t netns, const base::address& to) {
     return best;
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

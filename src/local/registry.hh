@@ -10,7 +10,7 @@
 #include "local/doors.hh"
 #include "shm/segment.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::local {
 
 class registry {
     std::mutex _mutex;  // held for a look into a map; the programs' search takes no lock, and data never does
@@ -59,4 +59,4 @@ private:
     }
 };
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::local

@@ -42,7 +42,7 @@ void acceptor::listen() {
         throw std::runtime_error(base::os_error("trunk.listen: " + base::to_string(at)).text +
                                  "; another daemon may have it, or it is no address of this host");
     }
-    _listen_handle = net::duplicate(fd.get());
+    _listen_handle = conn::duplicate(fd.get());
     _listening.emplace(seastar::file_desc::from_fd(fd.release()));
     ssx::spawn(_env.fibers, log, "accepting peers", [this] { return accept_loop(); });
 }
@@ -82,14 +82,14 @@ seastar::future<> acceptor::accept_loop() {
 }
 
 void acceptor::admit(base::unique_fd fd) {
-    const auto from = net::peer_address(fd.get());
+    const auto from = conn::peer_address(fd.get());
     if (!may_connect(from)) {
         refuse(trunk::refusal::address, from);
         return;
     }
-    auto fds = net::lease::take(_env.budget.fds, fds_per_link);
-    auto own = net::lease::take(_env.budget.fds, fds_per_stranger);
-    auto handle = fds && own ? net::duplicate(fd.get()) : base::unique_fd();
+    auto fds = conn::lease::take(_env.budget.fds, fds_per_link);
+    auto own = conn::lease::take(_env.budget.fds, fds_per_stranger);
+    auto handle = fds && own ? conn::duplicate(fd.get()) : base::unique_fd();
     if (!handle) {
         refuse(trunk::refusal::descriptors, from);
         return;
@@ -112,7 +112,7 @@ void acceptor::admit(base::unique_fd fd) {
 
 void acceptor::turn_away(uint64_t id) noexcept {
     if (auto at = _strangers.find(id); at != _strangers.end()) {
-        refuse(trunk::refusal::crowd, net::peer_address(at->second.handle.get()));
+        refuse(trunk::refusal::crowd, conn::peer_address(at->second.handle.get()));
         ::shutdown(at->second.handle.get(), SHUT_RDWR);
     }
 }
@@ -125,9 +125,9 @@ void acceptor::refuse(trunk::refusal why, const base::address& from) noexcept {
 }
 
 // Reads which lane it is; then it goes to that lane's shard, and this waits until it is no stranger any more.
-seastar::future<> acceptor::greet(base::unique_fd fd, net::lease fds) {
+seastar::future<> acceptor::greet(base::unique_fd fd, conn::lease fds) {
     const auto deadline = seastar::lowres_clock::now() + greeting_limit;
-    base::unique_fd handle = net::duplicate(fd.get());
+    base::unique_fd handle = conn::duplicate(fd.get());
     seastar::pollable_fd pollable(seastar::file_desc::from_fd(fd.release()));
     seastar::timer<seastar::lowres_clock> limit([&] { ::shutdown(handle.get(), SHUT_RDWR); });
     limit.arm(deadline);
@@ -189,7 +189,7 @@ seastar::future<> acceptor::run(greeted g, seastar::promise<> handshake_over) {
 }
 
 seastar::future<std::optional<acceptor::agreed>> acceptor::shake_hands(link& l, greeted& g) {
-    const base::address from = net::peer_address(g.fd.get());
+    const base::address from = conn::peer_address(g.fd.get());
     auto started = co_await seastar::coroutine::as_future(l.start(std::move(g.fd), _env.tls, {}));
     if (started.failed()) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));

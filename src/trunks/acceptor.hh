@@ -23,7 +23,7 @@ public:
     // A connection that has said its lane.
     struct greeted {
         base::unique_fd fd;
-        net::lease fds;
+        conn::lease fds;
         uint16_t lane = 0;
         seastar::lowres_clock::time_point deadline;  // of its handshake
     };
@@ -37,7 +37,7 @@ private:
     trunk::admission _admission;
     struct stranger {
         base::unique_fd handle;  // to turn it away, on whatever shard it is
-        net::lease fds;
+        conn::lease fds;
     };
     std::map<uint64_t, stranger> _strangers;  // by admission's id
     std::optional<seastar::pollable_fd> _listening;
@@ -63,7 +63,7 @@ private:
     void admit(base::unique_fd fd);
     void turn_away(uint64_t id) noexcept;
     void refuse(trunk::refusal why, const base::address& from) noexcept;
-    seastar::future<> greet(base::unique_fd fd, net::lease fds);
+    seastar::future<> greet(base::unique_fd fd, conn::lease fds);
     seastar::future<> run(greeted g, seastar::promise<> handshake_over);
     struct agreed {
         session_ptr session;

@@ -93,7 +93,7 @@ seastar::future<base::unique_fd> client::connect() {
     socklen_t len = base::to_sockaddr(_peer.connect, ss);
     base::unique_fd fd(::socket(_peer.connect.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     seastar::throw_system_error_on(!fd, "socket");
-    base::unique_fd handle = net::duplicate(fd.get());
+    base::unique_fd handle = conn::duplicate(fd.get());
     seastar::pollable_fd pollable(seastar::file_desc::from_fd(fd.release()));
     if (::connect(handle.get(), reinterpret_cast<sockaddr*>(&ss), len) != 0) {
         seastar::throw_system_error_on(errno != EINPROGRESS, "connect");
@@ -104,10 +104,10 @@ seastar::future<base::unique_fd> client::connect() {
         _connecting = -1;
         waited.ignore_ready_future();
     }
-    if (int err = net::take_socket_error(handle.get()); err != 0) {
+    if (int err = conn::take_socket_error(handle.get()); err != 0) {
         throw std::system_error(err, std::generic_category(), "connect");
     }
-    if (net::connect_progress(handle.get()) != net::progress::up) {
+    if (conn::connect_progress(handle.get()) != conn::progress::up) {
         throw std::system_error(ETIMEDOUT, std::generic_category(), "connect");
     }
     pollable.close();
@@ -119,7 +119,7 @@ seastar::future<base::unique_fd> client::connect() {
 }
 
 seastar::future<bool> client::attempt() {
-    auto fds = net::lease::take(_env.budget.fds, fds_per_link);
+    auto fds = conn::lease::take(_env.budget.fds, fds_per_link);
     if (!fds) {
         throw std::runtime_error("no descriptors are left for it; raise LimitNOFILE or ulimit -n");
     }

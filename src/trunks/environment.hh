@@ -26,10 +26,10 @@ inline constexpr auto connect_limit = std::chrono::seconds(130);
 struct environment {
     conf::trunk_config config;
     trunk::session_terms terms;
-    net::budget& budget;
-    seastar::sharded<net::carrier>& carriers;
-    seastar::sharded<net::listeners>& listeners;
-    net::registry& registry;
+    conn::budget& budget;
+    seastar::sharded<conn::carrier>& carriers;
+    seastar::sharded<local::listeners>& listeners;
+    local::registry& registry;
     credentials tls{};
     trunk::memory_share memory{};
     uint64_t netns = 0;            // the daemon's own

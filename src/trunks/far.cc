@@ -71,7 +71,7 @@ void trunk_far::refuse(int err) noexcept {
     }
 }
 
-bool trunk_far::watch(ssx::event_set&, net::far_user& user) noexcept {
+bool trunk_far::watch(ssx::event_set&, conn::far_user& user) noexcept {
     _user = &user;
     return true;
 }
@@ -82,17 +82,17 @@ void trunk_far::tell(uint32_t events) noexcept {
     }
 }
 
-net::progress trunk_far::connecting() noexcept {
+conn::progress trunk_far::connecting() noexcept {
     switch (_state) {
     case at::waiting:
-    case at::opening: return net::progress::under_way;
-    case at::up: return net::progress::up;
+    case at::opening: return conn::progress::under_way;
+    case at::up: return conn::progress::up;
     // The peer's daemon does not carry this destination.
-    case at::refused: return _err == EHOSTUNREACH && !_only ? net::progress::elsewhere : net::progress::failed;
+    case at::refused: return _err == EHOSTUNREACH && !_only ? conn::progress::elsewhere : conn::progress::failed;
     case at::broken:
-    case at::closed: return net::progress::failed;
+    case at::closed: return conn::progress::failed;
     }
-    return net::progress::failed;
+    return conn::progress::failed;
 }
 
 int trunk_far::take_error() noexcept {

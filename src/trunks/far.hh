@@ -11,14 +11,14 @@
 
 namespace vmsgr::trunks {
 
-class trunk_far final : public net::far_side,
-                        public net::push_source,
+class trunk_far final : public conn::far_side,
+                        public conn::push_source,
                         public trunk::channel_sink,
                         public seastar::weakly_referencable<trunk_far> {
     enum class at : uint8_t { waiting, opening, up, refused, broken, closed };
     session_ptr _session;  // none: waiting
     uint64_t _channel = 0;
-    net::far_user* _user = nullptr;
+    conn::far_user* _user = nullptr;
     at _state = at::opening;
     int _err = 0;
     bool _fin = false, _fin_sent = false;
@@ -67,18 +67,18 @@ public:
     // From the session, after on_data().
     void on_end_of_batch() noexcept;
 
-    // net::far_side
-    net::conn_path path() const noexcept override { return net::conn_path::trunk; }
+    // conn::far_side
+    conn::conn_path path() const noexcept override { return conn::conn_path::trunk; }
     bool encrypted() const noexcept override { return _session && _session->who.proof.secured; }
     std::string peer_identity() const override { return _session ? _session->who.proof.identity : std::string(); }
-    bool watch(ssx::event_set& events, net::far_user& user) noexcept override;
+    bool watch(ssx::event_set& events, conn::far_user& user) noexcept override;
     void unwatch() noexcept override { _user = nullptr; }
-    net::progress connecting() noexcept override;
+    conn::progress connecting() noexcept override;
     int take_error() noexcept override;
     base::address local() const noexcept override { return _local; }
     base::address peer() const noexcept override { return _peer; }
-    std::variant<net::pull_source*, net::push_source*> source() noexcept override {
-        return static_cast<net::push_source*>(this);
+    std::variant<conn::pull_source*, conn::push_source*> source() noexcept override {
+        return static_cast<conn::push_source*>(this);
     }
     bool has_unread() const noexcept override { return false; }
     ssize_t send(std::span<const iovec> pieces, sends how) noexcept override;
@@ -88,7 +88,7 @@ public:
     void release() noexcept override { reset(); }
     void discard_input() noexcept override {}
 
-    // net::push_source
+    // conn::push_source
     void set_credit(size_t room) noexcept override;
     bool needs_credit(size_t room) const noexcept override;
     std::optional<int> ended() noexcept override;

@@ -62,8 +62,8 @@ public:
 seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_role& role) {
     int on = 1;
     ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    _handle = net::duplicate(fd.get());
-    _peer.from = net::peer_address(fd.get()).unmapped();
+    _handle = conn::duplicate(fd.get());
+    _peer.from = conn::peer_address(fd.get()).unmapped();
     if (_peer.from.family == 0) {
         // A reset came first. Who it was is not known: it must not be taken for somebody else (client::start).
         throw std::system_error(ENOTCONN, std::generic_category(), "the connection has broken");

@@ -79,14 +79,14 @@ seastar::future<> openings::open(std::unique_ptr<trunk_far> w, base::address des
 
 // No attached program listens there: whoever does is reached by TCP, from this host.
 void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destination) {
-    auto place = net::lease::take(_env.budget.connections);
-    auto fds = net::lease::take(_env.budget.fds, 1);
+    auto place = conn::lease::take(_env.budget.connections);
+    auto fds = conn::lease::take(_env.budget.fds, 1);
     if (!place || !fds) {
         w->refuse(EHOSTUNREACH);
         return;
     }
     base::unique_fd socket(::socket(destination.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    int err = socket ? net::begin_connect(socket.get(), destination) : EHOSTUNREACH;
+    int err = socket ? conn::begin_connect(socket.get(), destination) : EHOSTUNREACH;
     if (err != 0) {
         w->refuse(err);
         return;
@@ -97,8 +97,9 @@ void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destinat
     }
 }
 
-seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, net::registry::found at) {
-    auto place = co_await _env.listeners.invoke_on(at.shard, [id = at.id](net::listeners& l) { return l.reserve(id); });
+seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, local::registry::found at) {
+    auto place = co_await _env.listeners.invoke_on(at.shard,
+                                                   [id = at.id](local::listeners& l) { return l.reserve(id); });
     if (w->gone()) {
         co_return;
     }
@@ -111,22 +112,22 @@ seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, net::registry:
         w->show_mapped();
     }
     const auto far = w->weak_from_this();
-    net::bring_request r{std::move(options), std::move(*place.place), std::move(place.route), std::move(place.door),
-                         std::move(w)};
+    conn::bring_request r{std::move(options), std::move(*place.place), std::move(place.route), std::move(place.door),
+                          std::move(w)};
     // Accepted only once it is in the queue, so that who connects twice is accepted in that order, whatever lanes the
     // two came by.
     const auto how = co_await bring(r, far);
-    if (far && how != net::brought::queue_full) {
-        how == net::brought::yes ? far->accept() : far->refuse(ECONNREFUSED);
+    if (far && how != conn::brought::queue_full) {
+        how == conn::brought::yes ? far->accept() : far->refuse(ECONNREFUSED);
     }
 }
 
 // A full queue makes a connect wait and try again, as TCP does. queue_full: it has been answered, or the peer is gone.
-seastar::future<net::brought> openings::bring(net::bring_request& r, seastar::weak_ptr<trunk_far> far) {
+seastar::future<conn::brought> openings::bring(conn::bring_request& r, seastar::weak_ptr<trunk_far> far) {
     const auto until = std::chrono::steady_clock::now() + connect_limit;
     for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
         const auto how = _env.carriers.local().bring(r, _env.budget);
-        if (how != net::brought::queue_full || !far || far->gone()) {
+        if (how != conn::brought::queue_full || !far || far->gone()) {
             co_return how;
         }
         if (_gate.is_closed() || std::chrono::steady_clock::now() > until) {

@@ -34,8 +34,8 @@ private:
     seastar::future<> open(std::unique_ptr<trunk_far> w, base::address destination);
     void relay(std::unique_ptr<trunk_far> w, const base::address& destination);
     // Into the queue of the program's listener.
-    seastar::future<> deliver(std::unique_ptr<trunk_far> w, net::registry::found at);
-    seastar::future<net::brought> bring(net::bring_request& r, seastar::weak_ptr<trunk_far> far);
+    seastar::future<> deliver(std::unique_ptr<trunk_far> w, local::registry::found at);
+    seastar::future<conn::brought> bring(conn::bring_request& r, seastar::weak_ptr<trunk_far> far);
 };
 
 }  // namespace vmsgr::trunks

@@ -14,9 +14,9 @@ constexpr size_t kept_bytes = 4 << 10;
 
 }  // namespace
 
-trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, net::lease place, net::lease fds)
+trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds)
     : _socket(std::move(socket)),
-      _server(net::make_tcp_far(_socket)),
+      _server(conn::make_tcp_far(_socket)),
       _channel(std::move(channel)),
       _place(std::move(place)),
       _fds(std::move(fds)),
@@ -46,8 +46,8 @@ void trunk_relay::run() noexcept {
     bool moved = _life.at != life::phase::connecting;
     while (moved && !over()) {
         moved = take_from_channel();
-        moved = (_pump.sends() && _pump.send() == net::next::again) || moved;
-        moved = (_pump.receives() && _pump.receive() == net::next::again) || moved;
+        moved = (_pump.sends() && _pump.send() == conn::next::again) || moved;
+        moved = (_pump.receives() && _pump.receive() == conn::next::again) || moved;
         moved = send_to_channel() || moved;
     }
     if (!over() && _life.in == life::way::fin) {
@@ -65,14 +65,14 @@ void trunk_relay::connect() noexcept {
         return;
     }
     switch (_server->connecting()) {
-    case net::progress::under_way: return;
-    case net::progress::up:
+    case conn::progress::under_way: return;
+    case conn::progress::up:
         step(life::event::connected);
         _mark.set(_socket.get());
         _channel->accept();
         return;
-    case net::progress::failed:
-    case net::progress::elsewhere: break;
+    case conn::progress::failed:
+    case conn::progress::elsewhere: break;
     }
     const int err = _server->take_error();
     step(life::event::connect_failed, err != 0 ? err : ECONNREFUSED);
@@ -99,7 +99,7 @@ bool trunk_relay::send_to_channel() noexcept {
         return false;
     }
     const auto p = _to_channel.piece(_to_channel.left());
-    const ssize_t r = _channel->send(std::span(p.iov).first(1), net::far_side::sends::all);
+    const ssize_t r = _channel->send(std::span(p.iov).first(1), conn::far_side::sends::all);
     if (r >= 0) {
         _to_channel.drop(size_t(r));
     } else if (r != -EAGAIN) {

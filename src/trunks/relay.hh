@@ -15,8 +15,8 @@
 
 namespace vmsgr::trunks {
 
-class trunk_relay final : net::far_user {
-    friend class net::pump<trunk_relay>;
+class trunk_relay final : conn::far_user {
+    friend class conn::pump<trunk_relay>;
     // Bytes on their way in one direction: those from `sent` on are still to be sent.
     struct buffer {
         std::vector<std::byte> bytes;
@@ -27,13 +27,13 @@ class trunk_relay final : net::far_user {
     };
 
     base::unique_fd _socket;
-    std::unique_ptr<net::far_side> _server;
+    std::unique_ptr<conn::far_side> _server;
     std::unique_ptr<trunk_far> _channel;
-    net::lease _place, _fds;
+    conn::lease _place, _fds;
     buffer _to_server, _to_channel;
     life::connection _life;
-    net::pump<trunk_relay> _pump;
-    net::end_mark _mark;
+    conn::pump<trunk_relay> _pump;
+    conn::end_mark _mark;
     bool _running = false;
 
 public:
@@ -41,13 +41,13 @@ public:
     static constexpr size_t window = 256 << 10;
 
     // socket: connecting.
-    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, net::lease place, net::lease fds);
+    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds);
     ~trunk_relay();
     bool start(ssx::event_set& events);
     bool over() const noexcept { return _life.over(); }
 
 private:
-    // net::far_user: of both sides; only the channel pushes.
+    // conn::far_user: of both sides; only the channel pushes.
     void on_events(uint32_t) noexcept override { run(); }
     bool on_bytes(std::span<const std::byte> bytes) noexcept override { return keep(_to_server, bytes); }
     void on_batch_end() noexcept override { run(); }

@@ -28,8 +28,8 @@ trunk::session_terms terms_of(const conf::trunk_config& c, uint64_t node) {
 
 }  // namespace
 
-service::service(const conf::trunk_config& c, uint64_t node, net::budget& b, seastar::sharded<net::carrier>& carriers,
-                 seastar::sharded<net::listeners>& listeners, net::registry& r)
+service::service(const conf::trunk_config& c, uint64_t node, conn::budget& b, seastar::sharded<conn::carrier>& carriers,
+                 seastar::sharded<local::listeners>& listeners, local::registry& r)
     : _env{c, terms_of(c, node), b, carriers, listeners, r},
       _openings(_env),
       _directory(_env, _openings),

@@ -22,8 +22,8 @@ class service : public seastar::peering_sharded_service<service> {
     std::unique_ptr<credentials> _prepared;
 
 public:
-    service(const conf::trunk_config& c, uint64_t node, net::budget& b, seastar::sharded<net::carrier>& carriers,
-            seastar::sharded<net::listeners>& listeners, net::registry& r);
+    service(const conf::trunk_config& c, uint64_t node, conn::budget& b, seastar::sharded<conn::carrier>& carriers,
+            seastar::sharded<local::listeners>& listeners, local::registry& r);
     // Throws when the address is in use or a certificate cannot be read.
     seastar::future<> start();
     // A configuration that was read again, in two steps: certificates are read, which may fail (throws) and changes

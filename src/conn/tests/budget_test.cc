@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -56,4 +56,4 @@ TEST(budget, a_lease_is_of_both_or_of_neither) {
 
 }  // namespace
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

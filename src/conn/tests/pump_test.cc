@@ -8,7 +8,7 @@
 
 #include "conn/pump.hh"
 
-namespace vmsgr::net {
+namespace vmsgr::conn {
 
 namespace {
 
@@ -362,4 +362,4 @@ TEST(pump, bytes_arrive_in_order_whatever_the_steps) {
     }
 }
 
-}  // namespace vmsgr::net
+}  // namespace vmsgr::conn

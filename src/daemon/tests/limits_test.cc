@@ -74,7 +74,7 @@ TEST(limits, few_descriptors_lower_what_needs_them) {
     auto f = fit_limits(two_shards(), m);
     ASSERT_TRUE(f) << f.error().text;
     EXPECT_LT(f->all.fds + f->closing, 4096u - 253u * 3);
-    EXPECT_LE(f->all.connections * net::fds_per_connection, f->all.fds);
+    EXPECT_LE(f->all.connections * conn::fds_per_connection, f->all.fds);
     EXPECT_LE(f->all.sessions, f->all.fds);
     ASSERT_FALSE(f->lowered.empty());
     EXPECT_TRUE(says(f->lowered.front(), {"limits.sessions", "4096 descriptors", "ulimit -n"})) << f->lowered.front();
