@@ -46,7 +46,8 @@ install(FILES ${CMAKE_BINARY_DIR}/man/vmsgr.1 DESTINATION ${CMAKE_INSTALL_MANDIR
 if(TARGET vmsgrd)
   install(TARGETS vmsgrd RUNTIME DESTINATION ${CMAKE_INSTALL_SBINDIR})
   install(FILES ${CMAKE_BINARY_DIR}/man/vmsgrd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
-  install(FILES packaging/vmsgrd.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+  install(FILES packaging/vmsgrd.yaml packaging/prometheus/vmsgr.rules.yml packaging/grafana/vmsgr.json
+          DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
   configure_file(packaging/vmsgrd.service.in ${CMAKE_BINARY_DIR}/vmsgrd.service @ONLY)
   install(FILES ${CMAKE_BINARY_DIR}/vmsgrd.service DESTINATION lib/systemd/system)
   install(FILES packaging/vmsgr.sysusers DESTINATION lib/sysusers.d RENAME vmsgr.conf)

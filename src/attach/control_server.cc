@@ -40,6 +40,7 @@ control_server::control_server(control_deps deps, control_socket& socket)
     : _deps(std::move(deps)),
       _socket(socket),
       _kept(_deps.budget, _deps.carriers.local()),
+      _rows(_deps.page),
       _strangers(std::make_shared<conn::user>(uid_t(-1), conn::amounts{})) {}
 
 control_server::~control_server() = default;
@@ -202,11 +203,15 @@ public:
 
 }  // namespace
 
-void control_server::program_attached(session& s) { _programs.emplace(s.program()->session_id, &s); }
+void control_server::program_attached(session& s) {
+    _programs.emplace(s.program()->session_id, &s);
+    _rows.show(*s.program());
+}
 
 void control_server::program_ended(conn::program& p) {
     p.end();
     _programs.erase(p.session_id);
+    _rows.hide(p.session_id);
     auto& seg = p.segment();
     // What it has sent on connections that it never closed counts, too.
     const local_list locals(p);

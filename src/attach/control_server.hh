@@ -21,6 +21,7 @@
 #include "attach/connector.hh"
 #include "attach/deposits.hh"
 #include "attach/document.hh"
+#include "attach/session_rows.hh"
 #include "base/sockets.hh"
 #include "local/listeners.hh"
 
@@ -40,6 +41,7 @@ struct control_deps {
     seastar::sharded<connector>& connectors;
     seastar::sharded<local::listeners>& listeners;
     local::registry& registry;
+    shm::stats_page& page;
     std::function<seastar::future<>(viewer, document_writer&)> status;  // the JSON document
 };
 
@@ -61,6 +63,7 @@ class control_server final : ssx::event_sink {
     std::unordered_map<session*, std::unique_ptr<session>> _sessions;
     std::map<uint64_t, session*> _programs;  // of these, the attached ones, by the numbers of their sessions
     deposits _kept;
+    session_rows _rows;
     const conn::user_ptr _strangers;  // whoever was not let in
     uint64_t _bytes_local_past = 0;  // of sessions that have ended
     uint64_t _locals_past = 0;

@@ -128,6 +128,37 @@ base::result<void> make_doors(const std::string& folder, const conf::access_conf
     return r;
 }
 
+int bind_for_us_alone(int fd, const sockaddr_un& un, socklen_t len) noexcept {
+    const mode_t before = ::umask(0177);  // nobody else before mode and group are set
+    const int r = ::bind(fd, reinterpret_cast<const sockaddr*>(&un), len);
+    ::umask(before);
+    return r;
+}
+
+// Whoever served the one before has ended, or is about to: its daemon's control socket was stale.
+base::result<base::unique_fd> listen_for_stats(const std::string& path, const conf::access_config& a) {
+    sockaddr_un un;
+    uint32_t len = 0;
+    struct stat st;
+    if (int e = proto::unix_address(path.c_str(), &un, len); e != 0) {
+        return base::fail(e, "the socket path is too long: " + path + "; set a shorter `socket`");
+    }
+    if (::lstat(path.c_str(), &st) == 0 && (!S_ISSOCK(st.st_mode) || ::unlink(path.c_str()) != 0)) {
+        return base::fail(EEXIST, path + " cannot be replaced; move it away, or set another `socket`");
+    }
+    base::unique_fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd || bind_for_us_alone(fd.get(), un, len) != 0) {
+        return failed("cannot make the socket " + path, "check the folder's permissions, or set another `socket`");
+    }
+    if (auto r = set_access(path, a, a.mode); !r) {
+        return std::unexpected(r.error());
+    }
+    if (::listen(fd.get(), backlog) != 0) {
+        return failed("cannot listen on " + path, "check the limits of this system");
+    }
+    return fd;
+}
+
 }  // namespace
 
 base::result<control_socket> control_socket::open(const conf::daemon_config& c) {
@@ -155,12 +186,7 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
     if (!s._fd) {
         return failed("socket", "check the limits on descriptors");
     }
-    mode_t before = ::umask(0177);  // nobody else before mode and group are set
-    int bound = ::bind(s._fd.get(), reinterpret_cast<sockaddr*>(&un), len);
-    int bind_errno = errno;
-    ::umask(before);
-    if (bound != 0) {
-        errno = bind_errno;
+    if (bind_for_us_alone(s._fd.get(), un, len) != 0) {
         return failed("cannot make the socket " + c.socket, "check the folder's permissions, or set another `socket`");
     }
     s._path = c.socket;
@@ -177,6 +203,11 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
     if (auto r = make_doors(s._doors, c.access, c.user); !r) {
         return std::unexpected(r.error());
     }
+    if (auto r = listen_for_stats(s._path + proto::stats_suffix, c.access); r) {
+        s._stats = std::move(*r);
+    } else {
+        return std::unexpected(r.error());
+    }
     if (::listen(s._fd.get(), backlog) != 0) {
         return failed("cannot listen on " + c.socket, "check the limits of this system");
     }
@@ -184,7 +215,8 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
 }
 
 base::result<void> control_socket::give_to(uid_t uid) {
-    for (const std::string& path : {_path, _doors, _path + ".lock", _path + ".node", _folder}) {
+    for (const std::string& path :
+         {_path, _doors, _path + proto::stats_suffix, _path + ".lock", _path + ".node", _folder}) {
         if (!path.empty() && ::lchown(path.c_str(), uid, gid_t(-1)) != 0 && errno != ENOENT) {
             return failed("cannot give " + path + " to user " + std::to_string(uid), "run vmsgrd as root");
         }
@@ -194,6 +226,9 @@ base::result<void> control_socket::give_to(uid_t uid) {
 
 base::result<void> control_socket::change_access(const conf::access_config& a) {
     auto r = set_access(_path, a, a.mode);
+    if (r) {
+        r = set_access(_path + proto::stats_suffix, a, a.mode);
+    }
     return r ? set_access(_doors, a, doors_mode(a)) : r;
 }
 
@@ -204,6 +239,7 @@ void control_socket::close() noexcept {
     struct stat st;
     if (::lstat(_path.c_str(), &st) == 0 && st.st_dev == _dev && st.st_ino == _ino) {
         ::unlink(_path.c_str());
+        ::unlink((_path + proto::stats_suffix).c_str());
         ::rmdir(_doors.c_str());
     }
     _fd.reset();

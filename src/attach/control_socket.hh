@@ -15,7 +15,7 @@ namespace vmsgr::attach {
 class control_socket {
     std::string _path, _doors;
     std::string _folder;  // if it was made for the socket
-    base::unique_fd _fd;
+    base::unique_fd _fd, _stats;
     dev_t _dev = 0;
     ino_t _ino = 0;
 
@@ -34,6 +34,8 @@ public:
     base::result<void> change_access(const conf::access_config& a);
     int fd() const noexcept { return _fd.get(); }
     const std::string& path() const noexcept { return _path; }
+    // Listens at path() + proto::stats_suffix, for the same users; whoever serves it takes it (daemon/stats_server.hh).
+    base::unique_fd& stats() noexcept { return _stats; }
     // The folder of doors (local/doors.hh), made with it and for the same users.
     const std::string& doors() const noexcept { return _doors; }
     // Removes the file and the folder of doors, if they are still ours.

@@ -10,8 +10,9 @@ namespace vmsgr::base {
 
 template <typename Counters>
 struct counter {
+    using number = typename decltype(Counters::faults)::value_type;  // uint64_t, or base::tally
     std::string_view name;  // as `vmsgr status --json` shows it
-    uint64_t Counters::* member;
+    number Counters::* member;
 };
 
 // True if the table has all counters of the struct, whose array `faults` is the only other thing in it. The caller

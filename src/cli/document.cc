@@ -3,10 +3,17 @@
 #include <errno.h>
 
 #include "cli/query.hh"
+#include "cli/stats.hh"
 
 namespace vmsgr::cli {
 
 base::result<json> ask_status(const std::string& socket) {
+    const auto health = ask_stats(socket, "health");  // none: the daemon may know more
+    if (health && is_held(*health)) {
+        if (auto doc = ask_stats(socket, "status")) {
+            return doc;
+        }
+    }
     auto text = ask_daemon(socket, proto::kind::status);
     if (!text) {
         return std::unexpected(text.error());
@@ -14,6 +21,9 @@ base::result<json> ask_status(const std::string& socket) {
     json doc = json::parse(*text, nullptr, false);
     if (!doc.is_object()) {
         return base::fail(EPROTO, "vmsgrd at " + socket + " answered with a status that is no JSON object");
+    }
+    if (health) {
+        doc["shards"] = list_of(*health, "shards");
     }
     return doc;
 }
@@ -44,6 +54,10 @@ const json& object_of(const json& object, const char* key) {
 }
 
 void say_what_is_shown(const json& doc) {
+    if (doc.value("partial", false)) {
+        printf("\n%s(so this is from the page of counters, without listeners, users and local connections)\n",
+               held_text(doc).c_str());
+    }
     const json& shown = object_of(doc, "shown");
     if (shown.value("all", true)) {
         return;

@@ -221,6 +221,21 @@ void read_cpuset(reader& r, const spot& at, std::string& out) {
     out = *text;
 }
 
+// A port alone is one of this host's loopback address.
+void read_metrics(reader& r, const spot& at, base::address& out) {
+    r.mapping(at, {{"listen", [&](const spot& s) {
+                        if (const auto port = s.node.IsScalar() ? as_id(s.node.Scalar()) : std::nullopt) {
+                            out = base::loopback(AF_INET, uint16_t(r.number(s, 1, 65535).value_or(0)));
+                        } else if (auto a = r.endpoint(s, "a port such as 9847, or an address with it such as "
+                                                          "127.0.0.1:9847")) {
+                            out = *a;
+                        }
+                    }}});
+    if (!r.failed() && out.family == 0) {
+        r.refuse(at, "'listen' is missing; expected a port such as 9847");
+    }
+}
+
 template <typename E>
 std::function<void(const spot&)> word_into(reader& r, E& out, std::span<const std::string_view> words) {
     return [&r, &out, words](const spot& s) {
@@ -254,6 +269,7 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
                        {"reactor_backend", word_into(r, out.backend, backend_words)},
                        {"cpuset", [&](const spot& s) { read_cpuset(r, s, out.cpuset); }},
                        {"log_level", word_into(r, log, log_words)},
+                       {"metrics", [&](const spot& s) { read_metrics(r, s, out.metrics); }},
                        {"user", [&](const spot& s) { out.user = r.scalar(s, "a user").value_or(""); }},
                        {"seccomp", word_into(r, out.seccomp, yes_words)},
                        {"routes", [&](const spot& s) { read_routes(r, s, out.routes, said); }},

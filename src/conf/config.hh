@@ -87,6 +87,7 @@ struct daemon_config {
     bool seccomp = true;  // its system calls are restricted
     std::string log_level = "info";  // error, warn, info, debug, trace: Seastar's words
     proto::route_table routes;
+    base::address metrics;  // where Prometheus finds them, key `metrics.listen`; none: nowhere
     trunk_config trunks;  // keys `trunk` and `trunks`
 };
 

@@ -217,6 +217,18 @@ std::optional<uint64_t> reader::size(const spot& at, uint64_t min, uint64_t max)
     return *n << shift;
 }
 
+std::optional<base::address> reader::endpoint(const spot& at, std::string_view expected) {
+    auto text = scalar(at, expected);
+    if (!text) {
+        return std::nullopt;
+    }
+    auto a = base::parse_address(*text);
+    if (!a || a->port == 0) {
+        return refuse(at, quote(*text) + " is not " + std::string(expected));
+    }
+    return a;
+}
+
 std::optional<size_t> reader::word(const spot& at, std::span<const std::string_view> words) {
     auto text = scalar(at, "one of " + listed(words));
     if (!text) {

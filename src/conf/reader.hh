@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/address.hh"
 #include "base/error.hh"
 
 namespace vmsgr::conf {
@@ -53,6 +54,7 @@ public:
     std::optional<std::string> scalar(const spot& at, std::string_view expected);
     std::optional<uint64_t> number(const spot& at, uint64_t min, uint64_t max);
     std::optional<uint64_t> size(const spot& at, uint64_t min, uint64_t max);  // 64K, 256M, 1G, 4096
+    std::optional<base::address> endpoint(const spot& at, std::string_view expected);  // with a port
     std::optional<size_t> word(const spot& at, std::span<const std::string_view> words);
 
     // Reads into `out` when the value is right.

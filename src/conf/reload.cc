@@ -21,6 +21,7 @@ std::vector<std::string> keep_fixed(const daemon_config& present, daemon_config&
     keep("seccomp", present.seccomp, fresh.seccomp);
     keep("cpuset", present.cpuset, fresh.cpuset);
     keep("limits.ring_bytes", present.limits.ring_bytes, fresh.limits.ring_bytes);
+    keep("metrics.listen", present.metrics, fresh.metrics);
     keep("trunk.listen", present.trunks.listen, fresh.trunks.listen);
     if (present.trunks.tls.on() != fresh.trunks.tls.on()) {
         keep("trunk.tls", present.trunks.tls, fresh.trunks.tls);

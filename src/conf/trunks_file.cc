@@ -28,17 +28,7 @@ void read_name(reader& r, const spot& at, std::string& out) {
 }
 
 void read_endpoint(reader& r, const spot& at, base::address& out) {
-    constexpr std::string_view expected = "an address with its port such as 10.0.0.1:6790 or [fd00::1]:6790";
-    auto text = r.scalar(at, expected);
-    if (!text) {
-        return;
-    }
-    auto a = base::parse_address(*text);
-    if (!a || a->port == 0) {
-        r.refuse(at, quote(*text) + " is not " + std::string(expected));
-        return;
-    }
-    out = *a;
+    out = r.endpoint(at, "an address with its port such as 10.0.0.1:6790 or [fd00::1]:6790").value_or(out);
 }
 
 void read_prefixes(reader& r, const spot& at, std::vector<base::prefix>& out) {

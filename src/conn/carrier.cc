@@ -59,7 +59,7 @@ void carrier::let_go(base::unique_fd& fd, user& sender) noexcept {
         return;
     }
     if (!ssx::closer::ends_soon(fd.get())) {
-        ++_count.never_closed;
+        ++count().never_closed;
         (void)fd.release();
         return;
     }
@@ -107,7 +107,7 @@ brought carrier::bring(bring_request& r, budget& all) {
     auto failed = [&](const std::string& why) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         log.log(seastar::log_level::warn, rate, "an accepted connection is reset: {}", why);
-        ++_count.refused;
+        ++count().refused;
         reset_tcp(r.tcp);
         return brought::refused;
     };
@@ -165,7 +165,7 @@ int carrier::begin_connect(int fd, const base::address& to, user& his) noexcept 
     }
     const int err = _alarm.guard([&] { return conn::begin_connect(fd, to); });
     if (err == EINTR) {
-        _count.count(fault::made_blocking);
+        count().count(fault::made_blocking);
         his.suspend();
         return 0;
     }
@@ -175,7 +175,7 @@ int carrier::begin_connect(int fd, const base::address& to, user& his) noexcept 
 void carrier::run(conn_ptr c) {
     // Where the daemon stops, the object's end closes everything.
     ssx::spawn(_gate, log, "a connection", [this, c = std::move(c)] {
-        ++_count.connections_total;
+        ++count().connections_total;
         _conns.emplace(c->id(), c);
         return c->run().finally([this, c] {
             _conns.erase(c->id());
@@ -217,7 +217,7 @@ void carrier::close_when_heard(base::unique_fd bell, places place, lease passes)
         _unheard.pop_back();
     }
 } catch (const std::bad_alloc&) {
-    ++_count.no_memory;  // it is closed here
+    ++count().no_memory;  // it is closed here
 }
 
 void carrier::look_at(unheard_bell& b) noexcept {

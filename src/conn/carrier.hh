@@ -11,6 +11,7 @@
 #include <seastar/core/gate.hh>
 #include <seastar/core/sharded.hh>
 
+#include "conn/board.hh"
 #include "conn/requests.hh"
 #include "conn/vm_conn.hh"
 #include "ssx/syscall_alarm.hh"
@@ -45,7 +46,7 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     ssx::ring_poller _rings;
     ssx::syscall_alarm _alarm;
     ssx::closer& _closer;
-    counters _count;
+    board _board;
     std::map<uint64_t, conn_ptr> _conns;  // by id, so that they can be listed piece by piece
     arenas _arenas;
     seastar::timer<seastar::lowres_clock> _resting_timer;
@@ -64,7 +65,9 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     uint64_t _ids = 0;
 
 public:
-    carrier(carrier_settings s, ssx::closer& c) : _settings(s), _closer(c) {}
+    // page: of the counters of all shards; it outlives this.
+    carrier(carrier_settings s, ssx::closer& c, shm::stats_page& page)
+        : _settings(s), _closer(c), _board(page.of(seastar::this_shard_id())) {}
     seastar::future<> start();
     // Flushes what programs have sent, up to the limit.
     seastar::future<> stop();
@@ -78,7 +81,8 @@ public:
     ssx::event_set& events() noexcept { return _events; }
     ssx::ring_poller& rings() noexcept { return _rings; }
     ssx::syscall_alarm& alarm() noexcept { return _alarm; }
-    counters& count() noexcept { return _count; }
+    counters& count() noexcept { return _board.count(); }
+    board& shown() noexcept { return _board; }
     // Closes what this user has sent, whatever it is; the caller waits for nobody.
     void let_go(base::unique_fd& fd, user& sender) noexcept;
     arenas& memory() noexcept { return _arenas; }

@@ -1,5 +1,5 @@
-// What a shard has done so far, and the reasons for which it closed things. Plain numbers of one shard; `status`
-// adds those of all shards up. A new counter is a member and a line of the table.
+// What a shard has done so far, and the reasons for which it closed things. One shard writes them; `status`
+// adds those of all shards up, and they lie in the page of counters. A new counter is a member and a line of the table.
 #pragma once
 
 #include <array>
@@ -7,44 +7,45 @@
 #include <string_view>
 
 #include "base/counters.hh"
+#include "base/tally.hh"
 
 namespace vmsgr::conn {
 
 // Rules broken by a program (or, for unreachable_state, by ourselves).
 enum class fault : uint8_t {
-    bad_ring_index,    // an index in a ring that no honest peer writes
-    foreign_bytes,     // a raw write reached a doorbell
-    bad_memory,        // a conduit without seals, of a wrong size or layout
-    bad_descriptor,    // not the socket that a job promises, or too few of them
-    bad_job,           // a slot out of range or not posted, a key that does not fit
-    bad_message,       // wrong length, magic or kind
-    bad_hello,         // no or a wrong handshake in time
+    bad_ring_index,  // an index in a ring that no honest peer writes
+    foreign_bytes,  // a raw write reached a doorbell
+    bad_memory,  // a conduit without seals, of a wrong size or layout
+    bad_descriptor,  // not the socket that a job promises, or too few of them
+    bad_job,  // a slot out of range or not posted, a key that does not fit
+    bad_message,  // wrong length, magic or kind
+    bad_hello,  // no or a wrong handshake in time
     answers_not_read,  // a program that asks and never reads
-    accept_error,      // the kernel refused accept for a reason that is not a limit
-    made_blocking,     // a socket that somebody made blocking in the middle of a call, which waited
+    accept_error,  // the kernel refused accept for a reason that is not a limit
+    made_blocking,  // a socket that somebody made blocking in the middle of a call, which waited
 };
 inline constexpr size_t fault_kinds = 10;
 std::string_view to_text(fault) noexcept;
 
 struct counters {
-    uint64_t connections_total = 0;
-    uint64_t connects_failed = 0;   // by the network, as without us
-    uint64_t refused = 0;           // by a limit or a rule of ours
-    uint64_t bytes_in = 0;          // to programs
-    uint64_t bytes_out = 0;         // from programs
-    uint64_t bytes_trunk = 0;       // of both, over trunks
-    uint64_t resets_sent = 0;       // connections that we ended with RST
-    uint64_t accept_pauses = 0;     // out of descriptors or memory: accepting waited
-    uint64_t accepts_passed_on = 0; // no room to carry them: the program got the kernel's socket
-    uint64_t probes = 0;            // hosts that were asked for a daemon
-    uint64_t probes_absent = 0;     // of these: none answered, or it refused
-    uint64_t probes_skipped = 0;    // not asked: as many as the limit are known
-    uint64_t orphans = 0;           // programs that left with data still to be sent
-    uint64_t orphans_given_up = 0;  // of these: no progress up to the limit
-    uint64_t no_memory = 0;         // requests that ended because the shard had none
-    uint64_t never_closed = 0;      // files of strangers: too many others wait to be closed
-    uint64_t plain = 0;             // connections that turned plain, for a program without the library
-    std::array<uint64_t, fault_kinds> faults{};
+    base::tally connections_total;
+    base::tally connects_failed;  // by the network, as without us
+    base::tally refused;  // by a limit or a rule of ours
+    base::tally bytes_in;  // to programs
+    base::tally bytes_out;  // from programs
+    base::tally bytes_trunk;  // of both, over trunks
+    base::tally resets_sent;  // connections that we ended with RST
+    base::tally accept_pauses;  // out of descriptors or memory: accepting waited
+    base::tally accepts_passed_on;  // no room to carry them: the program got the kernel's socket
+    base::tally probes;  // hosts that were asked for a daemon
+    base::tally probes_absent;  // of these: none answered, or it refused
+    base::tally probes_skipped;  // not asked: as many as the limit are known
+    base::tally orphans;  // programs that left with data still to be sent
+    base::tally orphans_given_up;  // of these: no progress up to the limit
+    base::tally no_memory;  // requests that ended because the shard had none
+    base::tally never_closed;  // files of strangers: too many others wait to be closed
+    base::tally plain;  // connections that turned plain, for a program without the library
+    std::array<base::tally, fault_kinds> faults{};
 
     void count(fault f) noexcept { ++faults[size_t(f)]; }
     uint64_t faults_total() const noexcept;

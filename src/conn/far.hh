@@ -24,6 +24,7 @@ class event_set;
 namespace vmsgr::conn {
 
 enum class conn_path : uint8_t { direct, local, trunk };
+enum class conn_state : uint8_t { connecting, established, closing };
 
 class far_user {
 public:

@@ -51,6 +51,8 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
       _id(id),
       _near(_p.conduit.header(), _p.conduit.ring_data(0), _p.conduit.ring_data(1), _p.conduit.capacity, 1, _tx_state,
             _rx_state, _p.bell.get(), shm::resident_tokens, &_bell_rights),
+      _row(c.shown().take()),
+      _route(c.shown().route(_p.route)),
       _peer(_p.peer),
       _opened_s(unix_time_s()),
       _far(_p.far ? std::move(_p.far) : make_tcp_far(_p.tcp)),
@@ -64,6 +66,8 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     }
     _slot = _p.shown != shm::no_slot ? _p.shown
                                      : _p.place.owner->show(_id, _p.role, seastar::this_shard_id(), _p.program_fd);
+    ++route_row().connections;
+    show();
     if (state == conn_state::established) {
         established();
     }
@@ -74,42 +78,6 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
 }
 
 vm_conn::~vm_conn() { finish(); }
-
-conn_info vm_conn::info() const {
-    auto& owner = *_p.place.owner;
-    const int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
-    const auto state = std::min(conn_state(_life.at), conn_state::closing);
-    return {_id,
-            owner.session_id,
-            owner.pid,
-            fd,
-            _p.role,
-            _local,
-            _peer,
-            _p.route,
-            seastar::this_shard_id(),
-            state,
-            _bytes_in,
-            _bytes_out,
-            _opened_s,
-            _far->path(),
-            owner.uid(),
-            _far->encrypted(),
-            _far->peer_identity(),
-            plain_state()};
-}
-
-plain_info vm_conn::plain_state() const {
-    if (!_plain) {
-        return {};
-    }
-    struct stat st{};
-    const bool known = _p.bell && ::fstat(_near.doorbell.fd(), &st) == 0;
-    const uint32_t says = program_flags();
-    constexpr uint32_t cause_bits = 0xff;
-    return {true, (says & shm::end_moved) != 0, proto::read_cause(says >> shm::end_cause_shift & cause_bits),
-            known ? uint64_t(st.st_ino) : 0};
-}
 
 base::unique_fd vm_conn::lend(bool plain) noexcept {
     if (plain) {
@@ -211,10 +179,14 @@ seastar::future<int> vm_conn::connected() {
     if (!watch()) {
         co_return ENOMEM;
     }
+    uint64_t begun_us = 0;
     while (!_life.over()) {
         _out.point.clear();
         switch (_far->connecting()) {
         case progress::up:
+            if (begun_us != 0) {
+                route_row().connecting.add(shm::stats_now_us() - begun_us);
+            }
             established();  // here: the caller may go on later, and a hang-up before that must not find it connecting
             co_return 0;
         case progress::elsewhere:
@@ -222,7 +194,10 @@ seastar::future<int> vm_conn::connected() {
                 co_return errno;
             }
             break;
-        case progress::under_way: co_await _out.point.wait(); break;
+        case progress::under_way:
+            begun_us = begun_us != 0 ? begun_us : shm::stats_now_us();
+            co_await _out.point.wait();
+            break;
         case progress::failed: {
             int err = _far->take_error();
             co_return err != 0 ? err : ECONNABORTED;
@@ -240,6 +215,7 @@ void vm_conn::established() noexcept {
         _peer = peer;
     }
     guard_end();
+    show();
     _p.place.owner->show_addresses(_slot, _local, _peer);
     // A small SO_RCVBUF that came from the listener counts before the program has accepted.
     if (const uint32_t asked = base::buffers_asked_of(tcp_fd()).receive; asked != 0) {
@@ -257,6 +233,7 @@ void vm_conn::established() noexcept {
 life::actions vm_conn::step(life::event e, int err) noexcept {
     using life::action;
     const life::actions todo = _life.apply(e, err);
+    _row->state.set(uint64_t(std::min(conn_state(_life.at), conn_state::closing)));
     if (todo.has(action::shut_far)) {
         _far->shut_send();
     }
@@ -373,7 +350,7 @@ bool vm_conn::program_left_unread() noexcept {
 }
 
 void vm_conn::watch_progress() noexcept {
-    _bytes_out_checked = _bytes_out;
+    _bytes_out_checked = _row->bytes_out;
     _progress_timer.rearm(seastar::lowres_clock::now() +
                           (_life.stopping ? _carrier.settings().flush_limit : _carrier.settings().orphan_limit));
 }
@@ -382,7 +359,7 @@ void vm_conn::on_progress_timer() noexcept {
     if (_life.over()) {
         return;
     }
-    if (!_life.stopping && _bytes_out != _bytes_out_checked) {
+    if (!_life.stopping && _row->bytes_out != _bytes_out_checked) {
         watch_progress();
         return;
     }

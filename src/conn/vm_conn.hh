@@ -2,7 +2,8 @@
 // other, on one shard for its whole life. Two fibers move the bytes: the write loop from ring 0 to the far side, the
 // read loop from the far side to ring 1, both in place (conn/pump.hh). What each event means is the table's to say
 // (life/connection.hh); step() asks it and does what it answers. vm_conn.cc has how a connection begins and ends,
-// vm_conn_loops.cc how bytes move and who wakes whom.
+// vm_conn_loops.cc how bytes move and who wakes whom,
+// vm_conn_shown.cc what others see of it.
 //
 // Owner: the shard's carrier, by lw_shared_ptr until run() is done. All calls on that shard.
 #pragma once
@@ -18,6 +19,7 @@
 #include <seastar/core/timer.hh>
 
 #include "conn/arenas.hh"
+#include "conn/board.hh"
 #include "conn/budget.hh"
 #include "conn/counters.hh"
 #include "conn/end_mark.hh"
@@ -45,8 +47,6 @@ struct places {
     static std::expected<places, int> take(budget& all, program_ptr owner, uint32_t ring_bytes);
 };
 
-enum class conn_state : uint8_t { connecting, established, closing };
-
 // Plain mode, for people.
 struct plain_info {
     bool on = false;
@@ -72,6 +72,9 @@ struct conn_info {
     bool encrypted = false;  // on its way to another host
     std::string peer_identity{};  // over a trunk: who the peer daemon has proved to be
     plain_info plain{};
+    uint32_t ring_bytes = 0;                     // of each of the two
+    uint64_t unread_bytes = 0, unsent_bytes = 0;  // in them: what the program has not read, what has not left
+    uint64_t program_stalls_us = 0, network_stalls_us = 0;  // 0: no stall
 };
 
 class vm_conn final : public ssx::ring_waiter {
@@ -130,7 +133,8 @@ private:
 
     life::connection _life;
     direction _out, _in;
-    uint64_t _bytes_in = 0, _bytes_out = 0;
+    board::row_ptr _row;
+    const uint16_t _route;  // its row, for what the connections of a route have done
     uint64_t _bytes_out_checked = 0;
     uint32_t _slot = shm::no_slot;
     base::address _local, _peer;
@@ -197,6 +201,9 @@ private:
     void let_go_of_far() noexcept;
     void let_go_of_bell() noexcept;
     void finish() noexcept;
+    void show() noexcept;
+    uint64_t bytes_in_ring(unsigned which) const noexcept;
+    shm::stats_route_row& route_row() noexcept;
     plain_info plain_state() const;
     uint32_t program_flags() const noexcept;
 
@@ -208,10 +215,11 @@ private:
     bool take_new_socket() noexcept;
     bool pull_plain() noexcept;
     bool push_plain() noexcept;
-    void count(uint64_t& own, uint64_t& all, size_t n) noexcept;
+    void count(base::tally& own, base::tally& of_route, base::tally& all, size_t n) noexcept;
     seastar::future<> write_loop();
     seastar::future<> read_loop();
     seastar::future<> wait_on(direction& d, waits what);
+    seastar::future<> stall_on(direction& d, waits what, base::tally& since_us, base::histogram& kept);
 
     // near_side, for the pump
     bool to_send(size_t& n) noexcept;

@@ -23,7 +23,8 @@ seastar::future<> vm_conn::write_loop() {
         if (n == next::again) {
             co_await seastar::coroutine::maybe_yield();
         } else if (n != next::done) {
-            co_await wait_on(_out, n == next::far ? waits::far : waits::ring);
+            co_await (n == next::far ? stall_on(_out, waits::far, _row->far_stalls_since_us, route_row().far_stalls)
+                                     : wait_on(_out, waits::ring));
         }
     }
 }
@@ -35,7 +36,9 @@ seastar::future<> vm_conn::read_loop() {
         if (n == next::again) {
             co_await seastar::coroutine::maybe_yield();
         } else if (n != next::done) {
-            co_await wait_on(_in, n == next::far ? waits::far : waits::ring);
+            co_await (n == next::near
+                          ? stall_on(_in, waits::ring, _row->program_stalls_since_us, route_row().program_stalls)
+                          : wait_on(_in, waits::far));
         }
     }
 }
@@ -53,6 +56,15 @@ seastar::future<> vm_conn::wait_on(direction& d, waits what) {
         d.on = waits::nothing;
     }
     return woken;
+}
+
+// There is something to move, and no room for it.
+seastar::future<> vm_conn::stall_on(direction& d, waits what, base::tally& since_us, base::histogram& kept) {
+    since_us.set(shm::stats_now_us());
+    return wait_on(d, what).then([&since_us, &kept] {
+        kept.add(shm::stats_now_us() - since_us);
+        since_us.set(0);
+    });
 }
 
 bool vm_conn::to_send(size_t& n) noexcept {
@@ -98,7 +110,7 @@ void vm_conn::sent(size_t n) noexcept {
     } else {
         _near.freed();
     }
-    count(_bytes_out, _carrier.count().bytes_out, n);
+    count(_row->bytes_out, route_row().bytes_out, _carrier.count().bytes_out, n);
 }
 
 bool vm_conn::room(size_t& n) noexcept {
@@ -119,7 +131,7 @@ bool vm_conn::room_at_all(size_t& n) noexcept {
 
 void vm_conn::received(size_t n) noexcept {
     _near.out.publish(n);
-    count(_bytes_in, _carrier.count().bytes_in, n);
+    count(_row->bytes_in, route_row().bytes_in, _carrier.count().bytes_in, n);
 }
 
 size_t vm_conn::before_urgent(size_t n) const noexcept {
@@ -138,8 +150,9 @@ void vm_conn::received_urgent() noexcept {
     }
 }
 
-void vm_conn::count(uint64_t& own, uint64_t& all, size_t n) noexcept {
+void vm_conn::count(base::tally& own, base::tally& of_route, base::tally& all, size_t n) noexcept {
     own += n;
+    of_route += n;
     all += n;
     if (_far->path() == conn_path::trunk) {
         _carrier.count().bytes_trunk += n;

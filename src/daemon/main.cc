@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <array>
+
 #include <seastar/core/thread.hh>
 
 #include "daemon/door_keeper.hh"
@@ -12,6 +14,7 @@
 #include "daemon/privileges.hh"
 #include "daemon/reactor_options.hh"
 #include "daemon/service.hh"
+#include "daemon/stats_server.hh"
 
 namespace {
 
@@ -27,7 +30,7 @@ int complain(const std::string& text, int exit_code) {
 
 int serve(const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
           const daemon::machine& machine, const daemon::fitted_limits& limits, daemon::signals& signals,
-          daemon::supervisor& manager) {
+          daemon::supervisor& manager, shm::stats_page& page) {
     static daemon::journal journal;  // what logs last is destroyed after main()
     const bool journalled = daemon::journal::wanted() && journal.connected();
     seastar::app_template app(daemon::reactor_options(config, !journalled));
@@ -40,7 +43,7 @@ int serve(const conf::daemon_config& config, const std::string& path, attach::co
                 seastar::logger::set_ostream(journal.out());
             }
             try {
-                daemon::service(config, path, socket, machine, limits, manager).run(signals, app.alien());
+                daemon::service(config, path, socket, machine, limits, manager, page).run(signals, app.alien());
                 return 0;
             } catch (const std::exception& e) {
                 return complain(e.what(), start_error);
@@ -74,6 +77,20 @@ base::result<void> give_up(const conf::daemon_config& config, attach::control_so
     return daemon::restrict_system_calls();
 }
 
+// The processes beside the daemon, which end with what is returned.
+base::result<std::array<base::unique_fd, 2>> start_helpers(attach::control_socket& socket, shm::new_page& page,
+                                                           base::unique_fd metrics) {
+    auto keeper = daemon::start_door_keeper(socket.doors());
+    if (!keeper) {
+        return std::unexpected(keeper.error());
+    }
+    auto stats = daemon::start_stats_server(page, {std::move(socket.stats()), std::move(metrics)});
+    if (!stats) {
+        return std::unexpected(stats.error());
+    }
+    return std::array{std::move(*keeper), std::move(*stats)};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -90,9 +107,7 @@ int main(int argc, char** argv) {
         }
         config = std::move(*loaded);
     }
-    if (parsed.run->polling) {
-        config.polling = *parsed.run->polling;
-    }
+    config.polling = parsed.run->polling.value_or(config.polling);
     config.seccomp = config.seccomp && !parsed.run->no_seccomp;
     if (parsed.run->check_config) {
         printf("%s: good, %u routes\n", parsed.run->config.empty() ? "defaults" : parsed.run->config.c_str(),
@@ -115,16 +130,25 @@ int main(int argc, char** argv) {
     if (!socket) {
         return complain(socket.error().text, start_error);
     }
+    auto metrics = daemon::listen_for_metrics(config.metrics);
+    if (!metrics) {
+        return complain(metrics.error().text, start_error);
+    }
     if (auto dropped = give_up(config, *socket); !dropped) {
         return complain(dropped.error().text, start_error);
     }
-    auto keeper = daemon::start_door_keeper(socket->doors());
-    if (!keeper) {
-        return complain(keeper.error().text, start_error);
+    auto page = shm::create_published("vmsgr-stats", shm::stats_page::bytes(config.shards));
+    if (!page) {
+        return complain(page.error().text, start_error);
+    }
+    const auto helpers = start_helpers(*socket, *page, std::move(*metrics));
+    if (!helpers) {
+        return complain(helpers.error().text, start_error);
     }
     auto signals = daemon::signals::start(daemon::stop_limit(config));
     if (!signals) {
         return complain(signals.error().text, start_error);
     }
-    return serve(config, parsed.run->config, *socket, *machine, *limits, **signals, manager);
+    return serve(config, parsed.run->config, *socket, *machine, *limits, **signals, manager,
+                 *reinterpret_cast<shm::stats_page*>(page->memory.data()));
 }

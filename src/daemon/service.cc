@@ -1,5 +1,9 @@
 #include "daemon/service.hh"
 
+#include <string.h>
+
+#include <span>
+
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/core/thread.hh>
@@ -52,18 +56,22 @@ std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept {
 }
 
 service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-                 const fitted_limits& limits, supervisor& manager)
+                 const fitted_limits& limits, supervisor& manager, shm::stats_page& page)
     : _config(c),
       _path(std::move(path)),
       _machine(m),
       _manager(manager),
       _socket(socket),
+      _page(page),
       _registry(c.networks == conf::namespaces::shared),
       _budget(limits.all),
       _users(limits.each_user),
       _closer(limits.closing),
       _started_s(conn::unix_time_s()) {
     log_lowered(limits);
+    _page.shards = c.shards;
+    _page.started_s = _started_s;
+    publish_access(_page, c.access);
     _budget.fds.show_in(_registry.descriptors());
     _budget.connections.show_in(_registry.connections());
 }
@@ -103,6 +111,15 @@ seastar::future<> service::reload(loaded fresh, signals& from) {
     tell_ready();
 }
 
+// In the page of counters.
+seastar::future<> service::name_routes() {
+    return _carriers.invoke_on_all([this](conn::carrier& c) {
+        for (const auto& r : std::span(_config.routes.routes).first(_config.routes.count)) {
+            c.shown().name_route(std::string_view(r.name.data(), strnlen(r.name.data(), r.name.size())));
+        }
+    });
+}
+
 // Throws as long as nothing has changed.
 seastar::future<> service::change_to(conf::daemon_config fresh) {
     const auto fixed = conf::keep_fixed(_config, fresh);
@@ -121,6 +138,8 @@ seastar::future<> service::change_to(conf::daemon_config fresh) {
         log.warn("SIGHUP: {}: changes at the next start alone", key);
     }
     _config = fresh;
+    publish_access(_page, _config.access);
+    co_await name_routes();
     _budget.set_limits(limits->all);
     _users.set_limits(limits->each_user);
     log_lowered(*limits);
@@ -169,8 +188,9 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         .get();
 
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
-    _carriers.start(settings_of(_config), std::ref(_closer)).get();
+    _carriers.start(settings_of(_config), std::ref(_closer), std::ref(_page)).get();
     _carriers.invoke_on_all(&conn::carrier::start).get();
+    name_routes().get();
 
     auto stop_connectors = seastar::defer([this]() noexcept { _connectors.stop().get(); });
     _connectors.start(std::ref(_budget), std::ref(_carriers), std::ref(_trunks)).get();
@@ -188,10 +208,14 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         _socket.close();
     });
     _control = std::make_unique<attach::control_server>(
-        attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry,
+        attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page,
                              [this](attach::viewer who, attach::document_writer& to) { return status(who, to); }},
         _socket);
     _control->start();
+
+    auto stop_stats = seastar::defer([this]() noexcept { _stats.stop().get(); });
+    _stats.start(std::ref(_page), std::ref(_trunks), stats_sources{_budget, _closer, *_control, _reloaded}).get();
+    _stats.invoke_on_all(&stats_writer::start).get();
 
     listen_to(from, reactors, stop);
     auto deaf = seastar::defer([&]() noexcept { listen_no_more(from, reactors); });

@@ -11,6 +11,7 @@
 #include "attach/control_server.hh"
 #include "daemon/limits.hh"
 #include "daemon/signals.hh"
+#include "daemon/stats_writer.hh"
 #include "daemon/status.hh"
 #include "daemon/supervisor.hh"
 #include "trunks/service.hh"
@@ -26,6 +27,7 @@ class service {
     const machine _machine;   // as it was at the start
     supervisor& _manager;
     attach::control_socket& _socket;
+    shm::stats_page& _page;
     local::registry _registry;  // outlives the budget, which shows its counts there
     conn::budget _budget;
     conn::users _users;
@@ -36,14 +38,16 @@ class service {
     seastar::sharded<attach::connector> _connectors;
     seastar::sharded<local::listeners> _listeners;
     std::unique_ptr<attach::control_server> _control;
+    seastar::sharded<stats_writer> _stats;
     seastar::gate _reloading;
     seastar::semaphore _reloads{1};  // one at a time
     reload_state _reloaded;
 
 public:
-    // path: of the configuration, for SIGHUP. limits: c's, as far as they fit m.
+    // path: of the configuration, for SIGHUP. limits: c's, as far as they fit m. page: of the counters of
+    // c.shards shards; it outlives this.
     service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-            const fitted_limits& limits, supervisor& manager);
+            const fitted_limits& limits, supervisor& manager, shm::stats_page& page);
 
     // Runs until SIGTERM or SIGINT. Call in a seastar::thread.
     void run(signals& from, seastar::alien::instance& reactors);
@@ -63,6 +67,7 @@ private:
     void listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept;
     void tell_ready();
     seastar::future<> reload(loaded fresh, signals& from);
+    seastar::future<> name_routes();
     seastar::future<> change_to(conf::daemon_config fresh);
     seastar::future<> status(attach::viewer who, attach::document_writer& to);
 };

@@ -10,6 +10,7 @@
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "conf/peer_rights.hh"
+#include "daemon/words.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::daemon {
@@ -20,24 +21,6 @@ namespace {
 
 // Connections fetched from a shard in one go: a short task there, a short message between.
 constexpr size_t rows_at_once = 64;
-
-const char* to_text(conn::conn_state s) {
-    switch (s) {
-    case conn::conn_state::connecting: return "connecting";
-    case conn::conn_state::established: return "established";
-    case conn::conn_state::closing: return "closing";
-    }
-    return "?";
-}
-
-const char* to_text(conn::conn_path p) {
-    switch (p) {
-    case conn::conn_path::direct: return "direct";
-    case conn::conn_path::local: return "local";
-    case conn::conn_path::trunk: return "trunk";
-    }
-    return "?";
-}
 
 // Puts the document together row by row, and passes it on: all of it at once would be one huge value, and one huge call
 // to write it out.
@@ -92,9 +75,12 @@ private:
 template <typename Counters, size_t N>
 void add_counters(json& out, const Counters& from, const base::counter<Counters> (&table)[N]) {
     for (auto& c : table) {
-        out[std::string(c.name)] = from.*c.member;
+        out[std::string(c.name)] = uint64_t(from.*c.member);
     }
 }
+
+// Null where there is none.
+json stall(uint64_t us) { return us == 0 ? json() : json(double(us) / 1e6); }
 
 double round_ms(double s) { return std::round(s * 1000) / 1000; }
 
@@ -133,7 +119,12 @@ json row(const conn::conn_info& c) {
             {"opened_s", round_ms(c.opened_s)},
             {"uid", c.uid},
             {"encrypted", c.encrypted},
-            {"peer_identity", c.peer_identity.empty() ? json() : json(c.peer_identity)}};
+            {"peer_identity", c.peer_identity.empty() ? json() : json(c.peer_identity)},
+            {"ring_bytes", c.ring_bytes},
+            {"unread_bytes", c.unread_bytes},
+            {"unsent_bytes", c.unsent_bytes},
+            {"program_stalls_s", stall(c.program_stalls_us)},
+            {"network_stalls_s", stall(c.network_stalls_us)}};
 }
 
 json row(const attach::control_server::local_row& c) {
@@ -221,7 +212,7 @@ json totals(const status_sources& s, const conn::counters& c, const attach::cont
             size_t sessions) {
     json out{{"sessions_open", sessions},
              {"connections_open", s.budget.connections.used()},
-             {"bytes_direct", c.bytes_in + c.bytes_out - c.bytes_trunk},
+             {"bytes_direct", c.bytes_in.read() + c.bytes_out.read() - c.bytes_trunk.read()},
              {"bytes_local", local.bytes},
              {"locals_opened", local.opened},
              {"diallers_turned_away", local.turned_away}};
@@ -233,7 +224,7 @@ json totals(const status_sources& s, const conn::counters& c, const attach::cont
 json faults(const conn::counters& c) {
     json out = json::object();
     for (size_t i = 0; i < conn::fault_kinds; ++i) {
-        out[std::string(conn::to_text(conn::fault(i)))] = c.faults[i];
+        out[std::string(conn::to_text(conn::fault(i)))] = c.faults[i].read();
     }
     return out;
 }

@@ -28,6 +28,8 @@ namespace vmsgr::proto {
 
 inline constexpr uint32_t control_magic = 0x52474d56;  // "VMGR"
 inline constexpr uint16_t control_version = 4;
+// Beside the control socket; what is asked there, daemon/stats_server.hh says.
+inline constexpr const char* stats_suffix = ".stats";
 inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
 inline constexpr const char* version_text = VMSGR_VERSION;
 

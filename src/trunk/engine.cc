@@ -158,6 +158,7 @@ std::optional<packet_fault> engine::receive(std::span<const std::byte> packet, u
     case packet_type::ack:
         if (h.echo != 0 && h.echo <= now_us) {
             _rtt_us = now_us - h.echo;
+            _round_trips.add(_rtt_us);
         }
         break;
     case packet_type::bye: bye = true; break;

@@ -12,6 +12,7 @@
 // tick() and end(); they may call the engine back, and none is called for a channel after close() or reset() of it.
 #pragma once
 
+#include "base/histogram.hh"
 #include "trunk/mux.hh"
 
 namespace vmsgr::trunk {
@@ -40,6 +41,7 @@ class engine {
     bool _ack_due = false, _dummy_due = false;
     uint64_t _echo = 0;
     uint64_t _last_out_us = 0, _last_in_us = 0, _rtt_us = 0;
+    base::histogram _round_trips;
 
 public:
     // share and counters outlive the engine and, share, all its packets.
@@ -91,6 +93,7 @@ public:
     size_t channels() const noexcept { return _mux.channels(); }
     uint64_t in_flight_bytes() const noexcept { return _out.bytes(); }
     uint64_t rtt_us() const noexcept { return _rtt_us; }
+    const base::histogram& round_trips() const noexcept { return _round_trips; }
     const engine_settings& settings() const noexcept { return _settings; }
 
 private:

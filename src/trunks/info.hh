@@ -20,6 +20,7 @@ struct session_info {
     trunk::refusals refused{};
     bool learnt = false;  // by a probe
     bool secured = false;  // by TLS
+    base::histogram_image round_trips{};
     std::string identity{};  // of the peer, as far as it is proved: of its certificate, or its address
 
     // What a session that has not ended tells of itself.
@@ -30,6 +31,7 @@ struct session_info {
         state = e.attached() ? "up" : "waiting";
         channels = e.channels();
         rtt_us = e.rtt_us();
+        round_trips = e.round_trips().read();
         in_flight_bytes = e.in_flight_bytes();
         packet_bytes = e.settings().packet_bytes;
     }
