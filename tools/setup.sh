@@ -17,7 +17,7 @@ set -euo pipefail
 # library versions (docs/FACTS.md), so its version is pinned here; cmake checks the rest.
 seastar_version='25.05.0-1*'
 
-build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgtest-dev libcli11-dev
+build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgtest-dev libcli11-dev libftxui-dev
        nlohmann-json3-dev libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
        libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev libseccomp-dev liblz4-dev libprotobuf-dev
        libsctp-dev libyaml-cpp-dev protobuf-compiler libisal-dev
@@ -27,7 +27,7 @@ demo=(ceph-osd ceph-mon ceph-mgr ceph-common python3 iproute2 procps util-linux)
 tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables iperf3 curl nginx-light redis-server
        redis-tools socat man-db psmisc
        openssh-server rsync openbsd-inetd postgresql haproxy memcached nodejs
-       prometheus   # scrapes vmsgrd
+       prometheus tmux   # scrapes vmsgrd; shows vmsgr top
        debootstrap   # makes the root of make test-older
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
 suites=(python3.13 libpython3.13-testsuite iproute2 util-linux)   # of the release that the rest comes from

@@ -32,6 +32,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr conns --route ceph-osds          the connections of one route
   vmsgr routes test 10.0.0.1:6800        which route would win, and why
   vmsgr trunks                           the sessions with other daemons
+  vmsgr top                              what moves, live
   vmsgr doctor ceph-osd                  will its connections be carried; if not, why
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
   vmsgr perf                             how fast message channels are here
@@ -142,6 +143,7 @@ int run(int argc, char** argv) {
     add("conns", "the connections that vmsgrd carries", [&](CLI::App& a) { return add_conns(a, o); });
     add("routes", "the daemon's routes; 'routes test ADDR' tries one", [&](CLI::App& a) { return add_routes(a, o); });
     add("trunks", "the trunks to other daemons", [&](CLI::App& a) { return add_trunks(a, o); });
+    add("top", "what moves, live", [&](CLI::App& a) { return add_top(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
     add("doctor", "what of a program will stay plain", [&](CLI::App& a) { return add_doctor(a, o, words.program); });
     add("ping", "messages there and back to another program", [&](CLI::App& a) { return add_ping(a, o); });
@@ -168,9 +170,9 @@ int run(int argc, char** argv) {
         return say_unknown(at, extra.front());
     }
     if (at == &app) {
-        return say_usage(at,
-                         "no command given; commands are run, status, conns, routes, trunks, explain, doctor, ping, "
-                         "perf, send, recv");
+        return say_usage(
+            at, "no command given; commands are run, status, conns, routes, trunks, top, explain, doctor, ping, "
+                "perf, send, recv");
     }
     o.socket = absolute(o.socket.empty() ? usual_socket() : o.socket);
     auto chosen = std::ranges::find(commands, app.get_subcommands().front(), &decltype(commands)::value_type::first);
