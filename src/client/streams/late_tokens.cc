@@ -28,8 +28,9 @@ namespace {
 
 constexpr uint32_t owed_max = 64;
 constexpr uint32_t loops_max = 1024;  // threads that may owe
-constexpr int64_t late_ns = 400'000, period_ns = 500'000, long_turn_ns = 1'000'000;
-constexpr int idle_periods = 40;
+constexpr int64_t late_ns = 100'000, period_ns = 800'000, long_turn_ns = 1'000'000;
+// The ringer is worth its wake-ups where so many tokens in so many of its periods are to be sent.
+constexpr uint32_t often = 16, often_periods = 25;
 
 struct owed {
     std::atomic<int> fd;
@@ -43,9 +44,8 @@ struct debts {
     std::atomic<int64_t> since_ns{0};
     owed of[owed_max]{};
     bool in_turn = false;
+    bool wants_ringer = false;
     int64_t turn_began_ns = 0;  // where tokens may be owed
-    uint32_t needed = 0;  // tokens, in this turn
-    uint32_t usual = 0;  // in a turn, times usual_scale
     std::atomic<bool> in_use{true};  // its thread lives
 
     void pay() const noexcept {
@@ -55,9 +55,6 @@ struct debts {
         }
     }
 };
-
-constexpr uint32_t usual_scale = 16, usual_weight = 8;
-constexpr uint32_t worth_while = 3 * usual_scale / 2;
 
 __attribute__((tls_model("initial-exec"))) constinit thread_local debts* mine = nullptr;
 constinit std::atomic<debts*> all_debts[loops_max]{};
@@ -77,6 +74,8 @@ void go_through_debts(Each&& each) noexcept {
 
 enum ringer_state : uint32_t { none, starting, awake, asleep, stopping, never };
 constinit std::atomic<uint32_t> ringer{none};
+constinit std::atomic<uint32_t> tokens{0};  // of readers that slept, in turns: since the ringer looked last, or sleeps
+constinit std::atomic<int64_t> counted_from_ns{0};
 
 bool pay_old(int64_t now_ns) noexcept {
     bool any = false;
@@ -99,14 +98,16 @@ void* ring_what_is_late(void*) {
         }
         return now != stopping;
     };
-    for (int idle = 0; become(awake);) {
-        idle = pay_old(base::now_ns()) ? 0 : idle + 1;
-        if (idle > idle_periods) {
-            idle = 0;
-            if (become(asleep) && !pay_old(base::now_ns())) {  // after it said so: who owes from now on wakes it
-                sys::call(SYS_futex, &ringer, FUTEX_WAIT_PRIVATE, asleep, nullptr, nullptr, 0);
+    for (uint32_t periods = 0; become(awake); ++periods) {
+        const bool owes = pay_old(base::now_ns());
+        if (periods >= often_periods) {
+            periods = 0;
+            if (tokens.exchange(0, std::memory_order_relaxed) < often && !owes) {
+                if (become(asleep) && !pay_old(base::now_ns())) {  // after it said so: who owes from now on wakes it
+                    sys::call(SYS_futex, &ringer, FUTEX_WAIT_PRIVATE, asleep, nullptr, nullptr, 0);
+                }
+                continue;
             }
-            continue;
         }
         constexpr timespec period{0, period_ns};
         sys::call(SYS_nanosleep, &period, nullptr);
@@ -162,13 +163,28 @@ debts* debts_of_this_thread() noexcept {
     return d;
 }
 
-// The ringer runs, or sleeps and is woken.
-bool has_ringer() noexcept {
-    uint32_t state = ringer.load(std::memory_order_seq_cst);
-    if (state == asleep && ringer.compare_exchange_strong(state, awake)) {
+// The ringer runs.
+bool has_ringer() noexcept { return ringer.load(std::memory_order_seq_cst) == awake; }
+
+// One more was sent, while no ringer runs.
+bool are_sent_often(int64_t now_ns) noexcept {
+    if (now_ns - counted_from_ns.load(std::memory_order_relaxed) > period_ns * often_periods) {
+        counted_from_ns.store(now_ns, std::memory_order_relaxed);
+        tokens.store(0, std::memory_order_relaxed);
+    }
+    return tokens.fetch_add(1, std::memory_order_relaxed) >= often;
+}
+
+// Not in a signal handler: a thread may be started.
+void call_ringer() noexcept {
+    uint32_t state = ringer.load(std::memory_order_relaxed);
+    if (state == none && ringer.compare_exchange_strong(state, starting)) {
+        if (!base::start_background(&ring_what_is_late)) {
+            ringer.store(none);
+        }
+    } else if (state == asleep && ringer.compare_exchange_strong(state, awake)) {
         sys::call(SYS_futex, &ringer, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
     }
-    return state == awake || state == asleep;
 }
 
 }  // namespace
@@ -179,7 +195,6 @@ void end_turn() noexcept {
         return;
     }
     d->in_turn = false;
-    d->usual = (d->usual * (usual_weight - 1) + d->needed * usual_scale) / usual_weight;
     if (d->n.load(std::memory_order_relaxed) != 0) {
         const int saved = errno;
         d->pay();
@@ -195,23 +210,25 @@ void begin_turn() noexcept {
         }
     }
     debts& d = *mine;
-    uint32_t no_ringer = none;
-    if (d.usual >= worth_while && ringer.load(std::memory_order_relaxed) == none &&
-        ringer.compare_exchange_strong(no_ringer, starting) && !base::start_background(&ring_what_is_late)) {
-        ringer.store(none);
+    if (d.wants_ringer) {
+        d.wants_ringer = false;
+        call_ringer();
     }
-    d.needed = 0;
     d.in_turn = true;
-    d.turn_began_ns = d.usual >= worth_while ? base::now_ns() : 0;
+    d.turn_began_ns = has_ringer() ? base::now_ns() : 0;
 }
 
 bool is_in_turn() noexcept { return mine != nullptr && mine->in_turn; }
 
 bool owe_token(int fd, const stream& s) noexcept {
     debts* d = mine;
-    ++d->needed;
+    if (!has_ringer()) {
+        d->wants_ringer = are_sent_often(base::now_ns());
+        return false;
+    }
+    tokens.fetch_add(1, std::memory_order_relaxed);
     const uint32_t n = d->n.load(std::memory_order_relaxed);
-    if (d->usual < worth_while || n == owed_max) {
+    if (n == owed_max) {
         return false;
     }
     if (n == 0) {
@@ -225,7 +242,7 @@ bool owe_token(int fd, const stream& s) noexcept {
     d->of[n].to.store(&s, std::memory_order_relaxed);
     d->n.store(n + 1, std::memory_order_seq_cst);
     if (has_ringer()) {
-        return true;
+        return true;  // if it is about to sleep, it looks once more
     }
     d->n.store(n, std::memory_order_relaxed);
     return false;

@@ -1,14 +1,14 @@
 // Tokens of one turn of an event loop.
 //
-// A server that answers many in one turn wakes one reader after the other while it still works; each comes too early
-// for the next message, and takes the processor. So what a loop sends in a turn is published at once, and the readers
+// Who is woken while the sender still works takes the processor from it, comes too early for the next message, and
+// often stops at a lock that the sender holds. So what a loop sends in a turn is published at once, and the readers
 // that sleep are woken at its end, before the loop waits again, or does anything else that may sleep and that this
-// library sees. Only where a turn usually has more than one to wake: a single answer goes at once.
+// library sees. A single answer, too: a turn that sends one holds locks as well (rados bench: PERFORMANCE.md).
 //
 // A thread that owes a token and then sleeps where nobody sees it (a mutex, a file) may be waiting for the very answer.
-// So a thread of the library's own, the ringer, sends what has been owed for half a millisecond; it looks twice a
-// millisecond while tokens are owed, and sleeps when none was for a while. Programs that have only one thread get no
-// second one, and owe nothing.
+// So a thread of the library's own, the ringer, looks each 0.8 ms and sends what has been owed for 0.1. It runs while
+// many tokens are sent, as its own wake-ups cost more than a few; where it does not run nobody owes. Programs
+// that have only one thread get no second one, and owe nothing.
 //
 // To the other end this is a sender that is slow between its publication and its token (models/wake.pml has such).
 #pragma once
