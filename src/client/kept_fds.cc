@@ -32,6 +32,10 @@ void ring_late(int fd, const void* stream) noexcept {
     }
 }
 
+bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept {
+    return rules.show_late_bytes != nullptr && rules.show_late_bytes(fd, stream, min_age_ns);
+}
+
 room_for_fds::room_for_fds(int number) noexcept : _lifted(rules.lift_limit != nullptr && rules.lift_limit(number)) {}
 room_for_fds::~room_for_fds() {
     if (_lifted) {

@@ -15,6 +15,8 @@ struct fd_rules {
     void (*replace)(int fd, int by) = nullptr;
     // If fd still is that stream's: the token that it owes is sent (streams/late_tokens.hh).
     void (*ring_late)(int fd, const void* stream) = nullptr;
+    // If fd still is that stream's: stream::show_late_bytes.
+    bool (*show_late_bytes)(int fd, const void* stream, int64_t min_age_ns) = nullptr;
     // A new descriptor of ours must not fail for the program's limit, which is lifted meanwhile where `number`, a
     // recent one, is near it. False: it was not, and nothing is to be lowered.
     bool (*lift_limit)(int number) = nullptr;
@@ -28,6 +30,8 @@ void drop_fd(int* where) noexcept;
 bool still_holds(int fd, const void* stream) noexcept;
 void replace_fd(int fd, int by) noexcept;
 void ring_late(int fd, const void* stream) noexcept;
+// False: nothing is held back there.
+bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept;
 
 inline constexpr int near_any_limit = 0x7fffffff;
 

@@ -38,6 +38,7 @@ object* leave_number(int fd) noexcept {
     object* gone = nullptr;
     if (use o(fd, kind::stream); o) {
         o->stream.send_late_token(fd);
+        o->stream.show_late_bytes(fd, 0);
     }
     {
         base::signals_blocked together;

@@ -99,10 +99,15 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
 }
 
 // Was set: what a sender gets rid of before it has to wait follows it.
-int obey(object* o, int result, int socket, int level, int name) noexcept {
+int obey(object* o, int fd, int result, int socket, int level, int name, const void* value) noexcept {
     if (result == 0 && client::sizes_buffers(level, name)) {
         const auto& page = o->stream.page();
         o->stream.bound_buffers(socket >= 0 ? base::buffers_asked_of(socket) : page.options.asked_buffers(page.family));
+    }
+    if (result == 0 && o->stream.is_local() && level == IPPROTO_TCP && (name == TCP_CORK || name == TCP_NODELAY)) {
+        int on = 0;
+        memcpy(&on, value, sizeof on);  // a success: there was an int
+        o->stream.cork(fd, name == TCP_CORK, on != 0);
     }
     return result;
 }
@@ -149,7 +154,7 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
     errno = saved;
     const int r = socket ? real.setsockopt(socket.get(), level, name, value, len)
                          : o->stream.page().options.set(o->stream.page().family, level, name, value, len);
-    return obey(o, r, socket.get(), level, name);
+    return obey(o, fd, r, socket.get(), level, name, value);
 }
 
 // A local connection will have no kernel socket that could be asked.
@@ -181,7 +186,9 @@ int stream_ioctl(object* o, int fd, unsigned long request, void* arg, bool& ours
     }
     switch (request) {
     case FIONREAD: *static_cast<int*>(arg) = int(o->stream.bytes_to_read(fd)); return 0;
-    case SIOCOUTQNSD: *static_cast<int*>(arg) = 0; return 0;  // what left the program is on its way
+    case SIOCOUTQNSD:  // what left the program is on its way
+        *static_cast<int*>(arg) = o->stream.is_local() ? int(o->stream.unsent_bytes()) : 0;
+        return 0;
     case SIOCOUTQ: *static_cast<int*>(arg) = int(o->stream.unsent_bytes()); return 0;
     case SIOCATMARK:
         if (o->stream.is_plain()) {

@@ -134,6 +134,7 @@ bool deposit(int fd) noexcept {
     use o(fd);
     if (o && o->what == kind::stream) {
         o->stream.send_late_token(fd);
+        o->stream.show_late_bytes(fd, 0);
         o->stream.add_holder();
     }
     return o && leave(fd, *o.get());

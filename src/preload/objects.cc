@@ -286,6 +286,11 @@ void send_late_token(int fd, const void* stream) noexcept {
     }
 }
 
+bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept {
+    use o(fd, kind::stream);
+    return o && &o->stream == stream && o->stream.show_late_bytes(fd, min_age_ns);
+}
+
 void pay_debts() noexcept {
     for (int fd = 0; fd <= highest; ++fd) {
         if (known(fd)) {

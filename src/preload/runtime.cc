@@ -119,6 +119,7 @@ void take_part() noexcept {
                           .holds = &is_number_of,
                           .replace = &replace_connection,
                           .ring_late = &send_late_token,
+                          .show_late_bytes = &show_late_bytes,
                           .lift_limit = &lift_limit,
                           .lower_limit = &lower_limit});
     if (!make_table()) {

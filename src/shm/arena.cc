@@ -110,6 +110,7 @@ void renew(conduit_header& h) noexcept {
         r.error.store(0, relaxed);
         r.base.store(0, relaxed);
         r.urgent.store(0, relaxed);
+        r.held.store(0, relaxed);
         r.tail.store(0, relaxed);
         r.window.store(0, relaxed);
         r.consumer_waits.store(announcement::asleep().word(), relaxed);

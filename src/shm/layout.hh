@@ -100,6 +100,8 @@ struct ring_words {
     // Byte n lies at (n - base) mod capacity. It changes while the ring is empty, before the next byte is published.
     std::atomic<uint64_t> base;
     std::atomic<uint64_t> urgent;  // with ring_urgent: behind the latest urgent byte. Written before head passes it
+    // Beyond head: bytes up to here are written and held back (TCP_CORK). They are the consumer's if the producer dies.
+    std::atomic<uint64_t> held;
 
     // The consumer writes.
     alignas(cache_line) std::atomic<uint64_t> tail;  // bytes ever taken
@@ -110,6 +112,7 @@ struct ring_words {
 };
 static_assert(sizeof(ring_words) == 3 * cache_line);
 static_assert(offsetof(ring_words, base) == 24 && offsetof(ring_words, urgent) == 32);
+static_assert(offsetof(ring_words, held) == 40);
 static_assert(offsetof(ring_words, tail) == 64 && offsetof(ring_words, window) == 72);
 static_assert(offsetof(ring_words, consumer_waits) == 128);
 

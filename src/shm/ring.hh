@@ -123,6 +123,26 @@ public:
         _w->head.store(_st->head, std::memory_order_release);  // pairs with data_bytes
     }
 
+    // n more bytes are written and not to be seen yet: the next publish shows them too. Programs only.
+    void hold_back(size_t n) noexcept {
+        _w->held.store(_st->head + n, std::memory_order_release);  // pairs with take_what_was_held_back
+        _st->head += n;
+    }
+    // Nothing is held back any more, in either way.
+    void show_all() noexcept {
+        set_more(false);
+        publish(0);
+    }
+    size_t held_back() const noexcept { return size_t(_st->head - _w->head.load(std::memory_order_relaxed)); }
+    // The last `left` of them stay held back. Whoever wakes the reader in between sees no more than it does.
+    template <typename Wake>
+    void show_held_back(size_t left, Wake&& wake) noexcept {
+        _st->head -= left;
+        publish(0);
+        wake();
+        _st->head += left;
+    }
+
     // The last of the next n bytes is urgent. Before publish(n).
     void mark_urgent(size_t n) noexcept {
         _w->urgent.store(_st->head + n, std::memory_order_relaxed);
@@ -198,6 +218,15 @@ public:
     void consume(size_t n) noexcept {
         _st->tail += n;
         _w->tail.store(_st->tail, std::memory_order_release);  // pairs with free_bytes
+    }
+
+    // The producer is gone, and nobody else of its side is left: what it held back is to be read as well.
+    void take_what_was_held_back() noexcept {
+        uint64_t head = _w->head.load(std::memory_order_acquire);
+        const uint64_t held = _w->held.load(std::memory_order_acquire);  // pairs with hold_back
+        if (held - head <= _capacity && held - _st->tail <= _capacity) {
+            _w->head.compare_exchange_strong(head, held, std::memory_order_acq_rel);
+        }
     }
 
     uint32_t flags() const noexcept { return _w->flags.load(std::memory_order_acquire); }

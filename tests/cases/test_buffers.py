@@ -163,3 +163,49 @@ def test_sendfile_to_one_who_has_closed_counts_no_more_than_the_file_has(filling
             n = 0
     """)
     assert int(filling.client("n")) <= 100_000
+
+
+CORK = """
+    def cork(s, on, name=socket.TCP_CORK):
+        s.setsockopt(socket.IPPROTO_TCP, name, on)
+    def comes_after_ms(s, n):
+        s.settimeout(5)
+        began = time.monotonic()
+        while n:
+            n -= len(s.recv(n))
+        return int((time.monotonic() - began) * 1000)
+"""
+
+
+def test_a_corked_sender_holds_back_for_200_ms_at_most(ends):
+    """And not longer than the cork: nginx, haproxy and others send a header and a file as one."""
+    ends.pair()
+    for end in (ends.client, ends.server):
+        end.run(CORK)
+    held = "range(120, 1000)"
+    for hold in ("cork(s, 1); s.sendall(b'12345')", "cork(s, 0); s.send(b'12345', socket.MSG_MORE)"):
+        ends.server(f"!{hold}")
+        assert ends.client(f"comes_after_ms(c, 5) in {held}") == "True"
+    for end in ("cork(s, 0)", "cork(s, 1, socket.TCP_NODELAY)", "s.send(b'6', socket.MSG_OOB)", "s.shutdown(socket.SHUT_WR)"):
+        ends.server(f"!cork(s, 1); s.sendall(b'12345'); {end}")
+        assert ends.client("comes_after_ms(c, 5) < 100") == "True", end
+    assert ends.client("c.recv(10)") == repr(b"")
+
+
+def test_what_is_held_back_is_not_lost(ends):
+    """A child inherits the corked connection, the sender executes another program, or is killed."""
+    port = ends.listen()
+    ends.client.run(CORK)
+    for last_words in ("os.kill(os.getpid(), 9)", "os._exit(0)", "os.execv('/bin/true', ['true'])",
+                       "os.system('true'); os._exit(0)", "(os.fork() == 0 and c.send(b'!')); os._exit(0)"):
+        ends.client.run(f"""
+            child = os.fork()
+            if child == 0:
+                c = socket.create_connection(('127.0.0.1', {port}))
+                cork(c, 1)
+                c.sendall(b'corked')
+                {last_words}
+        """)
+        ends.server("!s, a = l.accept(); s.settimeout(5)")
+        assert ends.server("b''.join(iter(lambda: s.recv(100), b''))").startswith("b'corked"), last_words
+        ends.client("!os.waitpid(child, 0)")

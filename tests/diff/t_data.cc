@@ -364,17 +364,126 @@ void vectors(table& t) {
         r.meet();
         r.get("get", fd, 64);
     });
-    t.pair("data/cork", [](role& r, int fd) {
-        int one = 1, zero = 0;
-        r.ret("cork", setsockopt(fd, IPPROTO_TCP, TCP_CORK, &one, sizeof one));
+}
+
+void cork(role& r, std::string_view what, int fd, int name, int on) {
+    r.ret(what, setsockopt(fd, IPPROTO_TCP, name, &on, sizeof on));
+}
+
+// Less than the 200 ms after which the kernel sends it anyway, with room for a busy machine on both sides.
+constexpr int moment_ms = 30, soon_ms = 120;
+void wait_a_moment() { usleep(moment_ms * 1000); }
+
+void holding_back(table& t) {
+    // What is held back comes together with what follows it.
+    t.pair("data/cork-and-more-hold-back", [](role& r, int fd) {
+        cork(r, "cork", fd, TCP_CORK, 1);
         r.wr("send", fd, "ab");
+        wait_a_moment();
         r.wr("send", fd, "cd");
-        r.ret("uncork", setsockopt(fd, IPPROTO_TCP, TCP_CORK, &zero, sizeof zero));
+        cork(r, "uncork", fd, TCP_CORK, 0);
+        r.meet();
+        r.wr("send more", fd, "ef", MSG_NOSIGNAL | MSG_MORE);
+        wait_a_moment();
+        r.wr("send", fd, "gh");
+        r.meet();
+        cork(r, "cork", fd, TCP_CORK, 1);
+        r.wr("send", fd, "left alone");
         r.meet();
     }, [](role& r, int fd) {
+        r.rd("after the cork", fd, 64);
         r.meet();
-        r.get("get", fd, 4);
+        r.rd("after more", fd, 64);
+        r.meet();
+        r.get("comes by itself", fd, 10);
+        r.meet();
     });
+    t.pair("data/cork-is-ended-by-nodelay-and-urgent-data", [](role& r, int fd) {
+        cork(r, "cork", fd, TCP_CORK, 1);
+        for (int i = 0; i < 2; ++i) {
+            r.wr("send", fd, "ab");
+            cork(r, "nodelay", fd, TCP_NODELAY, 1);
+            r.meet();
+        }
+        r.wr("send", fd, "cd");
+        r.wr("urgent", fd, "!", MSG_NOSIGNAL | MSG_OOB);
+        r.meet();
+        r.wr("send", fd, "the last");
+        shutdown(fd, SHUT_WR);
+        r.meet();
+    }, [](role& r, int fd) {
+        for (int i = 0; i < 3; ++i) {
+            r.until(fd, POLLIN, soon_ms);
+            r.rd("at once", fd, 64, MSG_DONTWAIT);
+            r.meet();
+        }
+        r.until(fd, POLLRDHUP, soon_ms);
+        r.get("the rest", fd, 64);
+        r.meet();
+    });
+    t.pair("data/cork-lets-full-segments-pass", [](role& r, int fd) {
+        cork(r, "cork", fd, TCP_CORK, 1);
+        r.put(fd, std::string(100000, 'x'));
+        r.meet();
+        r.meet();
+    }, [](role& r, int fd) {
+        r.bytes(fd, 65000, soon_ms);
+        int there = 0;
+        ioctl(fd, FIONREAD, &there);
+        r.yes("a part is held back", there < 100000);
+        r.meet();
+        r.bytes(fd, 100000);
+        r.meet();
+    });
+    t.add("data/cork-is-inherited", [](role& r) {
+        int fd = r.bound();
+        cork(r, "listener", fd, TCP_CORK, 1);
+        listen(fd, 4);
+        r.tell_num(name_of(fd).port());
+        int c = r.take(fd);
+        r.say("accepted {}", r.opt(c, IPPROTO_TCP, TCP_CORK));
+        r.wr("send", c, "ab");
+        wait_a_moment();
+        r.wr("send", c, "cd");
+        cork(r, "uncork", c, TCP_CORK, 0);
+        r.rd("from the client", c, 64);
+        r.meet();
+    }, [](role& r) {
+        int fd = r.sock();
+        cork(r, "before connect", fd, TCP_CORK, 1);
+        if (!r.connect_to(fd, int(r.hear_num()))) {
+            return;
+        }
+        r.rd("from the server", fd, 64);
+        r.wr("send", fd, "ef");
+        wait_a_moment();
+        r.wr("send", fd, "gh");
+        cork(r, "uncork", fd, TCP_CORK, 0);
+        r.meet();
+    });
+    // A sender that is killed, or closes, takes nothing along.
+    for (const bool killed : {false, true}) {
+        t.add(killed ? "data/cork-of-a-killed-sender" : "data/cork-of-a-child", [](role& r) {
+            int fd = r.take(r.serve());
+            r.get("get", fd, 64);
+        }, [killed](role& r) {
+            const auto port = int(r.hear_num());
+            child_process p([&] {
+                int fd = r.sock(), on = 1;
+                r.connect_to(fd, port);
+                setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+                (void)!write(fd, "corked", 6);
+                if (killed) {
+                    kill(getpid(), SIGKILL);
+                }
+                child_process of_child([&] { (void)!write(fd, ", in the child", 14); });
+                of_child.wait();
+                (void)!write(fd, ", after it", 10);
+                close(fd);
+            });
+            r.say("{}", p.wait());
+        });
+    }
 }
 
 }  // namespace
@@ -384,6 +493,7 @@ void add_data(table& t) {
     waiting(t);
     zero_lengths(t);
     vectors(t);
+    holding_back(t);
 }
 
 }  // namespace sockdiff

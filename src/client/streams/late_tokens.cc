@@ -14,8 +14,10 @@
 #include "base/background.hh"
 #include "base/clock.hh"
 #include "base/pages.hh"
+#include "base/signal_lock.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
+#include "client/streams/held_back.hh"
 
 // Of glibc 2.32 and later: this process never had a second thread.
 extern "C" {
@@ -31,6 +33,8 @@ constexpr uint32_t loops_max = 1024;  // threads that may owe
 constexpr int64_t late_ns = 100'000, period_ns = 800'000, long_turn_ns = 1'000'000;
 // The ringer is worth its wake-ups where so many tokens in so many of its periods are to be sent.
 constexpr uint32_t often = 16, often_periods = 25;
+constexpr int64_t doze_ns = 10'000'000;
+constexpr int dozes_max = 100;
 
 struct owed {
     std::atomic<int> fd;
@@ -72,7 +76,8 @@ void go_through_debts(Each&& each) noexcept {
     }
 }
 
-enum ringer_state : uint32_t { none, starting, awake, asleep, stopping, never };
+// dozing: asleep for doze_ns at most, which is soon enough for bytes that are held back.
+enum ringer_state : uint32_t { none, starting, awake, dozing, asleep, stopping, never };
 constinit std::atomic<uint32_t> ringer{none};
 constinit std::atomic<uint32_t> tokens{0};  // of readers that slept, in turns: since the ringer looked last, or sleeps
 constinit std::atomic<int64_t> counted_from_ns{0};
@@ -90,22 +95,39 @@ bool pay_old(int64_t now_ns) noexcept {
     return any;
 }
 
-void* ring_what_is_late(void*) {
-    // False: it is to end.
-    const auto become = [](uint32_t state) noexcept {
-        uint32_t now = ringer.load(std::memory_order_seq_cst);
-        while (now != stopping && !ringer.compare_exchange_weak(now, state)) {
+// False: the ringer is to end.
+bool become(uint32_t state) noexcept {
+    uint32_t now = ringer.load(std::memory_order_seq_cst);
+    while (now != stopping && !ringer.compare_exchange_weak(now, state)) {
+    }
+    return now != stopping;
+}
+
+// Until somebody calls it. dozes: so often it looks at what is held back, and once more each time for what it finds.
+void rest(int dozes) noexcept {
+    for (;;) {
+        const uint32_t how = dozes > 0 ? dozing : asleep;
+        // After it said so: who owes from now on wakes it, or sends by itself.
+        if (!become(how) || pay_old(base::now_ns()) || (how == asleep && is_any_held_back())) {
+            return;
         }
-        return now != stopping;
-    };
+        constexpr timespec doze{0, doze_ns};
+        sys::call(SYS_futex, &ringer, FUTEX_WAIT_PRIVATE, how, how == dozing ? &doze : nullptr, nullptr, 0);
+        if (ringer.load(std::memory_order_seq_cst) != dozing) {
+            return;
+        }
+        dozes = show_late_bytes() ? dozes_max : dozes - 1;
+    }
+}
+
+void* ring_what_is_late(void*) {
     for (uint32_t periods = 0; become(awake); ++periods) {
         const bool owes = pay_old(base::now_ns());
+        const bool holds = show_late_bytes();
         if (periods >= often_periods) {
             periods = 0;
             if (tokens.exchange(0, std::memory_order_relaxed) < often && !owes) {
-                if (become(asleep) && !pay_old(base::now_ns())) {  // after it said so: who owes from now on wakes it
-                    sys::call(SYS_futex, &ringer, FUTEX_WAIT_PRIVATE, asleep, nullptr, nullptr, 0);
-                }
+                rest(holds ? dozes_max : 0);
                 continue;
             }
         }
@@ -175,16 +197,40 @@ bool are_sent_often(int64_t now_ns) noexcept {
     return tokens.fetch_add(1, std::memory_order_relaxed) >= often;
 }
 
-// Not in a signal handler: a thread may be started.
-void call_ringer() noexcept {
-    uint32_t state = ringer.load(std::memory_order_relaxed);
-    if (state == none && ringer.compare_exchange_strong(state, starting)) {
-        if (!base::start_background(&ring_what_is_late)) {
-            ringer.store(none);
-        }
-    } else if (state == asleep && ringer.compare_exchange_strong(state, awake)) {
+void wake_ringer_from(uint32_t resting) noexcept {
+    if (ringer.compare_exchange_strong(resting, awake)) {
         sys::call(SYS_futex, &ringer, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
     }
+}
+
+// True: it is being started, by this thread or another.
+bool start_ringer() noexcept {
+    uint32_t no_ringer = none;
+    if (!ringer.compare_exchange_strong(no_ringer, starting)) {
+        return no_ringer != stopping && no_ringer != never;
+    }
+    if (base::start_background(&ring_what_is_late)) {
+        return true;
+    }
+    ringer.store(none);
+    show_all_held_back();  // of those who counted on it
+    return false;
+}
+
+// Not in a signal handler: a thread may be started.
+void call_ringer() noexcept {
+    const uint32_t state = ringer.load(std::memory_order_relaxed);
+    if (state == none) {
+        start_ringer();
+    } else if (state == asleep || state == dozing) {
+        wake_ringer_from(state);
+    }
+}
+
+// A signal is blocked: this may be its handler, where no thread can be started.
+bool may_be_handler() noexcept {
+    base::kernel_sigset blocked = 0;
+    return sys::call(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &blocked, sizeof blocked) != 0 || blocked != 0;
 }
 
 }  // namespace
@@ -216,6 +262,20 @@ void begin_turn() noexcept {
     }
     d.in_turn = true;
     d.turn_began_ns = has_ringer() ? base::now_ns() : 0;
+}
+
+bool start_ringer_for_held_back() noexcept {
+    const uint32_t state = ringer.load(std::memory_order_relaxed);
+    return state != none ? state != never && state != stopping : !may_be_handler() && start_ringer();
+}
+
+bool wake_ringer_for_held_back() noexcept {
+    uint32_t state = ringer.load(std::memory_order_seq_cst);
+    if (state == asleep) {
+        wake_ringer_from(state);
+        state = ringer.load(std::memory_order_seq_cst);
+    }
+    return state != none && state != stopping && state != never;
 }
 
 bool is_in_turn() noexcept { return mine != nullptr && mine->in_turn; }
@@ -253,6 +313,7 @@ void pay_owed_tokens() noexcept {
         d.pay();
         return false;
     });
+    show_all_held_back();
 }
 
 void stop_ringer() noexcept {
@@ -276,6 +337,7 @@ void forget_owed_tokens() noexcept {
         d.in_use.store(&d == mine, std::memory_order_relaxed);
         return false;
     });
+    forget_held_back();
     if (ringer.load() != never) {
         ringer.store(none);
     }

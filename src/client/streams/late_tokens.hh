@@ -25,11 +25,17 @@ bool is_in_turn() noexcept;
 // The reader of s, which has number fd, sleeps: may its token wait? In a turn, under the send lock of s. False: send
 // it.
 bool owe_token(int fd, const stream& s) noexcept;
-// Of all threads. Before a descriptor gets other holders, or this program is replaced.
+// Of all threads, and what streams hold back. Before a descriptor gets other holders, or this program is replaced.
 void pay_owed_tokens() noexcept;
 // Before a filter of system calls may forbid the ringer's. None is started afterwards.
 void stop_ringer() noexcept;
 // In the child of a fork: its parent has paid.
 void forget_owed_tokens() noexcept;
+
+// The ringer shows what was held back, too (held_back.hh), whether the program has threads or not. Before something is
+// held back: it runs, or starts now. False: it does not, and in a signal handler it cannot be started.
+bool start_ringer_for_held_back() noexcept;
+// Something was listed. False: nobody looks.
+bool wake_ringer_for_held_back() noexcept;
 
 }  // namespace vmsgr::client

@@ -218,6 +218,7 @@ int stream::shutdown(int fd, int how) noexcept {
             shm::bell b(fd);
             s.recover(b);
         }
+        s.show_all();
         s.set_flags(shm::ring_fin);
         if (held == 0 || held == EOWNERDEAD) {
             pthread_mutex_unlock(&_page->send_lock);
@@ -261,8 +262,11 @@ size_t stream::unread_bytes(int fd) noexcept {
 }
 
 size_t stream::unsent_bytes() noexcept {
-    if (is_local() || is_plain()) {
-        return 0;  // what lies in the ring is at the other program already
+    if (is_plain()) {
+        return 0;
+    }
+    if (is_local()) {
+        return sender().held_back();  // what lies in the ring is at the other program already
     }
     uint64_t n = _page->tx.head - header().ring[out()].tail.load(std::memory_order_acquire);
     return n <= _memory.capacity ? n : 0;

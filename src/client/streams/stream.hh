@@ -58,6 +58,7 @@ struct end_page {
     shm::tx_state tx;
     shm::rx_state rx;
     std::atomic<phase> state;
+    std::atomic<uint32_t> corked;  // local: TCP_CORK
     std::atomic<int32_t> error;        // what SO_ERROR, the next send or recv will show, once
     std::atomic<uint32_t> reset_seen;  // the connection is broken; `error` was set from it
     std::atomic<uint32_t> shut_write;
@@ -116,6 +117,9 @@ class stream {
     std::atomic<bool> _unsettled{false};
     std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
     std::atomic<bool> _owes_token{false};  // late_tokens.hh
+    // held_back.hh; under the send lock
+    std::atomic<bool> _is_listed{false};
+    int64_t _held_since_ns = 0;
 
 public:
     // A new end on memory that nobody uses. `id` names the connection to the daemon.
@@ -136,6 +140,8 @@ public:
         _served_by.store(o._served_by.exchange(_served_by.load()));
         _unsettled.store(o._unsettled.exchange(_unsettled.load()));
         _owes_token.store(o._owes_token.exchange(_owes_token.load()));
+        _is_listed.store(o._is_listed.exchange(_is_listed.load()));
+        std::swap(_held_since_ns, o._held_since_ns);
         return *this;
     }
     explicit operator bool() const noexcept { return _page != nullptr; }
@@ -183,6 +189,11 @@ public:
     // From and to a pipe: splice. Never waits for the pipe (EAGAIN), as a lock is held.
     ssize_t send_from_pipe(int fd, int pipe, size_t n);
     ssize_t receive_to_pipe(int fd, int pipe, size_t n);
+
+    // TCP_CORK, or TCP_NODELAY, is set. The end of a cork, and TCP_NODELAY, show what was held back (held_back.hh).
+    void cork(int fd, bool is_cork, bool on) noexcept;
+    // For the thread that looks after them: those that are so old. False: none are left.
+    bool show_late_bytes(int fd, int64_t min_age_ns) noexcept;
 
     int shutdown(int fd, int how) noexcept;
     // connect() called again on this descriptor: 0, or -1 with EALREADY, EISCONN or the failure.
@@ -414,6 +425,9 @@ private:
     void publish(const sending& s, shm::end& e, size_t n) noexcept;
     template <typename Fill>
     put put_some(sending& s, shm::end& e, Fill&& fill);
+    int may_hold_back(int flags) noexcept;
+    bool hold_back(int fd, int flags, shm::end& e, size_t n) noexcept;
+    void show_now(shm::end& e) noexcept;
     template <typename Fill>
     bool throw_away(sending& s, size_t most, Fill&& fill);
     template <typename Fill, typename Plainly>

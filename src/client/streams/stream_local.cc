@@ -19,6 +19,7 @@ void stream::other_end_gone() noexcept {
         bool accepted = out() == 1 || (h.end[in()].flags.load(std::memory_order_acquire) & shm::end_accepted) != 0;
         auto& ring = h.ring[out()];
         if (accepted && ring.head.load(std::memory_order_acquire) == ring.tail.load(std::memory_order_acquire)) {
+            receiver().take_what_was_held_back();
             _page->other_gone.store(1, std::memory_order_release);
             return;
         }
@@ -112,6 +113,7 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         shm::mark_bell(fd, 0);
     }
     bool had_shut = _page->shut_write.exchange(1, std::memory_order_acq_rel) != 0;
+    sender().show_all();
     sender().set_flags(shm::ring_fin);
     flags().fetch_or(shm::end_left, std::memory_order_release);
     if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished()) {

@@ -160,7 +160,7 @@ void stream::send_late_token(int fd) noexcept {
     auto e = end(fd);
     side_lock lock(_page->send_lock, &e, side_lock::side::sends);
     if (lock.take([&]() noexcept { e.out.recover(e.doorbell); }) && _owes_token.exchange(false)) {
-        e.sent();
+        e.out.show_held_back(e.out.held_back(), [&]() noexcept { e.sent(); });
     }
 }
 
@@ -226,6 +226,7 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
             // After its shutdown(SHUT_RD) the other program cannot be rung.
             return throw_away(s, s.wanted, fill) ? put::finished : put::failed;
         }
+        show_now(e);
         bool room = true;
         if (e.out.await_space(e.doorbell, room) != shm::look::ok) {
             break_with(EPROTO);
@@ -239,8 +240,14 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
 
 // What was put into the ring, and who waits for it.
 void stream::publish(const sending& s, shm::end& e, size_t n) noexcept {
-    const bool last = s.done == s.wanted;
-    e.out.set_more((s.flags & MSG_MORE) != 0 && last);
+    const bool last = s.done == s.wanted, more = (s.flags & MSG_MORE) != 0;
+    if (__builtin_expect(more && is_local(), 0)) {
+        if (hold_back(s.fd, s.flags, e, n)) {
+            return;
+        }
+    } else {
+        e.out.set_more(more && last);
+    }
     if (__builtin_expect((s.flags & MSG_OOB) != 0 && last, 0)) {
         const bool first = !e.out.has_urgent_unread();
         e.out.mark_urgent(n);
@@ -255,7 +262,7 @@ void stream::publish(const sending& s, shm::end& e, size_t n) noexcept {
 // plainly: the rest of the call, once the doorbell carries the bytes; it gets what was done before.
 template <typename Fill, typename Plainly>
 ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly&& plainly) {
-    sending s{fd, flags, wanted};
+    sending s{fd, may_hold_back(flags), wanted};
     if (!stands(_page->state.load(std::memory_order_acquire))) {
         if (int err = await_connected(fd, !s.dont_wait() && base::blocks(fd)); err != 0) {
             return fail(err == ENOTCONN ? pipe_error(fd, flags) : err);

@@ -39,6 +39,10 @@ void stream::obey(const option_list& set, int socket) noexcept {
         _page->urgent_inline.store(value != 0 ? 1 : 0);
     }
     len = sizeof value;
+    if (is_local() && set.find(IPPROTO_TCP, TCP_CORK, &value, len)) {
+        _page->corked.store(value != 0 ? 1 : 0);
+    }
+    len = sizeof value;
     if (set.find(SOL_SOCKET, SO_RCVLOWAT, &value, len)) {
         _page->lowat.store(uint32_t(std::max(base::socket_option(socket, SO_RCVLOWAT), 0)));
     }

@@ -278,6 +278,30 @@ TEST(ring, flags_and_error_arrive) {
     EXPECT_EQ(e.receiver.error(), 104);
 }
 
+TEST(ring, what_is_held_back_shows_with_the_next_publish_or_when_the_producer_is_gone) {
+    ends e;
+    size_t there = 0;
+    e.receiver.take_what_was_held_back();
+    e.sender.hold_back(30);
+    EXPECT_EQ(e.sender.held_back(), 30u);
+    EXPECT_FALSE(e.receiver.has_data());
+    e.sender.show_held_back(10, [] {});
+    ASSERT_EQ(e.receiver.data_bytes(there), look::ok);
+    EXPECT_EQ(there, 20u);
+    e.sender.publish(5);
+    ASSERT_EQ(e.receiver.data_bytes(there), look::ok);
+    EXPECT_EQ(there, 35u);
+    EXPECT_EQ(e.sender.held_back(), 0u);
+    e.sender.hold_back(7);
+    e.receiver.take_what_was_held_back();
+    ASSERT_EQ(e.receiver.data_bytes(there), look::ok);
+    EXPECT_EQ(there, 42u);
+    e.words().held.store(~uint64_t{0});  // a lie
+    e.receiver.take_what_was_held_back();
+    ASSERT_EQ(e.receiver.data_bytes(there), look::ok);
+    EXPECT_EQ(there, 42u);
+}
+
 TEST(ring, settle_that_finds_data_withdraws_its_announcement) {
     ends e;
     e.receiver.stay_awake();
