@@ -280,6 +280,8 @@ seastar::future<> listener::pass_on(base::unique_fd tcp, conn::lease passes) {
 }
 
 seastar::future<> listener::bring(base::unique_fd tcp, conn::places place) {
+    constexpr int any = 1;
+    ::setsockopt(tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // the program's end holds to the listener's
     conn::bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
     const unsigned shard = _owner.next_shard();
     const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {

@@ -59,6 +59,9 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
     if (port >= 0) {
         mark_internal(&o->port_fd);
     }
+    if (const uint32_t low = o->stream.page().lowat.load(); low > 1) {
+        o->stream.set_low_mark(fd, low);
+    }
     if (o->stream.is_local()) {
         auto& page = o->stream.page();
         o->stream.show_in(runtime().session.show_local({fd, page.local, page.peer, false, route}));

@@ -52,6 +52,9 @@ bool event_loop::is_own_turn() noexcept {
         settle_all();  // a handler above a turn
         return false;
     }
+    if (client::a_low_mark_was_lowered.load(std::memory_order_relaxed)) [[unlikely]] {
+        serve_what_only_looks_show();
+    }
     return true;
 }
 
@@ -186,6 +189,24 @@ void event_loop::serve(int fd, registrations::entry& e) noexcept {
     o->stream.serve(client::stream::this_thread());
     if (_off.load(std::memory_order_seq_cst)) {
         o->stream.settle(fd);
+    }
+}
+
+// Those whose low mark (SO_RCVLOWAT) was lowered to what lies unread.
+void event_loop::serve_what_only_looks_show() noexcept {
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        registrations::entry* const e = known(fd) ? told.find(fd) : nullptr;
+        const uint32_t wanted = e != nullptr ? e->events.load(std::memory_order_relaxed) : 0;
+        if ((wanted & registrations::registered) == 0) {
+            continue;
+        }
+        if (use o(fd, kind::stream); o && o->stream.shows_by_look() && !o->stream.is_served()) {
+            serve(fd, *e);
+            if (o->stream.is_served()) {
+                _served[_n - 1].shown = nothing_shown;
+                o->stream.leave_to_look((wanted & EPOLLET) != 0);
+            }
+        }
     }
 }
 

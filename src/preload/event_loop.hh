@@ -108,6 +108,7 @@ private:
     void serve(int fd, registrations::entry& e) noexcept;
     bool is_in_other_set(const object& o) const noexcept;
     void leave(uint32_t at) noexcept;
+    void serve_what_only_looks_show() noexcept;
     void settle_all() noexcept;
 };
 

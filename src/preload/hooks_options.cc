@@ -144,7 +144,7 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         uint32_t low = 0;
         socklen_t size = sizeof low;
         if (r == 0 && probe.get(o->stream.page().family, level, name, &low, &size) == 0) {
-            o->stream.page().lowat.store(low);
+            o->stream.set_low_mark(fd, low);
         }
         return r;
     }

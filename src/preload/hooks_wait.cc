@@ -306,7 +306,7 @@ struct sets {
 template <typename Ordinary, typename Corrected>
 int select_truly(int n, fd_set* const (&of)[3], Ordinary&& ordinary, Corrected&& corrected) {
     settle_before_select(n, of[0]);
-    if (urgent_among(n, of[0], of[2])) {
+    if (more_than_doorbells_among(n, of[0], of[2])) {
         return corrected(of);
     }
     if (table == nullptr || n <= 0 || n > FD_SETSIZE || (of[0] == nullptr && of[2] == nullptr)) {
@@ -379,7 +379,7 @@ VMSGR_CALM_HOOK(int, epoll_pwait2,
 VMSGR_INNER_HOOK int poll_hook(pollfd* fds, nfds_t n, int timeout) {
     const int64_t began_ns = timeout > 0 ? base::now_ns() : 0;
     settle_before_poll(fds, n);
-    if (!urgent_among(fds, n)) {
+    if (!more_than_doorbells_among(fds, n)) {
         const int r = is_plain_wait([&] { return any_stream(fds, n); })
                           ? real.poll(fds, n, timeout)
                           : wait_poll(fds, n, budget_of(timeout),
@@ -396,7 +396,7 @@ VMSGR_CALM_HOOK(int, poll, (pollfd * fds, nfds_t n, int timeout), (fds, n, timeo
 VMSGR_INNER_HOOK int ppoll_hook(pollfd* fds, nfds_t n, const timespec* timeout, const sigset_t* mask) {
     const int64_t began_ns = timeout != nullptr ? base::now_ns() : 0;
     settle_before_poll(fds, n);
-    if (!urgent_among(fds, n)) {
+    if (!more_than_doorbells_among(fds, n)) {
         const int r = is_plain_wait([&] { return any_stream(fds, n); })
                           ? real.ppoll(fds, n, timeout, mask)
                           : wait_poll(fds, n, budget_of(timeout), [&](int64_t spent_ns) {

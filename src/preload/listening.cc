@@ -104,6 +104,9 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
         sys::fcntl(a.bell.get(), F_SETFD, 0);
     }
     const int fd = a.bell.get();
+    if (const uint32_t low = stream.page().lowat.load(); low > 1) {
+        stream.set_low_mark(fd, low);
+    }
     if (stream.is_local()) {
         stream.show_in(rt.session.show_local({fd, a.local, a.peer, true, listener->listener.route->name_text()}));
     }

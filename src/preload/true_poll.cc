@@ -21,15 +21,23 @@ bool has_urgent(const use& o) noexcept {
     return o && o->what == kind::stream && o->stream.has_seen_urgent() && !o->stream.is_plain();
 }
 
-bool has_urgent(int fd) noexcept {
+bool shows_by_look(const use& o) noexcept { return o && o->what == kind::stream && o->stream.shows_by_look(); }
+
+bool is_more_than_doorbell(int fd) noexcept {
     if (!known(fd)) {
         return false;
     }
     use o(fd);
-    return has_urgent(o);
+    return has_urgent(o) || shows_by_look(o);
 }
 
-// Urgent bytes leave the rings first, so that the doorbells are silent. True: PRI is to be shown.
+bool all_doorbells_say_all() noexcept {
+    return !client::urgent_data_met.load(std::memory_order_relaxed) &&
+           !client::a_low_mark_was_lowered.load(std::memory_order_relaxed);
+}
+
+// Urgent bytes leave the rings first, so that the doorbells are silent. True: more
+// than these say is to be shown.
 bool meet_all(pollfd* fds, nfds_t n) noexcept {
     bool shows = false;
     for (nfds_t i = 0; i < n; ++i) {
@@ -38,6 +46,7 @@ bool meet_all(pollfd* fds, nfds_t n) noexcept {
             o->stream.meet_urgent(fds[i].fd);
             shows = shows || ((fds[i].events & POLLPRI) != 0 && o->stream.shows_urgent());
         }
+        shows = shows || ((fds[i].events & in_bits) != 0 && shows_by_look(o));
     }
     return shows;
 }
@@ -53,6 +62,9 @@ bool is_vain(const use& o, int fd) noexcept {
 
 void correct(pollfd& p) noexcept {
     use o(p.fd);
+    if (shows_by_look(o)) {
+        p.revents = short(p.revents | (p.events & in_bits));
+    }
     if (!has_urgent(o)) {
         if (shows_only_in(p.revents) && is_vain(o, p.fd)) {
             p.revents = short(p.revents & ~in_bits);
@@ -79,14 +91,14 @@ bool any_in(int n, const fd_set* in, const fd_set* except, Is&& is) noexcept {
 
 }  // namespace
 
-bool urgent_among(const pollfd* fds, nfds_t n) noexcept {
-    return client::urgent_data_met.load(std::memory_order_relaxed) && fds != nullptr &&
-           std::any_of(fds, fds + n, [](const pollfd& p) { return has_urgent(p.fd); });
+bool more_than_doorbells_among(const pollfd* fds, nfds_t n) noexcept {
+    return !all_doorbells_say_all() && fds != nullptr &&
+           std::any_of(fds, fds + n, [](const pollfd& p) { return is_more_than_doorbell(p.fd); });
 }
 
-bool urgent_among(int n, const fd_set* in, const fd_set* except) noexcept {
-    return client::urgent_data_met.load(std::memory_order_relaxed) && n <= FD_SETSIZE &&
-           any_in(n, in, except, [](int fd) { return has_urgent(fd); });
+bool more_than_doorbells_among(int n, const fd_set* in, const fd_set* except) noexcept {
+    return !all_doorbells_say_all() && n <= FD_SETSIZE &&
+           any_in(n, in, except, [](int fd) { return is_more_than_doorbell(fd); });
 }
 
 bool untrue_among_ready(int n, const fd_set* in, const fd_set* except) noexcept {

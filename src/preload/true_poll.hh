@@ -1,6 +1,6 @@
 // poll() and select() where the doorbell alone does not say what TCP says. After urgent data: PRI as long as the urgent
 // byte is not read, and no IN for it. And never IN with nothing to read: a token may come after its bytes were read, as
-// they are published first. (An epoll set shows IN beside PRI.)
+// they are published first; nor with less than SO_RCVLOWAT. (An epoll set shows IN beside PRI.)
 #pragma once
 
 #include <poll.h>
@@ -11,9 +11,9 @@
 
 namespace vmsgr::preload {
 
-// Before a wait: is there one with urgent data among them?
-bool urgent_among(const pollfd* fds, nfds_t n) noexcept;
-bool urgent_among(int n, const fd_set* in, const fd_set* except) noexcept;
+// Before a wait: is there one among them whose doorbell does not say all, or too much?
+bool more_than_doorbells_among(const pollfd* fds, nfds_t n) noexcept;
+bool more_than_doorbells_among(int n, const fd_set* in, const fd_set* except) noexcept;
 // After one, which has found some of them ready: is there one that shows what is not true?
 bool untrue_among_ready(const pollfd* fds, nfds_t n) noexcept;
 bool untrue_among_ready(int n, const fd_set* in, const fd_set* except) noexcept;

@@ -48,6 +48,7 @@ public:
     ring_sender out;
     ring_receiver in;
     bell doorbell;
+    size_t readable_from = 1;  // bytes: with less it is not announced as one that has something to read
 
     // rings: where the bytes of ring 0 and of ring 1 begin. which: 0 or 1, the end. resident, rights: of the doorbell.
     end(conduit_header& h, std::byte* ring0, std::byte* ring1, uint64_t capacity, unsigned which, tx_state& tx,
@@ -95,10 +96,10 @@ public:
     bool emptied(tidy how = tidy::fully) noexcept {
         switch (how) {
         case tidy::fully: break;
-        case tidy::lazily: return in.settle_lazily(doorbell);
-        case tidy::but_last: return in.settle_but_last(doorbell);
+        case tidy::lazily: return in.settle_lazily(doorbell, lazy_tokens_max, readable_from);
+        case tidy::but_last: return in.settle_but_last(doorbell, readable_from);
         }
-        return in.settle(doorbell);
+        return in.settle(doorbell, readable_from);
     }
     // The reader has left data behind. edges: the program waits for edges, and gets one for what comes next.
     void left_some(bool edges) noexcept {

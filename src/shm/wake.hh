@@ -219,27 +219,33 @@ public:
         }
     }
 
+    // Less than `from` bytes lie there, with which this end is not to be readable (SO_RCVLOWAT).
+    bool is_below(size_t from) const noexcept {
+        return from <= 1 ? !has_data() : _w->head.load(std::memory_order_acquire) - _st->tail < from;
+    }
+
     // The ring was seen empty: announces that this side waits, looks again, and only then takes the tokens that
     // were counted before the announcement. A later token answers it and must stay. True: still empty, or a token
     // is certain to come for what is there now. False: data came; the caller goes on reading, as no further edge may
     // come for it. The announcement is withdrawn if it was ours (another reader may rely on one that stood already),
     // and all tokens but one are taken, or a producer would find its end not writable although there is room.
+    // from: less than so many bytes count as nothing; the announcement is a mark then, below which no token comes.
     template <typename Bell>
-    bool settle(Bell& bell) noexcept {
-        return settle_to(bell, 0);
+    bool settle(Bell& bell, size_t from = 1) noexcept {
+        return settle_to(bell, 0, 0, from);
     }
     // The same for a program that waits for edges, after a read that emptied the ring and returns a short count: a few
     // tokens may stay, as each further one is an edge all the same. Only where no read would sleep: the descriptor
     // shows IN for nothing. Not before EAGAIN: what lies there hides a hang-up from a look at the doorbell.
     template <typename Bell>
-    bool settle_lazily(Bell& bell, uint32_t max_left = lazy_tokens_max) noexcept {
-        return settle_to(bell, max_left);
+    bool settle_lazily(Bell& bell, uint32_t max_left = lazy_tokens_max, size_t from = 1) noexcept {
+        return settle_to(bell, max_left, 0, from);
     }
 
     // The same where the latest token has to stay: it shows PRI for an urgent byte that was met and not read.
     template <typename Bell>
-    bool settle_but_last(Bell& bell) noexcept {
-        return settle_to(bell, 1, 1);
+    bool settle_but_last(Bell& bell, size_t from = 1) noexcept {
+        return settle_to(bell, 1, 1, from);
     }
 
     // A blocking read found the ring empty, or emptied it, and will look for a while. `wanted`: what the call still
@@ -265,13 +271,14 @@ public:
 
 private:
     template <typename Bell>
-    bool settle_to(Bell& bell, uint32_t max_left, uint32_t kept = 0) noexcept {
+    bool settle_to(Bell& bell, uint32_t max_left, uint32_t kept, size_t from) noexcept {
         full_fence(*_w);  // consume before the look at the count, or a top-up of a ring no longer full is not counted
         uint32_t unread = unread_tokens(bell);
-        const announcement was = announce(announcement::asleep());
+        const announcement was = announce(from <= 1 ? announcement::asleep()
+                                                    : announcement::mark(_st->tail + (from - 1)));
         full_fence(*_w);  // announce before the look; pairs with ring_sender::wake
-        const bool empty = !has_data();
-        if (empty || answered(was)) {
+        const bool empty = is_below(from);
+        if (empty || (from > 1 && is_passed(was)) || answered(was)) {
             if (unread > (empty ? max_left : kept)) {
                 take(bell, unread - kept);
             }
@@ -281,6 +288,10 @@ private:
             take(bell, unread - 1);
         }
         return false;
+    }
+    // A mark that bytes have come beyond: their producer has not decided yet, and will meet the new announcement.
+    bool is_passed(announcement was) const noexcept {
+        return was.is_mark() && !was.is_content_with(_w->head.load(std::memory_order_acquire));
     }
     // Data came right after the announcement. Who answers that sends a token, which is an edge too: for the caller it
     // is as if the data came with it (read now, it would leave the token with an empty ring). Only where none is sure

@@ -259,23 +259,6 @@ void bad_calls(table& t) {
         r.ret("set", setsockopt(p[0], SOL_SOCKET, SO_KEEPALIVE, &v, n));
         r.ret("closed", getsockopt(777, SOL_SOCKET, SO_TYPE, &v, &n));
     }, nobody);
-    t.pair("option/rcvlowat", [](role& r, int fd) {
-        int low = 4;
-        r.ret("set", setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low));
-        r.say("{}", r.opt(fd, SOL_SOCKET, SO_RCVLOWAT));
-        r.meet();
-        r.bytes(fd, 2);
-        r.poll_now("two bytes", fd, POLLIN);
-        r.meet();
-        r.bytes(fd, 4);
-        r.poll_now("four bytes", fd, POLLIN);
-        r.rd("recv", fd, 8);
-    }, [](role& r, int fd) {
-        r.meet();
-        r.put(fd, "ab");
-        r.meet();
-        r.put(fd, "cd");
-    });
     t.add("option/defer-accept", [](role& r) {
         int fd = r.bound(), one = 1;
         r.ret("set", setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &one, sizeof one));
@@ -291,12 +274,205 @@ void bad_calls(table& t) {
     });
 }
 
+void low_mark(role& r, int fd, int low) {
+    r.ret("set", setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low));
+    r.say("is {}", r.opt(fd, SOL_SOCKET, SO_RCVLOWAT));
+}
+
+// The peer of a reader: what it sends, each time both are there.
+pair_body sends(std::vector<std::string> pieces) {
+    return [pieces = std::move(pieces)](role& r, int fd) {
+        for (const std::string& piece : pieces) {
+            r.meet();
+            r.put(fd, piece);
+        }
+        r.meet();
+    };
+}
+void await_bytes(role& r, int fd, int n) {
+    r.meet();
+    r.bytes(fd, n);
+}
+
+void selects(role& r, std::string_view what, int fd, int ms) {
+    fd_set in;
+    FD_ZERO(&in);
+    FD_SET(fd, &in);
+    timeval t{0, ms * 1000};
+    r.ret(what, select(fd + 1, &in, nullptr, nullptr, &t));
+}
+
+void low_marks(table& t) {
+    t.pair("option/rcvlowat-poll", [](role& r, int fd) {
+        low_mark(r, fd, 4);
+        await_bytes(r, fd, 2);
+        r.poll_now("two bytes", fd, POLLIN);
+        selects(r, "select two", fd, 30);
+        await_bytes(r, fd, 4);
+        r.poll_now("four bytes", fd, POLLIN);
+        selects(r, "select four", fd, 30);
+        r.rd("recv", fd, 1);
+        r.poll_now("three are left", fd, POLLIN);
+        r.rd("recv without waiting", fd, 8, MSG_DONTWAIT);
+        r.rd("nothing is left", fd, 8, MSG_DONTWAIT);
+        await_bytes(r, fd, 1);
+        r.poll_now("one byte", fd, POLLIN);
+        r.meet();
+        r.poll_is("the end", fd, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP);
+        r.rd("recv", fd, 8);
+        r.rd("recv", fd, 8);
+    }, [](role& r, int fd) {
+        for (const char* piece : {"ab", "cd", "e"}) {
+            r.meet();
+            r.put(fd, piece);
+        }
+        shutdown(fd, SHUT_WR);
+        r.meet();
+    });
+    for (const bool edges : {false, true}) {
+        t.pair(edges ? "option/rcvlowat-edges" : "option/rcvlowat-epoll", [edges](role& r, int fd) {
+            low_mark(r, fd, 4);
+            const int ep = epoll_create1(0);
+            r.ep_ctl("add", ep, EPOLL_CTL_ADD, fd, EPOLLIN | (edges ? uint32_t(EPOLLET) : 0u), 1);
+            for (int round = 0; round < 3; ++round) {
+                await_bytes(r, fd, 2);
+                r.ep_now("two bytes", ep);
+                await_bytes(r, fd, 4);
+                r.ep_is("four bytes", ep, EPOLLIN);
+                r.rd("recv one", fd, 1);
+                r.ep_now("three are left", ep);
+                await_bytes(r, fd, 6);
+                r.ep_is("six bytes", ep, EPOLLIN);
+                r.rd("recv", fd, 8);
+                r.ep_now("none", ep);
+            }
+            r.meet();
+        }, sends({"ab", "cd", "efg", "ab", "cd", "efg", "ab", "cd", "efg"}));
+    }
+    // Lowered to what is there, and below it: the descriptor shows it at once.
+    t.pair("option/rcvlowat-lowered", [](role& r, int fd) {
+        const int ep = epoll_create1(0);
+        r.ep_ctl("add", ep, EPOLL_CTL_ADD, fd, EPOLLIN, 1);
+        for (const int low : {5, 3, 1, 0}) {
+            low_mark(r, fd, 20);
+            await_bytes(r, fd, 5);
+            r.poll_now("too few", fd, POLLIN);
+            r.ep_now("too few", ep);
+            low_mark(r, fd, low);
+            r.poll_now("enough", fd, POLLIN);
+            selects(r, "select", fd, 0);
+            r.ep_is("enough", ep, EPOLLIN);
+            r.ep_is("and still", ep, EPOLLIN);
+            r.rd("recv", fd, 8);
+            r.poll_now("all is read", fd, POLLIN);
+            r.ep_now("all is read", ep);
+        }
+        r.meet();
+    }, sends({"12345", "12345", "12345", "12345"}));
+    t.pair("option/rcvlowat-raised", [](role& r, int fd) {
+        const int ep = epoll_create1(0);
+        r.ep_ctl("add", ep, EPOLL_CTL_ADD, fd, EPOLLIN, 1);
+        await_bytes(r, fd, 5);
+        r.ep_is("enough", ep, EPOLLIN);
+        low_mark(r, fd, 6);
+        r.poll_now("too few", fd, POLLIN);
+        r.ep_now("too few", ep);
+        await_bytes(r, fd, 6);
+        r.poll_now("enough", fd, POLLIN);
+        r.ep_is("enough", ep, EPOLLIN);
+        r.rd("recv", fd, 8);
+        r.meet();
+    }, sends({"12345", "6"}));
+    t.pair("option/rcvlowat-of-a-read-that-waits", [](role& r, int fd) {
+        low_mark(r, fd, 4);
+        for (int round = 0; round < 2; ++round) {
+            r.meet();
+            r.rd("recv", fd, 8);
+            await_bytes(r, fd, 2);
+            r.poll_now("two bytes", fd, POLLIN);
+            r.rd("recv a little", fd, 2);
+        }
+        r.meet();
+    }, [](role& r, int fd) {
+        for (int round = 0; round < 2; ++round) {
+            r.meet();
+            for (const char* piece : {"a", "b", "cd"}) {
+                usleep(10'000);
+                r.put(fd, piece);
+            }
+            r.meet();
+            r.put(fd, "ef");
+        }
+        r.meet();
+    });
+    t.add("option/rcvlowat-inherited", [](role& r) {
+        int fd = r.bound();
+        low_mark(r, fd, 4);
+        listen(fd, 4);
+        r.tell_num(name_of(fd).port());
+        int c = r.take(fd);
+        r.say("accepted {}", r.opt(c, SOL_SOCKET, SO_RCVLOWAT));
+        await_bytes(r, c, 2);
+        r.poll_now("two bytes", c, POLLIN);
+        r.rd("recv without waiting", c, 8, MSG_DONTWAIT);
+        await_bytes(r, c, 4);
+        r.poll_now("four bytes", c, POLLIN);
+        r.put(c, "xy");
+        r.meet();
+        r.put(c, "z!");
+        r.meet();
+    }, [](role& r) {
+        int fd = r.sock();
+        low_mark(r, fd, 4);
+        r.connect_to(fd, int(r.hear_num()));
+        r.say("connected {}", r.opt(fd, SOL_SOCKET, SO_RCVLOWAT));
+        r.meet();
+        r.put(fd, "ab");
+        r.meet();
+        r.put(fd, "cdef");
+        r.bytes(fd, 2);
+        r.poll_now("two bytes", fd, POLLIN);
+        r.meet();
+        r.bytes(fd, 4);
+        r.poll_now("four bytes", fd, POLLIN);
+        r.rd("recv", fd, 8);
+        r.meet();
+    });
+    // More than is ever buffered: who waits for it does not wait for ever.
+    t.pair("option/rcvlowat-beyond-the-buffers", [](role& r, int fd) {
+        int small = 8192, low = 1 << 20;
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+        r.ret("set", setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof low));
+        r.meet();
+        size_t got = 0;
+        char buffer[16384];
+        while (got < 150'000) {
+            if (!r.until(fd, POLLIN)) {
+                break;
+            }
+            const ssize_t n = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
+            if (n <= 0) {
+                break;
+            }
+            got += size_t(n);
+        }
+        r.say("got {}", got);
+        r.meet();
+    }, [](role& r, int fd) {
+        r.meet();
+        r.put(fd, std::string(150'000, 'x'));
+        shutdown(fd, SHUT_WR);
+        r.meet();
+    }, 20000);
+}
+
 }  // namespace
 
 void add_options(table& t) {
     read_back(t);
     read_only(t);
     bad_calls(t);
+    low_marks(t);
 }
 
 }  // namespace sockdiff

@@ -18,9 +18,9 @@ namespace {
 
 constexpr int largest_errno = 4095;
 
-// What TCP's two sockets on one host take while nobody reads, with Linux's defaults: measured, the one and the other.
+// What TCP's two sockets on one host take while nobody reads, with Linux's defaults: measured; receive_buffer_bytes is
+// the other one.
 constexpr uint64_t send_buffer_bytes = 4u << 20;
-constexpr uint64_t receive_buffer_bytes = 128u << 10;
 
 void init_lock(pthread_mutex_t& m) noexcept {
     pthread_mutexattr_t a;

@@ -99,6 +99,11 @@ struct end_page {
 // Who may say what of a page that came from a relative: every index and enum in it is possible. Null: it is.
 const char* implausible(const end_page& p, uint64_t capacity) noexcept;
 
+// See stream.cc.
+inline constexpr uint64_t receive_buffer_bytes = 128u << 10;
+
+// Some stream of this process has shows_by_look().
+extern std::atomic<bool> a_low_mark_was_lowered;
 // Of this process and its relatives: rather too many.
 extern std::atomic<int> streams_that_owe;
 // This process has met urgent data.
@@ -115,6 +120,7 @@ class stream {
     // stream_loop.cc
     std::atomic<const void*> _served_by{nullptr};
     std::atomic<bool> _unsettled{false};
+    std::atomic<bool> _shows_by_look{false};
     std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
     std::atomic<bool> _owes_token{false};  // late_tokens.hh
     // held_back.hh; under the send lock
@@ -139,6 +145,7 @@ public:
         _parked.store(o._parked.exchange(_parked.load()));
         _served_by.store(o._served_by.exchange(_served_by.load()));
         _unsettled.store(o._unsettled.exchange(_unsettled.load()));
+        _shows_by_look.store(o._shows_by_look.exchange(_shows_by_look.load()));
         _owes_token.store(o._owes_token.exchange(_owes_token.load()));
         _is_listed.store(o._is_listed.exchange(_is_listed.load()));
         std::swap(_held_since_ns, o._held_since_ns);
@@ -220,6 +227,15 @@ public:
         if (out) {
             _page->out_edges.store(1, std::memory_order_relaxed);
         }
+    }
+    // SO_RCVLOWAT: with fewer bytes the descriptor does not show IN. From the call on.
+    void set_low_mark(int fd, uint32_t bytes) noexcept;
+    // It was lowered to what lies in the ring: nobody sends a token for that, and a look alone finds it.
+    bool shows_by_look() noexcept;
+    // A loop looks from now on. once: and shows it but once.
+    void leave_to_look(bool once) noexcept {
+        _shows_by_look.store(!once, std::memory_order_relaxed);
+        _unsettled.store(true, std::memory_order_seq_cst);
     }
     void watch_urgent() noexcept { _page->watches_urgent.store(1, std::memory_order_relaxed); }
     // What the program has set before, as far as the stream itself obeys it. `socket`: on which it was set.
@@ -436,6 +452,7 @@ private:
 
     struct receiving;
     size_t enough_of(size_t wanted, int flags) const noexcept;
+    size_t readable_from() const noexcept;
     struct receive_user;
     template <typename Drain>
     took take_some(receiving& r, shm::end& e, side_lock& lock, Drain&& drain);

@@ -14,7 +14,57 @@ const void* stream::this_thread() noexcept {
 bool stream::look_into_ring(uint64_t& head) noexcept {
     _found_nothing.store(0, std::memory_order_relaxed);
     head = header().ring[in()].head.load(std::memory_order_acquire);  // pairs with publish
-    return head != _page->rx.tail;
+    return head - _page->rx.tail >= readable_from();
+}
+
+// No more than fits into the ring in any case, so that a full one is readable.
+size_t stream::readable_from() const noexcept {
+    const uint64_t low = _page->lowat.load(std::memory_order_relaxed);
+    if (__builtin_expect(low <= 1, 1)) {
+        return 1;
+    }
+    const uint64_t window = header().ring[in()].window.load(std::memory_order_relaxed);
+    const uint64_t fits = window != 0  ? std::max<uint64_t>(window, shm::window_min)
+                          : is_local() ? receive_buffer_bytes
+                                       : _memory.capacity;
+    return size_t(std::max<uint64_t>(std::min({low, fits, _memory.capacity / 2}), 1));
+}
+
+constinit std::atomic<bool> a_low_mark_was_lowered{false};
+
+bool stream::shows_by_look() noexcept {
+    if (!_shows_by_look.load(std::memory_order_relaxed)) {
+        return false;
+    }
+    const bool shows = !is_plain() && !receiver().is_below(readable_from());
+    if (!shows) {
+        _shows_by_look.store(false, std::memory_order_relaxed);
+    }
+    return shows;
+}
+
+void stream::set_low_mark(int fd, uint32_t bytes) noexcept {
+    // As the kernel does, where the program has not chosen a size.
+    const uint64_t wanted = uint64_t(bytes) * 2;
+    const uint32_t window = header().ring[in()].window.load(std::memory_order_relaxed);
+    if (bytes > 1 && window == 0 && is_local() && wanted > receive_buffer_bytes) {
+        receiver().set_window(uint32_t(std::min(wanted, _memory.capacity)));
+    }
+    _page->lowat.store(bytes, std::memory_order_relaxed);
+    if (is_plain()) {
+        return;
+    }
+    settle(fd);
+    auto e = end(fd);
+    e.readable_from = readable_from();
+    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
+    if (!lock.take([&]() noexcept { e.in.recover(); })) {
+        return;  // in a handler above its own thread's read, which announces
+    }
+    if (!e.emptied() && !e.in.may_have_sent(1, 0)) {
+        _shows_by_look.store(true, std::memory_order_seq_cst);
+        a_low_mark_was_lowered.store(true, std::memory_order_seq_cst);
+    }
 }
 
 bool stream::is_ending() const noexcept {
@@ -23,14 +73,16 @@ bool stream::is_ending() const noexcept {
 }
 
 bool stream::shows_in_for_nothing(int fd) noexcept {
-    if (!stands(_page->state.load(std::memory_order_relaxed)) || is_ending() || unread_bytes(fd) != 0) {
+    const size_t from = readable_from();
+    if (!stands(_page->state.load(std::memory_order_relaxed)) || is_ending() || unread_bytes(fd) >= from) {
         return false;
     }
     auto e = end(fd);
     side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
-    if (!lock.take([&]() noexcept { e.in.recover(); }) || e.in.has_data()) {
+    if (!lock.take([&]() noexcept { e.in.recover(); }) || !e.in.is_below(from)) {
         return false;
     }
+    e.readable_from = from;
     const bool empty = e.emptied();
     if (e.doorbell.foreign()) {
         break_with(EPROTO);
@@ -56,7 +108,8 @@ bool stream::settle(int fd, bool edges, uint64_t shown) noexcept {
     if (!_unsettled.exchange(false, std::memory_order_seq_cst) || is_plain() || turns_plain()) {
         return true;
     }
-    if (e.in.has_data()) {
+    e.readable_from = readable_from();
+    if (!e.in.is_below(e.readable_from)) {
         if (!edges) {
             return false;  // a token lies there
         }

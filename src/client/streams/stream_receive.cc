@@ -242,7 +242,11 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
     }
     const bool edges = _page->edges.load(std::memory_order_relaxed) != 0;
     if (!took_all) {
-        e.left_some(edges);
+        if (__builtin_expect(e.readable_from > 1, 0) && e.in.is_below(e.readable_from)) {
+            e.emptied();
+        } else {
+            e.left_some(edges);
+        }
         return false;
     }
     if (__builtin_expect(has_seen_urgent(), 0) && keeps_urgent() && _page->watches_urgent.load() != 0) {
@@ -259,6 +263,7 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
 template <typename Drain, typename Plainly>
 ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
     auto e = end(r.fd);
+    e.readable_from = readable_from();
     side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
     sleep sleeps(*this, r.fd);
     receive_user user{*this, r, e, lock, sleeps};
@@ -302,7 +307,12 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
         if (is_left_to_loop(r)) {
             return leave_to_loop(r, user.over());
         }
+        const size_t shows_from = e.readable_from;
+        if (__builtin_expect(shows_from > 1, 0) && !r.dont_wait() && base::blocks(r.fd)) {
+            e.readable_from = 1;  // this call takes each byte as it comes
+        }
         const shm::woken woken = e.wait_readable(user, r.wait, until);
+        e.readable_from = shows_from;
         const int before = r.fd;
         sleeps.end();
         if (r.fd != before) [[unlikely]] {

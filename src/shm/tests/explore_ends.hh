@@ -31,6 +31,7 @@ struct plan {
     int killed = -1;         // process 0 is the first writer's, 10 the first reader's
     uint32_t unwritable_at = 4;
     uint32_t lazy_left = lazy_tokens_max;
+    uint64_t low = 1;  // the reader wants no less (SO_RCVLOWAT)
 };
 inline void PrintTo(const plan& p, std::ostream* out) { *out << p.name; }
 
@@ -87,12 +88,12 @@ public:
                 _w.error = "waits for a lock for ever";
             } else if (f->producer && (_w.consumer_gone || capacity - left >= capacity / 2)) {
                 _w.error = "a writer sleeps although there is room";
-            } else if (!f->producer && ((left != 0 && !_send_lock.orphaned) || _w.producer_gone)) {
+            } else if (!f->producer && ((left >= _p.low && !_send_lock.orphaned) || _w.producer_gone)) {
                 _w.error = "a reader sleeps although there is data, or an end";
             }
         }
-        bool whole = _p.killed < 0 && left == 0;
-        if (_w.error.empty() && (whole ? _rx.tail != _p.bytes : _p.killed < 0)) {
+        bool whole = _p.killed < 0 && left < _p.low;
+        if (_w.error.empty() && (whole ? _rx.tail + left != _p.bytes : _p.killed < 0)) {
             _w.error = "not everything arrived";
         }
     }
@@ -110,7 +111,7 @@ private:
             return;
         }
         uint64_t left = _words.head.raw() - _words.tail.raw();
-        if (left != 0 && _w.q.there == 0 && !_owed) {
+        if (left >= _p.low && _w.q.there == 0 && !_owed) {
             _w.fail("at rest: data in the ring, and the descriptor is not readable");
         }
         if (capacity - left >= capacity / 2 && !_w.writable()) {
@@ -339,7 +340,7 @@ private:
             return !ring.has_data();
         }
         _waits_were = 0;
-        bool empty = lazily ? ring.settle_lazily(bell, _p.lazy_left) : ring.settle(bell);
+        bool empty = lazily ? ring.settle_lazily(bell, _p.lazy_left, _p.low) : ring.settle(bell, _p.low);
         if (!empty && fault_is(fault::mark_cleared) && announcement(_waits_were).is_mark()) {
             _words.consumer_waits.exchange(0, std::memory_order_seq_cst);
         }
@@ -410,6 +411,8 @@ private:
                 }
                 if (used == n) {
                     now_empty = settle(bell, kind == reader::lazy);
+                } else if (ring.is_below(_p.low)) {
+                    settle(bell, false);
                 } else {
                     if (edges) {
                         ring.announce_with_data(bell);

@@ -65,6 +65,8 @@ const plan plans[] = {
     {.name = "blocking", .readers = {r::blocking}},
     {.name = "polling", .readers = {r::polling}},
     {.name = "level", .readers = {r::level}, .exact = true},
+    {.name = "low_mark", .readers = {r::level}, .bytes = 5, .low = 2},
+    {.name = "low_mark_edges", .readers = {r::edge}, .bytes = 5, .low = 2},
     {.name = "edge", .readers = {r::edge}},
     {.name = "lazy", .readers = {r::lazy}},
     {.name = "spinning", .readers = {r::spinning}},

@@ -302,6 +302,44 @@ TEST(ring, what_is_held_back_shows_with_the_next_publish_or_when_the_producer_is
     EXPECT_EQ(there, 42u);
 }
 
+TEST(ring, reader_with_a_low_mark_is_sent_a_token_with_the_last_byte_of_it) {
+    ends e;
+    int err = 0;
+    const auto shows = [&] { return look_at_bell(e.consumer_bell.fd(), false, err) == bell_look::token; };
+    const auto put = [&](size_t n) {
+        e.put(n);
+        e.sender.wake(e.producer_bell);
+    };
+    ASSERT_TRUE(e.receiver.settle(e.consumer_bell, 10));
+    put(4);
+    put(5);
+    EXPECT_FALSE(shows());
+    put(1);
+    EXPECT_TRUE(shows());
+    e.get(3);
+    ASSERT_TRUE(e.receiver.settle(e.consumer_bell, 10));  // seven are left
+    EXPECT_FALSE(shows());
+    put(3);
+    EXPECT_TRUE(shows());
+    // Lowered to what lies there: nobody sends a token for it.
+    ASSERT_TRUE(e.receiver.settle(e.consumer_bell, 100));
+    EXPECT_FALSE(shows());
+    EXPECT_FALSE(e.receiver.settle(e.consumer_bell, 5));
+    EXPECT_FALSE(e.receiver.may_have_sent(1, 0));
+    put(1);
+    EXPECT_TRUE(shows());
+}
+
+TEST(ring, token_comes_for_a_mark_that_is_passed_before_its_producer_looks) {
+    ends e;
+    int err = 0;
+    ASSERT_TRUE(e.receiver.settle(e.consumer_bell, 10));
+    e.put(12);  // and has not looked yet
+    EXPECT_TRUE(e.receiver.settle(e.consumer_bell, 10));
+    e.sender.wake(e.producer_bell);
+    EXPECT_EQ(look_at_bell(e.consumer_bell.fd(), false, err), bell_look::token);
+}
+
 TEST(ring, settle_that_finds_data_withdraws_its_announcement) {
     ends e;
     e.receiver.stay_awake();
