@@ -32,6 +32,12 @@ void ring_late(int fd, const void* stream) noexcept {
     }
 }
 
+void show_connection(int fd, const void* stream) noexcept {
+    if (rules.show != nullptr) {
+        rules.show(fd, stream);
+    }
+}
+
 bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept {
     return rules.show_late_bytes != nullptr && rules.show_late_bytes(fd, stream, min_age_ns);
 }

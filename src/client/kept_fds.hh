@@ -17,6 +17,8 @@ struct fd_rules {
     void (*ring_late)(int fd, const void* stream) = nullptr;
     // If fd still is that stream's: stream::show_late_bytes.
     bool (*show_late_bytes)(int fd, const void* stream, int64_t min_age_ns) = nullptr;
+    // Shows the local connection that fd is (stream::show_in).
+    void (*show)(int fd, const void* stream) = nullptr;
     // A new descriptor of ours must not fail for the program's limit, which is lifted meanwhile where `number`, a
     // recent one, is near it. False: it was not, and nothing is to be lowered.
     bool (*lift_limit)(int number) = nullptr;
@@ -30,6 +32,7 @@ void drop_fd(int* where) noexcept;
 bool still_holds(int fd, const void* stream) noexcept;
 void replace_fd(int fd, int by) noexcept;
 void ring_late(int fd, const void* stream) noexcept;
+void show_connection(int fd, const void* stream) noexcept;
 // False: nothing is held back there.
 bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept;
 

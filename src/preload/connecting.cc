@@ -64,6 +64,7 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
     }
     if (o->stream.is_local()) {
         auto& page = o->stream.page();
+        proto::copy_text(page.route, route);
         o->stream.show_in(runtime().session.show_local({fd, page.local, page.peer, false, route}));
     }
     if (old != nullptr) {

@@ -108,6 +108,7 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
         stream.set_low_mark(fd, low);
     }
     if (stream.is_local()) {
+        proto::copy_text(stream.page().route, listener->listener.route->name_text());
         stream.show_in(rt.session.show_local({fd, a.local, a.peer, true, listener->listener.route->name_text()}));
     }
     object* stale = nullptr;

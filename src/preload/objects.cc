@@ -286,6 +286,18 @@ void send_late_token(int fd, const void* stream) noexcept {
     }
 }
 
+// By a process that did not make it: a relative has, whose session is not ours.
+void show_connection(int fd, const void* stream) noexcept {
+    if (use o(fd, kind::stream); o && &o->stream == stream) {
+        const auto& page = o->stream.page();
+        const std::string_view route(page.route, strnlen(page.route, sizeof page.route));
+        o->stream.show_in(runtime().session.show_local({fd, page.local, page.peer, page.which == 1, route}));
+        if (o->stream.is_plain()) {
+            o->stream.note_plain();
+        }
+    }
+}
+
 bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept {
     use o(fd, kind::stream);
     return o && &o->stream == stream && o->stream.show_late_bytes(fd, min_age_ns);
@@ -320,7 +332,9 @@ void unlock_table_after_fork(bool in_child) noexcept {
         if (object* o = at_number(fd)) {
             o->users.store(0);
             o->listener.kernel_waiters.store(0);
-            o->stream.show_in(nullptr);  // the session is the parent's
+            if (o->what == kind::stream) {
+                o->stream.show_when_used();
+            }
             if (o->what == kind::epoll && o->loop != nullptr) {
                 o->loop->retire_in_child();
             }

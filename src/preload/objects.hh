@@ -157,6 +157,7 @@ void leave_file(int fd) noexcept;
 // For client::fd_rules, without the lock. The first one's caller uses the stream.
 bool is_number_of(int fd, const void* stream) noexcept;
 void send_late_token(int fd, const void* stream) noexcept;
+void show_connection(int fd, const void* stream) noexcept;
 bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept;
 
 // Sends what streams in plain mode still owe. Without the lock.

@@ -120,6 +120,7 @@ void take_part() noexcept {
                           .replace = &replace_connection,
                           .ring_late = &send_late_token,
                           .show_late_bytes = &show_late_bytes,
+                          .show = &show_connection,
                           .lift_limit = &lift_limit,
                           .lower_limit = &lower_limit});
     if (!make_table()) {

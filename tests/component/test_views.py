@@ -1,4 +1,5 @@
 """status, conns and explain of real connections through a real daemon."""
+import contextlib
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import time
 
 import pytest
 from lib import vmsgrd
+from lib.agents import Agent
 
 TRAFFIC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "traffic.py")
 PYTHON = "/usr/bin/python3"
@@ -59,6 +61,16 @@ def ask(vmsgr, daemon):
         assert done.code == code, done
         return json.loads(done.out)
     return ask_json
+
+
+@contextlib.contextmanager
+def daemon_agents(daemon):
+    agents = [Agent(daemon.prefix()) for i in range(2)]
+    try:
+        yield agents
+    finally:
+        for a in agents:
+            a.kill()
 
 
 def wait_for(condition):
@@ -234,3 +246,45 @@ def test_each_user_sees_what_is_theirs(here):
                 text = subprocess.run([*as_user(2003), vmsgrd.VMSGR, "status", "--socket", d.socket], capture_output=True,
                                       text=True, check=True).stdout
                 assert "what belongs to user 2003; root and group 2005 see all" in text
+
+
+def test_processes_that_share_a_connection_show_what_each_has_moved(ask, daemon, vmsgr):
+    """A server that forks for each connection, and one that hands it over: the parent's own close tells nothing."""
+    with daemon_agents(daemon) as (server, client):
+        server.run("l = socket.create_server(('127.0.0.1', 0))")
+        port = int(server("l.getsockname()[1]"))
+        client.run(f"c = socket.create_connection(('127.0.0.1', {port}))")
+        server.run("""
+            s, a = l.accept()
+            s.sendall(b'greeting')
+            child = os.fork()
+            if child == 0:
+                s.recv(100)
+                s.sendall(bytes(1000))
+                time.sleep(60)
+        """)
+        child = int(server("child"))
+        server.run("s.close()")
+        client.run("c.sendall(b'request')")
+        assert client("len(c.recv(1008, socket.MSG_WAITALL))") == "1008"
+
+        def shown():
+            rows = [c for c in ask("conns") if c["local"].endswith(f":{port}")]
+            return [(c["pid"], c["role"], c["route"] != "", c["bytes_in"], c["bytes_out"]) for c in rows]
+        wait_for(lambda: shown() == [(child, "server", True, 7, 1000)])
+        assert ask("status")["totals"]["bytes_local"] >= 8 + 1000 + 7
+        server.run("os.kill(child, 9); os.waitpid(child, 0)")
+
+
+def test_a_plain_connection_is_called_so_with_its_cause(daemon, vmsgr):
+    with daemon_agents(daemon) as (server, client):
+        server.run("l = socket.create_server(('127.0.0.1', 0))")
+        port = int(server("l.getsockname()[1]"))
+        client.run(f"c = socket.create_connection(('127.0.0.1', {port}))")
+        server.run("s, a = l.accept(); p = subprocess.Popen(['/bin/sleep', '60'], pass_fds=[s.fileno()], env={})")
+        pid = server("os.getpid()")
+        try:
+            lines = vmsgr("conns", "--pid", pid, "--socket", daemon.socket).out.splitlines()
+            assert any(f":{port} <" in " ".join(line.split()) and "plain (no_preload)" in line for line in lines), lines
+        finally:
+            server.run("p.kill(); p.wait()")

@@ -79,6 +79,7 @@ stream stream::adopt(held_memory slot, held_memory page) noexcept {
     s._held_page = std::move(page);
     s._page = p;
     s.add_holder();
+    s.show_when_used();
     return s;
 }
 

@@ -26,6 +26,7 @@
 #include "base/error.hh"
 #include "base/frame_hold.hh"
 #include "base/sockets.hh"
+#include "client/kept_fds.hh"
 #include "client/memory.hh"
 #include "client/streams/options.hh"
 #include "proto/plain_cause.hh"
@@ -88,6 +89,7 @@ struct end_page {
     std::atomic<uint32_t> over;  // the last holder has closed it
     std::atomic<uint64_t> deposited;  // the session that left it with the daemon for heirs
     std::atomic<uint32_t> plain;  // both directions go through the doorbell itself, and no token is left in it
+    char route[shm::name_bytes];  // by which it is carried, for people; ends in NUL
     uint64_t moved;  // plain mode: what of our ring was sent through the doorbell; under the send lock
     std::atomic<uint32_t> shared_socket;  // plain mode: the other program made the number's socket
     std::atomic<uint32_t> owes;  // plain mode: not all of it yet
@@ -123,6 +125,9 @@ class stream {
     std::atomic<bool> _shows_by_look{false};
     std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
     std::atomic<bool> _owes_token{false};  // late_tokens.hh
+    // Bytes, each under its side's lock.
+    std::atomic<uint64_t> _sent{0}, _received{0};
+    std::atomic<bool> _to_show{false};
     // held_back.hh; under the send lock
     std::atomic<bool> _is_listed{false};
     int64_t _held_since_ns = 0;
@@ -147,6 +152,9 @@ public:
         _unsettled.store(o._unsettled.exchange(_unsettled.load()));
         _shows_by_look.store(o._shows_by_look.exchange(_shows_by_look.load()));
         _owes_token.store(o._owes_token.exchange(_owes_token.load()));
+        _sent.store(o._sent.exchange(_sent.load()));
+        _received.store(o._received.exchange(_received.load()));
+        _to_show.store(o._to_show.exchange(_to_show.load()));
         _is_listed.store(o._is_listed.exchange(_is_listed.load()));
         std::swap(_held_since_ns, o._held_since_ns);
         return *this;
@@ -166,11 +174,19 @@ public:
     // Where this process shows a local connection; null: nowhere.
     void show_in(shm::local_entry* e) noexcept { _shown = e; }
     shm::local_entry* shown() const noexcept { return _shown; }
+    // What this process has moved through the rings: relatives show their own.
     void note_bytes() const noexcept {
         if (_shown != nullptr) {
-            _shown->bytes_in.store(_page->rx.tail, std::memory_order_relaxed);
-            _shown->bytes_out.store(_page->tx.head, std::memory_order_relaxed);
+            _shown->bytes_in.store(_received.load(std::memory_order_relaxed), std::memory_order_relaxed);
+            _shown->bytes_out.store(_sent.load(std::memory_order_relaxed), std::memory_order_relaxed);
         }
+    }
+    // A child of fork, whose parent's session is not its own: it shows the connection once it uses it.
+    void show_when_used() noexcept {
+        _shown = nullptr;
+        _sent.store(0, std::memory_order_relaxed);
+        _received.store(0, std::memory_order_relaxed);
+        _to_show.store(is_local(), std::memory_order_relaxed);
     }
 
     // In plain mode: why, as the end that asked says.
@@ -184,7 +200,12 @@ public:
         }
     }
 
-    ssize_t noted(ssize_t result) const noexcept {
+    ssize_t noted(int fd, ssize_t result) noexcept {
+        if (__builtin_expect(_to_show.load(std::memory_order_relaxed), 0) && _to_show.exchange(false)) {
+            const int saved = errno;
+            show_connection(fd, this);
+            errno = saved;
+        }
         note_bytes();
         return result;
     }

@@ -197,6 +197,7 @@ stream::took stream::take_some(receiving& r, shm::end& e, side_lock& lock, Drain
             return r.done == 0 && used < 0 ? took::failed : took::finished;
         }
         e.in.consume(size_t(used));
+        _received.store(_received.load(std::memory_order_relaxed) + size_t(used), std::memory_order_relaxed);
         if (const int from = _page->peek_from.load(std::memory_order_relaxed); from > 0) [[unlikely]] {
             _page->peek_from.store(std::max(from - int(used), 0), std::memory_order_relaxed);
         }
@@ -359,19 +360,20 @@ ssize_t stream::receive(int fd, const iovec* iov, size_t count, int flags) {
         }
         return ssize_t(from.bytes());
     };
-    return noted(receive_loop({fd, flags, *wanted, true, enough_of(*wanted, flags)}, drain,
-                              [&](size_t done) { return receive_plain(fd, iov, count, flags, done); }));
+    return noted(fd, receive_loop({fd, flags, *wanted, true, enough_of(*wanted, flags)}, drain,
+                                  [&](size_t done) { return receive_plain(fd, iov, count, flags, done); }));
 }
 
 ssize_t stream::receive_to_pipe(int fd, int pipe, size_t n) {
     auto drain = [&](const shm::pieces& from, size_t) -> ssize_t {
         return sys::call(SYS_pwritev2, pipe, from.iov.data(), from.count(), -1L, -1L, RWF_NOWAIT);
     };
-    return noted(receive_loop({fd, 0, n, false, 1}, drain, [&](size_t done) -> ssize_t {
-        return done != 0          ? ssize_t(done)
-               : may_wait_there() ? fail(EINVAL)
-                                  : sys::call(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
-    }));
+    return noted(fd, receive_loop({fd, 0, n, false, 1}, drain, [&](size_t done) -> ssize_t {
+                     return done != 0 ? ssize_t(done)
+                            : may_wait_there()
+                                ? fail(EINVAL)
+                                : sys::call(SYS_splice, fd, nullptr, pipe, nullptr, n, SPLICE_F_NONBLOCK);
+                 }));
 }
 
 }  // namespace vmsgr::client

@@ -240,6 +240,7 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
 
 // What was put into the ring, and who waits for it.
 void stream::publish(const sending& s, shm::end& e, size_t n) noexcept {
+    _sent.store(_sent.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
     const bool last = s.done == s.wanted, more = (s.flags & MSG_MORE) != 0;
     if (__builtin_expect(more && is_local(), 0)) {
         if (hold_back(s.fd, s.flags, e, n)) {
@@ -324,7 +325,7 @@ ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
         return ssize_t(to.bytes());
     };
     return noted(
-        send_loop(fd, *wanted, flags, fill, [&](size_t done) { return send_plain(fd, iov, count, flags, done); }));
+        fd, send_loop(fd, *wanted, flags, fill, [&](size_t done) { return send_plain(fd, iov, count, flags, done); }));
 }
 
 ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
@@ -335,22 +336,23 @@ ssize_t stream::send_file(int fd, int file, int64_t& offset, size_t n) {
         }
         return r;
     };
-    return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
-        return done != 0          ? ssize_t(done)
-               : may_wait_there() ? fail(EINVAL)
-                                  : sys::call(SYS_sendfile, fd, file, &offset, n);
-    }));
+    return noted(fd, send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
+                     return done != 0          ? ssize_t(done)
+                            : may_wait_there() ? fail(EINVAL)
+                                               : sys::call(SYS_sendfile, fd, file, &offset, n);
+                 }));
 }
 
 ssize_t stream::send_from_pipe(int fd, int pipe, size_t n) {
     auto fill = [&](const shm::pieces& to) -> ssize_t {
         return sys::call(SYS_preadv2, pipe, to.iov.data(), to.count(), -1L, -1L, RWF_NOWAIT);
     };
-    return noted(send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
-        return done != 0          ? ssize_t(done)
-               : may_wait_there() ? fail(EINVAL)
-                                  : sys::call(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
-    }));
+    return noted(fd, send_loop(fd, n, 0, fill, [&](size_t done) -> ssize_t {
+                     return done != 0 ? ssize_t(done)
+                            : may_wait_there()
+                                ? fail(EINVAL)
+                                : sys::call(SYS_splice, pipe, nullptr, fd, nullptr, n, SPLICE_F_NONBLOCK);
+                 }));
 }
 
 }  // namespace vmsgr::client
