@@ -58,12 +58,21 @@ base::unique_fd lend(object* o, int shown, bool linger_asked) noexcept {
 int peer_name_option(object* o, void* value, socklen_t* len) noexcept {
     sockaddr_storage name{};
     const socklen_t whole = base::to_sockaddr(o->stream.page().peer, name);
-    if (o->stream.closed_both_ways() || *len > whole) {  // below 0 too
-        errno = *len > whole ? EINVAL : ENOTCONN;
+    if (*len > whole) {  // below 0 too
+        errno = EINVAL;
         return -1;
     }
     memcpy(value, &name, *len);
     return 0;
+}
+
+// Of a connection that has no socket, or none any more: like another one's, in the state of this.
+int option_without_socket(object* o, int level, int name, void* value, socklen_t* len) noexcept {
+    const int r = o->stream.page().options.get(o->stream.page().family, level, name, value, len);
+    if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *len != 0) {
+        *static_cast<uint8_t*>(value) = o->stream.tcp_state();
+    }
+    return r;
 }
 
 int stream_getsockopt(object* o, int fd, int level, int name, void* value, socklen_t* len) {
@@ -87,13 +96,13 @@ int stream_getsockopt(object* o, int fd, int level, int name, void* value, sockl
         return real.getsockopt(fd, level, name, value, len);  // the doorbell's is as constant and unique
     }
     if (o->stream.is_local()) {
-        return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
+        return option_without_socket(o, level, name, value, len);
     }
     int saved = errno;
     base::unique_fd socket = lend(o, fd, level == SOL_SOCKET && name == SO_LINGER);
     errno = saved;
     if (!socket) {  // it has ended, or this process may not attach (it has given up its rights)
-        return o->stream.page().options.get(o->stream.page().family, level, name, value, len);
+        return option_without_socket(o, level, name, value, len);
     }
     return real.getsockopt(socket.get(), level, name, value, len);
 }
@@ -117,7 +126,8 @@ int stream_setsockopt(object* o, int fd, int level, int name, const void* value,
         return real.setsockopt(fd, level, name, value, len);
     }
     if (level == IPPROTO_TCP && name == TCP_ULP) {
-        errno = ENOPROTOOPT;  // TLS in the kernel would encrypt what the daemon sends: the program does it itself
+        // TLS in the kernel would encrypt what the daemon sends: the program does it itself, as without the module.
+        errno = ENOENT;
         return -1;
     }
     if (level == SOL_SOCKET && name == SO_PEEK_OFF && value != nullptr && len >= sizeof(int)) {

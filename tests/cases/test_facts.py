@@ -1,4 +1,5 @@
 """What a descriptor shows, which numbers and ports a program gets, and when."""
+import pytest
 
 
 def test_the_last_number_below_the_limit_is_the_programs(ends):
@@ -224,3 +225,38 @@ def test_abort_of_a_transfer(ends):
     ends.server("!s.settimeout(20)")
     assert ends.server("s.recv(6, socket.MSG_WAITALL)") == repr(b"\nafter")
     assert ends.server("select.select([], [], [s], 0)[2]") == "[]"
+
+
+@pytest.mark.parametrize("how, state, again", [
+    ("s.close()", "CLOSE_WAIT", "EISCONN"), ("c.shutdown(socket.SHUT_WR)", "FIN_WAIT2", "EISCONN"),
+    ("s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()", "CLOSE", "ECONNRESET"),
+    ("c.shutdown(socket.SHUT_WR); s.recv(1); s.close()", "CLOSE", "EISCONN")])
+def test_what_is_told_of_a_connection_that_ends(ends, how, state, again):
+    states = {1: "ESTABLISHED", 5: "FIN_WAIT2", 7: "CLOSE", 8: "CLOSE_WAIT"}
+    ends.server("!l = socket.create_server(('127.0.0.1', 0))")
+    port = int(ends.server("l.getsockname()[1]"))
+    ends.client(f"!import errno; c = socket.socket(); c.settimeout(20); c.connect(('127.0.0.1', {port}))")
+    ends.server("!s, a = l.accept(); s.settimeout(20)")
+    tcp_state = "c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[0]"
+    assert ends.client(tcp_state) == "1"
+    for step in how.split("; "):
+        (ends.client if step.startswith("c.") else ends.server)(f"!{step}")
+    ends.client("!time.sleep(0.1)")
+    assert states[int(ends.client(tcp_state))] == state
+    SO_PEERNAME = 28
+    assert ends.client(f"len(c.getsockopt(socket.SOL_SOCKET, {SO_PEERNAME}, 16))") == "16"
+    # It stood, whatever became of it; shutdown() alone takes back that connect() would say so once more.
+    ends.client("!c.shutdown(socket.SHUT_RD)")
+    said = ends.client(f"errno.errorcode[c.connect_ex(('127.0.0.1', {port}))]")
+    assert said == repr(again) or again == "ECONNRESET" and said in map(repr, ("EINVAL", "ECONNABORTED", "ECONNRESET"))
+
+
+def test_options_of_a_connection_that_stands_are_refused_or_read_back_as_the_kernels(ends):
+    ends.pair()
+    TCP_FASTOPEN, TCP_FASTOPEN_CONNECT = 23, 30
+    for end, s in ((ends.client, "c"), (ends.server, "s")):
+        for name in (TCP_FASTOPEN, TCP_FASTOPEN_CONNECT):
+            assert end(f"{s}.setsockopt(socket.IPPROTO_TCP, {name}, 1)").startswith("OSError [Errno 22]")
+        for on in (1, 0):
+            end(f"!{s}.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', {on}, 7))")
+            assert end(f"struct.unpack('ii', {s}.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))") == f"({on}, 7)"

@@ -39,6 +39,11 @@ void connect_to_self(int socket, int family) noexcept {
 }
 
 // Set for each message by some programs; the kernel takes any int for them from anybody.
+// The kernel refuses these where a connection stands, and takes them before.
+bool is_too_late(int level, int name) noexcept {
+    return level == IPPROTO_TCP && (name == TCP_FASTOPEN || name == TCP_FASTOPEN_CONNECT);
+}
+
 bool always_taken(int level, int name, const void* value, socklen_t bytes) noexcept {
     return level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_CORK || name == TCP_QUICKACK) &&
            value != nullptr && bytes == sizeof(int);
@@ -123,19 +128,46 @@ int option_list::set(int family, int level, int name, const void* value, socklen
         errno = EINVAL;  // too late for any socket that has a port
         return -1;
     }
+    linger before{};
+    socklen_t whole = sizeof before;
+    find(SOL_SOCKET, SO_LINGER, &before, whole);
     auto socket = fresh_socket(family);
     if (!socket) {
         note(level, name, value, bytes);  // no descriptor is free: believed
         return 0;
     }
+    if (is_too_late(level, name)) {
+        connect_to_self(socket.get(), family);
+    }
     int r = sys::setsockopt(socket.get(), level, name, value, bytes);
     if (r == 0) {
         note(level, name, value, bytes);
+        if (level == SOL_SOCKET && name == SO_LINGER) {
+            keep_linger_time(before);
+        }
     }
     return r;
 }
 
+// Turned off, it keeps the time that it had.
+void option_list::keep_linger_time(const linger& before) noexcept {
+    linger now{};
+    socklen_t whole = sizeof now;
+    if (find(SOL_SOCKET, SO_LINGER, &now, whole) && now.l_onoff == 0) {
+        now.l_linger = before.l_linger;
+        note(SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    }
+}
+
 int option_list::get(int family, int level, int name, void* value, socklen_t* bytes) const noexcept {
+    linger off{1, 0};
+    socklen_t of_linger = sizeof off;
+    if (level == SOL_SOCKET && name == SO_LINGER && find(level, name, &off, of_linger) && off.l_onoff == 0 &&
+        value != nullptr && bytes != nullptr && int(*bytes) >= 0) {
+        *bytes = std::min<socklen_t>(*bytes, sizeof off);  // a fresh socket would not take the time
+        memcpy(value, &off, *bytes);
+        return 0;
+    }
     auto socket = fresh_socket(family);
     if (!socket) {
         if (value == nullptr || bytes == nullptr) {
@@ -154,9 +186,6 @@ int option_list::get(int family, int level, int name, void* value, socklen_t* by
     }
     apply(socket.get());
     int r = sys::getsockopt(socket.get(), level, name, value, bytes);
-    if (r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *bytes != 0) {
-        *static_cast<uint8_t*>(value) = TCP_ESTABLISHED;  // without loopback too
-    }
     if (needs_connection(level, name)) {
         const linger none_left_behind{1, 0};
         sys::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &none_left_behind, sizeof none_left_behind);

@@ -35,6 +35,8 @@ class option_list {
     std::span<const option_set> sets() const noexcept;
     uint32_t index_of(int level, int name) const noexcept;  // sets().size(): never set
 
+    void keep_linger_time(const linger& before) noexcept;
+
 public:
     // Longer values, and more than options_max of them, are forgotten.
     void note(int level, int name, const void* value, socklen_t bytes) noexcept;

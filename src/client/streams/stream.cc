@@ -1,6 +1,7 @@
 #include "client/streams/stream.hh"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
@@ -139,6 +140,20 @@ int stream::take_error(int fd) noexcept {
     return err;
 }
 
+uint8_t stream::tcp_state() noexcept {
+    const phase p = current();
+    if (p == phase::connecting) {
+        return TCP_SYN_SENT;
+    }
+    if (!stands(p) || closed_both_ways()) {
+        return TCP_CLOSE;
+    }
+    if (_page->shut_write.load(std::memory_order_acquire) != 0) {
+        return TCP_FIN_WAIT2;
+    }
+    return !is_plain() && other_finished() ? TCP_CLOSE_WAIT : TCP_ESTABLISHED;
+}
+
 bool stream::closed_both_ways() noexcept {
     return broken() || (_page->shut_write.load() != 0 && !is_plain() && other_finished());
 }
@@ -177,7 +192,15 @@ int stream::connect_again(int fd, bool& retry) noexcept {
     }
     switch (p) {
     case phase::connecting: errno = EALREADY; return -1;
-    case phase::up_untold: _page->state.compare_exchange_strong(p, phase::up); return 0;
+    case phase::up_untold:
+        if (closed_both_ways()) {  // it came to stand, and has ended since
+            const int err = take_error(fd);
+            _page->state.store(phase::failed);
+            errno = err != 0 ? err : ECONNABORTED;
+            return -1;
+        }
+        _page->state.compare_exchange_strong(p, phase::up);
+        return 0;
     case phase::up: errno = EISCONN; return -1;
     case phase::failed_untold: {
         int err = take_error(fd);
@@ -200,6 +223,9 @@ int stream::shutdown(int fd, int how) noexcept {
     if (p == phase::connecting || p == phase::failed || p == phase::failed_untold || closed_both_ways()) {
         errno = ENOTCONN;
         return -1;
+    }
+    if (p == phase::up_untold) {
+        _page->state.compare_exchange_strong(p, phase::up);  // as in the kernel: connect() says EISCONN from now on
     }
     if (turns_plain()) {
         follow_into_plain(fd);  // what the other end is to get still lies before the end of file

@@ -242,6 +242,8 @@ public:
     int take_error(int fd) noexcept;
     // Both directions have ended: the kernel would call the socket closed.
     bool closed_both_ways() noexcept;
+    // What TCP_INFO would say (TCP_ESTABLISHED ...), as far as this end knows.
+    uint8_t tcp_state() noexcept;
     // A program that waits for edges gets one for new data also while older data is unread.
     void watch_edges(bool out) noexcept {
         _page->edges.store(1, std::memory_order_relaxed);

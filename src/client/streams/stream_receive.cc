@@ -67,6 +67,22 @@ struct stream::receive_user {
     bool over() const noexcept { return r.done >= r.enough || s.ends_here(r); }
     void broke_rules() const noexcept { s.break_with(EPROTO); }
     void left() const noexcept { s.other_end_gone(); }
+
+    // The number may be another one afterwards.
+    shm::woken wait(const std::optional<base::deadline>& until) {
+        const size_t shows_from = e.readable_from;
+        if (__builtin_expect(shows_from > 1, 0) && !r.dont_wait() && base::blocks(r.fd)) {
+            e.readable_from = 1;  // this call takes each byte as it comes
+        }
+        const shm::woken woken = e.wait_readable(*this, r.wait, until);
+        e.readable_from = shows_from;
+        const int before = r.fd;
+        sleeps.end();
+        if (r.fd != before) [[unlikely]] {
+            e.doorbell = shm::bell(r.fd, 0, &s.header().end[s.in()].flags);
+        }
+        return woken;
+    }
 };
 
 // The ring is empty: is there an end, or an error? Then the call is over. Data may have come meanwhile. An error is
@@ -308,17 +324,7 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
         if (is_left_to_loop(r)) {
             return leave_to_loop(r, user.over());
         }
-        const size_t shows_from = e.readable_from;
-        if (__builtin_expect(shows_from > 1, 0) && !r.dont_wait() && base::blocks(r.fd)) {
-            e.readable_from = 1;  // this call takes each byte as it comes
-        }
-        const shm::woken woken = e.wait_readable(user, r.wait, until);
-        e.readable_from = shows_from;
-        const int before = r.fd;
-        sleeps.end();
-        if (r.fd != before) [[unlikely]] {
-            e.doorbell = shm::bell(r.fd, 0, &header().end[in()].flags);
-        }
+        const shm::woken woken = user.wait(until);
         switch (woken) {
         case shm::woken::look: break;
         case shm::woken::over: return r.result();

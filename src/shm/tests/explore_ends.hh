@@ -409,10 +409,8 @@ private:
                     }
                     continue;
                 }
-                if (used == n) {
+                if (used == n || (_p.low > 1 && ring.is_below(_p.low))) {
                     now_empty = settle(bell, kind == reader::lazy);
-                } else if (ring.is_below(_p.low)) {
-                    settle(bell, false);
                 } else {
                     if (edges) {
                         ring.announce_with_data(bell);
