@@ -1,0 +1,117 @@
+"""Each system call, each descriptor, the Nth for every N, fails: of a program that attaches, listens, connects, dials and accepts
+(talk.c), and of the daemon while it serves one. A program sees an error that its call may have, or the kernel's own connection;
+never wrong bytes, never an end that nobody sent, never a wait. Afterwards everything is back.
+"""
+import os
+import re
+import resource
+import shutil
+import subprocess
+import time
+
+import pytest
+
+import conftest
+import people
+from lib.process import wait_until
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RIGHT_OR_FAILED = (0, 1)
+# What the library calls, and an error that it can have.
+CALLS = [("socketpair", "EMFILE"), ("memfd_create", "ENOMEM"), ("ftruncate", "ENOSPC"), ("mmap", "ENOMEM"), ("socket", "EMFILE"),
+         ("connect", "EAGAIN"), ("sendmsg", "ENOBUFS"), ("recvmsg", "ENOMEM"), ("dup3", "EMFILE"), ("accept4", "EMFILE"),
+         ("fcntl", "EMFILE"), ("setsockopt", "ENOMEM"), ("getsockopt", "ENOBUFS"), ("getsockname", "ENOBUFS"),
+         ("sendto", "ENOBUFS"), ("recvfrom", "ENOMEM"), ("poll", "ENOMEM"), ("fstat", "ENOMEM"), ("statfs", "ENOSYS")]
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talk")
+    for above in (folder, *folder.parents):
+        if str(above).startswith("/tmp/pytest"):
+            above.chmod(0o755)
+    program = str(folder / "talk")
+    subprocess.run([shutil.which("gcc-14") or "gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, f"{HERE}/talk.c"],
+                   check=True)
+    return program
+
+
+@pytest.fixture
+def quiet(make_world):
+    """A world in which nobody else is at work, so that what is left over shows."""
+    world = make_world(shards=1, bystander=False)
+    before = held(world)
+    yield world
+    wait_until(lambda: held(world) == before, 15, f"everything is back: {before}, and not {held(world)}")
+    world.check()
+
+
+def held(world):
+    limits = world.attach().status()["limits"]
+    return {"descriptors": world.descriptors(), **{k: v for k, v in limits.items() if k.endswith("_used")}}
+
+
+def run(world, words, timeout_s=30):
+    done = subprocess.run(people.as_user(people.ATTACKER, [*world.daemon.prefix(), *words]), capture_output=True, text=True,
+                          errors="replace", timeout=timeout_s, check=False)
+    return done.returncode, done.stderr
+
+
+def calls_since_main(world, talk, name, trace):
+    """How many come before main(), and behind it."""
+    code, text = run(world, ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={name},getppid", talk, conftest.PLAIN_PORT])
+    assert code == 0, text
+    with open(trace, encoding="utf-8", errors="replace") as f:
+        before, after = re.split(r"getppid\(\)", f.read(), maxsplit=1)
+    return before.count(f"{name}("), after.count(f"{name}(")
+
+
+@pytest.mark.parametrize("name,error", CALLS, ids=[name for name, _ in CALLS])
+def test_each_call_of_a_program_fails_once(quiet, talk, tmp_path, name, error):
+    tmp_path.chmod(0o777)
+    for above in tmp_path.parents:
+        if str(above).startswith("/tmp/pytest"):
+            above.chmod(0o755)
+    trace = str(tmp_path / "trace")
+    before, after = calls_since_main(quiet, talk, name, trace)
+    outcomes = []
+    for n in range(before + 1, before + after + 1):
+        code, text = run(quiet, ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={name}", "-e",
+                                 f"inject={name}:error={error}:when={n}", talk, conftest.PLAIN_PORT])
+        assert code in RIGHT_OR_FAILED, f"{name} number {n - before} of {after} failed: exit code {code}\n{text}"
+        outcomes.append(code)
+    print(f"{name}: of {after}, {outcomes.count(0)} without anybody noticing, {outcomes.count(1)} told")
+
+
+def test_each_descriptor_of_a_program_is_the_last(quiet, talk):
+    outcomes = []
+    for n in range(40):
+        code, text = run(quiet, [talk, conftest.PLAIN_PORT, n])
+        assert code in RIGHT_OR_FAILED, f"{n} descriptors: exit code {code}\n{text}"
+        outcomes.append(code)
+        if outcomes[-5:] == [0] * 5:
+            break
+    assert outcomes[-1] == 0 and 1 in outcomes, outcomes
+    print(f"outcomes with 0 to {len(outcomes) - 1} descriptors: {outcomes}")
+
+
+def test_each_descriptor_of_the_daemon_is_the_last(quiet, talk):
+    """While it has so many left, a program is served or left to the kernel; it sees nothing else."""
+    pid = quiet.daemon.pid
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    outcomes = []
+    try:
+        for n in range(16):
+            open_now = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + n, limit[1]))
+            began = time.monotonic()
+            code, text = run(quiet, [talk, conftest.PLAIN_PORT])
+            assert code in RIGHT_OR_FAILED, f"{n} descriptors: exit code {code}\n{text}"
+            assert time.monotonic() - began < 10
+            outcomes.append(code)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+            time.sleep(0.1)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    print(f"outcomes with 0 to {len(outcomes) - 1} descriptors: {outcomes}")
+    assert outcomes[-1] == 0
