@@ -11,6 +11,13 @@ namespace {
 
 std::string rtt_text(uint64_t us) { return us == 0 ? "-" : std::to_string(us) + "us"; }
 
+// Connections that the peer has opened here, in all its sessions, and how many it may.
+std::string share_text(const json& s) {
+    return s.contains("connections_of_peer_max")
+               ? text_of(s, "connections_of_peer") + "/" + text_of(s, "connections_of_peer_max")
+               : "-";
+}
+
 // Of packets and frames that were not taken, or of what was refused, whatever the reason.
 uint64_t sum(const json& t, const char* key) {
     uint64_t n = 0;
@@ -27,17 +34,18 @@ void print_reasons(const json& session, const char* key, const char* what) {
 }
 
 void print_table(const json& trunks) {
-    table t{" ",    "TRUNK",      "PEER", "ADDRESS", "STATE",     ">LANE",    ">CHANNELS",
+    table t{" ",    "TRUNK",      "PEER", "ADDRESS", "STATE",     ">LANE",    ">CHANNELS", ">OF PEER",
             ">RTT", ">IN FLIGHT", ">IN",  ">OUT",    ">REPLAYED", ">DROPPED", ">REFUSED"};
     for (const auto& s : trunks) {
         const bool outgoing = s.contains("outgoing") && s["outgoing"] == true;
         const std::string peer = text_of(s, "peer");
         t.row({outgoing ? ">" : "<", text_of(s, "name"),
                peer == "-" || s.value("encrypted", false) ? peer : "(plain) " + peer, text_of(s, "address"),
-               text_of(s, "state"), text_of(s, "lane"), text_of(s, "channels"), rtt_text(number_of(s, "rtt_us")),
-               bytes_text(number_of(s, "in_flight_bytes")), bytes_text(number_of(s, "bytes_in")),
-               bytes_text(number_of(s, "bytes_out")), std::to_string(number_of(s, "replayed")),
-               std::to_string(sum(s, "dropped_by_reason")), std::to_string(sum(s, "refused_by_reason"))});
+               text_of(s, "state"), text_of(s, "lane"), text_of(s, "channels"), share_text(s),
+               rtt_text(number_of(s, "rtt_us")), bytes_text(number_of(s, "in_flight_bytes")),
+               bytes_text(number_of(s, "bytes_in")), bytes_text(number_of(s, "bytes_out")),
+               std::to_string(number_of(s, "replayed")), std::to_string(sum(s, "dropped_by_reason")),
+               std::to_string(sum(s, "refused_by_reason"))});
     }
     printf("%s", t.text().c_str());
     for (const auto& s : trunks) {
@@ -52,7 +60,9 @@ command add_trunks(CLI::App& app, const options& o) {
     app.footer(
         "'>' marks a session that this daemon began, '<' one of a peer; (ended) sums up those of peers that\n"
         "are over, and connections that never became one. PEER is who it has proved to be: by its certificate, or\n"
-        "(plain) by its address. IN FLIGHT is kept until the peer has it.\n\n"
+        "(plain) by its address. OF PEER: connections that the peer has opened here in all its sessions, and how many "
+        "it\n"
+        "may (trunk.connections_per_peer). IN FLIGHT is kept until the peer has it.\n\n"
         "Examples:\n  vmsgr trunks\n  vmsgr trunks --json");
     return {[&o] {
         auto doc = ask_status(o.socket);

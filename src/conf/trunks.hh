@@ -63,6 +63,7 @@ struct trunk_config {
     uint32_t keepalive_ms = 1000;
     uint32_t channels = 16384;  // of a session
     uint32_t sessions = 1024;  // that peers may have here, on a shard
+    uint32_t connections_per_peer = 0;  // that one peer may have open here; 0: half of limits.connections
     trunk_tls tls;
     trunk_probe probe;
     std::vector<trunk_peer> peers;

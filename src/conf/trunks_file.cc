@@ -146,6 +146,7 @@ void read_trunk(reader& r, const spot& at, trunk_config& out) {
                 {"keepalive_ms", r.number_into(out.keepalive_ms, 10, 60'000)},
                 {"channels", r.number_into(out.channels, 1, 1 << 20)},
                 {"sessions", r.number_into(out.sessions, 1, 1 << 16)},
+                {"connections_per_peer", r.number_into(out.connections_per_peer, 1, UINT32_MAX)},
                 {"tls", [&](const spot& s) { read_tls(r, s, out.tls); }},
                 {"probe", [&](const spot& s) { read_probe(r, s, out.probe); }},
             });

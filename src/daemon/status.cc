@@ -183,6 +183,10 @@ json row(const trunks::session_info& t) {
              {"channels", t.channels},
              {"rtt_us", t.rtt_us},
              {"in_flight_bytes", t.in_flight_bytes}};
+    if (t.of_peer_max != 0) {
+        out["connections_of_peer"] = t.of_peer;
+        out["connections_of_peer_max"] = t.of_peer_max;
+    }
     add_counters(out, t.count, trunk::engine_counter_table);
     out["dropped_by_reason"] = std::move(dropped);
     out["refused_by_reason"] = std::move(refused);
@@ -272,6 +276,7 @@ json limits(const status_sources& s) {
             {"trunk_outage_ms", s.config.trunks.outage_ms},
             {"trunk_channels", s.config.trunks.channels},
             {"trunk_sessions", s.config.trunks.sessions},
+            {"trunk_connections_per_peer", s.config.trunks.connections_per_peer},
             {"trunk_probe_peers", s.config.trunks.probe.peers},
             {"descriptors", s.budget.fds.limit()},
             {"descriptors_used", s.budget.fds.used()}};

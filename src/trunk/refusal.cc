@@ -4,8 +4,9 @@ namespace vmsgr::trunk {
 
 namespace {
 
-constexpr std::string_view words[refusal_kinds] = {"address",  "crowd",  "descriptors", "certificate", "name",
-                                                   "sessions", "source", "destination", "own_source",  "no_trunk"};
+constexpr std::string_view words[refusal_kinds] = {"address",     "crowd",      "descriptors", "certificate",
+                                                   "name",        "sessions",   "connections", "source",
+                                                   "destination", "own_source", "no_trunk"};
 
 }  // namespace
 

@@ -15,12 +15,13 @@ enum class refusal : uint8_t {
     certificate,  // TLS failed: signed by somebody else, expired, revoked, or none
     name,         // a good certificate of somebody else
     sessions,     // a new session beyond trunk.sessions, or beyond one peer's share
+    connections,  // a connection beyond the peer's share (trunk.connections_per_peer)
     source,       // a connection from an address that the peer may not claim
     destination,  // a connection to an address that the peer may not reach
     own_source,   // of a program here: an address that this host would not use, or of another network namespace
     no_trunk,     // of a program here: no trunk, and its route allows no other way
 };
-inline constexpr size_t refusal_kinds = 10;
+inline constexpr size_t refusal_kinds = 11;
 std::string_view to_text(refusal) noexcept;
 
 struct refusals {

@@ -237,7 +237,8 @@ seastar::future<std::optional<acceptor::agreed>> acceptor::answer(link& l, uint1
         co_return std::nullopt;
     }
     if (!turn) {
-        session = _directory.begin(*asked, l.peer());
+        auto share = co_await _env.share_of(l.peer().identity);
+        session = _directory.begin(*asked, l.peer(), std::move(share));
         turn = co_await session->take_turn(l);
         if (!turn) {
             co_return std::nullopt;  // ended by a still newer one of the same lane

@@ -193,10 +193,10 @@ void directory::renew_links() noexcept {
     }
 }
 
-session_ptr directory::begin(const trunk::hello& hello, const peer_proof& proof) {
+session_ptr directory::begin(const trunk::hello& hello, const peer_proof& proof, peer_share share) {
     // With TLS it has the name that it has proved, not the one that it gives itself.
     const trunk_session::identity who{proof.secured ? proof.identity : hello.body.name, proof, hello.body.node,
-                                      hello.body.lane};
+                                      hello.body.lane, std::move(share)};
     // The same lane of the same daemon: it has restarted, and nobody goes on with what it had.
     for (auto& [cookie, i] : _incoming) {
         auto& old = i.session->who;

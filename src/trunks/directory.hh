@@ -66,7 +66,7 @@ public:
     session_ptr find(uint64_t cookie, const peer_proof& who) const noexcept;
     // For one more session of this peer.
     bool has_room(const peer_proof& who) const noexcept;
-    session_ptr begin(const trunk::hello& hello, const peer_proof& who);
+    session_ptr begin(const trunk::hello& hello, const peer_proof& who, peer_share share);
     // Of a connection without a session.
     void count(trunk::packet_fault f) noexcept { _past.count(f); }
     void count(trunk::refusal r) noexcept { _past_refused.count(r); }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
+#include <string>
 
 #include <seastar/core/abort_source.hh>
 #include <seastar/core/gate.hh>
@@ -12,6 +14,7 @@
 #include "local/listeners.hh"
 #include "trunk/handshake.hh"
 #include "trunks/credentials.hh"
+#include "trunks/shares.hh"
 
 namespace vmsgr::trunks {
 
@@ -30,6 +33,8 @@ struct environment {
     seastar::sharded<conn::carrier>& carriers;
     seastar::sharded<local::listeners>& listeners;
     local::registry& registry;
+    // Of a peer that has proved to be this one.
+    std::function<seastar::future<peer_share>(std::string identity)> share_of;
     credentials tls{};
     trunk::memory_share memory{};
     uint64_t netns = 0;            // the daemon's own

@@ -43,9 +43,10 @@ void trunk_far::give_up(int err) noexcept {
 }
 
 std::unique_ptr<trunk_far> trunk_far::opened(session_ptr s, uint64_t channel, uint64_t window,
-                                             const base::address& local, const base::address& peer) {
+                                             const base::address& local, const base::address& peer, conn::lease place) {
     std::unique_ptr<trunk_far> w(new trunk_far(std::move(s), window, local, peer));
     w->_channel = channel;
+    w->_place = std::move(place);
     return w;
 }
 

@@ -6,6 +6,7 @@
 
 #include <seastar/core/weak_ptr.hh>
 
+#include "conn/budget.hh"
 #include "conn/far.hh"
 #include "trunks/session.hh"
 
@@ -26,6 +27,7 @@ class trunk_far final : public conn::far_side,
     bool _in_batch = false;  // got bytes since the last on_end_of_batch(): the session remembers it
     uint64_t _window;
     uint64_t _received = 0, _granted;
+    conn::lease _place;  // of the peer's share, which the session holds
     base::address _local, _peer;
 
     trunk_far(session_ptr s, uint64_t window, const base::address& local, const base::address& peer);
@@ -40,7 +42,7 @@ public:
     static std::unique_ptr<trunk_far> awaiting(uint64_t window, const base::address& local, const base::address& peer);
     // For one that the peer has opened; accept() is owed; one that is dropped before is reset.
     static std::unique_ptr<trunk_far> opened(session_ptr s, uint64_t channel, uint64_t window,
-                                             const base::address& local, const base::address& peer);
+                                             const base::address& local, const base::address& peer, conn::lease place);
     ~trunk_far() override;
 
     bool waits() const noexcept { return _state == at::waiting; }

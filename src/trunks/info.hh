@@ -14,6 +14,7 @@ struct session_info {
     base::address address{};    // where we connect; none for incoming ones
     const char* state = "down";  // up, waiting (for a connection; channels go on), down; probing, absent
     size_t channels = 0;
+    uint64_t of_peer = 0, of_peer_max = 0;  // incoming: connections of this peer in all its sessions
     uint64_t rtt_us = 0, in_flight_bytes = 0;
     size_t packet_bytes = 0;
     trunk::engine_counters count{};
@@ -30,6 +31,10 @@ struct session_info {
         identity = s.who.proof.identity;
         state = e.attached() ? "up" : "waiting";
         channels = e.channels();
+        if (s.who.share) {
+            of_peer = s.who.share->used();
+            of_peer_max = s.who.share->limit();
+        }
         rtt_us = e.rtt_us();
         round_trips = e.round_trips().read();
         in_flight_bytes = e.in_flight_bytes();

@@ -49,7 +49,11 @@ std::optional<trunk::refusal> openings::judge(const peer_proof& who, const base:
 
 trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count, uint64_t channel,
                                        const base::address& source, const base::address& destination) {
-    const auto why = judge(s.who.proof, source, destination);
+    auto why = judge(s.who.proof, source, destination);
+    auto place = why ? std::nullopt : conn::lease::take(*s.who.share);
+    if (!why && !place) {
+        why = trunk::refusal::connections;
+    }
     if (why) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         count.count(*why);
@@ -61,7 +65,7 @@ trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count,
         return nullptr;
     }
     auto w = trunk_far::opened(s.shared_from_this(), channel, _env.carriers.local().settings().ring_bytes, destination,
-                               source);
+                               source, std::move(*place));
     auto* sink = w.get();
     ssx::spawn(_gate, log, "a channel that a peer opened",
                [this, w = std::move(w), destination]() mutable { return open(std::move(w), destination); });

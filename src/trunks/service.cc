@@ -30,7 +30,18 @@ trunk::session_terms terms_of(const conf::trunk_config& c, uint64_t node) {
 
 service::service(const conf::trunk_config& c, uint64_t node, conn::budget& b, seastar::sharded<conn::carrier>& carriers,
                  seastar::sharded<local::listeners>& listeners, local::registry& r)
-    : _env{c, terms_of(c, node), b, carriers, listeners, r},
+    : _env{c,
+           terms_of(c, node),
+           b,
+           carriers,
+           listeners,
+           r,
+           [this](std::string identity) {
+               auto task = [identity = std::move(identity)](service& s) {
+                   return s._shares.find(identity, s.limit_of_peer());
+               };
+               return container().invoke_on(0, std::move(task));
+           }},
       _openings(_env),
       _directory(_env, _openings),
       _acceptor(_env, _directory, [this](unsigned shard, acceptor::greeted g) {
@@ -42,6 +53,11 @@ service::service(const conf::trunk_config& c, uint64_t node, conn::budget& b, se
         _directory.tick();
         _openings.tick();
     });
+}
+
+uint64_t service::limit_of_peer() const noexcept {
+    const uint64_t all = _env.budget.connections.limit(), said = _env.config.connections_per_peer;
+    return said != 0 ? std::min(said, all) : (all + 1) / 2;
 }
 
 seastar::future<> service::start() {
@@ -78,6 +94,7 @@ void service::change(const conf::trunk_config& c) {
     _env.config = c;
     _env.terms = terms_of(c, _env.terms.node);
     _env.memory.limit = c.memory_bytes;
+    _shares.set_limit(limit_of_peer());
     _directory.change_peers();
     if (_prepared) {
         _env.tls.replace(*_prepared);

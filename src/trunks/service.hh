@@ -20,6 +20,7 @@ class service : public seastar::peering_sharded_service<service> {
     acceptor _acceptor;
     seastar::timer<seastar::lowres_clock> _timer;
     std::unique_ptr<credentials> _prepared;
+    peer_shares _shares;  // shard 0
 
 public:
     service(const conf::trunk_config& c, uint64_t node, conn::budget& b, seastar::sharded<conn::carrier>& carriers,
@@ -44,6 +45,9 @@ public:
     void count(trunk::refusal r, const base::address& destination) noexcept { _directory.count(r, destination); }
     std::vector<session_info> list() const { return _directory.list(); }
     uint64_t netns() const noexcept { return _env.netns; }  // the daemon's own
+
+private:
+    uint64_t limit_of_peer() const noexcept;
 };
 
 }  // namespace vmsgr::trunks

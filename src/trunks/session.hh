@@ -18,6 +18,7 @@
 #include "ssx/wake_point.hh"
 #include "trunk/engine.hh"
 #include "trunks/link.hh"
+#include "trunks/shares.hh"
 
 namespace vmsgr::trunks {
 
@@ -53,6 +54,7 @@ public:
         peer_proof proof;  // of the connection that began it; later ones have the same identity
         uint64_t node = 0;
         uint16_t lane = 0;
+        peer_share share{};  // none: the peer opens nothing here
     };
     const identity who;
 

@@ -192,6 +192,30 @@ def steal(address, port, mine, theirs):
     return unknown and other.hello(node=4711) == 0 and p.keeps_alive() and not p.is_closed()
 
 
+def share_of_a_peer(address, port, mine, other, server, limit):
+    """Opens more than a peer may have, in two sessions. Another peer gets on; what is given back can be had again."""
+    def opened(p, channel, source):
+        p.send(w.open_frame(channel, (source, 5000 + channel), (address, server)))
+        while True:
+            for of, what, value, _ in w.Packet(p.receive(SIZE)).frames():
+                if of == channel and what in (w.ACCEPT, w.REFUSE):
+                    return what == w.ACCEPT, value
+    sessions = [Peer(address, port, bound=mine) for _ in range(2)]
+    assert [p.hello(node=n + 1) for n, p in enumerate(sessions)] == [0, 0]
+    outcomes = [opened(sessions[i % 2], i // 2 + 1, mine) for i in range(limit + 10)]
+    assert outcomes == [(True, 0)] * limit + [(False, 113)] * 10, outcomes   # EHOSTUNREACH
+    another = Peer(address, port, bound=other)
+    assert another.hello(node=3) == 0 and opened(another, 1, other)[0]
+    sessions[0].send(w.frame(1, w.RESET, value=104))
+    until = time.monotonic() + 5
+    channel = limit // 2 + 6
+    while not opened(sessions[0], channel, mine)[0]:
+        assert time.monotonic() < until
+        channel += 1
+        time.sleep(0.05)
+    return True
+
+
 def late(address, port):
     """Says its greeting after 2 s and no hello: one limit of 3 s holds for both."""
     began = time.monotonic()
@@ -252,6 +276,8 @@ def main():
         fine = claims(address, port, *sys.argv[4:6], int(sys.argv[6]), *sys.argv[7:])
     elif what == "steal":
         fine = steal(address, port, *sys.argv[4:6])
+    elif what == "share":
+        fine = share_of_a_peer(address, port, *sys.argv[4:6], *map(int, sys.argv[6:8]))
     elif what == "late":
         fine = late(address, port)
     elif what == "crowd":

@@ -118,6 +118,16 @@ def test_a_session_belongs_to_the_peer_that_began_it(own_net):
         assert sum(t["dropped_by_reason"].get("bad_cookie", 0) for t in p["b"].status()["trunks"]) == 1
 
 
+def test_a_peer_opens_no_more_connections_than_its_share(own_net):
+    own_net["a"].ip("addr", "add", "10.99.0.9/24", "dev", "eth0")
+    with trunks.Pair(own_net, accept_from="[10.99.0.0/24]", connections_per_peer=20) as p, serve(p, "b", 7405):
+        attack(p, "share", "10.99.0.1", "10.99.0.9", "7405", "20")
+        assert refused(p["b"])["connections"] >= 10
+        mine = [t for t in p["b"].status()["trunks"] if t["peer"] == "10.99.0.1:0" and "connections_of_peer" in t]
+        assert {(t["connections_of_peer"], t["connections_of_peer_max"]) for t in mine} == {(20, 20)}
+        assert " 20/20 " in shown(p["b"])
+
+
 def test_a_plain_trunk_says_what_it_trusts(own_net):
     with trunks.Pair(own_net) as p:
         with open(p["a"].log, encoding="utf-8") as f:
