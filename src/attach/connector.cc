@@ -107,6 +107,7 @@ std::optional<conn::violation> connector::try_begin(conn::connect_request& r) {
     p.program_fd = r.program_fd;
     p.peer = r.peer;
     p.tcp = std::move(r.tcp);
+    p.mark = r.mark;
     p.bell = std::move(r.bell);
     p.memory = std::move(*memory);
     if (r.by_trunk && r.refusal == 0) {

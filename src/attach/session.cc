@@ -103,6 +103,11 @@ seastar::future<> session::serve() {
         if (!co_await next(&m, sizeof m, got)) {
             break;
         }
+        if (got.lost && _program && got.bytes == sizeof m && m.magic == proto::control_magic) {
+            fail_for_descriptors(m);
+            co_await seastar::coroutine::maybe_yield();
+            continue;
+        }
         const auto kind = _program ? proto::session_kind::program : proto::session_kind::query;
         if (auto broken = proto::check_request(m, {got.bytes, got.fd_count, got.truncated}, kind)) {
             break_rules(*broken);

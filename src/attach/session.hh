@@ -84,6 +84,7 @@ private:
     seastar::future<> on_borrow(proto::request_msg m, proto::received& got);
     void on_deposit(const proto::request_msg& m, proto::received& got);
     seastar::future<> on_adopt(proto::request_msg m, proto::received& got);
+    void fail_for_descriptors(const proto::request_msg& m);
     void reply(const proto::request_msg& m, int status, std::span<const int> fds = {}, proto::reply_msg r = {});
     // Null where the limit on descriptors under way is met.
     std::optional<conn::lease> in_flight(size_t descriptors);

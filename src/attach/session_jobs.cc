@@ -98,6 +98,17 @@ int session::admit(conn::connect_request& r) {
     return taken ? 0 : taken.error();
 }
 
+// There was no room for what came with it. A socket that was lost thereby was marked (feature_end_mark), so
+// that both ends see a reset.
+void session::fail_for_descriptors(const proto::request_msg& m) {
+    ++_server.count().refused;
+    if (m.what == proto::kind::connect && m.slot < shm::connect_slots) {
+        (void)proto::take_job(_program->segment(), m, _program->session_id);  // its place is free again
+    } else if (proto::has_answer(m.what)) {
+        reply(m, EMFILE);
+    }
+}
+
 seastar::future<> session::on_connect(proto::request_msg m, proto::received& got) {
     auto job = proto::take_job(_program->segment(), m, _program->session_id);
     if (!job) {
@@ -115,6 +126,9 @@ seastar::future<> session::on_connect(proto::request_msg m, proto::received& got
     r.bell = std::move(got.fds[0]);
     r.tcp = std::move(got.fds[1]);
     r.arena = std::move(got.fds[2]);
+    if (job->own_linger) {
+        r.mark = conn::end_mark(*job->own_linger);
+    }
     r.place.owner = _program;
     r.refusal = admit(r);
     const unsigned shard = unsigned(r.id % seastar::smp::count);

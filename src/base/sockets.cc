@@ -67,9 +67,33 @@ const char* not_unix(int fd, int type) noexcept {
                : "not a unix socket of its kind";
 }
 
+namespace {
+
+std::optional<linger> linger_of(int fd) noexcept {
+    linger l{};
+    socklen_t len = sizeof l;
+    return sys::getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 ? std::optional(l) : std::nullopt;
+}
+
+}  // namespace
+
+bool lingers_zero(int fd) noexcept {
+    const auto l = linger_of(fd);
+    return l && l->l_onoff != 0 && l->l_linger == 0;
+}
+
 void stop_lingering(int fd) noexcept {
-    const linger off{};
-    sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+    if (!lingers_zero(fd)) {
+        const linger off{};
+        sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+    }
+}
+
+std::optional<linger> linger_no_time(int fd) noexcept {
+    const auto before = linger_of(fd);
+    const linger none{1, 0};
+    const bool set = before && sys::setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none) == 0;
+    return set ? before : std::nullopt;
 }
 
 uint64_t socket_cookie(int fd) noexcept {

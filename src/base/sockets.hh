@@ -25,9 +25,13 @@ std::optional<ucred> peer_credentials(int fd) noexcept;
 // Why fd is no AF_UNIX socket of this type; null: it is one.
 const char* not_unix(int fd, int type) noexcept;
 
-// The last close of a TCP socket with SO_LINGER waits, in whatever process it happens. For every descriptor that a
-// stranger sent; does nothing to what is no socket.
+// The last close of a TCP socket with SO_LINGER waits, in whatever process it happens, unless the time is 0: that close
+// is a reset, and stays one. For every descriptor that a stranger sent; does nothing to what is no socket.
 void stop_lingering(int fd) noexcept;
+// The next last close of this TCP socket is a reset. What SO_LINGER was before; none: it could not be set.
+std::optional<linger> linger_no_time(int fd) noexcept;
+// SO_LINGER is on, with 0 s.
+bool lingers_zero(int fd) noexcept;
 // The sizes that a program has asked for (SO_SNDBUF, SO_RCVBUF, TCP_NOTSENT_LOWAT), as the kernel made them. 0: it has
 // not, or Linux is older than 5.14 and does not tell.
 struct asked_buffers {

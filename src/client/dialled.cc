@@ -12,6 +12,7 @@
 
 #include "base/clock.hh"
 #include "base/netns.hh"
+#include "base/shortage.hh"
 #include "base/signal_lock.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
@@ -85,9 +86,22 @@ int dial_local(session& s, int socket, const local_peer& to, uint32_t ring_bytes
     return 0;
 }
 
+bool learn_place(int tcp, daemon_listener& out) noexcept {
+    out.own = base::local_name(tcp);
+    if (out.own.family == 0) {
+        return false;
+    }
+    errno = 0;
+    out.netns = base::netns_cookie(tcp);
+    return out.netns != 0 || !base::is_shortage(errno);
+}
+
 int listen_through_daemon(session& s, int tcp, int shown, std::string_view route, uint32_t flags, int backlog,
                           daemon_listener& out, base::unique_fd& door) noexcept {
     listening l;
+    if (!learn_place(tcp, out)) {
+        return errno != 0 ? errno : ENOBUFS;
+    }
     if (int e = s.listen(tcp, shown, route, flags, backlog, l); e != 0) {
         return e;
     }
@@ -96,8 +110,6 @@ int listen_through_daemon(session& s, int tcp, int shown, std::string_view route
     keep_fd(&out.lifeline);
     out.word = l.word;
     out.id = l.id;
-    out.own = base::local_name(tcp);
-    out.netns = base::netns_cookie(tcp);
     shm::mark_bell(l.door.get(), l.id);
     door = std::move(l.door);
     return 0;
@@ -110,7 +122,7 @@ bool hangs_up(int lifeline) noexcept {
 
 namespace {
 
-enum class hello_look : uint8_t { came, nothing };
+enum class hello_look : uint8_t { came, nothing, lost };
 
 // Of a user who could stop this process anyway, or the daemon: such a dialler that is slow was interrupted, and is
 // waited for. Of others nobody waits for more than a moment.
@@ -155,6 +167,9 @@ hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::receiv
     const int64_t until = base::now_ns() + proto::hello_patience_ns;
     for (bool waited = false;;) {
         const int e = receive_hello(fd, h, got);
+        if (e == 0 && got.lost) {
+            return hello_look::lost;
+        }
         if (e == 0) {
             return got.bytes == sizeof h && !got.truncated && h.magic == proto::dial_magic &&
                            h.version == proto::dial_version
@@ -162,7 +177,7 @@ hello_look await_hello(int fd, int lifeline, proto::dial_hello& h, proto::receiv
                        : hello_look::nothing;
         }
         if (e != EAGAIN && e != EINTR) {
-            return hello_look::nothing;
+            return base::is_shortage(e) ? hello_look::lost : hello_look::nothing;
         }
         if (base::now_ns() < until) {
             // The connection woke us: on one processor its dialler was interrupted by that, before it could speak.
@@ -182,41 +197,53 @@ bool same_secret(const proto::secret& a, const proto::secret& b) noexcept {
     return different == 0;
 }
 
-// False: not what an honest dialler sends.
-bool take_from_daemon(proto::received& got, const daemon_listener& l, arrived& out) noexcept {
+// dishonest: not what an honest dialler sends. lost: it may be, but there was no memory or descriptor to find out.
+enum class verdict : uint8_t { good, dishonest, lost };
+verdict refused(int errnum) noexcept { return base::is_shortage(errnum) ? verdict::lost : verdict::dishonest; }
+
+verdict take_from_daemon(proto::received& got, const daemon_listener& l, arrived& out) noexcept {
     const proto::dial_hello& h = out.hello;
     if (!same_secret(h.word, l.word) || got.fd_count != 1) {
-        return false;
+        return verdict::dishonest;
     }
     out.by_daemon = true;
     out.local = h.local;
     out.peer = h.peer;
     if ((h.flags & proto::dial_plain) != 0) {
+        errno = 0;
         out.plain = base::not_tcp(got.fds[0].get()) == nullptr;
+        if (!out.plain) {
+            return refused(errno);
+        }
+        if ((h.flags & proto::dial_end_mark) != 0) {
+            const linger own = proto::unpack_linger(h.id);
+            sys::setsockopt(got.fds[0].get(), SOL_SOCKET, SO_LINGER, &own, sizeof own);
+        }
         out.port = std::move(got.fds[0]);
-        return out.plain;
+        return verdict::good;
     }
     auto slot = join_slot(std::move(got.fds[0]), h.slot);
     if (!slot) {
-        return false;
+        return refused(slot.error().errnum);
     }
     out.slot = std::move(*slot);
-    return true;
+    return verdict::good;
 }
 
-bool take_from_program(session& s, proto::received& got, const daemon_listener& l, arrived& out) noexcept {
+verdict take_from_program(session& s, proto::received& got, const daemon_listener& l, arrived& out) noexcept {
     const proto::dial_hello& h = out.hello;
     if (got.fd_count != 2) {
-        return false;
+        return verdict::dishonest;
     }
     const proto::listener_place here{l.own, l.netns, s.one_address_plan()};
+    errno = 0;
     const auto source = proto::check_source(got.fds[0].get(), h.local, here);
     if (!source) {
-        return false;
+        return refused(errno);
     }
     auto slot = join_slot(std::move(got.fds[1]), h.slot);
     if (!slot) {
-        return false;
+        return refused(slot.error().errnum);
     }
     const bool v6 = l.own.family == AF_INET6;
     out.local = v6 ? h.local.mapped() : h.local.unmapped();
@@ -226,7 +253,12 @@ bool take_from_program(session& s, proto::received& got, const daemon_listener& 
     if ((h.flags & proto::dial_keep_port) != 0) {
         out.port = std::move(got.fds[0]);
     }
-    return true;
+    return verdict::good;
+}
+
+verdict take_hello(session& s, proto::received& got, const daemon_listener& l, arrived& out) noexcept {
+    return (out.hello.flags & proto::dial_by_daemon) != 0 ? take_from_daemon(got, l, out)
+                                                          : take_from_program(s, got, l, out);
 }
 
 }  // namespace
@@ -247,27 +279,31 @@ int accept_dialled(session& s, int door, const daemon_listener& l, int flags, ar
             continue;
         }
         proto::received got;
-        const bool came = await_hello(fd.get(), l.lifeline, out.hello, got) == hello_look::came;
+        const hello_look hello = await_hello(fd.get(), l.lifeline, out.hello, got);
         for (size_t i = 0; i < got.fd_count; ++i) {
             base::stop_lingering(got.fds[i].get());  // a stranger's last close would wait
         }
-        if (came) {
-            const bool good = (out.hello.flags & proto::dial_by_daemon) != 0 ? take_from_daemon(got, l, out)
-                                                                             : take_from_program(s, got, l, out);
-            if (good) {
-                shm::tune_bell(fd.get());
-                out.bell = std::move(fd);
-                return 0;
-            }
-        } else if (hangs_up(l.lifeline)) {
-            // Somebody knocked to say so.
-            sys::call(SYS_shutdown, door, SHUT_RD);
-            proto::discard(std::move(fd));
-            refuses = true;
-            continue;
+        const verdict v = hello == hello_look::came   ? take_hello(s, got, l, out)
+                          : hello == hello_look::lost ? verdict::lost
+                                                      : verdict::dishonest;
+        if (v == verdict::good) {
+            shm::tune_bell(fd.get());
+            out.bell = std::move(fd);
+            return 0;
         }
+        const bool knocked = hello != hello_look::came && hangs_up(l.lifeline);
+        if (knocked) {
+            sys::call(SYS_shutdown, door, SHUT_RD);  // somebody knocked to say so
+            refuses = true;
+        }
+        got.drop();
         proto::discard(std::move(fd));
-        s.count_turned_away();
+        if (v == verdict::lost) {
+            return ECONNABORTED;
+        }
+        if (!knocked) {
+            s.count_turned_away();
+        }
     }
 }
 

@@ -23,6 +23,8 @@ struct daemon_listener {
     uint64_t netns = 0;
 };
 
+// Where it listens, by which diallers are judged. False: the kernel could not say (errno).
+bool learn_place(int tcp, daemon_listener& out) noexcept;
 // Gives `tcp`, which listens, to the daemon. 0, or an errno: it stays the kernel's. The door takes its number.
 int listen_through_daemon(session& s, int tcp, int shown, std::string_view route, uint32_t flags, int backlog,
                           daemon_listener& out, base::unique_fd& door) noexcept;
@@ -39,6 +41,7 @@ struct arrived {
 };
 // As accept4 on the door: waits as it does. flags: SOCK_NONBLOCK for the new one. 0, or an errno. ESTALE: the daemon is
 // gone, and the door is empty and refuses: the kernel's listening socket is to be used. EINVAL: the program shut it.
+// ECONNABORTED: one was there, and this process had no memory or descriptor to take it; its other end is reset.
 int accept_dialled(session& s, int door, const daemon_listener& l, int flags, arrived& out);
 // The acceptor's end.
 stream make_accepted(arrived& a, held_memory page, uint64_t id) noexcept;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "shm/bell.hh"
 
@@ -83,14 +84,22 @@ bool make_conduit_end(session& s, int socket, const base::address& peer, phase s
 
 bool hand_over(session& s, const conduit_end& end, int socket, int shown, const base::address& peer,
                std::string_view route, std::optional<proto::without_trunk> by_trunk) noexcept {
-    const job j{.id = end.stream.page().id,
-                .fd = shown,
-                .peer = peer,
-                .route = route,
-                .slot = end.stream.slot().index(),
-                .by_trunk = by_trunk};
+    job j{.id = end.stream.page().id,
+          .fd = shown,
+          .peer = peer,
+          .route = route,
+          .slot = end.stream.slot().index(),
+          .by_trunk = by_trunk};
+    // The socket may be lost on its way, with this program or with the daemon: that is not to be an end of file.
+    if (!by_trunk && s.knows_end_marks()) {
+        j.own_linger = base::linger_no_time(socket);
+    }
     const int fds[] = {end.other.get(), socket, end.stream.slot().fd()};
-    return s.post_connect(j, fds);
+    const bool posted = s.post_connect(j, fds);
+    if (!posted && j.own_linger) {
+        sys::setsockopt(socket, SOL_SOCKET, SO_LINGER, &*j.own_linger, sizeof *j.own_linger);
+    }
+    return posted;
 }
 
 }  // namespace vmsgr::client

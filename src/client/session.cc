@@ -161,7 +161,7 @@ bool session::has_room() const noexcept {
 
 bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
     locked l(_lock);
-    if (!attach() || !has_room()) {
+    if (!attach() || !has_room() || (j.own_linger && !knows_end_marks())) {
         return false;
     }
     auto* segment = _segment.load();
@@ -178,6 +178,11 @@ bool session::post_connect(const job& j, std::span<const int> fds) noexcept {
         slot.flags = j.by_trunk
                          ? uint32_t(shm::connect_by_trunk) | uint32_t(*j.by_trunk) << proto::connect_without_trunk_shift
                          : 0;
+        if (j.own_linger) {
+            slot.flags |= uint32_t(shm::connect_end_mark);
+            slot.linger[0] = j.own_linger->l_onoff;
+            slot.linger[1] = j.own_linger->l_linger;
+        }
         proto::copy_text(slot.route, j.route);
         slot.state.store(shm::slot_posted, std::memory_order_release);  // pairs with the daemon's copy
         proto::request_msg m;

@@ -38,6 +38,8 @@ struct job {
     std::string_view route;
     uint32_t slot = 0;           // of the arena that goes with it
     std::optional<proto::without_trunk> by_trunk{};  // the socket is only bound, the daemon finds a way
+    std::optional<linger>
+        own_linger{};  // the socket lingers for no time, and is to linger so (proto::feature_end_mark)
 };
 
 // A listener of this daemon, as the registry shows it.
@@ -102,6 +104,8 @@ public:
     uint64_t next_id() noexcept;
     // The daemon finds ways by itself (job::by_trunk).
     bool knows_trunks() const noexcept { return (_features & proto::feature_trunk) != 0; }
+    // It restores what a socket that is handed over was marked with (job::own_linger).
+    bool knows_end_marks() const noexcept { return (_features & proto::feature_end_mark) != 0; }
 
     // The way that the daemon's own routes give this program, for one that was given none: via::direct where none
     // matches, as it came to the daemon by itself. Asked once a session. 0, or an errno: no answer.

@@ -150,6 +150,7 @@ brought carrier::bring(bring_request& r, budget& all) {
     p.place = std::move(r.place);
     p.route = std::move(r.route);
     p.tcp = std::move(r.tcp);
+    p.mark = r.mark;
     p.bell = std::move(bell);
     p.conduit = slot->conduit();
     p.memory = std::move(*slot);

@@ -33,6 +33,7 @@ struct bring_request {
     door_target door;
     std::unique_ptr<far_side> far;  // none: tcp itself
     bool with_data = false;  // TCP_DEFER_ACCEPT: accept() gives it together with its data
+    end_mark mark{};  // of tcp
 };
 enum class brought : uint8_t {
     yes,

@@ -1,30 +1,36 @@
 #include "conn/end_mark.hh"
 
-#include "conn/kernel_socket.hh"
+#include "base/sockets.hh"
 
 namespace vmsgr::conn {
 
-void end_mark::set(int socket) noexcept {
-    linger own{};
-    socklen_t len = sizeof own;
-    if (_own || ::getsockopt(socket, SOL_SOCKET, SO_LINGER, &own, &len) != 0 ||
-        (own.l_onoff != 0 && own.l_linger == 0)) {
-        return;
-    }
-    const linger reset{1, 0};
-    if (::setsockopt(socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0) {
+namespace {
+
+bool is_reset(const linger& l) noexcept { return l.l_onoff != 0 && l.l_linger == 0; }
+
+}  // namespace
+
+end_mark::end_mark(const linger& own) noexcept {
+    if (!is_reset(own)) {
         _own = own;
     }
 }
 
+void end_mark::set(int socket) noexcept {
+    if (_own || base::lingers_zero(socket)) {
+        return;
+    }
+    _own = base::linger_no_time(socket);
+}
+
 // Where the socket has another value by now, a program has set it on a socket that was lent to it.
 void end_mark::lift(int socket) noexcept {
-    if (_own && lingers_zero(socket)) {
+    if (_own && base::lingers_zero(socket)) {
         ::setsockopt(socket, SOL_SOCKET, SO_LINGER, &*_own, sizeof *_own);
     }
     _own.reset();
 }
 
-bool end_mark::program_resets(int socket) const noexcept { return !_own && lingers_zero(socket); }
+bool end_mark::program_resets(int socket) const noexcept { return !_own && base::lingers_zero(socket); }
 
 }  // namespace vmsgr::conn

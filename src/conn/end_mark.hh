@@ -16,8 +16,13 @@ class end_mark {
     std::optional<linger> _own;  // the program's, while the mark is set
 
 public:
+    end_mark() noexcept = default;
+    // Who handed the socket over has set it (proto::feature_end_mark), and `own` is what it was before.
+    explicit end_mark(const linger& own) noexcept;
+
     // Does nothing where the program has asked for a reset itself.
     void set(int socket) noexcept;
+    const std::optional<linger>& own() const noexcept { return _own; }
     void lift(int socket) noexcept;
     // The program has set SO_LINGER to 0: also while the mark is set.
     bool program_resets(int socket) const noexcept;

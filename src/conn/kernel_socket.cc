@@ -30,12 +30,6 @@ int take_socket_error(int fd) noexcept {
     return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 ? err : errno;
 }
 
-bool lingers_zero(int fd) noexcept {
-    linger l{};
-    socklen_t len = sizeof l;
-    return ::getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) == 0 && l.l_onoff != 0 && l.l_linger == 0;
-}
-
 bool has_unsent(int fd) noexcept {
     int n = 0;
     return ::ioctl(fd, SIOCOUTQ, &n) == 0 && n > 0;
@@ -74,7 +68,7 @@ void close_tcp(base::unique_fd& fd) noexcept {
     if (!fd) {
         return;
     }
-    if (lingers_zero(fd.get())) {
+    if (base::lingers_zero(fd.get())) {
         reset_tcp(fd);
         return;
     }

@@ -21,8 +21,6 @@ inline base::address local_address(int fd) noexcept { return base::local_name(fd
 inline base::address peer_address(int fd) noexcept { return base::peer_name(fd); }
 int take_socket_error(int fd) noexcept;
 
-// The program asked that closing resets the connection (SO_LINGER on, 0 s).
-bool lingers_zero(int fd) noexcept;
 // Bytes wait to be sent, or to be acknowledged.
 bool has_unsent(int fd) noexcept;
 // Bytes wait to be received.

@@ -19,6 +19,7 @@ struct connect_request {
     int program_fd = -1;
     base::address peer;
     base::unique_fd bell, tcp, arena;
+    end_mark mark{};  // of tcp
     uint32_t slot = 0;       // of the arena
     bool by_trunk = false;   // tcp is only bound: we find the way
     proto::without_trunk without = proto::without_trunk::direct;  // with by_trunk; never unset

@@ -81,7 +81,7 @@ vm_conn::~vm_conn() { finish(); }
 
 base::unique_fd vm_conn::lend(bool plain) noexcept {
     if (plain) {
-        _mark.lift(tcp_fd());
+        _p.mark.lift(tcp_fd());
         _lent_timer.rearm(seastar::lowres_clock::now() + lent_time);
     }
     return duplicate(tcp_fd());
@@ -89,7 +89,7 @@ base::unique_fd vm_conn::lend(bool plain) noexcept {
 
 void vm_conn::guard_end() noexcept {
     if (_p.tcp && !_life.over() && _far->path() == conn_path::direct) {
-        _mark.set(tcp_fd());
+        _p.mark.set(tcp_fd());
     }
 }
 
@@ -280,6 +280,7 @@ void vm_conn::give_back(int err) noexcept {
     h.status.store(shm::conduit_failed, std::memory_order_release);
     _near.out.reset(err);  // for a program that saw its connect() succeed before the hand-over
     _near.out.count_token();
+    _p.mark.lift(tcp_fd());
     int fd = tcp_fd();
     proto::send_with_fds(_near.doorbell.fd(), &shm::token_byte, 1, {&fd, 1}, MSG_DONTWAIT);
     _bell_watch.reset();
@@ -336,7 +337,7 @@ void vm_conn::flush_and_judge() noexcept {
     }
     _pump.flush(_near.in.capacity());
     if (!_life.over()) {
-        const bool resets = program_left_unread() || _mark.program_resets(tcp_fd());
+        const bool resets = program_left_unread() || _p.mark.program_resets(tcp_fd());
         step(resets ? life::event::program_reset : life::event::nothing_unread);
     }
 }
@@ -401,7 +402,7 @@ void vm_conn::let_go_of_far() noexcept {
         _carrier.reset_when_sent(std::move(_p.tcp));
         return;
     }
-    _mark.lift(tcp_fd());
+    _p.mark.lift(tcp_fd());
     if (last.has(life::action::discard_input)) {
         _far->discard_input();
     }
@@ -411,7 +412,7 @@ void vm_conn::let_go_of_far() noexcept {
         ++_carrier.count().resets_sent;
         _far->reset();
     } else if (last.has(life::action::close_far)) {
-        lingers_zero(tcp_fd()) ? _far->reset() : _far->close();
+        base::lingers_zero(tcp_fd()) ? _far->reset() : _far->close();
     }
     _p.tcp.reset();
 }

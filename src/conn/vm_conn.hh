@@ -86,6 +86,7 @@ public:
         int program_fd = -1;
         base::address peer;  // as the job says, for a client
         base::unique_fd tcp, bell;  // over a trunk, tcp keeps the program's port and options
+        end_mark mark{};  // of tcp, where that is the far side
         memory_slot memory;
         shm::conduit conduit;            // a view of it
         uint32_t shown = shm::no_slot;   // in the owner's connected list; none: it is shown by the constructor
@@ -144,7 +145,6 @@ private:
     std::unique_ptr<far_side> _far;
     std::unique_ptr<plain_end> _plain;  // the program's end is in plain mode
     bool _plain_hung_up = false;
-    end_mark _mark;  // of tcp, where that is the far side
     seastar::timer<seastar::lowres_clock> _lent_timer;
     bool _waits_for_program = false;  // all is over but the program's reading
 

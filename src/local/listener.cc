@@ -15,6 +15,7 @@
 #include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
+#include "proto/control.hh"
 
 namespace vmsgr::local {
 
@@ -266,6 +267,12 @@ seastar::future<> listener::pass_on(base::unique_fd tcp, conn::lease passes) {
     hello.local = conn::local_address(tcp.get());
     hello.peer = conn::peer_address(tcp.get());
     hello.word = _word;
+    if ((_r.owner->features & proto::feature_end_mark) != 0) {
+        if (const auto own = base::linger_no_time(tcp.get())) {
+            hello.flags |= proto::dial_end_mark;
+            hello.id = proto::pack_linger(*own);
+        }
+    }
     base::unique_fd bell;
     co_await until_there_is_room([&] {
         const int fds[] = {tcp.get()};
@@ -283,6 +290,7 @@ seastar::future<> listener::bring(base::unique_fd tcp, conn::places place) {
     constexpr int any = 1;
     ::setsockopt(tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // the program's end holds to the listener's
     conn::bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
+    r.mark.set(r.tcp.get());
     const unsigned shard = _owner.next_shard();
     const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {
         auto task = [r = std::move(r), &all = _owner._budget](conn::carrier& c) mutable {

@@ -26,19 +26,27 @@ namespace vmsgr::preload {
 
 namespace {
 
+// No number leads to it any more. Under the lock.
+void take_numbers_from(object* o) noexcept {
+    for (int fd = 0; fd <= highest_number(); ++fd) {
+        if (at_number(fd) == o) {
+            clear_number(fd);
+        }
+    }
+}
+
 // Puts the end of a connection behind the number. `keep_port`: the socket that was there is kept, as it holds the port.
-bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_view route) noexcept {
+// False: the kernel refuses that; the other end sees a reset.
+bool put_behind(int fd, client::conduit_end& end, spare_object& place, bool keep_port,
+                std::string_view route) noexcept {
     base::signals_blocked together;
     int port = keep_port ? duplicate_internal(fd) : -1;
     object* old = nullptr;
     object* o = nullptr;
+    bool done = false;
     {
         table_lock l;
-        o = new_object(kind::stream);
-        if (o == nullptr) {
-            sys::close(port);
-            return false;
-        }
+        o = place.take(kind::stream);
         o->stream = std::move(end.stream);
         object* before = at_number(fd);
         if (before != nullptr && o->stream.is_local()) {
@@ -54,23 +62,29 @@ bool put_behind(int fd, client::conduit_end& end, bool keep_port, std::string_vi
             o->stream.page().port_bound.store(before->bound ? 1 : 0);
         }
         o->port_fd = port;
-        old = swap_behind(fd, before, o, end.bell.get());
+        old = swap_behind(fd, before, o, end.bell.get(), &done);
+        if (!done) {
+            o->stream.reset_peer();
+            take_numbers_from(o);
+        }
     }
     if (port >= 0) {
         mark_internal(&o->port_fd);
     }
-    if (const uint32_t low = o->stream.page().lowat.load(); low > 1) {
+    if (const uint32_t low = o->stream.page().lowat.load(); done && low > 1) {
         o->stream.set_low_mark(fd, low);
     }
-    if (o->stream.is_local()) {
+    if (done && o->stream.is_local()) {
         auto& page = o->stream.page();
         proto::copy_text(page.route, route);
         o->stream.show_in(runtime().session.show_local({fd, page.local, page.peer, false, route}));
     }
-    if (old != nullptr) {
-        finish(old);
+    for (object* dead : {old, done ? nullptr : o}) {
+        if (dead != nullptr) {
+            finish(dead);
+        }
     }
-    return true;
+    return done;
 }
 
 // The kernel has connected the socket, or is about to: from here on the daemon carries it. Or the socket is only bound,
@@ -79,13 +93,18 @@ bool hand_over(int fd, const base::address& peer, const proto::route& route, cli
                std::optional<proto::without_trunk> by_trunk = {}) noexcept {
     auto& rt = runtime();
     client::conduit_end end;
-    if (!client::make_conduit_end(rt.session, fd, peer, state, end)) {
+    spare_object place;
+    if (!place || !client::make_conduit_end(rt.session, fd, peer, state, end)) {
         return false;
     }
     // The message carries a duplicate of the socket, so the number may change after it.
-    if (!client::hand_over(rt.session, end, fd, fd, peer, route.name_text(), by_trunk) ||
-        !put_behind(fd, end, false, route.name_text())) {
+    if (!client::hand_over(rt.session, end, fd, fd, peer, route.name_text(), by_trunk)) {
         return false;
+    }
+    if (!put_behind(fd, end, place, false, route.name_text())) {
+        sockaddr none{};  // the daemon has it, and nobody else can: reset
+        none.sa_family = AF_UNSPEC;
+        sys::connect(fd, &none, sizeof none);
     }
     log("connect of %d goes through vmsgrd by route '%s'", fd, route.name.data());
     return true;
@@ -146,6 +165,10 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
     if (to.listener.id == 0) {
         return false;
     }
+    spare_object place;
+    if (!place) {
+        return false;
+    }
     const bool waits = base::blocks(fd);
     const bool keep_port = port_fits(fd);
     client::conduit_end end;
@@ -155,8 +178,8 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
         log("the listener of '%s' was not dialled (%s): TCP brings it there", route.name.data(), strerror(e));
         return false;
     }
-    if (!put_behind(fd, end, keep_port, route.name_text())) {
-        return false;  // the dialled end closes: the acceptor sees a connection that ended
+    if (!put_behind(fd, end, place, keep_port, route.name_text())) {
+        return false;
     }
     if (end.wants_signals) {
         signal_connected(fd);

@@ -52,7 +52,12 @@ bool listen_by_daemon(int fd, object* o) noexcept {
         return false;
     }
     part.by_daemon.store(true);
-    swap_behind(fd, o, o, door.get());
+    bool done = false;
+    swap_behind(fd, o, o, door.get(), &done);
+    if (!done) {
+        part.by_daemon.store(false);
+        return false;
+    }
     log("listener %d goes through vmsgrd by route '%s'", fd, part.route->name.data());
     return true;
 }
@@ -75,13 +80,18 @@ void forget_stale(object* stale) noexcept {
     }
 }
 
-// Makes a stream of what arrived, on the number that accept() gave it. The number, or -1 with errno.
+// Makes a stream of what arrived, on the number that accept() gave it. The number, or -1 with errno: the other end is
+// reset.
 int take_connection(client::arrived& a, object* listener, int listener_fd, int flags) noexcept {
     base::signals_blocked together;
     auto& rt = runtime();
     auto page = client::take_page();
-    if (!page) {
-        errno = page.error().errnum;
+    spare_object spare;
+    if (!page || !spare) {
+        if (page) {
+            page->release(true);
+        }
+        errno = ECONNABORTED;
         return -1;
     }
     const uint64_t id = a.by_daemon ? a.hello.id : rt.session.next_id();
@@ -115,11 +125,7 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
     object* o = nullptr;
     {
         table_lock l;
-        o = new_object(kind::stream);
-        if (o == nullptr) {
-            errno = ENOMEM;
-            return -1;
-        }
+        o = spare.take(kind::stream);
         o->stream = std::move(stream);
         o->port_fd = a.port.release();
         stale = set_number(fd, o);
@@ -135,8 +141,10 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
 
 // vmsgrd has no room for this one: it is what the kernel's accept would have given, on the number of the door's.
 int take_kernel_socket(client::arrived& a, int flags) noexcept {
-    const int fd = sys::dup3(a.port.get(), a.bell.get(), (flags & SOCK_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    const int fd = replace_number(a.bell.get(), a.port.get(), (flags & SOCK_CLOEXEC) != 0) ? a.bell.get() : -1;
     if (fd < 0) {
+        base::linger_no_time(a.port.get());
+        errno = ECONNABORTED;
         return -1;
     }
     a.bell.release();
@@ -290,7 +298,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
         const base::address peer = a.peer;
         const int r = a.plain ? take_kernel_socket(a, flags) : take_connection(a, o.get(), fd, flags);
         if (r < 0) {
-            continue;
+            return -1;
         }
         last_number.store(r, std::memory_order_relaxed);
         o->listener.told_shortage.store(false, std::memory_order_relaxed);
@@ -349,6 +357,10 @@ object* inherited_listener(client::inherited& from) noexcept {
     if (from.fd_count != 2 || base::not_tcp(from.fds[0].get()) != nullptr) {
         return nullptr;
     }
+    client::daemon_listener door;
+    if (!client::learn_place(from.fds[0].get(), door)) {
+        return nullptr;
+    }
     // Its relative may hold it still: the last holder is never known.
     listener_page* page = make_listener_page(2);
     if (page == nullptr) {
@@ -365,9 +377,8 @@ object* inherited_listener(client::inherited& from) noexcept {
         auto& rt = runtime();
         auto& part = o->listener;
         part.kernel_fd = from.fds[0].release();
+        part.door = door;
         part.door.lifeline = from.fds[1].release();
-        part.door.own = base::local_name(part.kernel_fd);
-        part.door.netns = base::netns_cookie(part.kernel_fd);
         memcpy(part.door.word.data(), from.data.data(), part.door.word.size());
         memcpy(&part.door.id, from.data.data() + part.door.word.size(), sizeof part.door.id);
         part.page = page;

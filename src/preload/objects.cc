@@ -136,6 +136,30 @@ object* new_object(kind what) noexcept {
     return o;
 }
 
+void give_back_object(object* o) noexcept {
+    o->what = kind::none;
+    o->next_free = free_objects;
+    free_objects = o;
+}
+
+spare_object::spare_object() noexcept {
+    table_lock l;
+    _o = new_object(kind::none);
+}
+
+spare_object::~spare_object() {
+    if (_o != nullptr) {
+        table_lock l;
+        give_back_object(_o);
+    }
+}
+
+object* spare_object::take(kind what) noexcept {
+    object* o = std::exchange(_o, nullptr);
+    o->what = what;
+    return o;
+}
+
 object* set_number(int fd, object* o) noexcept {
     if (unsigned(fd) >= unsigned(fds_max)) {
         return nullptr;
@@ -227,8 +251,7 @@ void finish(object* o) noexcept {
             o->listener.timeouts = false;
             o->listener.told_shortage.store(false);
         }
-        o->next_free = free_objects;
-        free_objects = o;
+        give_back_object(o);
     }
     runtime().session.hide_local(stream.shown());
     stream.recycle();

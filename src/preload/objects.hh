@@ -129,8 +129,23 @@ public:
     table_lock& operator=(const table_lock&) = delete;
 };
 
+// A place for what a number becomes, taken before anything is done that cannot be undone. Without the lock.
+class spare_object {
+    object* _o;
+
+public:
+    spare_object() noexcept;
+    ~spare_object();
+    spare_object(const spare_object&) = delete;
+    spare_object& operator=(const spare_object&) = delete;
+    explicit operator bool() const noexcept { return _o != nullptr; }
+    // Under the lock, once.
+    object* take(kind what) noexcept;
+};
+
 // All below: under the table's lock.
 object* new_object(kind what) noexcept;  // null: out of memory
+void give_back_object(object* o) noexcept;  // one that no number got
 // What was known of fd before (a number closed behind our back) is forgotten; returned to be finish()ed.
 object* set_number(int fd, object* o) noexcept;
 // The number is closed or replaced. Returns the object if that was its last number; finish() it then.

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/sys.hh"
+#include "client/kept_fds.hh"
 #include "preload/real.hh"
 #include "preload/runtime.hh"
 #include "preload/vfork_child.hh"
@@ -35,11 +36,12 @@ bool leave_sets(object& o) noexcept {
     return all;
 }
 
-void replace_number(int fd, int kernel_object) noexcept {
+bool replace_keeping_flags(int fd, int kernel_object) noexcept {
     int flags = sys::fcntl(fd, F_GETFD);
-    if (flags >= 0) {
-        sys::dup3(kernel_object, fd, (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0);
+    if (flags < 0 && errno == EBADF) {
+        return true;  // closed meanwhile
     }
+    return vmsgr::preload::replace_number(fd, kernel_object, flags < 0 || (flags & FD_CLOEXEC) != 0);
 }
 
 // For hooks_wait.cc: this set is worth a look.
@@ -60,10 +62,23 @@ void note_interest(client::stream& s, uint32_t events) noexcept {
     }
 }
 
-object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept {
+bool replace_number(int fd, int kernel_object, bool closes_on_exec) noexcept {
+    const int flags = closes_on_exec ? O_CLOEXEC : 0;
+    if (sys::dup3(kernel_object, fd, flags) == fd) {
+        return true;
+    }
+    const client::room_for_fds room(fd);  // the limit may be below the number by now
+    return sys::dup3(kernel_object, fd, flags) == fd;
+}
+
+object* swap_behind(int fd, object* from, object* to, int kernel_object, bool* done) noexcept {
+    bool all = true;
     if (from == nullptr) {
-        replace_number(fd, kernel_object);
+        all = replace_keeping_flags(fd, kernel_object);
         set_number(fd, to);
+        if (done != nullptr) {
+            *done = all;
+        }
         return nullptr;
     }
     to->cookie.store(0, std::memory_order_relaxed);
@@ -77,12 +92,15 @@ object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcep
             continue;
         }
         --left;
-        replace_number(n, kernel_object);
+        all = replace_keeping_flags(n, kernel_object) && all;
         if (from != to) {
             --from->refs;
             ++to->refs;
             table[n].store(to, std::memory_order_seq_cst);
         }
+    }
+    if (done != nullptr) {
+        *done = all;
     }
     for (uint32_t i = 0; i < from->registered; ++i) {
         registration r = from->registrations[i];
@@ -114,7 +132,7 @@ void replace_connection(int fd, int by) noexcept {
     if (object* o = at_number(fd); o != nullptr && o->what == kind::stream) {
         swap_behind(fd, o, o, by);
     } else {
-        replace_number(fd, by);
+        replace_keeping_flags(fd, by);
     }
 }
 

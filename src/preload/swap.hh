@@ -13,7 +13,10 @@ using client::copy_description;
 // Under the table's lock. `fd` is one of `from`'s numbers, or a number nothing is known of (from null). All of
 // them lead to `to` afterwards; `from` is left without numbers and returned when it is to be finish()ed.
 // What fails half-way (a number that was closed meanwhile) is left out.
-object* swap_behind(int fd, object* from, object* to, int kernel_object) noexcept;
+// done: whether the kernel did it, which it refuses where the number lies beyond a limit that was lowered since.
+object* swap_behind(int fd, object* from, object* to, int kernel_object, bool* done = nullptr) noexcept;
+// The number alone. False: see above.
+bool replace_number(int fd, int kernel_object, bool closes_on_exec) noexcept;
 
 // What an epoll set that has it asks for, as far as the stream itself has to know.
 void note_interest(client::stream& s, uint32_t events) noexcept;

@@ -68,6 +68,7 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
     }
     out.bytes = size_t(r);
     out.truncated = (h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+    out.lost = (h.msg_flags & MSG_CTRUNC) != 0;  // there was room for all that the kernel lets anybody send
     out.fd_count = 0;
     for (cmsghdr* c = CMSG_FIRSTHDR(&h); c != nullptr; c = CMSG_NXTHDR(&h, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {

@@ -36,8 +36,11 @@ inline constexpr const char* version_text = VMSGR_VERSION;
 // Feature bits: what a side understands beyond its version. Both use the intersection.
 enum feature : uint64_t {
     feature_trunk = 8,  // connect jobs may leave the way to the daemon
+    // A connected TCP socket is on its way between program and daemon with SO_LINGER of 0 s, and whoever gets it sets
+    // what the message says. So where it is lost on the way the other host sees a reset, and no end of file.
+    feature_end_mark = 16,
 };
-inline constexpr uint64_t features_ours = feature_trunk;
+inline constexpr uint64_t features_ours = feature_trunk | feature_end_mark;
 
 enum class kind : uint16_t {
     hello = 1,
@@ -139,6 +142,7 @@ struct received {
     std::array<base::unique_fd, fds_max> fds;
     size_t fd_count = 0;
     bool truncated = false;
+    bool lost = false;  // the kernel closed some of them: this process had no room (also truncated)
 
     // Closes what was not moved elsewhere, and not before it has stopped lingering: nobody is to wait for a stranger's.
     void drop() noexcept;

@@ -7,6 +7,8 @@
 // The acceptor believes nothing: addresses are proved by the bound TCP socket (check_source), the daemon by a secret.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -30,6 +32,7 @@ enum dial_flag : uint16_t {
     dial_plain = 2,  // by the daemon: it cannot carry this one; the TCP socket itself comes, and no memory
     dial_trunk = 4,  // by the daemon: no TCP socket of its own stands behind it
     dial_keep_port = 8,  // by a program: the acceptor keeps the bound socket open, as the dialler has few descriptors
+    dial_end_mark = 16,  // plain: the socket lingers for no time, and is to linger as the message says
 };
 
 // fds. By a program: the bound TCP socket, then the arena. By the daemon: the arena; plain: the TCP socket.
@@ -39,12 +42,17 @@ struct dial_hello {
     uint16_t flags = 0;  // dial_flag
     uint32_t slot = 0;  // of the arena
     uint32_t shown = shm::no_slot;  // by the daemon: the entry in the session's connected list
-    uint64_t id = 0;  // by the daemon
+    uint64_t id = 0;  // by the daemon; dial_end_mark: pack_linger
     base::address local;  // as the acceptor sees them
     base::address peer;
     secret word{};  // by the daemon
 };
 static_assert(sizeof(dial_hello) == 88);
+
+constexpr uint64_t pack_linger(const linger& l) noexcept {
+    return uint64_t(l.l_onoff != 0) << 32 | uint32_t(l.l_linger);
+}
+constexpr linger unpack_linger(uint64_t word) noexcept { return {int(word >> 32 & 1), int(uint32_t(word))}; }
 
 // How long an acceptor looks for a hello before it turns the dialler away.
 inline constexpr int64_t hello_patience_ns = 20'000;

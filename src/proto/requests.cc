@@ -91,6 +91,9 @@ std::expected<posted_job, broken_rule> take_job(shm::session_segment& segment, c
     const uint32_t flags = job.flags;
     out.by_trunk = (flags & shm::connect_by_trunk) != 0;
     out.without = without_trunk((flags & connect_without_trunk) >> connect_without_trunk_shift);
+    if ((flags & shm::connect_end_mark) != 0) {
+        out.own_linger = linger{job.linger[0], job.linger[1]};
+    }
     job.state.store(shm::slot_free, std::memory_order_release);
     if (out.id != m.id || out.id >> 32 != session_id) {
         return std::unexpected(broken_rule{rule::job, "connect: a number that is not the message's or not this "

@@ -54,6 +54,7 @@ struct posted_job {
     uint32_t arena_slot = 0;
     bool by_trunk = false;
     proto::without_trunk without = without_trunk::unset;
+    std::optional<linger> own_linger{};  // the socket lingers for no time, and is to linger so (feature_end_mark)
 };
 // The job that `m`, a checked connect request, names; its slot is free from then on. session_id: the sender's.
 std::expected<posted_job, broken_rule> take_job(shm::session_segment& segment, const request_msg& m,

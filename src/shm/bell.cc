@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@ namespace vmsgr::shm {
 namespace {
 
 constexpr size_t rights_max = 253;  // SCM_MAX_FD of the kernel
+constexpr int shortages_max = 1000;  // well below a millisecond, as others may wait for who sends
 
 int bytes_in(int fd) noexcept {
     int n = 0;
@@ -49,12 +51,22 @@ ssize_t receive_with_rights(int fd, std::span<iovec> into, rights_sink& rights, 
     return r;
 }
 
+// A token that is lost is a reader that sleeps for ever, so where the kernel has no memory for it we ask again for a
+// while.
 bool bell::send(int how) noexcept {
-    ssize_t r;
-    do {
-        r = sys::send(_fd, &token_byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL | how);
-    } while (r < 0 && errno == EINTR);
-    return r == 1;
+    for (int shortages = 0;;) {
+        const ssize_t r = sys::send(_fd, &token_byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL | how);
+        if (r == 1) {
+            return true;
+        }
+        const bool shortage = errno == ENOBUFS || errno == ENOMEM;
+        if (errno != EINTR && (!shortage || ++shortages > shortages_max)) {
+            return false;
+        }
+        if (shortage) {
+            ::sched_yield();
+        }
+    }
 }
 
 bool bell::send_urgent_token() noexcept { return send(MSG_OOB) || (errno == EOPNOTSUPP && send(0)); }

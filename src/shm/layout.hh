@@ -187,6 +187,8 @@ enum slot_state : uint32_t { slot_free = 0, slot_filling = 1, slot_posted = 2 };
 
 enum connect_flag : uint32_t {
     connect_by_trunk = 1,  // the socket is only bound: the daemon finds a way, a trunk or else TCP
+    connect_end_mark =
+        2,  // the socket lingers for no time by now, and is to linger as `linger` says (feature_end_mark)
 };
 
 struct connect_job {
@@ -197,7 +199,8 @@ struct connect_job {
     char route[name_bytes];
     uint32_t slot;  // of the arena that comes with the job
     uint32_t flags;  // connect_flag
-    uint8_t spare[16];
+    int32_t linger[2];  // with connect_end_mark: the program's SO_LINGER, on and seconds
+    uint8_t spare[8];
 };
 static_assert(sizeof(connect_job) == 96 && offsetof(connect_job, route) == 40);
 

@@ -105,12 +105,18 @@ base::result<mapping> map_published(int fd, size_t bytes) {
 
 base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
     int seals = sys::fcntl(fd, F_GET_SEALS);
+    if (seals < 0 && errno != EINVAL) {
+        return std::unexpected(base::os_error("the seals of shared memory"));
+    }
     if (seals < 0 || (seals & needed_seals) != needed_seals) {
         return base::fail(EINVAL, "shared memory is not sealed against resizing");
     }
     // Touching memory of huge pages can end in SIGBUS when the pool is empty.
     struct statfs fs;
-    if (::fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC) {
+    if (::fstatfs(fd, &fs) != 0) {
+        return std::unexpected(base::os_error("fstatfs of shared memory"));
+    }
+    if (fs.f_type != TMPFS_MAGIC) {
         return base::fail(EINVAL, "shared memory is of huge pages or no memfd");
     }
     struct stat st;

@@ -21,7 +21,7 @@ RIGHT_OR_FAILED = (0, 1)
 CALLS = [("socketpair", "EMFILE"), ("memfd_create", "ENOMEM"), ("ftruncate", "ENOSPC"), ("mmap", "ENOMEM"), ("socket", "EMFILE"),
          ("connect", "EAGAIN"), ("sendmsg", "ENOBUFS"), ("recvmsg", "ENOMEM"), ("dup3", "EMFILE"), ("accept4", "EMFILE"),
          ("fcntl", "EMFILE"), ("setsockopt", "ENOMEM"), ("getsockopt", "ENOBUFS"), ("getsockname", "ENOBUFS"),
-         ("sendto", "ENOBUFS"), ("recvfrom", "ENOMEM"), ("poll", "ENOMEM"), ("fstat", "ENOMEM"), ("statfs", "ENOSYS")]
+         ("sendto", "ENOBUFS"), ("recvfrom", "ENOMEM"), ("ppoll", "ENOMEM"), ("fstat", "ENOMEM"), ("fstatfs", "ENOMEM")]
 
 
 @pytest.fixture(scope="module")

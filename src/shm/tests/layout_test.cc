@@ -59,6 +59,7 @@ TEST(layout, session_is_as_the_protocol_page_says) {
     EXPECT_EQ(offsetof(connect_job, peer), 16u);
     EXPECT_EQ(offsetof(connect_job, slot), 72u);
     EXPECT_EQ(offsetof(connect_job, flags), 76u);
+    EXPECT_EQ(offsetof(connect_job, linger), 80u);
     EXPECT_EQ(offsetof(local_entry, local), 8u);
     EXPECT_EQ(offsetof(local_entry, role), 56u);
     EXPECT_EQ(offsetof(local_entry, route), 72u);
