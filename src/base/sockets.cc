@@ -1,5 +1,6 @@
 #include "base/sockets.hh"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/socket.h>
 #include <linux/sockios.h>
@@ -105,6 +106,33 @@ uint64_t socket_cookie(int fd) noexcept {
 size_t unread_by_peer(int fd) noexcept {
     int bytes = 0;
     return sys::call(SYS_ioctl, fd, SIOCOUTQ, &bytes) == 0 ? size_t(std::max(bytes, 0)) : 0;
+}
+
+int ending_of_tcp(int err, int otherwise) noexcept {
+    switch (err) {
+    case EACCES:
+    case EADDRINUSE:
+    case EADDRNOTAVAIL:
+    case ECONNABORTED:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case EMFILE:
+    case EMSGSIZE:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case ENOPROTOOPT:
+    case EOPNOTSUPP:
+    case EPERM:
+    case EPIPE:
+    case EPROTO:
+    case ETIMEDOUT: return err;
+    default: return otherwise;
+    }
 }
 
 bool shut_down_empty(int fd) noexcept {

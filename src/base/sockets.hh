@@ -45,6 +45,10 @@ uint64_t socket_cookie(int fd) noexcept;
 // there is no other end.
 size_t unread_by_peer(int fd) noexcept;
 
+// err where TCP can end a connection, or its connect(), with it; else `otherwise`. For what the other side has written:
+// a program takes EBADF or EFAULT for a fault of its own.
+int ending_of_tcp(int err, int otherwise) noexcept;
+
 // Ends a connected unix socket of packets both ways. True: nothing lies in it and nothing can come, so that its close
 // waits for nobody.
 bool shut_down_empty(int fd) noexcept;

@@ -16,7 +16,7 @@
 #define BYTES 3000
 static char sent[BYTES], got[BYTES];
 
-static int failed(const char *call) {
+static int failed(const char* call) {
     fprintf(stderr, "%s: %s\n", call, strerror(errno));
     return 1;
 }
@@ -57,7 +57,7 @@ static int local(int fds[3]) {
     if ((fds[0] = socket(AF_INET, SOCK_STREAM, 0)) < 0) {
         return failed("socket");
     }
-    if (bind(fds[0], (struct sockaddr *)&a, sizeof a) != 0 || getsockname(fds[0], (struct sockaddr *)&a, &len) != 0) {
+    if (bind(fds[0], (struct sockaddr*)&a, sizeof a) != 0 || getsockname(fds[0], (struct sockaddr*)&a, &len) != 0) {
         return failed("bind");
     }
     if (listen(fds[0], 8) != 0) {
@@ -66,7 +66,7 @@ static int local(int fds[3]) {
     if ((fds[1] = socket(AF_INET, SOCK_STREAM, 0)) < 0) {
         return failed("socket");
     }
-    if (connect(fds[1], (struct sockaddr *)&a, sizeof a) != 0) {
+    if (connect(fds[1], (struct sockaddr*)&a, sizeof a) != 0) {
         return failed("connect");
     }
     if ((fds[2] = accept4(fds[0], NULL, NULL, 0)) < 0) {
@@ -81,7 +81,7 @@ static int carried(int fds[3], int port) {
     if ((fds[0] = socket(AF_INET, SOCK_STREAM, 0)) < 0) {
         return failed("socket");
     }
-    if (connect(fds[0], (struct sockaddr *)&a, sizeof a) != 0) {
+    if (connect(fds[0], (struct sockaddr*)&a, sizeof a) != 0) {
         return failed("connect");
     }
     return pass(fds[0], fds[0]);
@@ -102,7 +102,7 @@ static int talk(int port) {
     return outcome;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     for (size_t i = 0; i < BYTES; ++i) {
         sent[i] = (char)(i * 7 + 1);
     }

@@ -1,6 +1,7 @@
 // What the kernel says of sockets, as base/sockets.hh reads it.
 #include "base/sockets.hh"
 
+#include <errno.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -32,6 +33,13 @@ struct packets {
         EXPECT_EQ(::sendmsg(theirs.get(), &m, 0), 0);
     }
 };
+
+TEST(sockets, errors_that_only_a_programs_own_fault_brings_end_no_connection) {
+    EXPECT_EQ(ending_of_tcp(ETIMEDOUT, EPROTO), ETIMEDOUT);
+    for (const int err : {0, -1, EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOTSOCK, 4095, 1 << 30}) {
+        EXPECT_EQ(ending_of_tcp(err, ECONNRESET), ECONNRESET) << err;
+    }
+}
 
 TEST(sockets, only_one_that_holds_nothing_is_empty) {
     EXPECT_TRUE(shut_down_empty(packets().ours.get()));

@@ -2,16 +2,11 @@
 #include <algorithm>
 #include <new>
 
+#include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/channels/channel.hh"
 
 namespace vmsgr::client {
-
-namespace {
-
-constexpr int largest_errno = 4095;
-
-}  // namespace
 
 // The first cause stays.
 void channel::end_with(channel_end how, int errnum, frame_fault fault) noexcept {
@@ -155,8 +150,7 @@ channel::found channel::at_empty() noexcept {
     auto e = end();
     const uint32_t flags = e.flags_at_end().value_or(0);
     if ((flags & shm::ring_reset) != 0) {
-        int err = e.in.error();
-        end_with(channel_end::reset, err > 0 && err <= largest_errno ? err : ECONNRESET);
+        end_with(channel_end::reset, base::ending_of_tcp(e.in.error(), ECONNRESET));
     } else if ((flags & shm::ring_fin) != 0) {
         end_with(channel_end::cut, ECONNRESET);
     }

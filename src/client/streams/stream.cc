@@ -17,8 +17,6 @@ namespace vmsgr::client {
 
 namespace {
 
-constexpr int largest_errno = 4095;
-
 // What TCP's two sockets on one host take while nobody reads, with Linux's defaults: measured; receive_buffer_bytes is
 // the other one.
 constexpr uint64_t send_buffer_bytes = 4u << 20;
@@ -110,8 +108,7 @@ phase stream::current() noexcept {
         }
         next = phase::up_untold;
     } else if (status == shm::conduit_failed) {
-        int err = header().error.load(std::memory_order_relaxed);
-        _page->error.store(err > 0 && err <= largest_errno ? err : EPROTO);
+        _page->error.store(base::ending_of_tcp(header().error.load(std::memory_order_relaxed), EPROTO));
         next = phase::failed_untold;
     } else {
         return p;
@@ -167,8 +164,7 @@ bool stream::broken() noexcept {
     if ((r.flags() & shm::ring_reset) == 0) {
         return false;
     }
-    int err = r.error();
-    break_with(err > 0 && err <= largest_errno ? err : ECONNRESET);
+    break_with(base::ending_of_tcp(r.error(), ECONNRESET));
     return true;
 }
 
