@@ -26,7 +26,8 @@ struct item {
     closing_account* sender = nullptr;
 };
 
-// A ring of cells with sequence numbers: any thread puts, any takes, nobody waits for a lock.
+// A ring of cells with sequence numbers: any thread puts, any takes, nobody waits for a lock; at most for another thread
+// that is between two instructions.
 class queue {
     struct cell {
         std::atomic<uint64_t> turn{0};
@@ -45,7 +46,9 @@ public:
         }
     }
 
-    bool put(item what) noexcept {
+    // There is room: size is all that may wait. Only the cell may still be in the hands of who takes it, as others that
+    // came later have gone already; then it waits as take() does.
+    void put(item what) noexcept {
         uint64_t at = _in.load(std::memory_order_relaxed);
         for (;;) {
             cell& c = _cells[at & _mask];
@@ -54,10 +57,10 @@ public:
                 c.what = what;
                 c.turn.store(at + 1, std::memory_order_release);
                 _filled.release();
-                return true;
+                return;
             }
             if (ahead < 0) {
-                return false;  // full
+                std::this_thread::yield();
             }
             at = ahead == 0 ? at : _in.load(std::memory_order_relaxed);
         }

@@ -131,7 +131,7 @@ TEST(closer, closes_files_of_all_users_in_time_and_takes_no_more_than_it_may) {
 }
 
 TEST(closer, is_used_from_several_threads) {
-    closer c(256);
+    closer c(4);  // so few that a slow thread is overtaken by all others
     closing_account who;
     {
         std::vector<std::jthread> shards;
