@@ -26,8 +26,8 @@ struct item {
     closing_account* sender = nullptr;
 };
 
-// A ring of cells with sequence numbers: any thread puts, any takes, nobody waits for a lock; at most for another thread
-// that is between two instructions.
+// A ring of cells with sequence numbers: any thread puts, any takes. Nobody waits for a lock, at most for a thread that
+// is between two instructions.
 class queue {
     struct cell {
         std::atomic<uint64_t> turn{0};
