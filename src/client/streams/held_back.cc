@@ -121,6 +121,12 @@ void stream::show_now(shm::end& e) noexcept {
     }
 }
 
+// Through the daemon nothing is held back here, and the ring's head is not ours alone once it is plain.
+void stream::show_rest() noexcept {
+    auto s = sender();
+    is_local() && s.held_back() != 0 ? s.show_all() : s.set_more(false);
+}
+
 void stream::cork(int fd, bool is_cork, bool on) noexcept {
     if (is_cork) {
         _page->corked.store(on ? 1 : 0, std::memory_order_relaxed);

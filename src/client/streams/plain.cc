@@ -106,7 +106,7 @@ void nap() noexcept {
 // The send lock is held. The last token is counted before this, as its count is part of what the other end is told.
 void stream::send_plainly(int socket, uint32_t how) noexcept {
     shm::tune_plain(socket);
-    sender().show_all();
+    show_rest();
     flags().fetch_or(how, std::memory_order_seq_cst);
 }
 
@@ -275,7 +275,7 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, con
         return finished ? moves::lost : moves::not_now;
     }
     e.in.stay_awake();
-    sender().show_all();
+    show_rest();
     constexpr uint32_t all = shm::end_plain | shm::end_reads_plain | shm::end_moved;
     uint32_t word = flags().load(std::memory_order_acquire);
     do {

@@ -241,7 +241,7 @@ int stream::shutdown(int fd, int how) noexcept {
             shm::bell b(fd);
             s.recover(b);
         }
-        s.show_all();
+        show_rest();
         s.set_flags(shm::ring_fin);
         if (held == 0 || held == EOWNERDEAD) {
             pthread_mutex_unlock(&_page->send_lock);

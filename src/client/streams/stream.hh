@@ -467,6 +467,8 @@ private:
     int may_hold_back(int flags) noexcept;
     bool hold_back(int fd, int flags, shm::end& e, size_t n) noexcept;
     void show_now(shm::end& e) noexcept;
+    // Nothing follows: what was held back is to be seen, without a token.
+    void show_rest() noexcept;
     template <typename Fill>
     bool throw_away(sending& s, size_t most, Fill&& fill);
     template <typename Fill, typename Plainly>

@@ -113,7 +113,7 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         shm::mark_bell(fd, 0);
     }
     bool had_shut = _page->shut_write.exchange(1, std::memory_order_acq_rel) != 0;
-    sender().show_all();
+    show_rest();
     sender().set_flags(shm::ring_fin);
     flags().fetch_or(shm::end_left, std::memory_order_release);
     if (may_linger && _page->shared.load() == 0 && !had_shut && !other_finished()) {
