@@ -272,8 +272,6 @@ def test_diallers_that_say_nothing(world):
     assert world.totals()["diallers_turned_away"] >= before + said_nothing
 
 
-@pytest.mark.xfail(strict=False, reason="a hello that arrives between the acceptor's last look and its shutdown is taken, "
-                                        "and the doorbell of that connection is shut for the dialler's tokens")
 def test_a_dialler_that_is_late_is_told_so(world):
     """It says its hello at all sorts of moments: accepted, or refused by the kernel, and never both or neither."""
     def part(path):
@@ -346,9 +344,7 @@ def test_a_program_that_never_answers_a_dialler(world):
 
 # Whoever holds the other end may send descriptors beside tokens. The kernel closes them, lingering, in the call that reads
 # the token or closes the doorbell; which shows only where the attacker's own copy was closed before.
-@pytest.mark.parametrize("when", [
-    pytest.param("it is read", marks=pytest.mark.xfail(strict=False, reason="read without room for descriptors")),
-    pytest.param("it is closed", marks=pytest.mark.xfail(strict=False, reason="closes what lies unread"))])
+@pytest.mark.parametrize("when", ["it is read", "it is closed"])
 def test_what_comes_beside_a_token_does_not_hold_the_victim_up(make_world, when):
     world = make_world(bystander=False)
 
