@@ -186,7 +186,10 @@ def test_a_corked_sender_holds_back_for_200_ms_at_most(ends):
     for hold in ("cork(s, 1); s.sendall(b'12345')", "cork(s, 0); s.send(b'12345', socket.MSG_MORE)"):
         ends.server(f"!{hold}")
         assert ends.client(f"comes_after_ms(c, 5) in {held}") == "True"
-    for end in ("cork(s, 0)", "cork(s, 1, socket.TCP_NODELAY)", "s.send(b'6', socket.MSG_OOB)", "s.shutdown(socket.SHUT_WR)"):
+    at_once = ["cork(s, 0)", "cork(s, 1, socket.TCP_NODELAY)", "s.send(b'6', socket.MSG_OOB)", "s.shutdown(socket.SHUT_WR)"]
+    if ends.mode in ("rr", "rp", "pr"):
+        at_once.pop(1)   # the bytes may reach the corked socket after it (LIMITATIONS.md)
+    for end in at_once:
         ends.server(f"!cork(s, 1); s.sendall(b'12345'); {end}")
         assert ends.client("comes_after_ms(c, 5) < 100") == "True", end
     assert ends.client("c.recv(10)") == repr(b"")
