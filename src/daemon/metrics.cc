@@ -25,6 +25,10 @@ struct counter_text {
     const char* help;
 };
 
+consteval bool names_all(const auto& texts, const auto& counters) {
+    return std::ranges::equal(texts, counters, {}, &counter_text::counter, [](const auto& c) { return c.name; });
+}
+
 constexpr counter_text shard_counters[] = {
     {"connections_total", "vmsgr_connections_total", "Connections that the daemon has carried."},
     {"connects_failed", "vmsgr_connects_failed_total", "Connects that the network refused, as without VMSGR."},
@@ -45,11 +49,7 @@ constexpr counter_text shard_counters[] = {
     {"plain", "vmsgr_plain_total", "Connections that turned plain, for a program without the library."},
 };
 
-consteval bool names_all_counters() {
-    return std::ranges::equal(shard_counters, conn::counter_table, {}, &counter_text::counter,
-                              &base::counter<conn::counters>::name);
-}
-static_assert(names_all_counters());
+static_assert(names_all(shard_counters, conn::counter_table));
 
 constexpr counter_text trunk_counters[] = {
     {"packets_out", "vmsgr_trunk_packets_sent_total", "Data packets, each time they leave."},
@@ -63,13 +63,9 @@ constexpr counter_text trunk_counters[] = {
     {"channels_reset", "vmsgr_trunk_channels_reset_total", "Channels that were reset."},
 };
 
-consteval bool names_all_trunk_counters() {
-    return std::ranges::equal(trunk_counters, trunk::engine_counter_table, {}, &counter_text::counter,
-                              &base::counter<trunk::engine_counters>::name);
-}
-static_assert(names_all_trunk_counters());
+static_assert(names_all(trunk_counters, trunk::engine_counter_table));
 
-std::string text_of(const shm::stats_name& name) { return {name.data(), strnlen(name.data(), name.size())}; }
+using shm::text_of;
 
 void add_daemon(metrics& out, const stats_reader& from) {
     out.family("vmsgr_build_info", "gauge", "1; the version of the daemon.");

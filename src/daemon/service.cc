@@ -1,7 +1,5 @@
 #include "daemon/service.hh"
 
-#include <string.h>
-
 #include <span>
 
 #include <seastar/core/coroutine.hh>
@@ -115,7 +113,7 @@ seastar::future<> service::reload(loaded fresh, signals& from) {
 seastar::future<> service::name_routes() {
     return _carriers.invoke_on_all([this](conn::carrier& c) {
         for (const auto& r : std::span(_config.routes.routes).first(_config.routes.count)) {
-            c.shown().name_route(std::string_view(r.name.data(), strnlen(r.name.data(), r.name.size())));
+            c.shown().name_route(r.name_text());
         }
     });
 }

@@ -20,7 +20,7 @@ static_assert(std::size(trunk::engine_counter_table) <= shm::stats_trunk_counter
 
 double seconds(uint64_t us) { return std::round(double(us)) / 1e6; }
 
-std::string text_of(const shm::stats_name& name) { return {name.data(), strnlen(name.data(), name.size())}; }
+using shm::text_of;
 
 json stall(uint64_t since_us) {
     const uint64_t now = shm::stats_now_us();
@@ -98,7 +98,7 @@ json row(const shm::stats_trunk& t, size_t shard) {
              {"learnt", t.learnt != 0},
              {"encrypted", t.secured != 0},
              {"address", base::to_string(t.address)},
-             {"state", std::string(t.state.data(), strnlen(t.state.data(), t.state.size()))},
+             {"state", text_of(t.state)},
              {"shard", shard},
              {"lane", t.lane},
              {"channels", t.channels},

@@ -36,8 +36,7 @@ bool all_doorbells_say_all() noexcept {
            !client::a_low_mark_was_lowered.load(std::memory_order_relaxed);
 }
 
-// Urgent bytes leave the rings first, so that the doorbells are silent. True: more
-// than these say is to be shown.
+// Urgent bytes leave the rings first, so that the doorbells are silent. True: more than these say is to be shown.
 bool meet_all(pollfd* fds, nfds_t n) noexcept {
     bool shows = false;
     for (nfds_t i = 0; i < n; ++i) {

@@ -6,12 +6,15 @@
 // parts that belong together is `published`. Tables are bounded; what finds no row is counted there, and not shown.
 #pragma once
 
+#include <string.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
 
@@ -69,6 +72,11 @@ inline stats_name to_stats_name(std::string_view text) noexcept {
     stats_name out{};
     std::memcpy(out.data(), text.data(), std::min(text.size(), out.size() - 1));
     return out;
+}
+
+template <size_t n>
+std::string text_of(const std::array<char, n>& text) {
+    return {text.data(), strnlen(text.data(), n)};
 }
 
 // Whoever reads it takes text, numbers and enumerations as they come: only the daemon writes here.

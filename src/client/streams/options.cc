@@ -38,12 +38,12 @@ void connect_to_self(int socket, int family) noexcept {
     }
 }
 
-// Set for each message by some programs; the kernel takes any int for them from anybody.
 // The kernel refuses these where a connection stands, and takes them before.
 bool is_too_late(int level, int name) noexcept {
     return level == IPPROTO_TCP && (name == TCP_FASTOPEN || name == TCP_FASTOPEN_CONNECT);
 }
 
+// Set for each message by some programs; the kernel takes any int for them from anybody.
 bool always_taken(int level, int name, const void* value, socklen_t bytes) noexcept {
     return level == IPPROTO_TCP && (name == TCP_NODELAY || name == TCP_CORK || name == TCP_QUICKACK) &&
            value != nullptr && bytes == sizeof(int);

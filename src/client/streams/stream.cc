@@ -189,21 +189,18 @@ int stream::connect_again(int fd, bool& retry) noexcept {
     switch (p) {
     case phase::connecting: errno = EALREADY; return -1;
     case phase::up_untold:
-        if (closed_both_ways()) {  // it came to stand, and has ended since
-            const int err = take_error(fd);
-            _page->state.store(phase::failed);
-            errno = err != 0 ? err : ECONNABORTED;
-            return -1;
+        if (!closed_both_ways()) {
+            _page->state.compare_exchange_strong(p, phase::up);
+            return 0;
         }
-        _page->state.compare_exchange_strong(p, phase::up);
-        return 0;
-    case phase::up: errno = EISCONN; return -1;
+        [[fallthrough]];  // it came to stand, and has ended since
     case phase::failed_untold: {
         int err = take_error(fd);
         _page->state.store(phase::failed);
         errno = err != 0 ? err : ECONNABORTED;
         return -1;
     }
+    case phase::up: errno = EISCONN; return -1;
     case phase::failed: break;
     }
     retry = true;
