@@ -15,6 +15,11 @@ base::result<json> ask_status(const std::string& socket) {
         }
     }
     auto text = ask_daemon(socket, proto::kind::status);
+    if (!text && text.error().errnum == ETIMEDOUT) {  // stopped since, or overloaded
+        if (auto doc = ask_stats(socket, "status")) {
+            return doc;
+        }
+    }
     if (!text) {
         return std::unexpected(text.error());
     }
@@ -55,8 +60,9 @@ const json& object_of(const json& object, const char* key) {
 
 void say_what_is_shown(const json& doc) {
     if (doc.value("partial", false)) {
+        const auto why = held_text(doc);
         printf("\n%s(so this is from the page of counters, without listeners, users and local connections)\n",
-               held_text(doc).c_str());
+               why.empty() ? "vmsgrd did not answer in time, its shards are busy\n" : why.c_str());
     }
     const json& shown = object_of(doc, "shown");
     if (shown.value("all", true)) {

@@ -84,6 +84,19 @@ def test_one_held_shard_is_named(vmsgr, daemon):
     assert "shard 1 is stopped" in text and "shard 0 is stopped" not in text
 
 
+def test_a_daemon_that_is_stopped_under_the_question(vmsgr, daemon, here):
+    """The page said that it runs, then no answer came: a control socket that nobody serves, beside the real page."""
+    silent, path = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), f"{here}/control"
+    with silent:
+        silent.bind(path)
+        silent.listen()
+        os.symlink(daemon.socket + ".stats", path + ".stats")
+        done = vmsgr("status", "--socket", path)
+        assert done.code == 0 and "did not answer in time" in done.out and "page of counters" in done.out, done
+        lines = vmsgr("top", "--socket", path, "--interval", "0.1").out.splitlines()
+        assert lines[0].startswith("vmsgrd "), lines
+
+
 def test_another_user_sees_nothing_of_it(vmsgr, daemon, pair):
     with Held(threads(daemon)):
         done = vmsgr("status", "--json", "--socket", daemon.socket, user=OTHER_USER)
