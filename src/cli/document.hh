@@ -11,8 +11,8 @@ namespace vmsgr::cli {
 
 using json = nlohmann::json;
 
-// Where shards of the daemon are stopped, or it does not answer within query_timeout_ms, what the page of counters has of
-// it (cli/stats.hh); then "partial" is true.
+// Where shards of the daemon are stopped, or it does not answer within query_timeout_ms, what the page of counters has
+// of it (cli/stats.hh); then "partial" is true.
 base::result<json> ask_status(const std::string& socket);
 
 std::string text_of(const json& object, const char* key);
