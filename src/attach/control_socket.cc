@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -11,7 +12,9 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "attach/access.hh"
 #include "local/doors.hh"
@@ -23,7 +26,8 @@ namespace vmsgr::attach {
 namespace {
 
 constexpr int backlog = 512;
-constexpr auto lock_wait = std::chrono::seconds(2);
+constexpr auto lock_wait = std::chrono::milliseconds(2000);
+constexpr auto last_words = std::chrono::milliseconds(200);
 
 std::unexpected<base::error> failed(const std::string& what, const char* next_step) {
     auto e = base::os_error(what);
@@ -54,6 +58,24 @@ base::result<base::unique_fd> take_lock(const std::string& path) {
     return fd;
 }
 
+// Who listens there; 0: nobody, -1: somebody. None: errno says why it is not known. The worker of a keeper that was
+// killed listens for a moment longer.
+std::optional<pid_t> held_by(const sockaddr_un& un, socklen_t len) {
+    using clock = std::chrono::steady_clock;
+    const auto began = clock::now();
+    for (;; std::this_thread::sleep_for(std::chrono::milliseconds(10))) {
+        base::unique_fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&un), len) != 0 && errno != EAGAIN) {
+            return errno == ECONNREFUSED ? std::optional(0) : std::nullopt;
+        }
+        const auto who = identify(probe.get());
+        const bool lives = !who || who->pid <= 0 || ::kill(who->pid, 0) == 0 || errno != ESRCH;
+        if (clock::now() > began + (lives ? last_words : lock_wait)) {
+            return who && who->pid > 0 ? who->pid : -1;
+        }
+    }
+}
+
 // Removes a socket file that nobody listens on.
 base::result<void> clear_stale(const std::string& path, const sockaddr_un& un, socklen_t len) {
     struct stat st;
@@ -63,14 +85,12 @@ base::result<void> clear_stale(const std::string& path, const sockaddr_un& un, s
     if (!S_ISSOCK(st.st_mode)) {
         return base::fail(EEXIST, path + " exists and is no socket; move it away, or set another `socket`");
     }
-    base::unique_fd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&un), len) == 0 || errno == EAGAIN) {
-        auto who = identify(probe.get());
-        std::string pid = who && who->pid > 0 ? " (pid " + std::to_string(who->pid) + ")" : "";
-        return base::fail(EADDRINUSE,
-                          "another vmsgrd" + pid + " listens on " + path + "; stop it first, or set another `socket`");
+    const auto held = held_by(un, len);
+    if (held && *held != 0) {
+        return base::fail(EADDRINUSE, "another vmsgrd" + (*held > 0 ? " (pid " + std::to_string(*held) + ")" : "") +
+                                          " listens on " + path + "; stop it first, or set another `socket`");
     }
-    if (errno != ECONNREFUSED) {
+    if (!held) {
         return failed("cannot tell whether somebody listens on " + path, "remove it if no vmsgrd runs");
     }
     if (::unlink(path.c_str()) != 0) {
@@ -195,6 +215,7 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
     if (::lstat(c.socket.c_str(), &st) == 0) {
         s._dev = st.st_dev;
         s._ino = st.st_ino;
+        s._owner = true;
     }
     if (auto r = set_access(c.socket, c.access, c.access.mode); !r) {
         return std::unexpected(r.error());
@@ -232,12 +253,22 @@ base::result<void> control_socket::change_access(const conf::access_config& a) {
     return r ? set_access(_doors, a, doors_mode(a)) : r;
 }
 
+control_socket::control_socket(control_socket&& o) noexcept
+    : _path(std::move(o._path)),
+      _doors(std::move(o._doors)),
+      _folder(std::move(o._folder)),
+      _fd(std::move(o._fd)),
+      _stats(std::move(o._stats)),
+      _owner(std::exchange(o._owner, false)),
+      _dev(o._dev),
+      _ino(o._ino) {}
+
 void control_socket::close() noexcept {
     if (!_fd) {
         return;
     }
     struct stat st;
-    if (::lstat(_path.c_str(), &st) == 0 && st.st_dev == _dev && st.st_ino == _ino) {
+    if (_owner && ::lstat(_path.c_str(), &st) == 0 && st.st_dev == _dev && st.st_ino == _ino) {
         ::unlink(_path.c_str());
         ::unlink((_path + proto::stats_suffix).c_str());
         ::rmdir(_doors.c_str());

@@ -16,6 +16,7 @@ class control_socket {
     std::string _path, _doors;
     std::string _folder;  // if it was made for the socket
     base::unique_fd _fd, _stats;
+    bool _owner = false;  // of the files
     dev_t _dev = 0;
     ino_t _ino = 0;
 
@@ -24,8 +25,8 @@ public:
     static base::result<control_socket> open(const conf::daemon_config& c);
 
     control_socket() = default;
-    control_socket(control_socket&&) = default;
-    control_socket& operator=(control_socket&&) = default;
+    control_socket(control_socket&& o) noexcept;
+    control_socket& operator=(control_socket&&) = delete;
     ~control_socket() { close(); }
 
     // Before the daemon becomes another user: what was made is that user's. The folder too, if it was made.
@@ -38,8 +39,10 @@ public:
     base::unique_fd& stats() noexcept { return _stats; }
     // The folder of doors (local/doors.hh), made with it and for the same users.
     const std::string& doors() const noexcept { return _doors; }
-    // Removes the file and the folder of doors, if they are still ours.
+    // Removes the files, if they are still ours, and the folder of doors where it is empty.
     void close() noexcept;
+    // In a worker: the files are its keeper's.
+    void leave_files() noexcept { _owner = false; }
 };
 
 }  // namespace vmsgr::attach

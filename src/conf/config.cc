@@ -221,6 +221,15 @@ void read_cpuset(reader& r, const spot& at, std::string& out) {
     out = *text;
 }
 
+void read_watchdog(reader& r, const spot& at, uint32_t& out) {
+    constexpr uint32_t least_ms = 100, most_ms = 3'600'000;
+    out = uint32_t(r.number(at, 0, most_ms).value_or(0));
+    if (!r.failed() && out != 0 && out < least_ms) {
+        r.refuse(at,
+                 std::to_string(out) + " is less than 100, which a busy machine may need; expected 0 (off) or more");
+    }
+}
+
 // A port alone is one of this host's loopback address.
 void read_metrics(reader& r, const spot& at, base::address& out) {
     r.mapping(at, {{"listen", [&](const spot& s) {
@@ -270,6 +279,7 @@ void read_daemon(reader& r, const spot& top, daemon_config& out) {
                        {"cpuset", [&](const spot& s) { read_cpuset(r, s, out.cpuset); }},
                        {"log_level", word_into(r, log, log_words)},
                        {"metrics", [&](const spot& s) { read_metrics(r, s, out.metrics); }},
+                       {"watchdog_ms", [&](const spot& s) { read_watchdog(r, s, out.watchdog_ms); }},
                        {"user", [&](const spot& s) { out.user = r.scalar(s, "a user").value_or(""); }},
                        {"seccomp", word_into(r, out.seccomp, yes_words)},
                        {"routes", [&](const spot& s) { read_routes(r, s, out.routes, said); }},

@@ -85,6 +85,7 @@ struct daemon_config {
     std::string cpuset;  // "0-3,8"; empty: anywhere, unpinned
     std::string user;  // whom the daemon becomes; empty: it stays who it is
     bool seccomp = true;  // its system calls are restricted
+    uint32_t watchdog_ms = 2000;  // a shard that stands still for longer is the end of the worker; 0: it is waited for
     std::string log_level = "info";  // error, warn, info, debug, trace: Seastar's words
     proto::route_table routes;
     base::address metrics;  // where Prometheus finds them, key `metrics.listen`; none: nowhere

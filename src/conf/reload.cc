@@ -17,6 +17,7 @@ std::vector<std::string> keep_fixed(const daemon_config& present, daemon_config&
     keep("poll_mode", present.polling, fresh.polling);
     keep("idle_poll_us", present.idle_poll_us, fresh.idle_poll_us);
     keep("reactor_backend", present.backend, fresh.backend);
+    keep("watchdog_ms", present.watchdog_ms, fresh.watchdog_ms);
     keep("user", present.user, fresh.user);
     keep("seccomp", present.seccomp, fresh.seccomp);
     keep("cpuset", present.cpuset, fresh.cpuset);

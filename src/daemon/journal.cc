@@ -9,7 +9,7 @@
 #include <cinttypes>
 #include <utility>
 
-#include "daemon/supervisor.hh"
+#include "keeper/supervisor.hh"
 
 namespace vmsgr::daemon {
 
@@ -96,7 +96,7 @@ bool journal::wanted() {
 
 journal::journal(const char* socket) {
     sockaddr_un un;
-    const socklen_t bytes = unix_address(socket, un);
+    const socklen_t bytes = keeper::unix_address(socket, un);
     base::unique_fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (bytes != 0 && fd && ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&un), bytes) == 0) {
         _socket = std::move(fd);

@@ -1,9 +1,9 @@
-// vmsgrd: reads its configuration, checks the machine, makes the control socket, and only then starts Seastar; so
-// whatever is wrong is one line on stderr and nothing is half started.
+// vmsgrd: reads its configuration, checks the machine, makes the control socket, becomes the keeper, and only then
+// starts the worker with Seastar; so whatever is wrong is one line on stderr and nothing is half started.
 #include <stdio.h>
 #include <unistd.h>
 
-#include <array>
+#include <vector>
 
 #include <seastar/core/thread.hh>
 
@@ -15,6 +15,8 @@
 #include "daemon/reactor_options.hh"
 #include "daemon/service.hh"
 #include "daemon/stats_server.hh"
+#include "keeper/keeper.hh"
+#include "local/doors.hh"
 
 namespace {
 
@@ -29,8 +31,15 @@ int complain(const std::string& text, int exit_code) {
 }
 
 int serve(const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
-          const daemon::machine& machine, const daemon::fitted_limits& limits, daemon::signals& signals,
-          daemon::supervisor& manager, shm::stats_page& page) {
+          const daemon::machine& machine, const daemon::fitted_limits& limits, keeper::seat at, shm::stats_page& page) {
+    auto signals = daemon::signals::start(std::move(at.orders), daemon::stop_limit(config));
+    if (!signals) {
+        return complain(signals.error().text, start_error);
+    }
+    socket.leave_files();
+    if (!at.first) {
+        local::knock_at_all(socket.doors().c_str(), true);  // of the one before
+    }
     static daemon::journal journal;  // what logs last is destroyed after main()
     const bool journalled = daemon::journal::wanted() && journal.connected();
     seastar::app_template app(daemon::reactor_options(config, !journalled));
@@ -43,7 +52,7 @@ int serve(const conf::daemon_config& config, const std::string& path, attach::co
                 seastar::logger::set_ostream(journal.out());
             }
             try {
-                daemon::service(config, path, socket, machine, limits, manager, page).run(signals, app.alien());
+                daemon::service(config, path, socket, machine, limits, at, page).run(**signals, app.alien());
                 return 0;
             } catch (const std::exception& e) {
                 return complain(e.what(), start_error);
@@ -78,17 +87,36 @@ base::result<void> give_up(const conf::daemon_config& config, attach::control_so
 }
 
 // The processes beside the daemon, which end with what is returned.
-base::result<std::array<base::unique_fd, 2>> start_helpers(attach::control_socket& socket, shm::new_page& page,
-                                                           base::unique_fd metrics) {
-    auto keeper = daemon::start_door_keeper(socket.doors());
-    if (!keeper) {
-        return std::unexpected(keeper.error());
+base::result<std::vector<base::unique_fd>> start_helpers(attach::control_socket& socket, shm::new_page& page,
+                                                         base::unique_fd metrics) {
+    auto doors = daemon::start_door_keeper(socket.doors());
+    if (!doors) {
+        return std::unexpected(doors.error());
     }
     auto stats = daemon::start_stats_server(page, {std::move(socket.stats()), std::move(metrics)});
     if (!stats) {
         return std::unexpected(stats.error());
     }
-    return std::array{std::move(*keeper), std::move(*stats)};
+    std::vector<base::unique_fd> all;
+    all.push_back(std::move(*doors));
+    all.push_back(std::move(*stats));
+    return all;
+}
+
+// Page, socket and what comes with them outlive it.
+base::result<keeper::keeper> become_keeper(const conf::daemon_config& config, attach::control_socket& socket,
+                                           shm::new_page& page, base::unique_fd metrics, keeper::supervisor manager,
+                                           keeper::voice voice) {
+    auto helpers = start_helpers(socket, page, std::move(metrics));
+    if (!helpers) {
+        return std::unexpected(helpers.error());
+    }
+    return keeper::keeper::make({.shards = config.shards,
+                                 .watchdog_ms = config.watchdog_ms,
+                                 .control = socket.fd(),
+                                 .stopping = [&socket] { socket.close(); }},
+                                std::move(manager), std::move(voice),
+                                *reinterpret_cast<shm::stats_page*>(page.memory.data()), std::move(*helpers));
 }
 
 }  // namespace
@@ -114,7 +142,8 @@ int main(int argc, char** argv) {
                config.routes.count);
         return 0;
     }
-    auto manager = daemon::supervisor::from_environment();
+    keeper::voice voice;
+    auto manager = keeper::supervisor::from_environment();
     auto machine = daemon::machine::read();
     if (!machine) {
         return complain(machine.error().text, start_error);
@@ -141,14 +170,13 @@ int main(int argc, char** argv) {
     if (!page) {
         return complain(page.error().text, start_error);
     }
-    const auto helpers = start_helpers(*socket, *page, std::move(*metrics));
-    if (!helpers) {
-        return complain(helpers.error().text, start_error);
+    auto& shown = *reinterpret_cast<shm::stats_page*>(page->memory.data());
+    auto keeper = become_keeper(config, *socket, *page, std::move(*metrics), std::move(manager), std::move(voice));
+    if (!keeper) {
+        return complain(keeper.error().text, start_error);
     }
-    auto signals = daemon::signals::start(daemon::stop_limit(config));
-    if (!signals) {
-        return complain(signals.error().text, start_error);
+    if (auto seat = keeper->run()) {
+        return serve(config, parsed.run->config, *socket, *machine, *limits, std::move(*seat), shown);
     }
-    return serve(config, parsed.run->config, *socket, *machine, *limits, **signals, manager,
-                 *reinterpret_cast<shm::stats_page*>(page->memory.data()));
+    return keeper->exit_code();
 }

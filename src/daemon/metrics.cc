@@ -146,6 +146,8 @@ void add_facts(metrics& out, const stats_reader& from) {
         out.family(t.metric, t.type, t.help);
         out.add({}, at(f, t.which));
     }
+    out.family("vmsgr_worker_restarts_total", "counter", "Times that the keeper has started another worker.");
+    out.add({}, from.page().worker.restarts);
 }
 
 void add_stalled(metrics& out, const stats_reader& from) {

@@ -126,6 +126,7 @@ constexpr const char* allowed[] = {
     "getppid",
     "tgkill",
     "kill",
+    "wait4",
     "rt_sigaction",
     "rt_sigprocmask",
     "rt_sigreturn",

@@ -5,12 +5,12 @@
 #include <seastar/core/smp.hh>
 #include <seastar/core/timer.hh>
 
-#include "daemon/supervisor.hh"
+#include "keeper/supervisor.hh"
 
 namespace vmsgr::daemon {
 
 class pulse {
-    supervisor& _to;
+    keeper::supervisor& _to;
     seastar::gate _asked;
     seastar::timer<seastar::lowres_clock> _timer;
 
@@ -24,7 +24,7 @@ class pulse {
     }
 
 public:
-    explicit pulse(supervisor& to) : _to(to), _timer([this] { beat(); }) {
+    explicit pulse(keeper::supervisor& to) : _to(to), _timer([this] { beat(); }) {
         if (to.watchdog().count() > 0) {
             _timer.arm_periodic(std::chrono::ceil<std::chrono::milliseconds>(to.watchdog() / 3));
         }

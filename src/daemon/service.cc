@@ -54,11 +54,13 @@ std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept {
 }
 
 service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-                 const fitted_limits& limits, supervisor& manager, shm::stats_page& page)
+                 const fitted_limits& limits, keeper::seat& at, shm::stats_page& page)
     : _config(c),
       _path(std::move(path)),
       _machine(m),
-      _manager(manager),
+      _manager(std::move(at.manager)),
+      _board(at.shown),
+      _first(at.first),
       _socket(socket),
       _page(page),
       _registry(c.networks == conf::namespaces::shared),
@@ -75,8 +77,9 @@ service::service(const conf::daemon_config& c, std::string path, attach::control
 }
 
 seastar::future<> service::status(attach::viewer who, attach::document_writer& to) {
-    return write_status(
-        {who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s, _reloaded}, to);
+    return write_status({who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s,
+                         _page.worker.restarts, _reloaded},
+                        to);
 }
 
 void service::tell_ready() {
@@ -98,7 +101,9 @@ seastar::future<> service::reload(loaded fresh, signals& from) {
         }
         co_await change_to(std::move(**fresh));
         from.set_limit(stop_limit(_config));
+        _board.stop_limit_ms.store(uint32_t(stop_limit(_config).count()), std::memory_order_relaxed);
         ++_reloaded.count;
+        _board.reloads.store(_reloaded.count, std::memory_order_relaxed);
         _reloaded.error.clear();
         log.info("SIGHUP: {} was read again: {} routes, {} peers", _path, _config.routes.count,
                  _config.trunks.peers.size());
@@ -149,14 +154,33 @@ seastar::future<> service::change_to(conf::daemon_config fresh) {
     co_await _trunks.invoke_on_all([&fresh](trunks::service& t) { t.change(fresh.trunks); });
 }
 
+service::loaded service::read_again() const {
+    return std::make_shared<base::result<conf::daemon_config>>(
+        _path.empty() ? base::fail(ENOENT, "vmsgrd was started without --config") : conf::load_daemon_config(_path));
+}
+
+void service::start_hearts() {
+    _board.stop_limit_ms.store(uint32_t(stop_limit(_config).count()), std::memory_order_relaxed);
+    _hearts.start(std::ref(_board), std::chrono::milliseconds(_config.watchdog_ms)).get();
+    _board.watched.store(1, std::memory_order_relaxed);
+}
+
+// A worker that follows another starts with what the file said when vmsgrd did; if it was read again since, it is now.
+void service::be_ready(signals& from) {
+    if (const uint64_t reloads = _board.reloads; reloads != 0) {
+        _reloaded.count = reloads - 1;
+        reload(read_again(), from).get();
+    } else {
+        tell_ready();
+    }
+}
+
 // The thread of signals reads the file, as it may block; what it finds goes to shard 0.
 void service::listen_to(signals& from, seastar::alien::instance& reactors, std::shared_ptr<stop_request> stop) {
     signals::receivers to;
     to.stop = [&reactors, stop] { seastar::alien::run_on(reactors, 0, [stop]() noexcept { stop->ask(); }); };
     to.reload = [this, &from, &reactors] {
-        loaded fresh = std::make_shared<base::result<conf::daemon_config>>(
-            _path.empty() ? base::fail(ENOENT, "vmsgrd was started without --config")
-                          : conf::load_daemon_config(_path));
+        loaded fresh = read_again();
         seastar::alien::run_on(reactors, 0, [this, &from, fresh = std::move(fresh)]() noexcept {
             (void)seastar::try_with_gate(_reloading, [this, &from, fresh] {
                 return reload(fresh, from);
@@ -218,12 +242,15 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
     listen_to(from, reactors, stop);
     auto deaf = seastar::defer([&]() noexcept { listen_no_more(from, reactors); });
 
-    log.info("vmsgrd {} ready: socket {}, {} shards, {} routes", proto::version_text, _socket.path(),
-             seastar::smp::count, _config.routes.count);
+    auto stop_hearts = seastar::defer([this]() noexcept { _hearts.stop().get(); });
+    start_hearts();
+    log.info("vmsgrd {} ready: socket {}, {} shards, {} routes{}", proto::version_text, _socket.path(),
+             seastar::smp::count, _config.routes.count, _first ? "" : ", after another worker");
     pulse beats(_manager);
     auto stop_beats = seastar::defer([&]() noexcept { beats.stop().get(); });
-    tell_ready();
+    be_ready(from);
     stop->asked.get_future().get();
+    _board.watched.store(0, std::memory_order_relaxed);
     _manager.stopping();
     log.info("vmsgrd stops: {} connections are flushed, for {} ms at most", _budget.connections.used(),
              _config.limits.flush_ms);

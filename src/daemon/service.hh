@@ -12,8 +12,9 @@
 #include "daemon/limits.hh"
 #include "daemon/signals.hh"
 #include "daemon/stats_writer.hh"
+#include "daemon/heart.hh"
 #include "daemon/status.hh"
-#include "daemon/supervisor.hh"
+#include "keeper/keeper.hh"
 #include "trunks/service.hh"
 
 namespace vmsgr::daemon {
@@ -25,7 +26,9 @@ class service {
     conf::daemon_config _config;
     const std::string _path;  // of its file; empty: none
     const machine _machine;   // as it was at the start
-    supervisor& _manager;
+    keeper::supervisor _manager;
+    keeper::board& _board;
+    const bool _first;
     attach::control_socket& _socket;
     shm::stats_page& _page;
     local::registry _registry;  // outlives the budget, which shows its counts there
@@ -39,6 +42,7 @@ class service {
     seastar::sharded<local::listeners> _listeners;
     std::unique_ptr<attach::control_server> _control;
     seastar::sharded<stats_writer> _stats;
+    seastar::sharded<heart> _hearts;
     seastar::gate _reloading;
     seastar::semaphore _reloads{1};  // one at a time
     reload_state _reloaded;
@@ -47,7 +51,7 @@ public:
     // path: of the configuration, for SIGHUP. limits: c's, as far as they fit m. page: of the counters of
     // c.shards shards; it outlives this.
     service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-            const fitted_limits& limits, supervisor& manager, shm::stats_page& page);
+            const fitted_limits& limits, keeper::seat& at, shm::stats_page& page);
 
     // Runs until SIGTERM or SIGINT. Call in a seastar::thread.
     void run(signals& from, seastar::alien::instance& reactors);
@@ -66,6 +70,9 @@ private:
     void listen_to(signals& from, seastar::alien::instance& reactors, std::shared_ptr<stop_request> stop);
     void listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept;
     void tell_ready();
+    void start_hearts();
+    void be_ready(signals& from);
+    loaded read_again() const;
     seastar::future<> reload(loaded fresh, signals& from);
     seastar::future<> name_routes();
     seastar::future<> change_to(conf::daemon_config fresh);

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,24 +17,16 @@ constexpr int killed_exit = 1;
 
 }  // namespace
 
-base::result<std::unique_ptr<signals>> signals::start(std::chrono::milliseconds limit) {
-    sigset_t set;
-    sigemptyset(&set);
-    for (int s : {SIGTERM, SIGINT, SIGQUIT, SIGHUP}) {
-        sigaddset(&set, s);
-    }
-    if (int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); err != 0) {
-        return base::fail(err, "cannot block signals");
-    }
-    base::unique_fd in(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)), over(::eventfd(0, EFD_CLOEXEC));
-    if (!in || !over) {
+base::result<std::unique_ptr<signals>> signals::start(base::unique_fd orders, std::chrono::milliseconds limit) {
+    base::unique_fd over(::eventfd(0, EFD_CLOEXEC));
+    if (!over) {
         return std::unexpected(base::os_error("no descriptor for signals"));
     }
-    return std::unique_ptr<signals>(new signals(limit, std::move(in), std::move(over)));
+    return std::unique_ptr<signals>(new signals(limit, std::move(orders), std::move(over)));
 }
 
-signals::signals(std::chrono::milliseconds limit, base::unique_fd in, base::unique_fd over)
-    : _limit(limit), _signals(std::move(in)), _over(std::move(over)), _thread([this] { run(); }) {}
+signals::signals(std::chrono::milliseconds limit, base::unique_fd orders, base::unique_fd over)
+    : _limit(limit), _orders(std::move(orders)), _over(std::move(over)), _thread([this] { run(); }) {}
 
 signals::~signals() {
     const uint64_t one = 1;
@@ -68,7 +59,7 @@ void signals::run() {
             const auto left = std::chrono::ceil<std::chrono::milliseconds>(*until - clock::now());
             wait_ms = int(std::max<int64_t>(left.count(), 0));
         }
-        pollfd fds[] = {{_signals.get(), POLLIN, 0}, {_over.get(), POLLIN, 0}};
+        pollfd fds[] = {{_orders.get(), POLLIN, 0}, {_over.get(), POLLIN, 0}};
         const int n = ::poll(fds, std::size(fds), wait_ms);
         if (n > 0 && fds[1].revents != 0) {
             return;
@@ -76,12 +67,16 @@ void signals::run() {
         if (until && clock::now() >= *until) {
             end_now("it has not stopped within the limit, so a shard is stuck");
         }
-        signalfd_siginfo info;
-        while (::read(_signals.get(), &info, sizeof info) == sizeof info) {
-            take(int(info.ssi_signo));
+        unsigned char signal = 0;
+        ssize_t got = 0;
+        while ((got = ::read(_orders.get(), &signal, 1)) == 1) {
+            take(signal);
             if (!until && _stop_asked) {
                 until = clock::now() + _limit.load();
             }
+        }
+        if (got == 0) {
+            end_now("its keeper has ended");
         }
     }
 }

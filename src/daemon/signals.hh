@@ -1,13 +1,15 @@
-// The signals that people send to vmsgrd, taken by a thread of its own: no shard that is stuck holds them up.
+// The signals that people send to vmsgrd, as the keeper passes them on (keeper/worker.hh). A thread of its own takes
+// them: no shard that is stuck holds them up.
 //
 //   SIGTERM, SIGINT   stop; a second one, or no end within the limit: end at once
 //   SIGQUIT           end at once
 //   SIGHUP            read the configuration again
+//   no keeper         end at once
 //
 // An end at once resets the connections of other hosts (conn/end_mark.hh) and leaves the files, which the next start
 // replaces.
 //
-// Made on the main thread before any other thread: they inherit its mask. begin() and end() from shard 0.
+// Made on the main thread. begin() and end() from shard 0.
 #pragma once
 
 #include <atomic>
@@ -32,20 +34,20 @@ public:
 
 private:
     std::atomic<std::chrono::milliseconds> _limit;
-    base::unique_fd _signals, _over;
+    base::unique_fd _orders, _over;
     std::mutex _lock;  // for _to and _stop_asked; never held by a reactor for longer than a move
     receivers _to;
     bool _stop_asked = false;
     std::thread _thread;
 
-    signals(std::chrono::milliseconds limit, base::unique_fd in, base::unique_fd over);
+    signals(std::chrono::milliseconds limit, base::unique_fd orders, base::unique_fd over);
     void run();
     void take(int signal);
     [[noreturn]] static void end_now(const char* why) noexcept;
 
 public:
-    // limit: from the first SIGTERM to the end of the process.
-    static base::result<std::unique_ptr<signals>> start(std::chrono::milliseconds limit);
+    // limit: from the first SIGTERM to the end of the process. orders: does not block.
+    static base::result<std::unique_ptr<signals>> start(base::unique_fd orders, std::chrono::milliseconds limit);
     ~signals();
     signals(const signals&) = delete;
 

@@ -15,11 +15,11 @@ namespace {
 
 constexpr std::string_view state_texts[] = {"running", "stopped", "silent"};
 
-// What the kernel says of a thread in one line; empty where it says nothing.
-std::string_view read_of_thread(int tasks, uint64_t thread, const char* file, std::span<char> buffer) noexcept {
-    char path[64];
-    snprintf(path, sizeof path, "%llu/%s", static_cast<unsigned long long>(thread), file);
-    const base::unique_fd fd(tasks < 0 ? -1 : ::openat(tasks, path, O_RDONLY | O_CLOEXEC));
+// What the kernel says of a thread of a process in one line; empty where it says nothing.
+std::string_view read_of_thread(pid_t of, uint64_t thread, const char* file, std::span<char> buffer) noexcept {
+    char path[96];
+    snprintf(path, sizeof path, "/proc/%d/task/%llu/%s", of, static_cast<unsigned long long>(thread), file);
+    const base::unique_fd fd(of <= 0 ? -1 : ::open(path, O_RDONLY | O_CLOEXEC));
     const ssize_t n = fd ? ::read(fd.get(), buffer.data(), buffer.size()) : -1;
     return n > 0 ? std::string_view(buffer.data(), size_t(n)) : std::string_view{};
 }
@@ -53,8 +53,8 @@ shard_facts stats_reader::look_at(size_t i) const noexcept {
     const uint64_t tick = s.tick_us, now = shm::stats_now_us();
     out.silent_us = now > tick ? now - tick : 0;
     if (const uint64_t thread = s.thread; thread != 0) {
-        out.cpu_us = cpu_us(read_of_thread(_tasks, thread, "schedstat", buffer));
-        if (is_stopped(read_of_thread(_tasks, thread, "stat", buffer))) {
+        out.cpu_us = cpu_us(read_of_thread(worker(), thread, "schedstat", buffer));
+        if (is_stopped(read_of_thread(worker(), thread, "stat", buffer))) {
             out.state = shard_state::stopped;
             return out;
         }

@@ -60,17 +60,17 @@ struct shard_facts {
 // The page, as a reader has it.
 class stats_reader {
     const shm::stats_page* _page;
-    int _tasks;  // /proc/PID/task of the daemon; -1: unknown
     pid_t _pid;
 
 public:
-    // All of it outlives this.
-    stats_reader(const shm::stats_page* page, int tasks, pid_t pid) noexcept : _page(page), _tasks(tasks), _pid(pid) {}
+    // pid: of the keeper. The page outlives this.
+    stats_reader(const shm::stats_page* page, pid_t pid) noexcept : _page(page), _pid(pid) {}
 
     const shm::stats_page& page() const noexcept { return *_page; }
     size_t shards() const noexcept { return _page->shards; }
     const shm::stats_shard& shard(size_t i) const noexcept { return _page->of(i); }
     pid_t pid() const noexcept { return _pid; }
+    pid_t worker() const noexcept { return pid_t(_page->worker.pid); }  // 0: none runs
     double uptime_s() const noexcept;
     facts read_facts() const noexcept { return _page->facts.read().value_or(facts{}); }
     shard_facts look_at(size_t shard) const noexcept;

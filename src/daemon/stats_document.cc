@@ -197,6 +197,8 @@ std::string stats_document(const stats_reader& from, const attach::viewer& who, 
         out["partial"] = true;
     }
     out["daemon"] = {{"pid", from.pid()},
+                     {"worker_pid", from.worker() != 0 ? json(from.worker()) : json()},
+                     {"worker_restarts", from.page().worker.restarts.read()},
                      {"version", proto::version_text},
                      {"uptime_s", std::round(from.uptime_s() * 1000) / 1000},
                      {"shards", from.shards()}};

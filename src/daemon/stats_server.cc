@@ -219,7 +219,7 @@ void server::run() {
     }
 }
 
-[[noreturn]] void serve_stats(base::unique_fd lives, shm::new_page& written, int tasks, pid_t daemon,
+[[noreturn]] void serve_stats(base::unique_fd lives, shm::new_page& written, pid_t daemon,
                               stats_sockets sockets) noexcept {
     const int page = written.fd.get();
     const size_t bytes = written.memory.size();
@@ -233,7 +233,7 @@ void server::run() {
     for (int fd : {0, 1, 2}) {
         ::dup2(null, fd);
     }
-    std::array kept{lives.get(), page, tasks, sockets.status.get(), sockets.metrics.get()};
+    std::array kept{lives.get(), page, sockets.status.get(), sockets.metrics.get()};
     std::ranges::sort(kept);
     unsigned from = 3;
     for (int fd : kept) {
@@ -249,7 +249,7 @@ void server::run() {
         const auto memory = shm::map_published(page, bytes);
         if (memory) {
             const auto& at = *reinterpret_cast<const shm::stats_page*>(memory->data());
-            server(stats_reader(&at, tasks, daemon), std::move(lives), std::move(sockets)).run();
+            server(stats_reader(&at, daemon), std::move(lives), std::move(sockets)).run();
         }
     } catch (const std::exception&) {
         // Out of memory: status asks the daemon itself, and a scrape fails.
@@ -282,7 +282,6 @@ base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sock
         return std::unexpected(base::os_error("pipe"));
     }
     base::unique_fd theirs(ends[0]), ours(ends[1]);
-    const base::unique_fd tasks(::open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     const pid_t daemon = ::getpid(), pid = ::fork();
     if (pid < 0) {
         auto why = base::os_error("fork");
@@ -290,7 +289,7 @@ base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sock
         return std::unexpected(std::move(why));
     }
     if (pid == 0) {
-        serve_stats(std::move(theirs), page, tasks.get(), daemon, std::move(sockets));
+        serve_stats(std::move(theirs), page, daemon, std::move(sockets));
     }
     return ours;
 }

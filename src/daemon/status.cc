@@ -404,7 +404,9 @@ seastar::future<> write_status(status_sources s, attach::document_writer& to) {
     co_await add_trunks(out, s);
     co_await add_sessions(out, own, s);
     add_users(out, s);
-    out.add("daemon", {{"pid", ::getpid()},
+    out.add("daemon", {{"pid", ::getppid()},  // the keeper
+                       {"worker_pid", ::getpid()},
+                       {"worker_restarts", s.worker_restarts},
                        {"version", proto::version_text},
                        {"uptime_s", round_ms(conn::unix_time_s() - s.started_s)},
                        {"shards", seastar::smp::count},

@@ -28,6 +28,7 @@ struct status_sources {
     seastar::sharded<trunks::service>& trunks;
     const attach::control_server& control;
     double started_s;
+    uint64_t worker_restarts;
     const reload_state& reloaded;
 };
 

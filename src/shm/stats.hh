@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstring>
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -156,14 +157,31 @@ struct stats_access {
     std::array<uint32_t, 256> uid{}, gid{};
 };
 
+// Written by the keeper, which is there before the first worker and after it.
+struct stats_worker {
+    base::tally pid;  // 0: none runs
+    base::tally restarts;
+};
+
 struct alignas(64) stats_page {
     uint64_t shards = 0;
     double started_s = 0;
+    stats_worker worker;
     published<stats_access> access;
     published<std::array<uint64_t, stats_facts>> facts;  // daemon/stats.hh says which
     base::tally sessions_used;  // rows from here on were never used
     std::array<published<stats_session>, stats_sessions> session;
     // The blocks of the shards follow.
+    // What a worker that has ended has shown of its own. While no other writes.
+    void forget() noexcept {
+        sessions_used.set(0);
+        for (auto& s : session) {
+            new (&s) published<stats_session>();
+        }
+        for (size_t i = 0; i < shards; ++i) {
+            new (&of(i)) stats_shard();
+        }
+    }
     static size_t bytes(size_t shards) noexcept { return sizeof(stats_page) + shards * sizeof(stats_shard); }
     stats_shard& of(size_t shard) noexcept { return reinterpret_cast<stats_shard*>(this + 1)[shard]; }
     const stats_shard& of(size_t shard) const noexcept { return reinterpret_cast<const stats_shard*>(this + 1)[shard]; }

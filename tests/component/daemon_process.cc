@@ -115,12 +115,23 @@ daemon_process::~daemon_process() {
 
 std::string daemon_process::log() const { return read_file(_folder + "/log"); }
 
+pid_t daemon_process::worker() const {
+    const std::string pid = std::to_string(_pid);
+    std::istringstream children(read_file("/proc/" + pid + "/task/" + pid + "/children"));
+    for (pid_t child; children >> child;) {
+        if (read_file("/proc/" + std::to_string(child) + "/comm") == "vmsgrd-worker\n") {
+            return child;
+        }
+    }
+    throw std::runtime_error("vmsgrd has no worker: " + log());
+}
+
 nlohmann::json daemon_process::status() const {
     return nlohmann::json::parse(client(socket(), proto::session_kind::query).ask(proto::kind::status));
 }
 
 size_t daemon_process::open_descriptors() const {
-    fs::directory_iterator all("/proc/" + std::to_string(_pid) + "/fd");
+    fs::directory_iterator all("/proc/" + std::to_string(worker()) + "/fd");
     return size_t(std::distance(begin(all), end(all)));
 }
 
@@ -139,7 +150,7 @@ double daemon_process::until_descriptors(size_t n, int limit_ms) const {
 }
 
 double daemon_process::cpu_s() const {
-    std::istringstream stat(read_file("/proc/" + std::to_string(_pid) + "/stat"));
+    std::istringstream stat(read_file("/proc/" + std::to_string(worker()) + "/stat"));
     std::string word;
     double ticks = 0;
     for (int field = 1; stat >> word && field <= 15; ++field) {

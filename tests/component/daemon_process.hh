@@ -35,6 +35,7 @@ public:
     std::string folder() const { return _folder; }
     std::string log() const;
     pid_t pid() const { return _pid; }
+    pid_t worker() const;  // in which everything happens; pid() is its keeper's
 
     nlohmann::json status() const;
     uint64_t faults(const std::string& reason) const { return status()["faults_by_reason"][reason]; }

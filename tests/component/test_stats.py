@@ -128,12 +128,7 @@ def ask(daemon, question):
 
 
 def stats_pid(daemon):
-    with open(f"/proc/{daemon.pid}/task/{daemon.pid}/children", encoding="ascii") as f:
-        for pid in f.read().split():
-            with open(f"/proc/{pid}/comm", encoding="ascii") as comm:
-                if comm.read() == "vmsgrd-stats\n":
-                    return int(pid)
-    return None
+    return vmsgrd.child_of(daemon.process.pid, "vmsgrd-stats")
 
 
 def test_who_reads_the_page_cannot_write_it_and_holds_nothing_else(daemon):
@@ -150,10 +145,10 @@ def test_silent_and_foolish_clients_keep_nobody_waiting(daemon):
     try:
         for s in held:
             s.connect(daemon.socket + ".stats")
-        assert ask(daemon, b"health\n")["daemon"]["pid"] == daemon.pid
+        assert ask(daemon, b"health\n")["daemon"]["pid"] == daemon.process.pid
         assert ask(daemon, b"nonsense\n") is None
         assert ask(daemon, b"x" * 70) is None
-        assert ask(daemon, b"health\nmore\n")["daemon"]["pid"] == daemon.pid
+        assert ask(daemon, b"health\nmore\n")["daemon"]["pid"] == daemon.process.pid
     finally:
         for s in held:
             s.close()
@@ -166,4 +161,4 @@ def test_it_ends_with_its_daemon(here):
         gone = lambda: not os.path.exists(f"/proc/{pid}/exe") or not os.path.exists(f"/proc/{pid}/fd/0")  # noqa: E731
         process.wait_until(gone, 5, "its process to end")
     with vmsgrd.Vmsgrd(here, routes=ROUTES) as again:   # what the killed one left is replaced
-        assert ask(again, b"health\n")["daemon"]["pid"] == again.pid
+        assert ask(again, b"health\n")["daemon"]["pid"] == again.process.pid

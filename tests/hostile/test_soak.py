@@ -94,7 +94,7 @@ class Disturbance:
     def reload(self, text):
         with open(self.world.daemon.config, "w", encoding="ascii") as f:
             f.write(text)
-        os.kill(self.world.daemon.pid, signal.SIGHUP)
+        os.kill(self.world.daemon.process.pid, signal.SIGHUP)
 
     def round(self, part):
         words = ["/usr/bin/python3", "-c", TRANSFERS, self.world.host, conftest.PORT, conftest.PLAIN_PORT]

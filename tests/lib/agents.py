@@ -49,3 +49,9 @@ class Agent:
 
     def kill(self):
         self.process.kill()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()

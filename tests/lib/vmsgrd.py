@@ -36,6 +36,20 @@ def routes_yaml(routes):
     return "\n".join(lines) + "\n"
 
 
+def child_of(pid, name):
+    """The newest child with this name; None: there is none."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        children = f.read().split()
+    for child in reversed(children):
+        try:
+            with open(f"/proc/{child}/comm", encoding="ascii") as f:
+                if f.read() == name + "\n":
+                    return int(child)
+        except FileNotFoundError:
+            continue
+    return None
+
+
 class Vmsgrd:
     """One daemon. With plain=True nothing is started, and programs get an empty prefix: the same test on TCP."""
 
@@ -68,7 +82,8 @@ class Vmsgrd:
 
     @property
     def pid(self):
-        return self.process.pid if self.process else None
+        """Of the worker, in which everything happens; process.pid is its keeper's, to which signals go."""
+        return child_of(self.process.pid, "vmsgrd-worker") if self.process else None
 
     def prefix(self, routes=None):
         """Words before a program that attach it to this daemon; they exec, so its number stays. Without routes: its."""

@@ -1,4 +1,4 @@
-#include "daemon/supervisor.hh"
+#include "keeper/supervisor.hh"
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -13,6 +13,9 @@
 namespace vmsgr::daemon {
 
 namespace {
+
+using keeper::supervisor;
+using keeper::unix_address;
 
 // A service manager, or a journal: a datagram socket with an abstract name of its own.
 class reader {

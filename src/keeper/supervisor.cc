@@ -1,4 +1,4 @@
-#include "daemon/supervisor.hh"
+#include "keeper/supervisor.hh"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 #include <charconv>
 
-namespace vmsgr::daemon {
+namespace vmsgr::keeper {
 
 namespace {
 
@@ -72,9 +72,17 @@ supervisor supervisor::from_environment() {
     return s;
 }
 
+supervisor supervisor::through(base::unique_fd keeper, std::chrono::microseconds watchdog) {
+    supervisor s;
+    s._socket = std::move(keeper);
+    ::setsockopt(s._socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    s._watchdog = watchdog;
+    return s;
+}
+
 bool supervisor::say(std::string_view text, int flags) noexcept {
-    return !_socket || ::sendto(_socket.get(), text.data(), text.size(), flags | MSG_NOSIGNAL,
-                                reinterpret_cast<const sockaddr*>(&_manager), _manager_bytes) >= 0;
+    const auto* to = _manager_bytes == 0 ? nullptr : reinterpret_cast<const sockaddr*>(&_manager);
+    return !_socket || ::sendto(_socket.get(), text.data(), text.size(), flags | MSG_NOSIGNAL, to, _manager_bytes) >= 0;
 }
 
 bool supervisor::ready(std::string_view status) { return say("READY=1\nSTATUS=" + std::string(status), 0); }
@@ -83,6 +91,8 @@ bool supervisor::reloading() { return say("RELOADING=1\nMONOTONIC_USEC=" + now_u
 
 bool supervisor::stopping() noexcept { return say("STOPPING=1\nSTATUS=sends what is left", 0); }
 
+bool supervisor::pass_on(std::string_view text) noexcept { return say(text, MSG_DONTWAIT); }
+
 void supervisor::alive() noexcept { (void)say("WATCHDOG=1", MSG_DONTWAIT); }
 
-}  // namespace vmsgr::daemon
+}  // namespace vmsgr::keeper

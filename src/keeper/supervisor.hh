@@ -4,7 +4,8 @@
 // libsystemd is not used for it: its calls wait as long as the manager does not read, which a reactor must not, and it
 // would be one more library in a process that holds the keys of trunks. The protocol is documented as stable.
 //
-// Made on the main thread, before rights are given up; then from shard 0 alone.
+// The keeper has the one of the environment, as the manager listens to the first process alone; a worker's speaks
+// through its keeper. Made on the main thread, before rights are given up; a worker's is used from shard 0 alone.
 #pragma once
 
 #include <sys/un.h>
@@ -15,7 +16,7 @@
 
 #include "base/unique_fd.hh"
 
-namespace vmsgr::daemon {
+namespace vmsgr::keeper {
 
 // The address of a unix socket as systemd writes it: a path, or '@' and an abstract name. 0: it is none.
 socklen_t unix_address(std::string_view text, sockaddr_un& out) noexcept;
@@ -31,11 +32,15 @@ class supervisor {
 public:
     // Of $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID, which it takes out of the environment.
     static supervisor from_environment();
+    // keeper: a socket whose other end passes on what comes.
+    static supervisor through(base::unique_fd keeper, std::chrono::microseconds watchdog);
 
     // Each waits for the manager for 100 ms at most; false where that did not take it.
     bool ready(std::string_view status);
     bool reloading();  // ready() follows
     bool stopping() noexcept;
+    // What another process has said. Never waits; false: not taken.
+    bool pass_on(std::string_view text) noexcept;
     // Never waits. One that is lost is followed by the next.
     void alive() noexcept;
 
@@ -43,4 +48,4 @@ public:
     std::chrono::microseconds watchdog() const noexcept { return _watchdog; }
 };
 
-}  // namespace vmsgr::daemon
+}  // namespace vmsgr::keeper

@@ -1,0 +1,87 @@
+// The first process of vmsgrd (docs/KEEPER.md): it starts the worker, in which everything happens, passes signals on to
+// it, and starts the next one when it has died or stands still. It has one thread, waits for nobody but in poll(), and
+// takes no memory that it did not have when it began.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/error.hh"
+#include "base/unique_fd.hh"
+#include "keeper/board.hh"
+#include "keeper/pauses.hh"
+#include "keeper/supervisor.hh"
+#include "keeper/voice.hh"
+#include "keeper/watch.hh"
+#include "keeper/worker.hh"
+
+namespace vmsgr::keeper {
+
+struct settings {
+    size_t shards = 1;
+    int64_t watchdog_ms = 0;  // a shard that stands still for longer is not waited for; 0: all are
+    int control = -1;  // listens; whoever connects while there is no worker for long is turned away
+    std::function<void()> stopping;  // once, when a stop is ordered: nobody may come any more
+};
+
+// What a worker is given.
+struct seat {
+    board& shown;
+    supervisor manager;
+    base::unique_fd orders;  // daemon/signals.hh
+    bool first;  // no worker was before it
+};
+
+class keeper {
+    settings _set;
+    supervisor _manager;
+    voice _voice;
+    shm::stats_page& _page;
+    board* _board;
+    std::vector<base::unique_fd> _helpers;  // which end with the last holder of these
+    base::unique_fd _signals;
+    worker _worker;
+    pauses _pauses;
+    watch _watch;
+    std::optional<int64_t> _ready_ms;  // when the worker was
+    std::optional<int64_t> _kill_at_ms;  // it does not go by itself
+    std::optional<int64_t> _started_ms;  // the last worker
+    int64_t _looked_ms = 0;
+    bool _was_ready = false;  // some worker was
+    bool _stop = false;
+    std::string _last_word;  // that the service manager has not taken
+
+    keeper(settings s, supervisor manager, voice v, shm::stats_page& page, board* b, base::unique_fd signals);
+
+public:
+    // helpers: held as long as this lives, and by each worker. page: what it writes there is stats_page::worker.
+    static base::result<keeper> make(settings s, supervisor manager, voice v, shm::stats_page& page,
+                                     std::vector<base::unique_fd> helpers);
+
+    // Returns in each worker with its seat, and in the keeper, when there is to be no other worker, with nothing.
+    std::optional<seat> run();
+    int exit_code() const noexcept { return _exit_code; }
+
+private:
+    int _exit_code = 0;
+
+    std::optional<seat> start_worker();
+    std::optional<int> attend();
+    bool goes_on_after(int wait_status);
+    bool pause(int64_t ms);
+    void wait(int64_t ms, bool turn_away);
+    void take_signals();
+    void take_signal(int number);
+    void take_words();
+    void pass_on(std::string_view text);
+    void look_at_hearts(int64_t now_ms);
+    void replace(size_t shard, char state);
+    void turn_away() const noexcept;
+    std::optional<int> reap();
+    int64_t next_look_ms(int64_t now_ms) const noexcept;
+};
+
+}  // namespace vmsgr::keeper

@@ -1,0 +1,101 @@
+#include "keeper/worker.hh"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <string_view>
+
+namespace vmsgr::keeper {
+
+namespace {
+
+// The signals of people are the keeper's, which passes them on as orders: one that is sent to the whole group, or to
+// all processes of a service, does not count twice.
+void take_no_signals() noexcept {
+    for (int s : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
+        ::signal(s, SIG_IGN);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+}  // namespace
+
+base::result<std::optional<worker::ends>> worker::start() {
+    int pipe[2], pair[2];
+    if (::pipe2(pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+        return std::unexpected(base::os_error("pipe"));
+    }
+    base::unique_fd theirs(pipe[0]), ours(pipe[1]);
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+        return std::unexpected(base::os_error("socketpair"));
+    }
+    base::unique_fd heard(pair[0]), said(pair[1]);
+    const pid_t keeper = ::getpid(), pid = ::fork();
+    if (pid < 0) {
+        auto why = base::os_error("fork");
+        why.text += "; check the limits on processes";
+        return std::unexpected(std::move(why));
+    }
+    if (pid == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (::getppid() != keeper) {
+            ::_exit(1);  // it ended before that was set
+        }
+        ::prctl(PR_SET_NAME, "vmsgrd-worker");
+        take_no_signals();
+        return ends{std::move(theirs), std::move(said)};
+    }
+    _pid = pid;
+    _orders = std::move(ours);
+    _words = std::move(heard);
+    return std::nullopt;
+}
+
+void worker::order(int signal) noexcept {
+    const auto byte = static_cast<unsigned char>(signal);
+    const ssize_t written = ::write(_orders.get(), &byte, 1);
+    (void)written;  // it has ended, or has not taken thousands of them
+}
+
+void worker::kill() noexcept {
+    if (runs()) {
+        ::kill(_pid, SIGKILL);
+    }
+}
+
+void worker::abort(pid_t thread) noexcept {
+    if (runs() && thread > 0) {
+        ::syscall(SYS_tgkill, _pid, thread, SIGABRT);
+    }
+}
+
+char worker::state_of(pid_t thread) const noexcept {
+    char text[512];
+    snprintf(text, sizeof text, "/proc/%d/task/%d/stat", _pid, thread);
+    const base::unique_fd fd(::open(text, O_RDONLY | O_CLOEXEC));
+    const ssize_t n = fd ? ::read(fd.get(), text, sizeof text) : -1;
+    const std::string_view stat(text, n > 0 ? size_t(n) : 0);
+    const auto end = stat.rfind(')');  // a name may hold anything
+    return end != stat.npos && end + 2 < stat.size() ? stat[end + 2] : '?';
+}
+
+end_text::end_text(int status) noexcept {
+    if (WIFSIGNALED(status)) {
+        const char* name = ::sigabbrev_np(WTERMSIG(status));
+        snprintf(_text.data(), _text.size(), "was killed by SIG%s", name != nullptr ? name : "?");
+    } else {
+        snprintf(_text.data(), _text.size(), "exited with %d", WEXITSTATUS(status));
+    }
+}
+
+}  // namespace vmsgr::keeper
