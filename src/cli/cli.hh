@@ -47,5 +47,6 @@ command add_ping(CLI::App& app, const options& o);
 command add_perf(CLI::App& app, const options& o);
 command add_send(CLI::App& app, const options& o);
 command add_recv(CLI::App& app, const options& o);
+command add_ceph(CLI::App& app, const options& o);
 
 }  // namespace vmsgr::cli

@@ -35,6 +35,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr top                              what moves, live
   vmsgr doctor ceph-osd                  will its connections be carried; if not, why
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
+  vmsgr ceph plan                        the routes for this host's OSDs
   vmsgr perf                             how fast message channels are here
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 vmsgrd not reachable. `run` ends with the
@@ -146,6 +147,7 @@ int run(int argc, char** argv) {
     add("top", "what moves, live", [&](CLI::App& a) { return add_top(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
     add("doctor", "what of a program will stay plain", [&](CLI::App& a) { return add_doctor(a, o, words.program); });
+    add("ceph", "OSDs of this host on VMSGR, and off it", [&](CLI::App& a) { return add_ceph(a, o); });
     add("ping", "messages there and back to another program", [&](CLI::App& a) { return add_ping(a, o); });
     add("perf", "throughput and latency by message size", [&](CLI::App& a) { return add_perf(a, o); });
     add("send", "send a file or standard input to a 'vmsgr recv'", [&](CLI::App& a) { return add_send(a, o); });
@@ -171,7 +173,7 @@ int run(int argc, char** argv) {
     }
     if (at == &app) {
         return say_usage(
-            at, "no command given; commands are run, status, conns, routes, trunks, top, explain, doctor, ping, "
+            at, "no command given; commands are run, status, conns, routes, trunks, top, explain, doctor, ceph, ping, "
                 "perf, send, recv");
     }
     o.socket = absolute(o.socket.empty() ? usual_socket() : o.socket);

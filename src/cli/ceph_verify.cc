@@ -1,0 +1,126 @@
+// vmsgr ceph verify: where each connection of this host's OSDs is, beside what the routes say.
+#include <algorithm>
+#include <cstdio>
+
+#include "cli/ceph.hh"
+#include "cli/inquiry.hh"
+#include "cli/query.hh"
+#include "cli/table.hh"
+
+namespace vmsgr::cli {
+
+namespace {
+
+bool is_monitor(const base::address& a, const std::vector<ceph_monitor>& monitors) {
+    return std::ranges::any_of(monitors, [&](const ceph_monitor& m) {
+        return std::ranges::any_of(m.addresses, [&](const base::address& b) { return a.unmapped() == b.unmapped(); });
+    });
+}
+
+// What the routes say of a connection of the kernel's: it should have been carried.
+const proto::route* missed(const socket_facts& s, const proto::route_table& routes) {
+    const auto* r = s.served_here ? routes.match("ceph-osd", proto::role::server, s.local)
+                                  : routes.match("ceph-osd", proto::role::client, s.peer);
+    return r != nullptr && (r->way == proto::via::direct || r->way == proto::via::trunk) ? r : nullptr;
+}
+
+void look_at_descriptor(osd_report& out, int fd, const json& daemon, const proto::route_table& routes,
+                        const std::vector<ceph_monitor>& monitors) {
+    const auto link = descriptor_link(out.pid, fd);
+    const auto inode = link ? socket_inode(*link) : std::nullopt;
+    if (!inode) {
+        return;
+    }
+    const auto v = inquire(out.pid, fd, daemon, "");
+    if (v.accelerated) {
+        if (v.reason == "listener") {
+            return;
+        }
+        ++out.carried;
+        if (const auto peer = base::parse_address(text_of(v.connection, "peer")); peer && is_monitor(*peer, monitors)) {
+            out.wrong.push_back("descriptor " + std::to_string(fd) + ": the connection to the monitor at " +
+                                base::to_string(*peer) + " is carried");
+        }
+        return;
+    }
+    const auto s = look_up_socket(out.pid, *inode);
+    if (s.kind != socket_kind::tcp || s.listening || s.peer.family == 0) {
+        return;
+    }
+    ++out.by_the_kernel;
+    out.monitors_plain += is_monitor(s.peer, monitors) ? 1u : 0u;
+    if (const auto* r = missed(s, routes)) {
+        out.wrong.push_back("descriptor " + std::to_string(fd) + ", " + base::to_string(s.local) +
+                            (s.served_here ? " from " : " to ") + base::to_string(s.peer) + ": route " +
+                            std::string(r->name_text()) + " names it, but it is the kernel's: " + v.text);
+    }
+}
+
+json as_json(const osd_report& r) {
+    return {{"osd", r.id},
+            {"pid", r.pid},
+            {"attached", r.attached},
+            {"carried", r.carried},
+            {"kernel", r.by_the_kernel},
+            {"monitors_on_kernel", r.monitors_plain},
+            {"wrong", r.wrong}};
+}
+
+}  // namespace
+
+osd_report look_at_osd(int id, pid_t pid, const json& daemon, const proto::route_table& routes,
+                       const std::vector<ceph_monitor>& monitors) {
+    osd_report out{.id = id, .pid = pid, .wrong = {}};
+    out.attached = std::ranges::any_of(list_of(daemon, "sessions"),
+                                       [pid](const json& s) { return number_of(s, "pid") == uint64_t(pid); });
+    if (!out.attached) {
+        out.wrong.push_back("it is not attached to vmsgrd; see 'vmsgr explain " + std::to_string(pid) + "'");
+    }
+    const auto all = descriptors_of(pid);
+    if (all.empty()) {
+        out.wrong.push_back("its descriptors cannot be read; run as root");
+    }
+    for (int fd : all) {
+        look_at_descriptor(out, fd, daemon, routes, monitors);
+    }
+    return out;
+}
+
+int run_ceph_verify(const options& o, const ceph_options& c) {
+    const auto osds = chosen_osds(c);
+    if (osds.empty()) {
+        return exit_failure;
+    }
+    const auto monitors = ceph_cluster(c.command).monitors();
+    if (!monitors) {
+        return say_error(exit_failure, "ceph verify: " + monitors.error().text);
+    }
+    const auto daemon = ask_status(o.socket);
+    const auto routes = daemon ? ask_routes(o.socket) : std::unexpected(daemon.error());
+    if (!routes) {
+        return say_error(exit_no_daemon, "ceph verify: " + routes.error().text);
+    }
+    json all = json::array();
+    table t{">OSD", ">PID", "ATTACHED", ">CARRIED", ">KERNEL", ">TO MONITORS", "AS THE ROUTES SAY"};
+    std::vector<std::string> wrong;
+    for (const auto& [id, pid] : osds) {
+        const auto r = look_at_osd(id, pid, *daemon, *routes, *monitors);
+        all.push_back(as_json(r));
+        t.row({std::to_string(id), std::to_string(pid), r.attached ? "yes" : "no", std::to_string(r.carried),
+               std::to_string(r.by_the_kernel), std::to_string(r.monitors_plain), r.wrong.empty() ? "yes" : "no"});
+        for (const auto& text : r.wrong) {
+            wrong.push_back("osd." + std::to_string(id) + ": " + text);
+        }
+    }
+    if (o.json) {
+        puts(all.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+    } else {
+        fputs(t.text().c_str(), stdout);
+        for (const auto& text : wrong) {
+            puts(text.c_str());
+        }
+    }
+    return wrong.empty() ? exit_ok : exit_failure;
+}
+
+}  // namespace vmsgr::cli
