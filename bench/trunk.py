@@ -1,14 +1,15 @@
-"""Trunks: bench_net through two vmsgrd over TCP loopback, beside the same program with plain TCP in the same run.
+"""Trunks: bench_net through two vmsgrd on two hosts, beside the same program with plain TCP between them in the same run.
 
-A pair of daemons for each packet size, all in one namespace; each host of a pair is an address of its own on lo. The
-client belongs to one daemon, the server to the other, as on two machines.
+The hosts are two namespaces with a veth pair between them. A pair of daemons for each packet size, each with an address of
+its own; the client belongs to the near one, the server to the far one.
 """
 import subprocess
 from statistics import median
 
 from record import CPU, Metric, cpu_metric
-from world import NET, NO_SPIN, TCP, VMSGR, Cost, World, process, trunks, vmsgrd, with_spin
+from world import NET, NO_SPIN, TCP, VMSGR, Cost, World, netns, process, trunks, vmsgrd, with_spin
 
+LINK = "link"
 STILL = NO_SPIN.removeprefix(VMSGR)
 MESSAGES = {64: 25, 4096: 1.0, 65536: 0.8}   # by bytes a write: how many times those of TCP are wanted
 PACKETS = {f"{n >> 10}K packets": n for n in (4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10)}
@@ -18,24 +19,23 @@ PAIRS = 5
 
 
 class Host:
-    def __init__(self, name, address):
-        self.name, self.address = name, address
+    def __init__(self, name, address, netns):
+        self.name, self.address, self.netns = name, address, netns
 
 
 class Pair:
     """A client's and a server's daemon with a trunk between them. keys: of the `trunk:` section."""
 
     def __init__(self, world, number, keys):
-        self.client, self.server = (Host(name, f"10.98.{number}.{i}") for i, name in ((1, "a"), (2, "b")))
+        self.client = Host("a", f"10.98.{number}.1", world.netns)
+        self.server = Host("b", f"10.98.{number}.2", world.far)
         peers = {self.client: self.server, self.server: self.client}
         for host in peers:
-            world.netns.ip("addr", "add", f"{host.address}/32", "dev", "lo")
-        for host, other in peers.items():   # who connects to one has the other as its own address, as between hosts
-            world.netns.ip("route", "replace", "local", other.address, "dev", "lo", "table", "local", "src", host.address)
+            host.netns.ip("addr", "add", f"{host.address}/24", "dev", LINK)
         net = f"10.98.{number}.0/24"
         keys = {"accept_from": [net]} | keys
         self.daemons = {me: vmsgrd.Vmsgrd(
-            world.dir, netns=world.netns, name=f"trunk{number}{me.name}", shards=world.settings.shards,
+            world.dir, netns=me.netns, name=f"trunk{number}{me.name}", shards=world.settings.shards,
             routes=[vmsgrd.route("trunk", address=net, via="trunk")],
             config=trunks.trunk_yaml(me.name, f"{me.address}:{trunks.PORT}",
                                      {other.name: (f"{other.address}:{trunks.PORT}", [other.address])}, **keys))
@@ -63,6 +63,10 @@ class Trunks(World):
 
     def __init__(self, settings, pairs):
         super().__init__(settings)
+        self.far = netns.Netns("far")
+        self.netns.ip("link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", str(self.far.pid))
+        for host in (self.netns, self.far):
+            host.ip("link", "set", LINK, "up")
         self.pairs = {variant: Pair(self, n, keys) for n, (variant, keys) in enumerate(pairs.items(), 1)}
 
     def __enter__(self):
@@ -83,6 +87,7 @@ class Trunks(World):
         for pair in self.pairs.values():
             pair.stop()
         super().__exit__()
+        self.far.close()
 
     @staticmethod
     def side(variant, far):
@@ -93,7 +98,7 @@ class Trunks(World):
 
     def serve_far(self, variant):
         pair = self.pair_of(variant) or self.pairs[VMSGR]
-        return self.serve_net(self.side(variant, True), "serve", address=pair.server.address)
+        return self.serve_net(self.side(variant, True), "serve", address=pair.server.address, host=self.far)
 
     def measure(self, variant, servers, call):
         pair = self.pair_of(variant)

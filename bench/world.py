@@ -140,20 +140,20 @@ class World:
     def port(self):
         return next(self._ports)
 
-    def serve(self, variant, argv, *, port=None, path=None, env=None, stdout=None):
-        """Starts a server; returns once it listens on its port, or its unix socket is there."""
-        name = f"{os.path.basename(argv[0])}.{len(self._servers)}"
-        server = process.Process([*self.prefix(variant), *argv], netns=self.netns, name=name, env=env, stdout=stdout,
+    def serve(self, variant, argv, *, port=None, path=None, env=None, stdout=None, host=None):
+        """Starts a server; returns once it listens on its port, or its unix socket is there. host: its namespace."""
+        name, host = f"{os.path.basename(argv[0])}.{len(self._servers)}", host or self.netns
+        server = process.Process([*self.prefix(variant), *argv], netns=host, name=name, env=env, stdout=stdout,
                                  log=os.path.join(self.dir, name + ".log"))
         self._servers.append(server)
         if port is not None:
-            server.wait_ready(lambda: any(s.local[1] == port for s in netns.tcp_sockets(self.netns, ("LISTEN",))), 30,
+            server.wait_ready(lambda: any(s.local[1] == port for s in netns.tcp_sockets(host, ("LISTEN",))), 30,
                               f"listening on port {port}")
         if path is not None:
             server.wait_ready(lambda: os.path.exists(path), 30, f"listening on {path}")
         return server
 
-    def serve_net(self, variant, mode, address="127.0.0.1"):
+    def serve_net(self, variant, mode, address="127.0.0.1", host=None):
         """bench_net as a server; (the server, its endpoint)."""
         port = self.port()
         if variant == UNIX:
@@ -161,7 +161,7 @@ class World:
             return self.serve(variant, [NET, mode, f"unix:{path}"], path=path), f"unix:{path}"
         where = f"tcp:{address}:{port}"
         own = ["--congestion", "reno"] if variant == RENO else []
-        return self.serve(variant, [NET, mode, where, *own], port=port), where
+        return self.serve(variant, [NET, mode, where, *own], port=port, host=host), where
 
     def stop(self, server):
         self._servers.remove(server)
