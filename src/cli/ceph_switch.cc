@@ -37,7 +37,7 @@ public:
             printf("osd.%d: %s already\n", osd, on ? "enabled" : "disabled");
             return {};
         }
-        if (auto may = wait_for([&] { return _cluster.may_stop(osd); }); !may) {
+        if (auto may = wait_for(osd, [&] { return _cluster.may_stop(osd); }); !may) {
             return base::fail(EBUSY, "it was not stopped: " + may.error().text);
         }
         auto done = change(osd, on).and_then([&] { return settle(osd, on, before); });
@@ -96,7 +96,7 @@ private:
 
     // Until it is up again, attached or not as it should be, and the cluster as well as before; and that for a while.
     base::result<void> settle(int osd, bool on, const ceph_health& before) const {
-        if (auto well = wait_for([&] { return look(osd, on, before); }); !well) {
+        if (auto well = wait_for(osd, [&] { return look(osd, on, before); }); !well) {
             return well;
         }
         for (const base::deadline until(int64_t(_c.watch_s) * 1000); until.left_ms() > 0;) {
@@ -143,12 +143,18 @@ private:
         return base::fail(EAGAIN, "it runs without VMSGR; see 'vmsgr explain " + std::to_string(pid) + "'");
     }
 
+    // What it waits for goes to stderr, when it changes.
     template <typename Look>
-    base::result<void> wait_for(Look&& look_once) const {
+    base::result<void> wait_for(int osd, Look&& look_once) const {
+        std::string said;
         for (const base::deadline until(int64_t(_c.timeout_s) * 1000);;) {
             auto found = look_once();
             if (found || until.left_ms() == 0) {
                 return found;
+            }
+            if (said != found.error().text) {
+                said = found.error().text;
+                fprintf(stderr, "osd.%d: waiting: %s\n", osd, said.c_str());
             }
             std::this_thread::sleep_for(between_looks);
         }

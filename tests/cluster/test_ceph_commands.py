@@ -94,7 +94,7 @@ def test_plan_is_a_configuration_that_names_the_osds(rig, manager):
 
 
 def test_osds_are_switched_over_and_back_under_load(rig, manager):
-    bench = rig.cluster.start_client("rados", "-p", "test", "bench", "300", "write", "-b", "65536",
+    bench = rig.cluster.start_client("rados", "-p", "test", "bench", "300", "write", "-b", "4096", "-t", "1",
                                      log=os.path.join(rig.dir, "bench.log"), prefix=rig.vmsgrd.prefix())
     done = manager.vmsgr("verify")
     assert done.returncode == 1 and done.stdout.count("is not attached") == 2, done
