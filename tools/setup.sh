@@ -24,7 +24,7 @@ build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgt
        libxxhash-dev python3)
 from_sid=(seastar-dev)
 demo=(ceph-osd ceph-mon ceph-mgr ceph-common python3 iproute2 procps util-linux)
-tests=(ceph-test librados-dev spin python3-pytest python3-yaml strace nftables iperf3 curl nginx-light redis-server
+tests=(ceph-test librados-dev spin python3-pytest python3-pytest-xdist python3-yaml strace nftables iperf3 curl nginx-light redis-server
        redis-tools socat man-db psmisc
        openssh-server rsync openbsd-inetd postgresql haproxy memcached nodejs
        prometheus tmux   # scrapes vmsgrd; shows vmsgr top
