@@ -1,62 +1,29 @@
-"""libvmsgr's channels from Python: the C API by ctypes, one class an object; and the frames themselves, written from
-docs/PROTOCOL.md, for a peer that speaks them over a plain socket. Calls release the interpreter's lock, so threads work.
+"""libvmsgr's channels for tests: the C API call by call, over the declarations of the Python package; and the frames
+themselves, written from docs/PROTOCOL.md, for a peer that speaks them over a plain socket.
 """
 import ctypes
 import errno
 import os
 import socket
 import struct
+import sys
 import threading
 
 from . import process, vmsgrd
 
 LIBRARY = os.path.join(os.path.dirname(vmsgrd.BIN), "lib/libvmsgr.so")
-MORE = 1
+os.environ.setdefault("VMSGR_LIBRARY", LIBRARY)
+sys.path.insert(0, os.path.join(process.ROOT, "python"))
+from vmsgr import _library as abi  # noqa: E402
+from vmsgr._library import MORE, lib  # noqa: E402
 
 
-class _Error(ctypes.Structure):
-    _fields_ = [("errnum", ctypes.c_int), ("text", ctypes.c_char * 200)]
-
-
-class _SessionOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("socket_path", ctypes.c_char_p), ("program", ctypes.c_char_p)]
-
-
-class _ChannelOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("max_message_bytes", ctypes.c_size_t), ("timeout_ms", ctypes.c_int),
-                ("spin_us", ctypes.c_int), ("name", ctypes.c_char_p)]
-
-
-class _Counts(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t)] + [(n, ctypes.c_ulonglong) for n in (
-        "messages_sent", "bytes_sent", "messages_received", "bytes_received", "send_sleeps", "recv_sleeps")]
-
-
-class Request(ctypes.Structure):
-    _fields_ = [("next", ctypes.c_void_p), ("channel", ctypes.c_void_p), ("data", ctypes.c_void_p),
-                ("bytes", ctypes.c_size_t), ("result", ctypes.c_ssize_t), ("state", ctypes.c_int),
-                ("errnum", ctypes.c_int)]
+class Request(abi.Request):
+    """With the memory of its message."""
 
 
 class Failed(OSError):
     """errno and the text of a vmsgr_error."""
-
-
-def _load():
-    lib = ctypes.CDLL(LIBRARY, use_errno=True)
-    lib.vmsgr_channel_recv.restype = lib.vmsgr_channel_peek.restype = ctypes.c_ssize_t
-    lib.vmsgr_channel_max.restype = ctypes.c_size_t
-    size, pointer = ctypes.c_size_t, ctypes.c_void_p
-    lib.vmsgr_channel_send.argtypes = [pointer, ctypes.c_char_p, size, ctypes.c_int, ctypes.c_int]
-    lib.vmsgr_channel_recv.argtypes = [pointer, pointer, size, ctypes.c_int]
-    lib.vmsgr_channel_peek.argtypes = [pointer, pointer, ctypes.c_int]
-    lib.vmsgr_channel_reserve.argtypes = [pointer, size, ctypes.c_int, pointer]
-    lib.vmsgr_channel_commit.argtypes = [pointer, size, ctypes.c_int]
-    lib.vmsgr_channel_isend.argtypes = lib.vmsgr_channel_irecv.argtypes = [pointer, pointer, size, pointer]
-    return lib
-
-
-lib = _load()
 
 
 def sockaddr(host, port):
@@ -66,7 +33,7 @@ def sockaddr(host, port):
 
 
 def _options(max_message_bytes=0, timeout_ms=0, spin_us=0, name=None, size=None):
-    return _ChannelOptions(size or ctypes.sizeof(_ChannelOptions), max_message_bytes, timeout_ms, spin_us,
+    return abi.ChannelOptions(size or ctypes.sizeof(abi.ChannelOptions), max_message_bytes, timeout_ms, spin_us,
                            name.encode() if name else None)
 
 
@@ -74,12 +41,6 @@ def _checked(result, e):
     if result != 0:
         assert ctypes.get_errno() == e.errnum, (ctypes.get_errno(), e.errnum, e.text)
         raise Failed(e.errnum, e.text.decode())
-
-
-def _last(result):
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 
 class _Handle:
@@ -104,13 +65,13 @@ class Session(_Handle):
     closer = "vmsgr_session_close"
 
     def __init__(self, path, program="channels"):
-        options = _SessionOptions(ctypes.sizeof(_SessionOptions), path.encode(), program.encode())
-        out, e = ctypes.c_void_p(), _Error()
+        options = abi.SessionOptions(ctypes.sizeof(abi.SessionOptions), path.encode(), program.encode())
+        out, e = ctypes.c_void_p(), abi.Error()
         _checked(lib.vmsgr_session_open(ctypes.byref(options), ctypes.byref(out), ctypes.byref(e)), e)
         super().__init__(out)
 
     def _open(self, call, host, port, options):
-        out, e, at = ctypes.c_void_p(), _Error(), sockaddr(host, port)
+        out, e, at = ctypes.c_void_p(), abi.Error(), sockaddr(host, port)
         _checked(call(self.handle, at, len(at), ctypes.byref(_options(**options)), ctypes.byref(out), ctypes.byref(e)), e)
         return out
 
@@ -127,11 +88,11 @@ class Listener(_Handle):
     def __init__(self, handle):
         super().__init__(handle)
         at, length = ctypes.create_string_buffer(128), ctypes.c_uint(128)
-        _last(lib.vmsgr_listener_address(handle, at, ctypes.byref(length)))
+        abi.last(lib.vmsgr_listener_address(handle, at, ctypes.byref(length)))
         self.port = socket.ntohs(struct.unpack_from("=H", at, 2)[0])
 
     def accept(self, timeout_ms=5000):
-        out, e = ctypes.c_void_p(), _Error()
+        out, e = ctypes.c_void_p(), abi.Error()
         _checked(lib.vmsgr_listener_accept(self.handle, timeout_ms, ctypes.byref(out), ctypes.byref(e)), e)
         return Channel(out)
 
@@ -149,34 +110,34 @@ class Channel(_Handle):
     closer = "vmsgr_channel_close"
 
     def send(self, data, flags=0, timeout_ms=5000):
-        return _last(lib.vmsgr_channel_send(self.handle, data, len(data), flags, timeout_ms))
+        return abi.last(lib.vmsgr_channel_send(self.handle, data, len(data), flags, timeout_ms))
 
     def recv(self, size=1 << 20, timeout_ms=5000):
         buffer = ctypes.create_string_buffer(size)
-        n = _last(lib.vmsgr_channel_recv(self.handle, buffer, size, timeout_ms))
+        n = abi.last(lib.vmsgr_channel_recv(self.handle, buffer, size, timeout_ms))
         return buffer.raw[:n]
 
     def reserve(self, size, timeout_ms=5000):
         place = ctypes.c_void_p()
-        _last(lib.vmsgr_channel_reserve(self.handle, size, timeout_ms, ctypes.byref(place)))
+        abi.last(lib.vmsgr_channel_reserve(self.handle, size, timeout_ms, ctypes.byref(place)))
         return place.value
 
     def commit(self, size, flags=0):
-        return _last(lib.vmsgr_channel_commit(self.handle, size, flags))
+        return abi.last(lib.vmsgr_channel_commit(self.handle, size, flags))
 
     def peek(self, timeout_ms=5000):
         at = ctypes.c_void_p()
-        n = _last(lib.vmsgr_channel_peek(self.handle, ctypes.byref(at), timeout_ms))
+        n = abi.last(lib.vmsgr_channel_peek(self.handle, ctypes.byref(at), timeout_ms))
         return ctypes.string_at(at.value, n) if n else b""
 
     def release(self):
-        return _last(lib.vmsgr_channel_release(self.handle))
+        return abi.last(lib.vmsgr_channel_release(self.handle))
 
     def flush(self):
         lib.vmsgr_channel_flush(self.handle)
 
     def finish(self):
-        return _last(lib.vmsgr_channel_finish(self.handle))
+        return abi.last(lib.vmsgr_channel_finish(self.handle))
 
     def fileno(self):
         return lib.vmsgr_channel_fd(self.handle)
@@ -191,25 +152,25 @@ class Channel(_Handle):
 
     def why(self):
         """(errnum, text), or None while it is open."""
-        e = _Error()
+        e = abi.Error()
         return (e.errnum, e.text.decode()) if lib.vmsgr_channel_why(self.handle, ctypes.byref(e)) == 1 else None
 
     def stats(self):
-        counts = _Counts(ctypes.sizeof(_Counts))
-        _last(lib.vmsgr_channel_stats(self.handle, ctypes.byref(counts)))
-        return {name: getattr(counts, name) for name, _ in _Counts._fields_[1:]}
+        counts = abi.Counts(ctypes.sizeof(abi.Counts))
+        abi.last(lib.vmsgr_channel_stats(self.handle, ctypes.byref(counts)))
+        return {name: getattr(counts, name) for name, _ in abi.Counts._fields_[1:]}
 
     # requests; keep what they return
     def isend(self, data):
         r = Request()
         r.buffer = ctypes.create_string_buffer(data, len(data))
-        _last(lib.vmsgr_channel_isend(self.handle, r.buffer, len(data), ctypes.byref(r)))
+        abi.last(lib.vmsgr_channel_isend(self.handle, r.buffer, len(data), ctypes.byref(r)))
         return r
 
     def irecv(self, size):
         r = Request()
         r.buffer = ctypes.create_string_buffer(size)
-        _last(lib.vmsgr_channel_irecv(self.handle, r.buffer, size, ctypes.byref(r)))
+        abi.last(lib.vmsgr_channel_irecv(self.handle, r.buffer, size, ctypes.byref(r)))
         return r
 
     def progress(self):
@@ -219,12 +180,12 @@ class Channel(_Handle):
 def test(request):
     """None: not done; else the length."""
     n = ctypes.c_size_t()
-    return n.value if _last(lib.vmsgr_request_test(ctypes.byref(request), ctypes.byref(n))) else None
+    return n.value if abi.last(lib.vmsgr_request_test(ctypes.byref(request), ctypes.byref(n))) else None
 
 
 def wait(request, timeout_ms=5000):
     n = ctypes.c_size_t()
-    _last(lib.vmsgr_request_wait(ctypes.byref(request), ctypes.byref(n), timeout_ms))
+    abi.last(lib.vmsgr_request_wait(ctypes.byref(request), ctypes.byref(n), timeout_ms))
     return n.value
 
 
