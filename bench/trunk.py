@@ -9,7 +9,7 @@ from statistics import median
 from record import CPU, Metric, cpu_metric
 from world import NET, NO_SPIN, TCP, VMSGR, Cost, World, netns, process, trunks, vmsgrd, with_spin
 
-LINK = "link"
+LINK = "veth0"
 STILL = NO_SPIN.removeprefix(VMSGR)
 MESSAGES = {64: 25, 4096: 1.0, 65536: 0.8}   # by bytes a write: how many times those of TCP are wanted
 PACKETS = {f"{n >> 10}K packets": n for n in (4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10)}
