@@ -48,6 +48,7 @@ int await_verdict(stream& s, int bell, int timeout_ms) noexcept {
         case phase::up:
         case phase::up_untold: return 0;
         case phase::failed:
+        case phase::undone:
         case phase::failed_untold: {
             int err = s.take_error(bell);
             return err != 0 ? err : ECONNABORTED;

@@ -64,12 +64,16 @@ public:
     using indices::free_bytes;
     using indices::set_flags;
 
-    // This side lost a holder in its lock (a killed fork): what is private is true; whether its token was counted or
-    // sent is not known, so one more goes out uncounted and the consumer stops counting.
-    template <typename Bell>
-    void recover(Bell& bell) noexcept {
+    // This side lost a holder in its lock (a killed fork): what is private is true.
+    void publish_anew() noexcept {
         _w->base.store(_st->base, std::memory_order_relaxed);
         _w->head.store(_st->head, std::memory_order_release);
+    }
+    // The same. Whether its token was counted or sent is not known, so one more goes out uncounted and the consumer
+    // stops counting.
+    template <typename Bell>
+    void recover(Bell& bell) noexcept {
+        publish_anew();
         set_flags(ring_inexact);
         bell.send_token();
     }

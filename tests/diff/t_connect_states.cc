@@ -124,6 +124,25 @@ void unconnected(table& t) {
         });
         r.say("child: {}", c.wait());
     });
+    t.add("state/shutdown-of-a-reset-nobody-was-told-of", [](role& r) {
+        int fd = r.serve(), c = r.take(fd);
+        linger l{1, 0};
+        setsockopt(c, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+        close(c);
+        r.meet();
+    }, [](role& r) {
+        auto a = r.loopback(int(r.hear_num()));
+        int fd = r.sock(SOCK_NONBLOCK);
+        r.ret("connect", connect(fd, a.sa(), a.len));
+        r.until(fd, POLLHUP);
+        r.say("SO_ERROR {}", r.so_error(fd));
+        r.ret("shutdown", shutdown(fd, SHUT_RDWR));
+        r.ret("connect", connect(fd, a.sa(), a.len));
+        r.ret("connect again", connect(fd, a.sa(), a.len));
+        r.rd("recv", fd, 4);
+        r.wr("send", fd, "x");
+        r.meet();
+    });
     t.pair("state/disconnect-by-unspec", [](role& r, int fd) {
         sockaddr none{};
         none.sa_family = AF_UNSPEC;

@@ -133,8 +133,8 @@ void stream::cork(int fd, bool is_cork, bool on) noexcept {
     }
     if (is_cork != on && sender().held_back() != 0) {
         auto e = end(fd);
-        side_lock lock(_page->send_lock, &e, side_lock::side::sends);
-        if (lock.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+        side_lock lock(*this, e, side_lock::side::sends);
+        if (lock.take()) {
             show_now(e);
         }
     }
@@ -145,8 +145,8 @@ bool stream::show_late_bytes(int fd, int64_t min_age_ns) noexcept {
         return false;
     }
     auto e = end(fd);
-    side_lock lock(_page->send_lock, &e, side_lock::side::sends);
-    if (!lock.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+    side_lock lock(*this, e, side_lock::side::sends);
+    if (!lock.take()) {
         return true;
     }
     if (base::now_ns() - _held_since_ns >= min_age_ns) {

@@ -111,14 +111,15 @@ void stream::send_plainly(int socket, uint32_t how) noexcept {
 }
 
 // The send lock is held. What the other end left in our ring goes through the socket, as far as that takes it now;
-// the rest is `owed`. False: a tail that cannot be.
+// the rest is `owed`. False: a tail that cannot be, or who did this before was killed, or jumped away, when it had sent
+// a piece and not noted that.
 bool stream::move_unread(int socket) noexcept {
     auto& p = *_page;
     if ((header().end[in()].flags.load(std::memory_order_acquire) & shm::end_reads_plain) == 0) {
         return true;  // it reads the ring
     }
     p.moved = std::max(p.moved, header().ring[out()].tail.load(std::memory_order_acquire));
-    if (p.moved > p.tx.head || p.tx.head - p.moved > _memory.capacity) {
+    if (p.moved > p.tx.head || p.tx.head - p.moved > _memory.capacity || p.moving.exchange(1) != 0) {
         return false;
     }
     bool goes_on = true;
@@ -132,6 +133,7 @@ bool stream::move_unread(int socket) noexcept {
         }
         goes_on = n >= 0 || errno == EINTR;
     }
+    p.moving.store(0);
     const uint32_t owes = p.moved != p.tx.head ? 1 : 0;
     if (p.owes.exchange(owes, std::memory_order_acq_rel) != owes) {
         streams_that_owe.fetch_add(owes != 0 ? 1 : -1, std::memory_order_relaxed);
@@ -140,6 +142,18 @@ bool stream::move_unread(int socket) noexcept {
         }
     }
     return true;
+}
+
+// No holder of either end was killed where a token may have been counted and not sent, or taken and not counted.
+bool stream::counts_tokens(const shm::end& e) const noexcept {
+    return !_page->rx.inexact && ((e.in.flags() | e.out.flags_set()) & shm::ring_inexact) == 0;
+}
+
+void stream::break_off(int fd) noexcept {
+    break_with(ECONNRESET);
+    reset_peer();
+    _page->plain.store(1, std::memory_order_release);
+    sys::call(SYS_shutdown, fd, SHUT_RDWR);  // for those that wait, at both ends
 }
 
 // Every token that the other end has counted. False: some are still under way.
@@ -235,7 +249,7 @@ bool stream::turn_plain_here(int fd, shm::end& e, const base::deadline& until) n
     if (follows && is_local()) {
         agree_to_asking_end();  // it may wait for that (is_too_late)
     }
-    return (follows || is_local()) &&
+    return (follows || is_local()) && counts_tokens(e) &&
            take_last_tokens(fd, follows ? until.sooner(tokens_under_way_ms) : base::deadline(0)) &&
            !e.doorbell.foreign() && (!follows || move_unread(fd));
 }
@@ -322,9 +336,8 @@ bool stream::become_plain(int fd, const base::deadline& until, proto::plain_caus
     send_late_token(fd);
     show_late_bytes(fd, 0);
     auto e = end(fd);
-    side_lock receives(_page->recv_lock), sends(_page->send_lock);
-    if (!receives.take([&]() noexcept { e.in.recover(); }) ||
-        !sends.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+    side_lock receives(*this, e, side_lock::side::receives), sends(*this, e, side_lock::side::sends);
+    if (!receives.take() || !sends.take()) {
         return false;  // in a signal handler, above a call on this very connection
     }
     if (is_plain()) {
@@ -338,14 +351,13 @@ bool stream::become_plain(int fd, const base::deadline& until, proto::plain_caus
         flags().fetch_or(uint32_t(why) << shm::end_cause_shift, std::memory_order_relaxed);
     }
     const bool finished = other_finished() && !broken();
-    const bool exact = finished || (!_page->rx.inexact && (e.in.flags() & shm::ring_inexact) == 0);
+    // In another socket no tokens have to be counted.
+    const bool moves_on = (finished || !counts_tokens(e)) && !other_is_plain();
     // Where this end has followed the other already, nobody is left who could send anew what lies in the ring.
-    const bool possible = exact && !(is_ours_plain() && e.in.has_data());
-    const bool moves_on = finished && !other_is_plain();
+    const bool possible = (moves_on || counts_tokens(e)) && !(is_ours_plain() && e.in.has_data());
     if (!possible ||
-        !(moves_on ? move_to_new_socket(fd, e, true, until) == moves::done : turn_plain_here(fd, e, until))) {
-        break_with(ECONNRESET);
-        reset_peer();
+        !(moves_on ? move_to_new_socket(fd, e, finished, until) == moves::done : turn_plain_here(fd, e, until))) {
+        break_off(fd);
         put_reset_socket(fd);
         return false;
     }
@@ -375,9 +387,8 @@ bool stream::follow_into_plain(int fd) noexcept {
         return true;
     }
     auto e = end(fd);
-    side_lock receives(_page->recv_lock), sends(_page->send_lock);
-    if (!receives.take([&]() noexcept { e.in.recover(); }) ||
-        !sends.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+    side_lock receives(*this, e, side_lock::side::receives), sends(*this, e, side_lock::side::sends);
+    if (!receives.take() || !sends.take()) {
         return false;
     }
     if (is_plain() || !other_is_plain() || broken()) {
@@ -401,9 +412,8 @@ bool stream::follow_into_plain(int fd) noexcept {
         send_plainly(socket, shm::end_plain);
     }
     // Of an end that has moved, the asking one sends the rest itself.
-    if (!moved && !move_unread(socket)) {
-        break_with(ECONNRESET);
-        reset_peer();
+    if (!moved && (!counts_tokens(e) || !move_unread(socket))) {
+        break_off(fd);
         return false;
     }
     if (e.in.has_data() || (!moved && !take_last_tokens(fd, base::deadline(0)))) {

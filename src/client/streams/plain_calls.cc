@@ -43,9 +43,13 @@ ssize_t rest_of(const iovec* iov, size_t count, size_t done, Then&& then) {
 
 bool stream::pay(int fd) noexcept {
     if (_page->owes.load(std::memory_order_acquire) != 0) {
-        side_lock sends(_page->send_lock);
-        if (sends.take([]() noexcept {})) {
-            move_unread(fd);
+        auto e = end(fd);
+        side_lock sends(*this, e, side_lock::side::sends);
+        if (sends.take() && !broken() && !move_unread(fd)) {
+            break_off(fd);
+        }
+        if (broken() && _page->owes.exchange(0, std::memory_order_acq_rel) != 0) {
+            streams_that_owe.fetch_sub(1, std::memory_order_relaxed);  // nobody gets it
         }
     }
     return _page->owes.load(std::memory_order_acquire) == 0;
@@ -113,6 +117,11 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
             return sys::sleeping.recvmsg(fd, &m, how);
         });
     });
+    // What came before a reset is read before it shows.
+    if (r == 0 && done == 0 && broken()) {
+        const int err = take_error(fd);
+        return err != 0 ? fail(err) : 0;
+    }
     return done != 0 ? ssize_t(done) + std::max<ssize_t>(r, 0) : r;
 }
 

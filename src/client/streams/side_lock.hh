@@ -1,6 +1,9 @@
 // The lock of one direction of a stream, which relatives of this process share. It is robust: a holder that was
 // killed left its private index true and, at worst, unpublished; who gets the lock after it makes that good. One
 // whose thread has jumped out of the call is made good by the jump (base/frame_hold.hh).
+//
+// Where this end is plain the ring is not its own any more: the daemon fills and empties it, a program neither. Then
+// nothing is published, and no token sent, which would be data.
 #pragma once
 
 #include <errno.h>
@@ -10,7 +13,7 @@
 
 #include "base/frame_hold.hh"
 #include "base/sys.hh"
-#include "shm/end.hh"
+#include "client/streams/stream.hh"
 
 namespace vmsgr::client {
 
@@ -19,29 +22,50 @@ public:
     enum class side : uint8_t { sends, receives };
 
 private:
-    pthread_mutex_t& _m;
-    shm::end* const _end;
+    stream& _stream;
+    shm::end& _end;
     const side _side;
     bool _held = false;
+
+    pthread_mutex_t& mutex() const noexcept {
+        auto& page = _stream.page();
+        return _side == side::sends ? page.send_lock : page.recv_lock;
+    }
+
+    // A holder was killed, or its thread has jumped away.
+    void make_good() noexcept {
+        const uint32_t own = _stream.flags().load(std::memory_order_acquire);
+        if (_stream.is_plain()) {
+            return;
+        }
+        if ((own & shm::end_reads_plain) != 0) {
+            _stream.break_off(_end.doorbell.fd());  // it was asking, and how far it came nobody knows
+        } else if (_side == side::receives) {
+            _end.in.recover();
+        } else if (!_stream.turns_plain()) {
+            _end.out.recover(_end.doorbell);
+        } else if ((own & shm::end_plain) == 0) {
+            _end.out.publish_anew();  // the other end has asked: it is awake, and takes none but counted tokens
+        }
+    }
 
     // Whether it was held at all, libc's mutex says: the handler may have come in the middle of its lock or unlock.
     // What was interrupted is made good as after a holder's death, as a token may be owed.
     static void jump_out(frame_hold& h) noexcept {
         auto& l = static_cast<side_lock&>(h);
-        auto& m = l._m.__data;
+        auto& mutex = l.mutex();
+        auto& m = mutex.__data;
         const auto self = uint32_t(sys::call(SYS_gettid));
         if ((uint32_t(__atomic_load_n(&m.__lock, __ATOMIC_ACQUIRE)) & FUTEX_TID_MASK) != self) {
             return;
         }
-        if (l._end != nullptr && l._side == side::sends) {
-            l._end->out.recover(l._end->doorbell);
-        } else if (l._end != nullptr) {
-            l._end->in.recover();
-            l._end->emptied();
+        l.make_good();
+        if (l._side == side::receives && !l._stream.turns_plain()) {
+            l._end.emptied();
         }
         if (m.__list.__next != nullptr) {
             m.__owner = int(self);
-            pthread_mutex_unlock(&l._m);
+            pthread_mutex_unlock(&mutex);
             return;
         }
         // It is not on the thread's list of robust locks yet, or not any more: unlocked by hand.
@@ -58,21 +82,19 @@ private:
     }
 
 public:
-    // e: the view of the call, which lives as long as this.
-    explicit side_lock(pthread_mutex_t& m, shm::end* e = nullptr, side s = side::sends) noexcept
-        : frame_hold(&jump_out), _m(m), _end(e), _side(s) {}
+    // s, e: the stream and the view of the call, which live as long as this.
+    side_lock(stream& s, shm::end& e, side which) noexcept : frame_hold(&jump_out), _stream(s), _end(e), _side(which) {}
     ~side_lock() { release(); }
 
-    // False: this very thread holds it, below the signal handler that calls. recover: after a holder's death.
-    template <typename Recover>
-    bool take(Recover&& recover) noexcept {
+    // False: this very thread holds it, below the signal handler that calls.
+    bool take() noexcept {
         if (!_held) {
             enlist();
-            const int r = pthread_mutex_lock(&_m);
+            const int r = pthread_mutex_lock(&mutex());
             _held = r == 0 || r == EOWNERDEAD;
             if (r == EOWNERDEAD) {
-                pthread_mutex_consistent(&_m);
-                recover();
+                pthread_mutex_consistent(&mutex());
+                make_good();
             }
             if (!_held) {
                 delist();
@@ -83,7 +105,7 @@ public:
     void release() noexcept {
         if (_held) {
             _held = false;
-            pthread_mutex_unlock(&_m);
+            pthread_mutex_unlock(&mutex());
             delist();
         }
     }

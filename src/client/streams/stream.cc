@@ -12,6 +12,7 @@
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/kept_fds.hh"
+#include "client/streams/side_lock.hh"
 
 namespace vmsgr::client {
 
@@ -36,7 +37,7 @@ void init_lock(pthread_mutex_t& m) noexcept {
 
 const char* implausible(const end_page& p, uint64_t capacity) noexcept {
     if (p.which > 1 || (p.other != far_end::daemon && p.other != far_end::program) ||
-        p.state.load(std::memory_order_relaxed) > phase::failed || (p.family != AF_INET && p.family != AF_INET6)) {
+        p.state.load(std::memory_order_relaxed) > phase::undone || (p.family != AF_INET && p.family != AF_INET6)) {
         return "a state that does not exist";
     }
     if (p.tx.head - p.tx.tail_seen > capacity || p.rx.head_seen - p.rx.tail > capacity) {
@@ -201,6 +202,7 @@ int stream::connect_again(int fd, bool& retry) noexcept {
         return -1;
     }
     case phase::up: errno = EISCONN; return -1;
+    case phase::undone: errno = EINVAL; return -1;
     case phase::failed: break;
     }
     retry = true;
@@ -213,7 +215,10 @@ int stream::shutdown(int fd, int how) noexcept {
         return -1;
     }
     phase p = current();
-    if (p == phase::connecting || p == phase::failed || p == phase::failed_untold || closed_both_ways()) {
+    if (p == phase::connecting || p >= phase::failed_untold || closed_both_ways()) {
+        if (p == phase::up_untold || p == phase::failed_untold) {
+            _page->state.compare_exchange_strong(p, phase::undone);
+        }
         errno = ENOTCONN;
         return -1;
     }
@@ -228,21 +233,12 @@ int stream::shutdown(int fd, int how) noexcept {
         flags().fetch_or(shm::end_read_shut, std::memory_order_release);
     }
     if (how != SHUT_RD) {
-        int held = pthread_mutex_lock(&_page->send_lock);
-        if (held == EOWNERDEAD) {
-            pthread_mutex_consistent(&_page->send_lock);
-        }
+        auto e = end(fd);
+        side_lock sends(*this, e, side_lock::side::sends);
+        sends.take();  // not in a handler above this thread's own send
         _page->shut_write.store(1, std::memory_order_release);
-        auto s = sender();
-        if (held == EOWNERDEAD) {
-            shm::bell b(fd);
-            s.recover(b);
-        }
         show_rest();
-        s.set_flags(shm::ring_fin);
-        if (held == 0 || held == EOWNERDEAD) {
-            pthread_mutex_unlock(&_page->send_lock);
-        }
+        e.out.set_flags(shm::ring_fin);
     }
     const bool waits = how != SHUT_RD && !pay(fd);  // the end of file follows what is owed
     if (!waits || how == SHUT_RDWR) {

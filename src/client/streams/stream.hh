@@ -42,9 +42,10 @@ enum class phase : uint32_t {
     up,
     failed_untold,
     failed,
+    undone,  // shut down when it had ended and connect() had not said so: from then on that says EINVAL
 };
 
-// Connected: from now on it carries data, whether connect() has said so or not (programs need not ask).
+// It carries data, whether connect() has said so or not (programs need not ask).
 constexpr bool stands(phase p) noexcept { return p == phase::up || p == phase::up_untold; }
 
 inline constexpr uint64_t end_page_magic = 0x65676170'646e6556;  // "Vendpage"
@@ -91,6 +92,7 @@ struct end_page {
     std::atomic<uint32_t> plain;  // both directions go through the doorbell itself, and no token is left in it
     char route[shm::name_bytes];  // by which it is carried, for people; ends in NUL
     uint64_t moved;  // plain mode: what of our ring was sent through the doorbell; under the send lock
+    std::atomic<uint32_t> moving;  // a piece of that is being sent, and `moved` does not count it yet
     std::atomic<uint32_t> shared_socket;  // plain mode: the other program made the number's socket
     std::atomic<uint32_t> owes;  // plain mode: not all of it yet
     shm::patience spins;
@@ -133,10 +135,10 @@ class stream {
     int64_t _held_since_ns = 0;
 
 public:
-    // A new end on memory that nobody uses. `id` names the connection to the daemon.
+    // A new end on memory that nobody uses. `id` names the connection to the daemon. Or one that a relative of ours has
+    // used before: not a stream if none has, or if its page is impossible.
     static stream create(held_memory slot, held_memory page, phase state, uint64_t id, unsigned which = 0,
                          far_end other = far_end::daemon) noexcept;
-    // The end that a relative of ours has used before. Not a stream if none has, or if its page is impossible.
     static stream adopt(held_memory slot, held_memory page) noexcept;
     stream() noexcept = default;
     stream(stream&& o) noexcept { *this = std::move(o); }
@@ -174,7 +176,6 @@ public:
     // Where this process shows a local connection; null: nowhere.
     void show_in(shm::local_entry* e) noexcept { _shown = e; }
     shm::local_entry* shown() const noexcept { return _shown; }
-    // What this process has moved through the rings: relatives show their own.
     void note_bytes() const noexcept {
         if (_shown != nullptr) {
             _shown->bytes_in.store(_received.load(std::memory_order_relaxed), std::memory_order_relaxed);
@@ -212,9 +213,8 @@ public:
 
     ssize_t receive(int fd, const iovec* iov, size_t count, int flags);
     ssize_t send(int fd, const iovec* iov, size_t count, int flags);
-    // From a file (at offset) into the ring, without a buffer between: sendfile. Waits like the doorbell.
+    // sendfile, from `offset` into the ring, which waits like the doorbell; and splice, which never waits for the pipe.
     ssize_t send_file(int fd, int file, int64_t& offset, size_t n);
-    // From and to a pipe: splice. Never waits for the pipe (EAGAIN), as a lock is held.
     ssize_t send_from_pipe(int fd, int pipe, size_t n);
     ssize_t receive_to_pipe(int fd, int pipe, size_t n);
 
@@ -265,7 +265,6 @@ public:
     void obey(const option_list& set, int socket) noexcept;
 
     // Urgent data: a byte of the stream that is marked, at which a read stops, and which MSG_OOB reads out of turn.
-    // Something urgent was ever sent here.
     bool has_seen_urgent() const noexcept {
         return (header().ring[in()].flags.load(std::memory_order_acquire) & shm::ring_urgent) != 0;
     }
@@ -274,8 +273,7 @@ public:
     // and not read, no IN for one that ordinary reads leave out. May take the byte out of the ring.
     bool shows_urgent() const noexcept;
     bool shows_nothing_else(int fd) noexcept;
-    // The kernel has shown IN and no end. True: a read would find nothing, as the token came after its bytes were read;
-    // it is taken, or will show again.
+    // The kernel has shown IN and no end. True: a read would find nothing; the token is taken, or will show again.
     bool shows_in_for_nothing(int fd) noexcept;
     void meet_urgent(int fd) noexcept;
     // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
@@ -297,6 +295,10 @@ public:
                _page->shared_socket.load(std::memory_order_relaxed) == 0;
     }
     bool is_plain() const noexcept { return _page->plain.load(std::memory_order_acquire) != 0; }
+    // An end of this conduit has asked. Under a side's lock.
+    bool turns_plain() const noexcept { return is_ours_plain() || other_is_plain(); }
+    // What is on its way is not known any more: both ends see a reset. Async-signal-safe.
+    void break_off(int fd) noexcept;
 
     // A number is closed, or becomes something else, while calls sleep on it. They go on with a duplicate, as they
     // would go on with the kernel's file, and the connection lasts until the last of them returns.
@@ -411,12 +413,11 @@ private:
     bool is_ours_plain() const noexcept {
         return (header().end[out()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;
     }
-    // An end of this conduit has asked. Under a side's lock.
-    bool turns_plain() const noexcept { return is_ours_plain() || other_is_plain(); }
     void send_plainly(int socket, uint32_t flags) noexcept;
     bool move_unread(int socket) noexcept;
     bool agree_to_asking_end() noexcept;
     bool await_other_plain(int fd, const base::deadline& limit) noexcept;
+    bool counts_tokens(const shm::end& e) const noexcept;
     bool take_last_tokens(int fd, const base::deadline& until) noexcept;
     bool is_too_late(const shm::end& e, const base::deadline& limit) const noexcept;
     bool turn_plain_here(int fd, shm::end& e, const base::deadline& until) noexcept;

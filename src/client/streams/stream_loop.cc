@@ -57,8 +57,8 @@ void stream::set_low_mark(int fd, uint32_t bytes) noexcept {
     settle(fd);
     auto e = end(fd);
     e.readable_from = readable_from();
-    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
-    if (!lock.take([&]() noexcept { e.in.recover(); })) {
+    side_lock lock(*this, e, side_lock::side::receives);
+    if (!lock.take() || turns_plain()) {
         return;  // in a handler above its own thread's read, which announces
     }
     if (!e.emptied() && !e.in.may_have_sent(1, 0)) {
@@ -78,8 +78,8 @@ bool stream::shows_in_for_nothing(int fd) noexcept {
         return false;
     }
     auto e = end(fd);
-    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
-    if (!lock.take([&]() noexcept { e.in.recover(); }) || !e.in.is_below(from)) {
+    side_lock lock(*this, e, side_lock::side::receives);
+    if (!lock.take() || turns_plain() || !e.in.is_below(from)) {
         return false;
     }
     e.readable_from = from;
@@ -101,8 +101,8 @@ bool stream::settle(int fd, bool edges, uint64_t shown) noexcept {
         return true;
     }
     auto e = end(fd);
-    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
-    if (!lock.take([&]() noexcept { e.in.recover(); })) {
+    side_lock lock(*this, e, side_lock::side::receives);
+    if (!lock.take()) {
         return true;  // a handler above its own thread's read: that will go on, and the descriptor shows IN
     }
     if (!_unsettled.exchange(false, std::memory_order_seq_cst) || is_plain() || turns_plain()) {

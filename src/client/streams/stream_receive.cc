@@ -97,7 +97,7 @@ bool stream::ends_here(receiving& r) noexcept {
         _page->other_gone.load(std::memory_order_acquire) != 0) {
         return true;
     }
-    if (broken() || current() == phase::failed_untold) {
+    if (const phase p = current(); broken() || p == phase::failed_untold || p == phase::undone) {
         r.errnum = r.done != 0 ? 0 : take_error(r.fd);
         return true;
     }
@@ -281,18 +281,18 @@ template <typename Drain, typename Plainly>
 ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
     auto e = end(r.fd);
     e.readable_from = readable_from();
-    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
+    side_lock lock(*this, e, side_lock::side::receives);
     sleep sleeps(*this, r.fd);
     receive_user user{*this, r, e, lock, sleeps};
     const auto until = r.dont_wait() ? std::optional(base::deadline(0)) : std::nullopt;
     for (;;) {
-        if (!lock.take([&]() noexcept { e.in.recover(); })) {
+        if (!lock.take()) {
             return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
         }
         if (other_is_plain() && !is_ours_plain()) [[unlikely]] {
             lock.release();
             follow_into_plain(r.fd);  // the other end waits for what it has not read
-            if (!lock.take([&]() noexcept { e.in.recover(); })) {
+            if (!lock.take()) {
                 return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
             }
         }
@@ -317,7 +317,7 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
             if (follow_into_plain(r.fd)) {
                 continue;
             }
-            if (!lock.take([&]() noexcept { e.in.recover(); })) {
+            if (!lock.take()) {
                 return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
             }
         }

@@ -124,7 +124,8 @@ int stream::await_connected(int fd, bool wait) {
             int err = take_error(fd);
             return err != 0 ? err : ENOTCONN;
         }
-        case phase::failed: return ENOTCONN;
+        case phase::failed:
+        case phase::undone: return ENOTCONN;
         case phase::connecting: break;
         }
         if (!wait) {
@@ -158,8 +159,8 @@ void stream::send_late_token(int fd) noexcept {
         return;
     }
     auto e = end(fd);
-    side_lock lock(_page->send_lock, &e, side_lock::side::sends);
-    if (lock.take([&]() noexcept { e.out.recover(e.doorbell); }) && _owes_token.exchange(false)) {
+    side_lock lock(*this, e, side_lock::side::sends);
+    if (lock.take() && _owes_token.exchange(false) && !is_ours_plain()) {
         e.out.show_held_back(e.out.held_back(), [&]() noexcept { e.sent(); });
     }
 }
@@ -270,9 +271,9 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly
         }
     }
     auto e = end(fd);
-    side_lock lock(_page->send_lock, &e, side_lock::side::sends);
+    side_lock lock(*this, e, side_lock::side::sends);
     for (std::optional<base::deadline> until;;) {
-        if (!lock.take([&]() noexcept { e.out.recover(e.doorbell); })) {
+        if (!lock.take()) {
             return s.done != 0 ? ssize_t(s.done) : fail(EAGAIN);
         }
         const put next = put_some(s, e, fill);

@@ -124,9 +124,9 @@ bool stream::shows_nothing_else(int fd) noexcept { return unread_bytes(fd) == 0 
 void stream::meet_urgent(int fd) noexcept {
     urgent_data_met.store(true, relaxed);
     auto e = end(fd);
-    side_lock lock(_page->recv_lock, &e, side_lock::side::receives);
+    side_lock lock(*this, e, side_lock::side::receives);
     size_t there = 0;
-    if (!lock.take([&]() noexcept { e.in.recover(); }) || is_plain() || e.in.data_bytes(there) != shm::look::ok) {
+    if (!lock.take() || is_plain() || e.in.data_bytes(there) != shm::look::ok) {
         return;
     }
     if (came_to_urgent(e) && there <= 1) {
@@ -137,9 +137,9 @@ void stream::meet_urgent(int fd) noexcept {
 ssize_t stream::receive_urgent(int fd, const iovec* iov, size_t count, int flags) noexcept {
     auto& p = *_page;
     auto e = end(fd);
-    side_lock lock(p.recv_lock, &e, side_lock::side::receives);
+    side_lock lock(*this, e, side_lock::side::receives);
     size_t there = 0;
-    if (!lock.take([&]() noexcept { e.in.recover(); })) {
+    if (!lock.take()) {
         return fail(EAGAIN);
     }
     const uint64_t end = e.in.urgent_end();
