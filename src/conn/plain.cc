@@ -38,7 +38,9 @@ plain_end::plain_end(const shm::conduit& c, shm::end& near, shm::rights_sink& ri
       _rx(consumer_at(c.header().ring[1].tail.load(std::memory_order_acquire), near.out.published())),
       _out(c.header().ring[0], c.ring_data(0), c.capacity, _tx),
       _in(c.header().ring[1], c.ring_data(1), c.capacity, _rx) {
-    shm::tune_plain(_fd);
+    // What waits beyond that has the ring, and TCP's buffers.
+    constexpr size_t under_way_bytes = 208 << 10;
+    shm::tune_plain(_fd, under_way_bytes);
 }
 
 bool plain_end::is_impossible() const noexcept {

@@ -107,6 +107,12 @@ int event_loop::look(epoll_event* events, int max) noexcept {
     return found;
 }
 
+// The other end has asked for plain mode, and all that the doorbell shows comes from that.
+static bool is_asked_and_no_more(int fd) noexcept {
+    use o(fd, kind::stream);
+    return o && o->stream.turns_plain() && !o->stream.is_plain() && o->stream.shows_in_for_nothing(fd);
+}
+
 bool event_loop::is_worth_telling(epoll_event& event) noexcept {
     const int fd = told.owner_of(event.data.u64);
     if (fd < 0) {
@@ -116,11 +122,18 @@ bool event_loop::is_worth_telling(epoll_event& event) noexcept {
     const uint32_t slot = e.loop_slot;
     const bool is_served = slot != 0 && slot <= _n && _served[slot - 1].fd == fd;
     const bool is_more = (event.events & ~(in_bits | out_bits)) != 0;
+    // A ONESHOT registration is spent by any event.
+    if ((e.events.load(std::memory_order_relaxed) & EPOLLONESHOT) == 0 && is_asked_and_no_more(fd)) {
+        if (is_served) {
+            leave(slot - 1);
+        }
+        event.events &= out_bits;
+        return event.events != 0;
+    }
     if (!is_served) {
         if (!is_more && (event.events & in_bits) != 0) {
             serve(fd, e);
             use o(fd, kind::stream);
-            // A ONESHOT registration is spent by it.
             if (o && (e.events.load(std::memory_order_relaxed) & EPOLLONESHOT) == 0 &&
                 o->stream.shows_in_for_nothing(fd)) {
                 event.events &= ~in_bits;

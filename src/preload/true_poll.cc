@@ -14,7 +14,7 @@ namespace vmsgr::preload {
 
 namespace {
 
-constexpr short in_bits = POLLIN | POLLRDNORM;
+constexpr short in_bits = POLLIN | POLLRDNORM, out_bits = POLLOUT | POLLWRNORM;
 constexpr int64_t ns_a_second = 1'000'000'000;
 
 bool has_urgent(const use& o) noexcept {
@@ -50,6 +50,11 @@ bool meet_all(pollfd* fds, nfds_t n) noexcept {
     return shows;
 }
 
+// The other end has asked for plain mode, and all that the doorbell shows may come from that.
+bool is_turning(const use& o) noexcept {
+    return o && o->what == kind::stream && o->stream.turns_plain() && !o->stream.is_plain();
+}
+
 bool shows_only_in(short revents) noexcept {
     return (revents & in_bits) != 0 && (revents & (POLLHUP | POLLERR | POLLRDHUP | POLLPRI)) == 0;
 }
@@ -61,6 +66,10 @@ bool is_vain(const use& o, int fd) noexcept {
 
 void correct(pollfd& p) noexcept {
     use o(p.fd);
+    if (is_turning(o) && p.revents != 0 && is_vain(o, p.fd)) {
+        p.revents = short(p.revents & out_bits);
+        return;
+    }
     if (shows_by_look(o)) {
         p.revents = short(p.revents | (p.events & in_bits));
     }
@@ -113,11 +122,11 @@ bool untrue_among_ready(int n, const fd_set* in, const fd_set* except) noexcept 
 
 bool untrue_among_ready(const pollfd* fds, nfds_t n) noexcept {
     return std::any_of(fds, fds + n, [](const pollfd& p) {
-        if ((p.revents & (in_bits | POLLPRI)) == 0 || !known(p.fd)) {
+        if ((p.revents & (in_bits | POLLPRI | POLLHUP | POLLERR)) == 0 || !known(p.fd)) {
             return false;
         }
         use o(p.fd);
-        return has_urgent(o) || (shows_only_in(p.revents) && is_vain(o, p.fd));
+        return has_urgent(o) || ((shows_only_in(p.revents) || is_turning(o)) && is_vain(o, p.fd));
     });
 }
 

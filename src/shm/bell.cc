@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "base/sys.hh"
@@ -143,7 +144,6 @@ namespace {
 
 // The kernel doubles it; an end is writable up to a quarter of that, and a token counts as 768 bytes.
 constexpr int send_buffer_bytes = 6144;
-constexpr int plain_send_buffer_bytes = 212992;
 
 }  // namespace
 
@@ -153,8 +153,11 @@ void tune_bell(int fd) noexcept {
     sys::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
 }
 
-void tune_plain(int fd) noexcept {
-    sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &plain_send_buffer_bytes, sizeof plain_send_buffer_bytes);
+void tune_plain(int fd, size_t bytes) noexcept {
+    const int wanted = int(std::min<size_t>(bytes, std::numeric_limits<int>::max() / 2));
+    if (sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof wanted) != 0) {
+        sys::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
+    }
 }
 
 base::result<bell_pair> make_bell() {

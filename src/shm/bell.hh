@@ -97,9 +97,9 @@ base::result<bell_pair> make_bell();
 // What makes a unix stream socket an end of a doorbell: a small send buffer, and urgent tokens are read as others are.
 // For an end that was dialled or accepted.
 void tune_bell(int fd) noexcept;
-// And an end that carries bytes itself (plain mode): as large a buffer as an unprivileged process may ask for by
-// default.
-void tune_plain(int fd) noexcept;
+// And an end that carries bytes itself (plain mode). Its buffer holds so many, or as many as the system lets this
+// process have (net.core.wmem_max).
+void tune_plain(int fd, size_t bytes) noexcept;
 // Before the ends part. One token that nobody takes lies at the other end from now on: when that end closes
 // without having read it, the program's end shows ERR as well as HUP, as a reset TCP connection does (an orderly end
 // reads it first). And the program's end carries the connection's id in the kernel itself, so that it is known

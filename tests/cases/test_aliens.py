@@ -122,6 +122,32 @@ def test_parent_goes_on_when_its_child_has_ended(ends, cat, first):
     assert ends.server("s.recv(100)") == repr(b"")
 
 
+WATCHES = {
+    "select": "len(select.select([c], [], [], 0.1)[0])",
+    "poll": "len(p.poll(100))",
+    "epoll": "len(e.poll(0.1))",
+}
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+@pytest.mark.parametrize("how", WATCHES)
+def test_a_connection_that_is_given_away_shows_nothing_at_its_other_end(ends, cat, how, half_closed):
+    """No byte has come, and a blocking read after such an event would hang: socat's relay did."""
+    ends.pair()
+    ends.client("!import select; p = select.poll(); p.register(c, select.POLLIN); e = select.epoll(); e.register(c, select.EPOLLIN)")
+    if half_closed:
+        ends.client("!c.shutdown(socket.SHUT_WR)")
+    assert ends.client(WATCHES[how]) == "0"
+    ends.server("!os.set_inheritable(s.fileno(), True)")
+    ends.server(f"!q = subprocess.Popen(['{cat}', '99'], env={{}}, close_fds=False, stderr=subprocess.DEVNULL); q.wait(10)")
+    for _ in range(3):
+        assert ends.client(WATCHES[how]) == "0"
+    ends.server("!s.sendall(b'first bytes')")
+    assert ends.client(WATCHES[how]) == "1"
+    assert ends.client("c.recv(100)") == repr(b"first bytes")
+    assert ends.client(WATCHES[how]) == "0"
+
+
 def test_reset_is_no_end_of_file(ends, cat):
     ends.pair()
     ends.server(f"!p = subprocess.Popen(['{cat}', '0', '1'], stdin=s, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={{}})")
@@ -132,6 +158,22 @@ def test_reset_is_no_end_of_file(ends, cat):
     if ends.mode == "ll":
         pytest.xfail("between two programs nobody is there to say so to an alien: LIMITATIONS.md")
     assert ends.server("(p.wait(10), p.stderr.read())") == repr((3, b"read: ECONNRESET\n"))
+
+
+@pytest.mark.parametrize("pause", [0, 0.3])
+def test_as_much_is_under_way_as_on_tcp(ends, cat, pause):
+    """The client writes all of it before it reads, and the static child writes back what it reads. Where the system
+    allows no large buffers (net.core.wmem_max) that ends earlier between two programs: LIMITATIONS.md."""
+    ends.pair()
+    start_child(ends.server, "stdin", cat)
+    ends.server("!s.close()")
+    ends.client(f"!time.sleep({pause}); data = random.randbytes(1_500_000); c.sendall(data); c.shutdown(socket.SHUT_WR)")
+    ends.client.run("""
+        got = bytearray()
+        while b := c.recv(100000):
+            got += b
+    """)
+    assert ends.client("got == data") == "True"
 
 
 def test_alien_that_does_not_read_holds_its_sender_back(ends, cat):

@@ -105,7 +105,7 @@ void nap() noexcept {
 
 // The send lock is held. The last token is counted before this, as its count is part of what the other end is told.
 void stream::send_plainly(int socket, uint32_t how) noexcept {
-    shm::tune_plain(socket);
+    shm::tune_plain(socket, sender().most_unread());
     show_rest();
     flags().fetch_or(how, std::memory_order_seq_cst);
 }
@@ -279,8 +279,9 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, con
         return moves::lost;
     }
     const int ours = made->program.get(), theirs = made->other.get();
-    shm::tune_plain(ours);
-    shm::tune_plain(theirs);
+    for (int half : {ours, theirs}) {
+        shm::tune_plain(half, sender().most_unread());
+    }
     if (!shm::bell(ours).send_token()) {  // the resident one
         return moves::lost;
     }

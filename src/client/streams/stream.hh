@@ -275,6 +275,7 @@ public:
     bool shows_nothing_else(int fd) noexcept;
     // The kernel has shown IN and no end. True: a read would find nothing; the token is taken, or will show again.
     bool shows_in_for_nothing(int fd) noexcept;
+    bool shows_in_for_its_turn(int fd) noexcept;
     void meet_urgent(int fd) noexcept;
     // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
     void start_connecting(int fd) noexcept;
@@ -405,7 +406,6 @@ private:
         }
     };
     int number_now(int fd) const noexcept;
-
     // Plain mode: plain.cc.
     bool other_is_plain() const noexcept {
         return (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;

@@ -1,6 +1,9 @@
 // A stream that an event loop serves: who looks into the ring, and when this end is announced.
+#include <poll.h>
+
 #include <algorithm>
 
+#include "base/sys.hh"
 #include "client/streams/side_lock.hh"
 #include "client/streams/stream.hh"
 
@@ -72,8 +75,31 @@ bool stream::is_ending() const noexcept {
            _page->shut_read.load(std::memory_order_relaxed) != 0;
 }
 
+// The other end has asked for plain mode: its token shows IN, and a doorbell that it has left for another socket HUP.
+bool stream::shows_in_for_its_turn(int fd) noexcept {
+    bool follows = follow_into_plain(fd);
+    pollfd p{fd, POLLIN | POLLRDHUP, 0};
+    sys::poll(&p, 1, 0);
+    const bool hung_up = (p.revents & (POLLHUP | POLLERR)) != 0;
+    if (!follows && hung_up) {
+        follows = follow_into_plain(fd);  // another socket was sent before that
+        sys::poll(&p, 1, 0);
+    }
+    if (follows || broken() || hung_up) {
+        return follows && !broken() && p.revents == 0;
+    }
+    // The socket that this end is to go on with, or a token that was counted, is under way.
+    auto e = end(fd);
+    side_lock lock(*this, e, side_lock::side::receives);
+    return lock.take() && !is_plain() && !e.in.has_data() && e.emptied();
+}
+
 bool stream::shows_in_for_nothing(int fd) noexcept {
     const size_t from = readable_from();
+    if (stands(_page->state.load(std::memory_order_relaxed)) && other_is_plain() && !is_plain() && !broken() &&
+        receiver().ended() == 0 && _page->shut_read.load(std::memory_order_relaxed) == 0) [[unlikely]] {
+        return shows_in_for_its_turn(fd);
+    }
     if (!stands(_page->state.load(std::memory_order_relaxed)) || is_ending() || unread_bytes(fd) >= from) {
         return false;
     }
