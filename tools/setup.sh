@@ -27,6 +27,7 @@ demo=(ceph-osd ceph-mon ceph-mgr ceph-common python3 iproute2 procps util-linux)
 tests=(ceph-test librados-dev spin python3-pytest python3-pytest-xdist python3-yaml strace nftables iperf3 curl nginx-light redis-server
        redis-tools socat man-db psmisc
        openssh-server rsync openbsd-inetd postgresql haproxy memcached nodejs
+       busybox lighttpd ruby openssl
        prometheus tmux   # scrapes vmsgrd; shows vmsgr top
        debootstrap   # makes the root of make test-older
        tshark)   # reads captures of trunks with packaging/vmsgr.lua

@@ -153,6 +153,7 @@ TEST_F(plain_and_local, one_that_is_killed_while_it_asks_is_a_reset) {
 TEST_F(plain_and_local, bytes_whose_sender_was_killed_do_not_go_twice) {
     const std::string text(900'000, 'x');
     ASSERT_EQ(send(_a, a(), text), ssize_t(text.size()));
+    _a.bound_buffers({.send = 4096});  // from now on: the doorbell will not take it at once
     std::jthread asks([this] { _b.become_plain(b(), base::deadline(5000), proto::plain_cause::none); });
     int end = 0;
     while (!_a.is_plain()) {
