@@ -44,7 +44,10 @@ bool defers_accept(int socket) noexcept {
 listener::listener(listeners& owner, listen_request r, uint64_t id)
     : _owner(owner), _r(std::move(r)), _id(id), _address(conn::local_address(_r.tcp.get())) {}
 
-listener::~listener() { close(); }
+listener::~listener() {
+    close();
+    finish();
+}
 
 listener::lifeline::~lifeline() {
     events.reset();
@@ -126,6 +129,14 @@ void listener::close() noexcept {
     }
     _owner._registry.retract(_id);
     _tcp_events.reset();
+    _point.wake();
+}
+
+// All that was accepted is in the door, or lost.
+void listener::finish() noexcept {
+    if (std::exchange(_finished, true)) {
+        return;
+    }
     for (auto& l : _lifelines) {
         l.events.reset();
     }
@@ -147,7 +158,6 @@ void listener::close() noexcept {
         knock(_door.path.c_str());
         remove_door(_door);
     }
-    _point.wake();
 }
 
 void listener::on_lifeline(lifeline& which, uint32_t events) noexcept {
@@ -219,6 +229,7 @@ seastar::future<> listener::run() {
             co_await pass_on(base::unique_fd(fd), std::move(*passes));
         }
     }
+    finish();
     co_await std::move(_heir);
 }
 

@@ -18,7 +18,7 @@ class listener final : ssx::event_sink {
     door_place _door;
     proto::secret _word{};
     ssx::wake_point _point;
-    bool _closed = false;
+    bool _closed = false, _finished = false;
     uint64_t _accepted = 0;
     base::address _address;
     // Our end of a pair with a program that serves the listener, and its forks. Theirs is shut down by the last of them
@@ -43,8 +43,9 @@ public:
     // Makes door and lifeline, and watches. 0, or an errno.
     int prepare(listen_answer& out);
     seastar::future<> run();
-    // The port refuses from now on, if nobody else holds the socket. The lifeline goes last, so that a program which
-    // shut its end down can wait for our hang-up.
+    // Nothing is accepted from now on. Once what was accepted is in the door, run() ends, and the port refuses if nobody
+    // else holds the socket. The lifeline goes last, so that a program which shut its end down can wait for our hang-up,
+    // and then finds in the door all that we have accepted.
     void close() noexcept;
 
     listeners::reserved reserve();
@@ -59,6 +60,7 @@ public:
 private:
     void on_events(uint32_t) noexcept override { _point.wake(); }
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
+    void finish() noexcept;
     seastar::future<> await_heir();
     std::optional<conn::places> take_places();
     seastar::future<> pause();

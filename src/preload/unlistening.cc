@@ -41,7 +41,8 @@ bool put_kernel_socket_behind(int fd, object* o) noexcept {
 
 namespace {
 
-constexpr int relatives_accept_ms = 200;
+// On a busy machine a relative that was woken takes a while to run; what it has not accepted by then is reset.
+constexpr int relatives_accept_ms = 1000;
 
 // Until nothing waits in the door, or the time is over.
 void await_empty(int door, int ms) noexcept {
