@@ -171,6 +171,11 @@ void vm_conn::on_batch_end() noexcept {
 }
 
 void vm_conn::on_far(uint32_t events) noexcept {
+    // The program has its socket back, and disconnects it: the error that this shows is for the program alone.
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0 && (program_flags() & shm::end_recalled) != 0) {
+        on_hang_up();
+        return;
+    }
     if (_life.at == life::phase::connecting) {
         _out.wake();
         return;
