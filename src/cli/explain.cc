@@ -105,7 +105,7 @@ int run_explain(const options& o, const explain_options& e) {
     }
     auto doc = ask_status(o.socket);
     const json daemon = doc ? *doc : json::object();
-    const std::string daemon_error = doc ? std::string() : doc.error().text;
+    const std::string daemon_error = doc ? "" : doc.error().text;
     if (!e.to.empty()) {
         return tell(o, e, inquire_planned(e.pid, *to, daemon, daemon_error));
     }

@@ -1,7 +1,7 @@
 // Dialling a listener of this host, and taking what was dialled (proto/dial.hh): both sides of a connection between two
 // programs, and the program's side of what the daemon brings. For the preload library and for libvmsgr alike.
 //
-// Any thread. Nothing here allocates from the heap, but for the text of an error on the way.
+// Any thread. Nothing here allocates from the heap.
 #pragma once
 
 #include "client/hand_over.hh"

@@ -1,7 +1,7 @@
 // Makes a conduit out of a TCP socket that is connected or connecting, and hands the socket to the daemon: memory,
 // doorbell, the program's end, and the job. For the preload library and for libvmsgr alike.
 //
-// Any thread. Nothing here allocates from the heap, but for the text of an error on the way.
+// Any thread. Nothing here allocates from the heap.
 #pragma once
 
 #include <string_view>

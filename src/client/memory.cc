@@ -132,7 +132,9 @@ memory_file* fresh(file_kind kind, base::unique_fd& file) noexcept {
     return f;
 }
 
-std::unexpected<base::error> no_records() { return base::fail(ENOMEM, "no memory for the library's own records"); }
+std::unexpected<base::error> no_records() noexcept {
+    return base::fail(ENOMEM, "no memory for the library's own records");
+}
 
 bool may_begin(const memory_file& f) noexcept { return !f.old && !f.arena.memory().closed(); }
 
@@ -232,7 +234,7 @@ base::result<held_memory> join_slot(base::unique_fd file, uint32_t slot) {
         if (f->uses == 0) {
             let_go(*f, gone);
         }
-        return base::fail(EINVAL, "a connection in slot " + std::to_string(slot) + ", which its memory does not have");
+        return base::fail(EINVAL, "a connection in slot ", slot, ", which its memory does not have");
     }
     return use(*f, slot);
 }

@@ -6,7 +6,7 @@
 // other parties are told to begin no new one in it: who gets a connection after a fork shares no memory with the
 // sibling.
 //
-// Any thread, signal handlers too. Nothing allocates from the heap, but for the text of an error on the way.
+// Any thread, signal handlers too. Nothing allocates from the heap.
 #pragma once
 
 #include <cstdint>

@@ -99,7 +99,7 @@ std::optional<seat> keeper::start_worker() {
     }
     auto started = _worker.start();
     if (!started) {
-        _voice.say("no worker can be started: {}", started.error().text);
+        _voice.say("no worker can be started: {}", started.error().text.view());
         return std::nullopt;
     }
     if (*started) {

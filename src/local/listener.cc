@@ -67,7 +67,7 @@ int listener::prepare(listen_answer& out) try {
     if (!door) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         conn::log.log(seastar::log_level::warn, rate, "{} (pid {}) listens by the kernel alone: {}", _r.owner->name,
-                      _r.owner->pid, door.error().text);
+                      _r.owner->pid, door.error().text.view());
         return door.error().errnum;
     }
     _door = std::move(door->place);

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <bit>
-#include <string>
 
 #include "base/clock.hh"
 #include "shm/ring.hh"
@@ -79,17 +78,16 @@ base::result<arena> open_arena(int fd, uint64_t ring_limit) {
     const uint16_t version = h.version;
     const uint32_t slots = h.slots, ring_bytes = h.ring_bytes;
     if (magic != arena_magic || version != layout_version) {
-        return base::fail(EPROTO, "shared memory of another layout (version " + std::to_string(version) + ", ours is " +
-                                      std::to_string(layout_version) + ")");
+        return base::fail(EPROTO, "shared memory of another layout (version ", version, ", ours is ", layout_version,
+                          ")");
     }
     if (slots == 0 || slots > arena_slots_max || !valid_ring_bytes(ring_bytes) || bytes != *size ||
         arena_bytes(slots, ring_bytes) != *size) {
-        return base::fail(EINVAL, "shared memory of " + std::to_string(*size) + " bytes does not hold " +
-                                      std::to_string(slots) + " slots with rings of " + std::to_string(ring_bytes));
+        return base::fail(EINVAL, "shared memory of ", *size, " bytes does not hold ", slots, " slots with rings of ",
+                          ring_bytes);
     }
     if (ring_bytes > ring_limit) {
-        return base::fail(
-            ENOBUFS, "rings of " + std::to_string(ring_bytes) + " bytes, the limit is " + std::to_string(ring_limit));
+        return base::fail(ENOBUFS, "rings of ", ring_bytes, " bytes, the limit is ", ring_limit);
     }
     return arena(std::move(*mapped), slots, ring_bytes);
 }

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <bit>
-#include <string>
 
 #include "base/sys.hh"
 
@@ -53,8 +52,7 @@ base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
     // Beyond it the kernel sends SIGXFSZ, which ends the program.
     rlimit limit{};
     if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < bytes) {
-        return base::fail(EFBIG,
-                          "shared memory of " + std::to_string(bytes) + " bytes is above this program's RLIMIT_FSIZE");
+        return base::fail(EFBIG, "shared memory of ", bytes, " bytes is above this program's RLIMIT_FSIZE");
     }
     if (::ftruncate(fd.get(), off_t(bytes)) != 0) {
         return std::unexpected(base::os_error("ftruncate of shared memory"));
@@ -124,8 +122,7 @@ base::result<size_t> sealed_size(int fd, size_t min, size_t max) {
         return std::unexpected(base::os_error("fstat of shared memory"));
     }
     if (st.st_size < 0 || size_t(st.st_size) < min || size_t(st.st_size) > max) {
-        return base::fail(EINVAL, "shared memory of " + std::to_string(st.st_size) + " bytes, expected " +
-                                      std::to_string(min) + " to " + std::to_string(max));
+        return base::fail(EINVAL, "shared memory of ", st.st_size, " bytes, expected ", min, " to ", max);
     }
     return size_t(st.st_size);
 }

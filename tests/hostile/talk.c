@@ -1,7 +1,12 @@
-// Listens, connects to itself and to a plain echo server (argv[1]: its port), and exchanges bytes. A call that fails says
-// so, with exit code 1. Wrong bytes are exit code 3, an end of file that nobody sent 4. argv[2]: so many descriptors may be
-// open from main() on, beside those that are; then the limit is lifted and everything must work (exit code 5).
+// Listens, connects to itself and to a plain echo server (argv[1]: its port), and exchanges bytes, a child with it. A call
+// that fails says so, with exit code 1. Wrong bytes are exit code 3, an end of file that nobody sent 4. argv[2]: so many
+// descriptors may be open from main() on, beside those that are; then the limit is lifted and everything must work (exit
+// code 5). $FAIL_ALLOCATION: which of the allocations in its calls fail (no_memory.h); how many there were is told. With an
+// argv[2] there is a second turn then, in which none fails and everything must work (exit code 6). A child that was killed
+// is exit code 8.
 #define _GNU_SOURCE
+#include "no_memory.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define BYTES 3000
@@ -23,7 +29,7 @@ static int failed(const char* call) {
 
 static int pass(int from, int to) {
     for (size_t at = 0; at < BYTES;) {
-        ssize_t n = send(from, sent + at, BYTES - at, MSG_NOSIGNAL);
+        ssize_t n = LACKING(send(from, sent + at, BYTES - at, MSG_NOSIGNAL));
         if (n < 0) {
             return failed("send");
         }
@@ -31,7 +37,7 @@ static int pass(int from, int to) {
     }
     memset(got, 0, sizeof got);
     for (size_t at = 0; at < BYTES;) {
-        ssize_t n = recv(to, got + at, BYTES - at, 0);
+        ssize_t n = LACKING(recv(to, got + at, BYTES - at, 0));
         if (n < 0) {
             return failed("recv");
         }
@@ -44,6 +50,21 @@ static int pass(int from, int to) {
     return memcmp(sent, got, BYTES) == 0 ? 0 : 3;
 }
 
+// A child that uses the connection.
+static int relative(int from, int to) {
+    int status;
+    const pid_t child = (pid_t)LACKING(fork());
+    if (child < 0) {
+        return failed("fork");
+    }
+    if (child == 0) {
+        alarm(20);
+        _exit(pass(from, to));
+    }
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 8;
+}
+
 static struct sockaddr_in loopback(int port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -54,34 +75,36 @@ static struct sockaddr_in loopback(int port) {
 static int local(int fds[3]) {
     struct sockaddr_in a = loopback(0);
     socklen_t len = sizeof a;
-    if ((fds[0] = socket(AF_INET, SOCK_STREAM, 0)) < 0) {
+    if ((fds[0] = (int)LACKING(socket(AF_INET, SOCK_STREAM, 0))) < 0) {
         return failed("socket");
     }
     if (bind(fds[0], (struct sockaddr*)&a, sizeof a) != 0 || getsockname(fds[0], (struct sockaddr*)&a, &len) != 0) {
         return failed("bind");
     }
-    if (listen(fds[0], 8) != 0) {
+    if (LACKING(listen(fds[0], 8)) != 0) {
         return failed("listen");
     }
-    if ((fds[1] = socket(AF_INET, SOCK_STREAM, 0)) < 0) {
+    if ((fds[1] = (int)LACKING(socket(AF_INET, SOCK_STREAM, 0))) < 0) {
         return failed("socket");
     }
-    if (connect(fds[1], (struct sockaddr*)&a, sizeof a) != 0) {
+    if (LACKING(connect(fds[1], (struct sockaddr*)&a, sizeof a)) != 0) {
         return failed("connect");
     }
-    if ((fds[2] = accept4(fds[0], NULL, NULL, 0)) < 0) {
+    if ((fds[2] = (int)LACKING(accept4(fds[0], NULL, NULL, 0))) < 0) {
         return failed("accept");
     }
     int e = pass(fds[1], fds[2]);
-    return e != 0 ? e : pass(fds[2], fds[1]);
+    e = e != 0 ? e : pass(fds[2], fds[1]);
+    e = e != 0 ? e : relative(fds[1], fds[2]);
+    return e != 0 ? e : pass(fds[1], fds[2]);
 }
 
 static int carried(int fds[3], int port) {
     struct sockaddr_in a = loopback(port);
-    if ((fds[0] = socket(AF_INET, SOCK_STREAM, 0)) < 0) {
+    if ((fds[0] = (int)LACKING(socket(AF_INET, SOCK_STREAM, 0))) < 0) {
         return failed("socket");
     }
-    if (connect(fds[0], (struct sockaddr*)&a, sizeof a) != 0) {
+    if (LACKING(connect(fds[0], (struct sockaddr*)&a, sizeof a)) != 0) {
         return failed("connect");
     }
     return pass(fds[0], fds[0]);
@@ -95,11 +118,25 @@ static int talk(int port) {
         outcome = e > outcome ? e : outcome;
         for (int k = 0; k < 3; ++k) {
             if (fds[k] >= 0) {
-                close(fds[k]);
+                LACKING(close(fds[k]));
             }
         }
     }
     return outcome;
+}
+
+static int talk_without_memory(int port, int again) {
+    const int all = atoi(getenv("FAIL_ALLOCATION")) == -1;
+    char* volatile copy = (char*)LACKING(strdup("by libc, which is to find our malloc"));
+    if (allocations() != 1 || (copy == NULL) != all) {
+        fprintf(stderr, "allocations are not ours to refuse\n");
+        return 7;
+    }
+    free(copy);
+    const int outcome = talk(port);
+    fprintf(stderr, "allocations: %ld\n", allocations() - 1);
+    setenv("FAIL_ALLOCATION", "0", 1);
+    return outcome <= 1 && again && talk(port) != 0 ? 6 : outcome;
 }
 
 int main(int argc, char** argv) {
@@ -108,6 +145,9 @@ int main(int argc, char** argv) {
     }
     alarm(20);
     getppid();  // a trace shows where main() begins
+    if (getenv("FAIL_ALLOCATION") != NULL) {
+        return talk_without_memory(atoi(argv[1]), argc > 2);
+    }
     if (argc < 3) {
         return talk(atoi(argv[1]));
     }

@@ -1,5 +1,5 @@
-"""Each system call, each descriptor, the Nth for every N, fails: of a program that attaches, listens, connects, dials and accepts
-(talk.c), and of the daemon while it serves one. A program sees an error that its call may have, or the kernel's own connection;
+"""Each system call, each descriptor, each allocation, the Nth for every N, fails: of a program that attaches, listens, connects,
+dials, accepts and forks (talk.c), and of the daemon while it serves one. A program sees an error that its call may have, or the kernel's own connection;
 never wrong bytes, never an end that nobody sent, never a wait. Afterwards everything is back.
 """
 import os
@@ -31,8 +31,8 @@ def talk(tmp_path_factory):
         if str(above).startswith("/tmp/pytest"):
             above.chmod(0o755)
     program = str(folder / "talk")
-    subprocess.run([shutil.which("gcc-14") or "gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, f"{HERE}/talk.c"],
-                   check=True)
+    subprocess.run([shutil.which("gcc-14") or "gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-builtin", "-o", program,
+                    f"{HERE}/talk.c", f"{HERE}/no_memory.c"], check=True)
     return program
 
 
@@ -55,9 +55,11 @@ def held(world):
     return {"descriptors": descriptors, **{k: v for k, v in limits.items() if k.endswith("_used")}}
 
 
-def run(world, words, timeout_s=30):
+def run(world, words, timeout_s=30, allocation=None):
+    """allocation: which one fails (no_memory.h)."""
+    env = {**os.environ, **({} if allocation is None else {"FAIL_ALLOCATION": str(allocation)})}
     done = subprocess.run(people.as_user(people.ATTACKER, [*world.daemon.prefix(), *words]), capture_output=True, text=True,
-                          errors="replace", timeout=timeout_s, check=False)
+                          errors="replace", timeout=timeout_s, check=False, env=env)
     return done.returncode, done.stderr
 
 
@@ -70,8 +72,10 @@ def calls_since_main(world, talk, name, trace):
     return before.count(f"{name}("), after.count(f"{name}(")
 
 
+@pytest.mark.parametrize("memory", [True, False], ids=["with memory", "without memory"])
 @pytest.mark.parametrize("name,error", CALLS, ids=[name for name, _ in CALLS])
-def test_each_call_of_a_program_fails_once(quiet, talk, tmp_path, name, error):
+def test_each_call_of_a_program_fails_once(quiet, talk, tmp_path, name, error, memory):
+    """Without memory: no allocation in its calls succeeds, so none is made, not even to say what has failed."""
     tmp_path.chmod(0o777)
     for above in tmp_path.parents:
         if str(above).startswith("/tmp/pytest"):
@@ -81,10 +85,24 @@ def test_each_call_of_a_program_fails_once(quiet, talk, tmp_path, name, error):
     outcomes = []
     for n in range(before + 1, before + after + 1):
         code, text = run(quiet, ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={name}", "-e",
-                                 f"inject={name}:error={error}:when={n}", talk, conftest.PLAIN_PORT])
+                                 f"inject={name}:error={error}:when={n}", talk, conftest.PLAIN_PORT],
+                         allocation=None if memory else -1)
         assert code in RIGHT_OR_FAILED, f"{name} number {n - before} of {after} failed: exit code {code}\n{text}"
         outcomes.append(code)
     print(f"{name}: of {after}, {outcomes.count(0)} without anybody noticing, {outcomes.count(1)} told")
+
+
+def test_each_allocation_of_a_program_fails_once(quiet, talk):
+    """And all of them at once. Then there is memory again, and everything works."""
+    code, text = run(quiet, [talk, conftest.PLAIN_PORT, "again"], allocation=0)
+    assert code == 0, text
+    count = int(re.search(r"allocations: (\d+)", text)[1])
+    outcomes = []
+    for n in [-1, *range(2, count + 2)]:   # talk's own is the first
+        code, text = run(quiet, [talk, conftest.PLAIN_PORT, "again"], allocation=n)
+        assert code in RIGHT_OR_FAILED, f"allocation {n} of {count} failed: exit code {code}\n{text}"
+        outcomes.append(code)
+    print(f"of {count} allocations, {outcomes.count(0)} without anybody noticing, {outcomes.count(1)} told")
 
 
 def test_each_descriptor_of_a_program_is_the_last(quiet, talk):

@@ -100,7 +100,8 @@ TEST(ceph_plan, a_host_without_osds_says_so) {
     v.here = {at("10.0.0.9")};
     const auto text = ceph_plan(v, {});
     ASSERT_FALSE(text);
-    EXPECT_NE(text.error().text.find("no OSD of the cluster has an address of this host"), std::string::npos);
+    EXPECT_NE(text.error().text.view().find("no OSD of the cluster has an address of this host"),
+              std::string_view::npos);
 }
 
 TEST(ceph_plan, more_hosts_than_routes) {
@@ -114,7 +115,7 @@ TEST(ceph_plan, more_hosts_than_routes) {
     o.between = "direct";
     const auto text = ceph_plan(v, o);
     ASSERT_FALSE(text);
-    EXPECT_NE(text.error().text.find("by hand"), std::string::npos);
+    EXPECT_NE(text.error().text.view().find("by hand"), std::string_view::npos);
 }
 
 }  // namespace

@@ -9,8 +9,8 @@ using namespace vmsgr;
 using fuzz::must;
 
 void check_error(const base::error& e) {
-    must(e.errnum != 0 && e.text.starts_with("fuzz.yaml"), "an error that does not name the file");
-    must(e.text.find('\n') == std::string::npos, "an error of more than one line");
+    must(e.errnum != 0 && e.text.view().starts_with("fuzz.yaml"), "an error that does not name the file");
+    must(e.text.view().find('\n') == std::string_view::npos, "an error of more than one line");
 }
 
 void check_routes(const proto::route_table& table) {
