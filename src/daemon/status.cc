@@ -386,6 +386,20 @@ void add_users(text& out, const status_sources& s) {
     out.close();
 }
 
+seastar::future<> add_limits(text& out, const status_sources& s) {
+    uint64_t relay_bytes = 0, relay_bytes_used = 0;
+    for (unsigned shard = 0; shard < seastar::smp::count; ++shard) {
+        const auto [most, used] = co_await s.trunks.invoke_on(
+            shard, [](trunks::service& t) { return std::pair(t.relay_bytes().limit(), t.relay_bytes().used()); });
+        relay_bytes += most;
+        relay_bytes_used += used;
+    }
+    json all = limits(s);
+    all["trunk_relay_bytes"] = relay_bytes;
+    all["trunk_relay_bytes_used"] = relay_bytes_used;
+    out.add("limits", all);
+}
+
 json own_totals(const shown& own) {
     return {{"sessions_open", own.sessions},
             {"connections_open", own.connections},
@@ -433,7 +447,7 @@ seastar::future<> write_status(status_sources s, attach::document_writer& to) {
     } else {
         out.add("totals", own_totals(own));
     }
-    out.add("limits", limits(s));
+    co_await add_limits(out, s);
     co_await out.finish();
 }
 

@@ -6,7 +6,7 @@ namespace {
 
 constexpr std::string_view words[refusal_kinds] = {"address",     "crowd",      "descriptors", "certificate",
                                                    "name",        "sessions",   "connections", "source",
-                                                   "destination", "own_source", "no_trunk"};
+                                                   "destination", "own_source", "no_trunk",    "memory"};
 
 }  // namespace
 

@@ -56,6 +56,10 @@ public:
     void accept() noexcept;
     // Before accept(): room for so many bytes.
     void set_window(uint64_t bytes) noexcept { _window = _granted = bytes; }
+    // From now on there may be room for so many: credit is given in larger steps.
+    void widen(uint64_t bytes) noexcept { _window = bytes; }
+    // What the peer may still send.
+    uint64_t credit() const noexcept { return _granted - _received; }
     void refuse(int err) noexcept;
     // For a program whose listener is an IPv6 socket.
     void show_mapped() noexcept {

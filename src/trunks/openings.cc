@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/core/memory.hh>
 #include <seastar/core/sleep.hh>
 
 #include "base/source.hh"
@@ -20,7 +21,19 @@ namespace {
 constexpr auto first_pause = std::chrono::milliseconds(10);
 constexpr auto longest_pause = std::chrono::milliseconds(200);
 
+// Of a shard's memory, what relays may keep; their buffers may take twice that while they grow.
+constexpr uint64_t relay_part = 8;
+
+void say_refused(const std::string& peer, const base::address& from, const base::address& to, trunk::refusal why) {
+    static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
+    log.log(seastar::log_level::warn, rate, "trunk {}: a connection from {} to {} is refused for its {}", peer,
+            base::to_string(from), base::to_string(to), to_text(why));
+}
+
 }  // namespace
+
+openings::openings(environment& env) noexcept
+    : _env(env), _relay_memory(seastar::memory::stats().total_memory() / relay_part) {}
 
 seastar::future<> openings::close() {
     if (!_gate.is_closed()) {
@@ -55,10 +68,8 @@ trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count,
         why = trunk::refusal::connections;
     }
     if (why) {
-        static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
         count.count(*why);
-        log.log(seastar::log_level::warn, rate, "trunk {}: a connection from {} to {} is refused for its {}",
-                s.who.peer, base::to_string(source), base::to_string(destination), to_text(*why));
+        say_refused(s.who.peer, source, destination, *why);
     }
     if (why || _gate.is_closed()) {
         s.engine().refuse(channel, EHOSTUNREACH);
@@ -67,25 +78,34 @@ trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count,
     auto w = trunk_far::opened(s.shared_from_this(), channel, _env.carriers.local().settings().ring_bytes, destination,
                                source, std::move(*place));
     auto* sink = w.get();
-    ssx::spawn(_gate, log, "a channel that a peer opened",
-               [this, w = std::move(w), destination]() mutable { return open(std::move(w), destination); });
+    ssx::spawn(_gate, log, "a channel that a peer opened", [this, w = std::move(w), destination, &count]() mutable {
+        return open(std::move(w), destination, count);
+    });
     return sink;
 }
 
-seastar::future<> openings::open(std::unique_ptr<trunk_far> w, base::address destination) {
+seastar::future<> openings::open(std::unique_ptr<trunk_far> w, base::address destination, trunk::refusals& count) {
     const auto found = _env.registry.find(_env.netns, destination);
     if (found.id == 0) {
-        relay(std::move(w), destination);
+        relay(std::move(w), destination, count);
         co_return;
     }
     co_await deliver(std::move(w), found);
 }
 
 // No attached program listens there: whoever does is reached by TCP, from this host.
-void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destination) {
+void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destination, trunk::refusals& count) {
     auto place = conn::lease::take(_env.budget.connections);
     auto fds = conn::lease::take(_env.budget.fds, 1);
     if (!place || !fds) {
+        w->refuse(EHOSTUNREACH);
+        return;
+    }
+    auto memory = relay_memory::take(_relay_memory,
+                                     _relay_shares.find(w->peer_identity(), (_relay_memory.limit() + 1) / 2));
+    if (!memory) {
+        count.count(trunk::refusal::memory);
+        say_refused(w->peer_identity(), w->peer(), destination, trunk::refusal::memory);
         w->refuse(EHOSTUNREACH);
         return;
     }
@@ -95,7 +115,8 @@ void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destinat
         w->refuse(err);
         return;
     }
-    auto r = std::make_unique<trunk_relay>(std::move(socket), std::move(w), std::move(*place), std::move(*fds));
+    auto r = std::make_unique<trunk_relay>(std::move(socket), std::move(w), std::move(*place), std::move(*fds),
+                                           std::move(*memory));
     if (r->start(_env.carriers.local().events())) {
         _relays.push_back(std::move(r));
     }

@@ -15,14 +15,18 @@ namespace vmsgr::trunks {
 
 class openings {
     environment& _env;
+    conn::usage _relay_memory;  // of this shard
+    peer_shares _relay_shares;  // of that
     std::vector<std::unique_ptr<trunk_relay>> _relays;
     seastar::gate _gate;
 
 public:
-    explicit openings(environment& env) noexcept : _env(env) {}
+    explicit openings(environment& env) noexcept;
     // No more opens; those under way have been answered, and relays end.
     seastar::future<> close();
     void tick() noexcept;
+    // Bytes that relays keep, or have promised to keep.
+    const conn::usage& relay_bytes() const noexcept { return _relay_memory; }
 
     // See trunk::engine_owner::on_open. `count`: what this peer is refused.
     trunk::channel_sink* on_open(trunk_session& s, trunk::refusals& count, uint64_t channel,
@@ -31,8 +35,9 @@ public:
 private:
     std::optional<trunk::refusal> judge(const peer_proof& who, const base::address& source,
                                         const base::address& destination) const noexcept;
-    seastar::future<> open(std::unique_ptr<trunk_far> w, base::address destination);
-    void relay(std::unique_ptr<trunk_far> w, const base::address& destination);
+    // The session of `w` keeps `count`.
+    seastar::future<> open(std::unique_ptr<trunk_far> w, base::address destination, trunk::refusals& count);
+    void relay(std::unique_ptr<trunk_far> w, const base::address& destination, trunk::refusals& count);
     // Into the queue of the program's listener.
     seastar::future<> deliver(std::unique_ptr<trunk_far> w, local::registry::found at);
     seastar::future<conn::brought> bring(conn::bring_request& r, seastar::weak_ptr<trunk_far> far);

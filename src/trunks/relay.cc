@@ -14,14 +14,18 @@ constexpr size_t kept_bytes = 4 << 10;
 
 }  // namespace
 
-trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds)
+trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
+                         relay_memory memory)
     : _socket(std::move(socket)),
       _server(conn::make_tcp_far(_socket)),
       _channel(std::move(channel)),
       _place(std::move(place)),
       _fds(std::move(fds)),
+      _memory(std::move(memory)),
+      _window(std::min(window_first, relay_memory::least + _memory.room())),
       _pump(*this, _server, _life, scratch().size()) {
-    _channel->set_window(window);
+    _channel->set_window(_window);
+    settle();
 }
 
 trunk_relay::~trunk_relay() { step(life::event::aborted); }
@@ -81,16 +85,37 @@ void trunk_relay::connect() noexcept {
 // Gives the peer credit, or takes its end. True: something changed.
 bool trunk_relay::take_from_channel() noexcept {
     if (_channel->gone()) {
-        _pump.flush(window);  // what came before the reset is the server's, also where one read brought both
+        _pump.flush(window_max);  // what came before the reset is the server's, also where one read brought both
         step(life::event::program_reset);
     } else if (_life.out == life::way::open) {
         if (const auto end = _channel->ended()) {
             step(*end == 0 ? life::event::shut_write : life::event::program_reset);
             return true;
         }
-        _channel->set_credit(window - _to_server.bytes.size());
+        give_credit();
     }
     return false;
+}
+
+// As much as the window says, or as there is memory for.
+void trunk_relay::give_credit() noexcept {
+    if (_taken >= _window && _window < window_max) {
+        _window = std::min(2 * _window, window_max);
+        _taken = 0;
+        _channel->widen(_window);
+    }
+    const uint64_t promised = _channel->credit(), kept = promised + _to_server.bytes.size();
+    if (kept >= _window) {
+        return;
+    }
+    const uint64_t own = relay_memory::least - std::min(relay_memory::least, kept);
+    _channel->set_credit(promised + std::min(_window - kept, own + _memory.room()));
+    settle();
+}
+
+// What is promised to the peer counts as if it were there.
+void trunk_relay::settle() noexcept {
+    _memory.settle(_channel->credit() + _to_server.bytes.size(), _to_channel.bytes.size());
 }
 
 // True: something moved.
@@ -102,6 +127,7 @@ bool trunk_relay::send_to_channel() noexcept {
     const ssize_t r = _channel->send(std::span(p.iov).first(1), conn::far_side::sends::all);
     if (r >= 0) {
         _to_channel.drop(size_t(r));
+        settle();
     } else if (r != -EAGAIN) {
         step(life::event::program_reset);
     }
@@ -150,12 +176,23 @@ bool trunk_relay::keep(buffer& b, std::span<const std::byte> bytes) noexcept {
     }
 }
 
+bool trunk_relay::on_bytes(std::span<const std::byte> bytes) noexcept {
+    _taken += bytes.size();
+    return keep(_to_server, bytes);
+}
+
+bool trunk_relay::room(size_t& n) noexcept {
+    n = _to_channel.left() == 0 ? size_t(std::min<uint64_t>(scratch().size(), relay_memory::least + _memory.room()))
+                                : 0;
+    return true;
+}
+
 // What was sent leaves the front once that is worth the copy, or costs nothing.
 void trunk_relay::buffer::drop(size_t n) noexcept {
     sent += n;
     if (left() == 0 && bytes.capacity() > kept_bytes) {
         *this = {};
-    } else if (left() == 0 || sent >= window / 2) {
+    } else if (left() == 0 || sent >= window_max / 2) {
         bytes.erase(bytes.begin(), bytes.begin() + ptrdiff_t(sent));
         sent = 0;
     }
@@ -163,6 +200,7 @@ void trunk_relay::buffer::drop(size_t n) noexcept {
 
 void trunk_relay::received(size_t n) noexcept {
     keep(_to_channel, std::span(scratch()).first(n));
+    settle();
     send_to_channel();
 }
 

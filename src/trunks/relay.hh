@@ -12,6 +12,7 @@
 #include "conn/end_mark.hh"
 #include "conn/pump.hh"
 #include "trunks/far.hh"
+#include "trunks/relay_memory.hh"
 
 namespace vmsgr::trunks {
 
@@ -30,18 +31,22 @@ class trunk_relay final : conn::far_user {
     std::unique_ptr<conn::far_side> _server;
     std::unique_ptr<trunk_far> _channel;
     conn::lease _place, _fds;
+    relay_memory _memory;
     buffer _to_server, _to_channel;
+    uint64_t _window;  // grows while the peer uses it up
+    uint64_t _taken = 0;  // of it
     life::connection _life;
     conn::pump<trunk_relay> _pump;
     conn::end_mark _mark;
     bool _running = false;
 
 public:
-    // Buffered each way at most.
-    static constexpr size_t window = 256 << 10;
+    // Buffered at most, from the peer; a new relay begins with less, as most never use that much.
+    static constexpr uint64_t window_max = 256 << 10, window_first = 16 << 10;
 
     // socket: connecting.
-    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds);
+    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
+                relay_memory memory);
     ~trunk_relay();
     bool start(ssx::event_set& events);
     bool over() const noexcept { return _life.over(); }
@@ -49,29 +54,31 @@ public:
 private:
     // conn::far_user: of both sides; only the channel pushes.
     void on_events(uint32_t) noexcept override { run(); }
-    bool on_bytes(std::span<const std::byte> bytes) noexcept override { return keep(_to_server, bytes); }
+    bool on_bytes(std::span<const std::byte> bytes) noexcept override;
     void on_batch_end() noexcept override { run(); }
 
     void run() noexcept;
     void connect() noexcept;
     bool take_from_channel() noexcept;
+    void give_credit() noexcept;
     bool send_to_channel() noexcept;
     bool keep(buffer& b, std::span<const std::byte> bytes) noexcept;
     life::actions step(life::event e, int err = 0) noexcept;
+    void settle() noexcept;
     void let_go() noexcept;
 
     // near_side, for the pump
     bool to_send(size_t& n) noexcept { return n = _to_server.left(), true; }
     shm::pieces data(size_t n) noexcept { return _to_server.piece(n); }
     bool more_follows() const noexcept { return false; }
-    void sent(size_t n) noexcept { _to_server.drop(n); }
+    void sent(size_t n) noexcept { _to_server.drop(n), settle(); }
     // A read goes here first, as it is not known how much will come. None before the channel took what came before.
     static std::array<std::byte, 64 << 10>& scratch() noexcept {
         static thread_local std::array<std::byte, 64 << 10> bytes;
         return bytes;
     }
     bool room_at_all(size_t& n) noexcept { return room(n); }
-    bool room(size_t& n) noexcept { return n = _to_channel.left() == 0 ? scratch().size() : 0, true; }
+    bool room(size_t& n) noexcept;
     shm::pieces space(size_t n) noexcept { return {{iovec{scratch().data(), n}, iovec{}}}; }
     size_t before_urgent(size_t n) const noexcept { return n; }
     void received(size_t n) noexcept;

@@ -45,6 +45,7 @@ public:
     void count(trunk::refusal r, const base::address& destination) noexcept { _directory.count(r, destination); }
     std::vector<session_info> list() const { return _directory.list(); }
     uint64_t netns() const noexcept { return _env.netns; }  // the daemon's own
+    const conn::usage& relay_bytes() const noexcept { return _openings.relay_bytes(); }
 
 private:
     uint64_t limit_of_peer() const noexcept;

@@ -41,6 +41,22 @@ def link_down(pair):
         pair.net.switch.ip("link", "set", "p2", "up")
 
 
+def kill_sockets(pair, port=PORT):
+    process.run(["ss", "-K", "dport", "=", str(port)], netns=pair.net["a"], check=False)
+    process.run(["ss", "-K", "dport", "=", str(port)], netns=pair.net["b"], check=False)
+
+
+@contextlib.contextmanager
+def filtered(host, verdict, what=("tcp dport", "tcp sport")):
+    """What comes in to `host` for or from the port of trunks."""
+    rules = "".join(f"add rule ip t i {w} {PORT} {verdict}; " for w in what)
+    process.run(["nft", f"add table ip t; add chain ip t i {{ type filter hook input priority 0; }}; {rules}"], netns=host)
+    try:
+        yield
+    finally:
+        process.run(["nft", "delete table ip t"], netns=host)
+
+
 class HarmfulRelay:
     """A relay (trunk_relay.py) on `host` before `target`; `at` is where to connect instead. kind: harms nothing before
     begin_faults()."""
@@ -88,7 +104,8 @@ class Pair:
     """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk. named=False: no peers are
     configured. more: lines for each peer, by the daemon that gets them; top: lines outside `trunk:`."""
 
-    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, more=None, top="", **keys):
+    def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, more=None, top="", memory="256M",
+                 **keys):
         self.net, self.dir, self.named = net, process.make_dir("vt-"), named
         keys.setdefault("keepalive_ms", 300)
         if not tls:
@@ -104,7 +121,7 @@ class Pair:
             config = trunk_yaml(me, f"{host.address}:{PORT}", peers, tls=(tls or {}).get(me), **keys) + top
             n = shards[me] if isinstance(shards, dict) else shards
             self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
-                                             config=config)
+                                             memory=memory, config=config)
 
     def __getitem__(self, name):
         return self.daemons[name]

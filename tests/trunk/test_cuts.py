@@ -1,5 +1,4 @@
 """Connections between the daemons are cut in every way; programs see nothing of it, or ECONNRESET beyond the limit."""
-import contextlib
 import json
 import random
 import time
@@ -7,6 +6,7 @@ import time
 import pytest
 
 from lib import channel_load, process, trunks
+from lib.trunks import filtered, kill_sockets
 from test_streams import serve
 
 SECONDS = 6.0
@@ -63,22 +63,6 @@ def cut_pair(net):
     with trunks.Pair(net, shards={"a": 2, "b": 2}, outage_ms=5000) as p:
         with serve(p, "b", 7101):
             yield p
-
-
-def kill_sockets(pair, port=trunks.PORT):
-    process.run(["ss", "-K", "dport", "=", str(port)], netns=pair.net["a"], check=False)
-    process.run(["ss", "-K", "dport", "=", str(port)], netns=pair.net["b"], check=False)
-
-
-@contextlib.contextmanager
-def filtered(host, verdict, what=("tcp dport", "tcp sport")):
-    """What comes in to `host` for or from the port of trunks."""
-    rules = "".join(f"add rule ip t i {w} {trunks.PORT} {verdict}; " for w in what)
-    process.run(["nft", f"add table ip t; add chain ip t i {{ type filter hook input priority 0; }}; {rules}"], netns=host)
-    try:
-        yield
-    finally:
-        process.run(["nft", "delete table ip t"], netns=host)
 
 
 def replayed(pair):
