@@ -1,6 +1,6 @@
-"""Mixed load for a while: innocent clients, programs that are killed in the middle of a transfer, hostile clients of all kinds, and
-a configuration that is read anew. What the daemon holds at the end is what it held after the first part, and its counters add
-up. VMSGR_SOAK_SECONDS says how long; `make soak` takes an hour.
+"""Mixed load for a while: innocent clients, programs that are killed in the middle of a transfer, hostile clients of all kinds, a
+configuration that is read anew, and two more daemons whose trunk is cut. What the daemons hold at the end is what they held
+after the first part, and their counters add up. VMSGR_SOAK_SECONDS says how long; `make soak` takes an hour.
 """
 import itertools
 import os
@@ -15,6 +15,7 @@ import people
 from client import Session
 from lib import process
 from lib.process import wait_until
+from soak_trunks import TrunkLoad
 from test_answers import asks_and_never_reads, floods_with_status, never_receives_the_welcome, says_nothing
 from test_hello import keep
 from test_reactor import lingers_in_a_message, lingers_unread
@@ -84,10 +85,10 @@ HOSTILE = [asks_and_never_reads, never_receives_the_welcome, floods_with_status,
 
 
 class Disturbance:
-    """A hostile client, a program that is killed in the middle of a transfer, and a reload, at once."""
+    """A hostile client, a program that is killed in the middle of a transfer, a reload, and a cut of the trunk, at once."""
 
-    def __init__(self, world):
-        self.world, self.rounds = world, 0
+    def __init__(self, world, trunk):
+        self.world, self.trunk, self.rounds = world, trunk, 0
         with open(world.daemon.config, encoding="ascii") as f:
             self.config = f.read()
 
@@ -103,16 +104,13 @@ class Disturbance:
             attacker.next()
             attacker.sock.sendall(b"+")
             self.reload(f"{self.config}limits:\n  flush_ms: {4000 + self.rounds % 2}\n")
-            time.sleep(random.uniform(0.7, 1.5))
+            time.sleep(random.uniform(0.2, 0.5))
+            self.trunk.cut()
+            time.sleep(random.uniform(0.5, 1))
             assert program.process.alive(), f"a program has ended: {process.tail(program.log)}"
             program.process.signal(signal.SIGKILL)
             program.process.kill()
         self.rounds += 1
-
-
-def resident_kib(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
 
 
 def measured(world):
@@ -134,14 +132,14 @@ def measured(world):
                       **{key: value for key, value in status["limits"].items() if key.endswith("_used")}})
         time.sleep(0.05)
     found = {key: min(look[key] for look in looks) for key in looks[0]}
-    found["resident_kib"] = resident_kib(world.daemon.pid)
+    found["resident_kib"] = process.resident_kib(world.daemon.pid)
     print(f"{found}, totals {status['totals']}")
     return found
 
 
-def disturb(world, innocent, seconds):
+def disturb(world, trunk, innocent, seconds):
     """How many reloads there were."""
-    what = Disturbance(world)
+    what = Disturbance(world, trunk)
     until = time.monotonic() + seconds
     for part in itertools.cycle(HOSTILE):
         what.round(part)
@@ -158,11 +156,13 @@ def test_nothing_grows(make_world):
     random.seed(SEED)
     world = make_world(shards=1, bystander=False)
     innocent = world.innocent()
-    first = max(12, SECONDS // 60)
-    reloads = disturb(world, innocent, first)
-    before = measured(world)
-    reloads += disturb(world, innocent, max(SECONDS - first, 12))
-    after = measured(world)
+    with TrunkLoad() as trunk:
+        first = max(12, SECONDS // 60)
+        reloads = disturb(world, trunk, innocent, first)
+        before, trunk_before = measured(world), trunk.measured()
+        reloads += disturb(world, trunk, innocent, max(SECONDS - first, 12))
+        after, trunk_after = measured(world), trunk.measured()
+        trunk.check(trunk_before, trunk_after, RSS_MORE_KIB)
     # All that passes the daemon is echoed; programs were killed in the middle of it.
     totals = world.totals()
     assert 0 <= totals["bytes_out"] - totals["bytes_in"] <= reloads * 100_000, totals
