@@ -15,6 +15,7 @@ namespace {
 
 [[noreturn]] void keep_doors(int daemon_lives, const char* doors) noexcept {
     ::prctl(PR_SET_NAME, "vmsgrd-doors");
+    ::setsid();  // who kills the daemon's whole session kills nobody who has to tell of it
     for (int s : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
         ::signal(s, SIG_IGN);  // sent to the whole group; the daemon's end is what counts
     }

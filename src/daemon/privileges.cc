@@ -127,6 +127,7 @@ constexpr const char* allowed[] = {
     "tgkill",
     "kill",
     "wait4",
+    "setsid",
     "rt_sigaction",
     "rt_sigprocmask",
     "rt_sigreturn",
