@@ -35,9 +35,9 @@ void add_switch(CLI::App& app, ceph_options& c) {
 
 int write_plan(const ceph_options& c) {
     const ceph_cluster cluster(c.command);
-    ceph_view v;
     auto osds = cluster.osds();
-    auto monitors = osds ? cluster.monitors() : std::unexpected(osds.error());
+    const auto named = osds ? cluster.name_hosts(*osds) : std::unexpected(osds.error());
+    auto monitors = named ? cluster.monitors() : std::unexpected(named.error());
     auto ports = monitors ? cluster.ports(*osds) : std::unexpected(monitors.error());
     if (!ports) {
         return say_error(exit_failure, "ceph plan: " + ports.error().text);

@@ -107,7 +107,7 @@ base::result<json> ceph_cluster::ask(std::vector<std::string> words) const {
                                          " s; are the monitors reachable?");
     }
     if (!done->succeeded()) {
-        return base::fail(EIO, "'" + said + "' failed: " + done->err.substr(done->err.rfind('\n') + 1));
+        return base::fail(EIO, "'" + said + "' failed: " + done->last_error_line());
     }
     json doc = json::parse(done->out, nullptr, false);
     if (doc.is_discarded()) {
@@ -118,7 +118,24 @@ base::result<json> ceph_cluster::ask(std::vector<std::string> words) const {
 
 base::result<std::vector<ceph_osd>> ceph_cluster::osds() const {
     const auto map = ask({"osd", "dump"});
-    const auto about = map ? ask({"osd", "metadata"}) : map;
+    if (!map) {
+        return std::unexpected(map.error());
+    }
+    std::vector<ceph_osd> out;
+    for (const auto& entry : list_of(*map, "osds")) {
+        ceph_osd o;
+        o.id = int(number_of(entry, "osd"));
+        o.up = number_of(entry, "up") != 0;
+        for (const char* which : {"public_addrs", "cluster_addrs", "heartbeat_back_addrs", "heartbeat_front_addrs"}) {
+            add_addresses(object_of(entry, which), o.addresses);
+        }
+        out.push_back(std::move(o));
+    }
+    return out;
+}
+
+base::result<void> ceph_cluster::name_hosts(std::vector<ceph_osd>& osds) const {
+    const auto about = ask({"osd", "metadata"});
     if (!about) {
         return std::unexpected(about.error());
     }
@@ -126,20 +143,10 @@ base::result<std::vector<ceph_osd>> ceph_cluster::osds() const {
     for (const auto& m : *about) {
         hosts[number_of(m, "id")] = m.contains("hostname") ? text_of(m, "hostname") : "";
     }
-    std::vector<ceph_osd> out;
-    for (const auto& entry : list_of(*map, "osds")) {
-        ceph_osd o;
-        o.id = int(number_of(entry, "osd"));
-        o.up = number_of(entry, "up") != 0;
-        o.in = number_of(entry, "in") != 0;
-        o.up_from = number_of(entry, "up_from");
-        for (const char* which : {"public_addrs", "cluster_addrs", "heartbeat_back_addrs", "heartbeat_front_addrs"}) {
-            add_addresses(object_of(entry, which), o.addresses);
-        }
+    for (auto& o : osds) {
         o.host = hosts[uint64_t(o.id)];
-        out.push_back(std::move(o));
     }
-    return out;
+    return {};
 }
 
 base::result<std::vector<ceph_monitor>> ceph_cluster::monitors() const {

@@ -18,10 +18,9 @@ inline constexpr int ceph_timeout_ms = 30'000;
 
 struct ceph_osd {
     int id = 0;
-    bool up = false, in = false;
-    uint64_t up_from = 0;  // the map's epoch in which it came up last
+    bool up = false;
     std::vector<base::address> addresses;  // of its listeners, all of them
-    std::string host;  // by its own word; empty where it never said
+    std::string host;  // by its own word; empty where it never said, or was not asked
 };
 
 struct ceph_monitor {
@@ -48,6 +47,7 @@ public:
     explicit ceph_cluster(const std::string& command);
 
     base::result<std::vector<ceph_osd>> osds() const;
+    base::result<void> name_hosts(std::vector<ceph_osd>& osds) const;
     base::result<std::vector<ceph_monitor>> monitors() const;
     base::result<ceph_health> health() const;
     // Ports at which OSDs may listen: by configuration, and by what `osds` do.

@@ -89,7 +89,7 @@ private:
         }
         if (!done->succeeded()) {
             return base::fail(EIO, "'" + _c.restart + "' " + (done->in_time ? "failed: " : "took too long: ") +
-                                       done->err.substr(done->err.rfind('\n') + 1));
+                                       done->last_error_line());
         }
         return {};
     }
@@ -135,10 +135,8 @@ private:
         if (!doc) {
             return std::unexpected(doc.error());
         }
-        for (const auto& s : list_of(*doc, "sessions")) {
-            if (number_of(s, "pid") == uint64_t(pid)) {
-                return {};
-            }
+        if (is_attached(*doc, pid)) {
+            return {};
         }
         return base::fail(EAGAIN, "it runs without VMSGR; see 'vmsgr explain " + std::to_string(pid) + "'");
     }
@@ -189,10 +187,14 @@ int run_ceph_switch(const options& o, const ceph_options& c, bool on) {
         return say_error(exit_failure,
                          name + c.drop_in + " is not there; install vmsgr-ceph, or name it with --drop-in");
     }
-    if (auto daemon = ask_routes(o.socket); on && !daemon) {
-        return say_error(exit_no_daemon, name + daemon.error().text);
-    } else if (on && !daemon->concerns("ceph-osd")) {
-        return say_error(exit_failure, name + "no route of vmsgrd is for ceph-osd; see 'vmsgr ceph plan'");
+    if (on) {
+        const auto routes = ask_routes(o.socket);
+        if (!routes) {
+            return say_error(exit_no_daemon, name + routes.error().text);
+        }
+        if (!routes->concerns("ceph-osd")) {
+            return say_error(exit_failure, name + "no route of vmsgrd is for ceph-osd; see 'vmsgr ceph plan'");
+        }
     }
     const auto osds = chosen_osds(c);
     if (osds.empty()) {

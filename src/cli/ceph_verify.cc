@@ -71,8 +71,7 @@ json as_json(const osd_report& r) {
 osd_report look_at_osd(int id, pid_t pid, const json& daemon, const proto::route_table& routes,
                        const std::vector<ceph_monitor>& monitors) {
     osd_report out{.id = id, .pid = pid, .wrong = {}};
-    out.attached = std::ranges::any_of(list_of(daemon, "sessions"),
-                                       [pid](const json& s) { return number_of(s, "pid") == uint64_t(pid); });
+    out.attached = is_attached(daemon, pid);
     if (!out.attached) {
         out.wrong.push_back("it is not attached to vmsgrd; see 'vmsgr explain " + std::to_string(pid) + "'");
     }
@@ -113,7 +112,7 @@ int run_ceph_verify(const options& o, const ceph_options& c) {
         }
     }
     if (o.json) {
-        puts(all.dump(2, ' ', false, json::error_handler_t::replace).c_str());
+        put_json(all);
     } else {
         fputs(t.text().c_str(), stdout);
         for (const auto& text : wrong) {

@@ -155,7 +155,7 @@ int run_doctor(const options& o, const doctor_options& d, const std::vector<std:
         look_at_routes(*c, *t, to);
     }
     if (o.json) {
-        puts(as_json(*c).dump(2, ' ', false, json::error_handler_t::replace).c_str());
+        put_json(as_json(*c));
     } else {
         print(*c);
     }

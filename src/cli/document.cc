@@ -2,6 +2,9 @@
 
 #include <errno.h>
 
+#include <algorithm>
+#include <cstdio>
+
 #include "cli/query.hh"
 #include "cli/stats.hh"
 
@@ -57,6 +60,13 @@ const json& object_of(const json& object, const char* key) {
     auto at = object.is_object() ? object.find(key) : object.end();
     return at == object.end() || !at->is_object() ? none : *at;
 }
+
+bool is_attached(const json& doc, pid_t pid) {
+    return std::ranges::any_of(list_of(doc, "sessions"),
+                               [pid](const json& s) { return number_of(s, "pid") == uint64_t(pid); });
+}
+
+void put_json(const json& j) { puts(j.dump(2, ' ', false, json::error_handler_t::replace).c_str()); }
 
 void say_what_is_shown(const json& doc) {
     if (doc.value("partial", false)) {

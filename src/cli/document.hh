@@ -1,6 +1,8 @@
 // The daemon's status document, and careful access to it: a key that an older or newer daemon lacks reads as empty.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,6 +22,10 @@ uint64_t number_of(const json& object, const char* key);
 // The array under key, or an empty one.
 const json& list_of(const json& object, const char* key);
 const json& object_of(const json& object, const char* key);
+// The process has a session.
+bool is_attached(const json& doc, pid_t pid);
+// On stdout. Bytes that are no UTF-8 are replaced.
+void put_json(const json& j);
 
 // After a table of what the daemon shows to this user: that there may be more. Nothing where it shows all.
 void say_what_is_shown(const json& doc);

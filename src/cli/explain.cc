@@ -38,8 +38,6 @@ json as_json(int pid, std::optional<int> fd, const verdict& v) {
             {"connection", v.connection}};
 }
 
-void put_json(const json& j) { puts(j.dump(2, ' ', false, json::error_handler_t::replace).c_str()); }
-
 std::string process_text(int pid, const verdict& v) {
     return "process " + std::to_string(pid) + (v.program.empty() ? "" : " (" + v.program + ")");
 }

@@ -14,6 +14,7 @@ struct spawned {
     bool in_time = true;  // or it was killed
 
     bool succeeded() const noexcept;
+    std::string last_error_line() const { return err.substr(err.rfind('\n') + 1); }
 };
 
 inline constexpr size_t spawned_bytes_max = 64u << 20;

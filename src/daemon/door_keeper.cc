@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/process.hh"
 #include "local/doors.hh"
 
 namespace vmsgr::daemon {
@@ -41,13 +42,11 @@ base::result<base::unique_fd> start_door_keeper(const std::string& doors) {
         return std::unexpected(base::os_error("pipe"));
     }
     base::unique_fd theirs(ends[0]), ours(ends[1]);
-    const pid_t pid = ::fork();
-    if (pid < 0) {
-        auto why = base::os_error("fork");
-        why.text += "; check the limits on processes";
-        return std::unexpected(std::move(why));
+    const auto pid = base::fork_process();
+    if (!pid) {
+        return std::unexpected(pid.error());
     }
-    if (pid == 0) {
+    if (*pid == 0) {
         keep_doors(theirs.get(), doors.c_str());
     }
     return ours;

@@ -1,35 +1,16 @@
 #include "daemon/stats.hh"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cstdio>
-#include <span>
+
+#include "base/process.hh"
 
 namespace vmsgr::daemon {
 
 namespace {
 
 constexpr std::string_view state_texts[] = {"running", "stopped", "silent"};
-
-// What the kernel says of a thread of a process in one line; empty where it says nothing.
-std::string_view read_of_thread(pid_t of, uint64_t thread, const char* file, std::span<char> buffer) noexcept {
-    char path[96];
-    snprintf(path, sizeof path, "/proc/%d/task/%llu/%s", of, static_cast<unsigned long long>(thread), file);
-    const base::unique_fd fd(of <= 0 ? -1 : ::open(path, O_RDONLY | O_CLOEXEC));
-    const ssize_t n = fd ? ::read(fd.get(), buffer.data(), buffer.size()) : -1;
-    return n > 0 ? std::string_view(buffer.data(), size_t(n)) : std::string_view{};
-}
-
-// "4711 (reactor-0) t 1 ...": a name may hold anything but ends before the last parenthesis.
-bool is_stopped(std::string_view stat) noexcept {
-    const auto end = stat.rfind(')');
-    const char state = end != stat.npos && end + 2 < stat.size() ? stat[end + 2] : '?';
-    return state == 't' || state == 'T';
-}
 
 std::optional<uint64_t> cpu_us(std::string_view schedstat) noexcept {
     uint64_t ns = 0;
@@ -53,8 +34,9 @@ shard_facts stats_reader::look_at(size_t i) const noexcept {
     const uint64_t tick = s.tick_us, now = shm::stats_now_us();
     out.silent_us = now > tick ? now - tick : 0;
     if (const uint64_t thread = s.thread; thread != 0) {
-        out.cpu_us = cpu_us(read_of_thread(worker(), thread, "schedstat", buffer));
-        if (is_stopped(read_of_thread(worker(), thread, "stat", buffer))) {
+        out.cpu_us = cpu_us(base::read_of_thread(worker(), thread, "schedstat", buffer));
+        const char state = base::state_in(base::read_of_thread(worker(), thread, "stat", buffer));
+        if (state == 't' || state == 'T') {
             out.state = shard_state::stopped;
             return out;
         }

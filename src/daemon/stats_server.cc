@@ -15,6 +15,7 @@
 
 #include "attach/access.hh"
 #include "base/clock.hh"
+#include "base/process.hh"
 #include "daemon/http.hh"
 #include "daemon/metrics.hh"
 #include "daemon/stats.hh"
@@ -282,13 +283,12 @@ base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sock
         return std::unexpected(base::os_error("pipe"));
     }
     base::unique_fd theirs(ends[0]), ours(ends[1]);
-    const pid_t daemon = ::getpid(), pid = ::fork();
-    if (pid < 0) {
-        auto why = base::os_error("fork");
-        why.text += "; check the limits on processes";
-        return std::unexpected(std::move(why));
+    const pid_t daemon = ::getpid();
+    const auto pid = base::fork_process();
+    if (!pid) {
+        return std::unexpected(pid.error());
     }
-    if (pid == 0) {
+    if (*pid == 0) {
         serve_stats(std::move(theirs), page, daemon, std::move(sockets));
     }
     return ours;

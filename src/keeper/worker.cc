@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <string_view>
+#include "base/process.hh"
 
 namespace vmsgr::keeper {
 
@@ -40,13 +40,12 @@ base::result<std::optional<worker::ends>> worker::start() {
         return std::unexpected(base::os_error("socketpair"));
     }
     base::unique_fd heard(pair[0]), said(pair[1]);
-    const pid_t keeper = ::getpid(), pid = ::fork();
-    if (pid < 0) {
-        auto why = base::os_error("fork");
-        why.text += "; check the limits on processes";
-        return std::unexpected(std::move(why));
+    const pid_t keeper = ::getpid();
+    const auto pid = base::fork_process();
+    if (!pid) {
+        return std::unexpected(pid.error());
     }
-    if (pid == 0) {
+    if (*pid == 0) {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() != keeper) {
             ::_exit(1);  // it ended before that was set
@@ -55,7 +54,7 @@ base::result<std::optional<worker::ends>> worker::start() {
         take_no_signals();
         return ends{std::move(theirs), std::move(said)};
     }
-    _pid = pid;
+    _pid = *pid;
     _orders = std::move(ours);
     _words = std::move(heard);
     return std::nullopt;
@@ -81,12 +80,7 @@ void worker::abort(pid_t thread) noexcept {
 
 char worker::state_of(pid_t thread) const noexcept {
     char text[512];
-    snprintf(text, sizeof text, "/proc/%d/task/%d/stat", _pid, thread);
-    const base::unique_fd fd(::open(text, O_RDONLY | O_CLOEXEC));
-    const ssize_t n = fd ? ::read(fd.get(), text, sizeof text) : -1;
-    const std::string_view stat(text, n > 0 ? size_t(n) : 0);
-    const auto end = stat.rfind(')');  // a name may hold anything
-    return end != stat.npos && end + 2 < stat.size() ? stat[end + 2] : '?';
+    return base::state_in(base::read_of_thread(_pid, uint64_t(thread), "stat", text));
 }
 
 end_text::end_text(int status) noexcept {

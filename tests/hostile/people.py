@@ -143,15 +143,9 @@ while True:
             say(slow=call, took=took)
 """
 
-# Talks to the victim without end, on a connection that stays and on new ones; so to a plain program, through the daemon.
-INNOCENT = """
-import json, select, socket, sys, time
-host, ports = sys.argv[1], [int(p) for p in sys.argv[2:]]
-errors, rounds, slowest = [], 0, 0
-def connect(port):
-    return socket.create_connection((host, port), 10)
-def echo(c):
-    text = ('%d' % rounds).encode() * 100
+# For programs of tests: what is sent comes back.
+ECHO = """
+def echo_text(c, text):
     c.sendall(text)
     got = b''
     while len(got) < len(text):
@@ -161,6 +155,17 @@ def echo(c):
         got += more
     if got != text:
         raise ValueError('other bytes came back')
+"""
+
+# Talks to the victim without end, on a connection that stays and on new ones; so to a plain program, through the daemon.
+INNOCENT = ECHO + """
+import json, select, socket, sys, time
+host, ports = sys.argv[1], [int(p) for p in sys.argv[2:]]
+errors, rounds, slowest = [], 0, 0
+def connect(port):
+    return socket.create_connection((host, port), 10)
+def echo(c):
+    echo_text(c, ('%d' % rounds).encode() * 100)
 stay = [connect(p) for p in ports]
 print('up', flush=True)
 while True:

@@ -16,7 +16,7 @@ ATTACHED, RELAYED = 7801, 7802
 CONNECT_S = 60
 
 # On `pause` it completes what is under way and says what its connections have come to, by port: how many, and bytes each way.
-CLIENT = """
+CLIENT = people.ECHO + """
 import json, os, random, socket, sys, threading
 host, ports, limit_s = sys.argv[1], sys.argv[2:4], int(sys.argv[4])
 done, errors, idle, run = {p: [0, 0] for p in ports}, [], threading.Semaphore(0), threading.Event()
@@ -25,15 +25,7 @@ def one(port):
     with socket.create_connection((host, int(port)), limit_s) as c:
         for _ in range(random.randint(1, 30)):
             text = os.urandom(random.randint(1, 20000))
-            c.sendall(text)
-            got = b''
-            while len(got) < len(text):
-                more = c.recv(len(text) - len(got))
-                if not more:
-                    raise ConnectionError('end of file')
-                got += more
-            if got != text:
-                raise ValueError('other bytes came back')
+            echo_text(c, text)
             bytes += len(text)
         c.shutdown(socket.SHUT_WR)
         if c.recv(1):

@@ -15,6 +15,7 @@ LIBRARY = os.path.join(os.path.dirname(vmsgrd.BIN), "lib/libvmsgr.so")
 sys.path.insert(0, os.path.join(process.ROOT, "python"))
 os.environ["VMSGR_LIBRARY"] = LIBRARY   # no program that a test starts shall see it
 from vmsgr import _library as abi  # noqa: E402
+from vmsgr import _sockaddr as sockaddr  # noqa: E402
 from vmsgr._library import MORE, lib  # noqa: E402
 del os.environ["VMSGR_LIBRARY"]
 
@@ -25,12 +26,6 @@ class Request(abi.Request):
 
 class Failed(OSError):
     """errno and the text of a vmsgr_error."""
-
-
-def sockaddr(host, port):
-    if ":" in host:
-        return struct.pack("=HHI16sI", socket.AF_INET6, socket.htons(port), 0, socket.inet_pton(socket.AF_INET6, host), 0)
-    return struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), socket.inet_pton(socket.AF_INET, host))
 
 
 def _options(max_message_bytes=0, timeout_ms=0, spin_us=0, name=None, size=None):

@@ -10,7 +10,7 @@ namespace {
 base::address at(const char* text) { return *base::parse_address(text); }
 
 ceph_osd osd(int id, const char* host, std::initializer_list<const char*> addresses) {
-    ceph_osd o{.id = id, .up = true, .in = true, .addresses = {}, .host = host};
+    ceph_osd o{.id = id, .up = true, .addresses = {}, .host = host};
     for (const char* a : addresses) {
         o.addresses.push_back(at(a));
     }
