@@ -18,7 +18,8 @@ namespace vmsgr::base {
 // One line, for people. What is too long loses its beginning, as the cause and the next step stand at the end.
 class error_text {
 public:
-    static constexpr size_t bytes_max = 500;
+    // A list of all keys of the configuration, behind its path and a quoted key, fits.
+    static constexpr size_t bytes_max = 1000;
 
 private:
     uint32_t _size = 0;

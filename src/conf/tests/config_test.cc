@@ -230,6 +230,14 @@ TEST(config, what_cannot_be_read_is_named) {
     EXPECT_EQ(d.error().text, "/proc: is a directory, expected a file");
 }
 
+// The longest text: the key stands in it as a path and as a word, each byte as four, before all keys that there are.
+TEST(config, a_mistake_in_a_long_key_names_the_file) {
+    const auto c = parse_daemon_config(std::string(200, '\xd5') + ": 1\n", "f.yaml");
+    ASSERT_FALSE(c);
+    EXPECT_TRUE(c.error().text.view().starts_with("f.yaml:1: ")) << c.error().text;
+    EXPECT_TRUE(c.error().text.view().contains("watchdog_ms")) << c.error().text;
+}
+
 TEST(config, broken_bytes_never_harm) {
     const unsigned seed = std::random_device{}();
     SCOPED_TRACE("seed " + std::to_string(seed));
