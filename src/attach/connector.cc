@@ -8,6 +8,7 @@
 #include "base/sockets.hh"
 #include "base/source.hh"
 #include "conn/kernel_socket.hh"
+#include "ssx/reserve.hh"
 #include "trunks/service.hh"
 
 namespace vmsgr::attach {
@@ -110,6 +111,10 @@ std::optional<conn::violation> connector::try_begin(conn::connect_request& r) {
     p.mark = r.mark;
     p.bell = std::move(r.bell);
     p.memory = std::move(*memory);
+    if (r.refusal == 0 && ssx::is_short_of_memory()) {
+        ++_carrier.count().no_memory;
+        r.refusal = ENOBUFS;
+    }
     if (r.by_trunk && r.refusal == 0) {
         r.refusal = find_way(p, r);
     }

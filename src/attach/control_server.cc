@@ -9,13 +9,14 @@
 #include <array>
 
 #include <seastar/core/coroutine.hh>
-#include <seastar/core/sleep.hh>
 #include <seastar/core/gate.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 #include <seastar/util/defer.hh>
 
 #include "attach/session.hh"
 #include "base/text.hh"
+#include "ssx/pause.hh"
+#include "ssx/reserve.hh"
 #include "ssx/spawn.hh"
 
 namespace vmsgr::attach {
@@ -56,7 +57,7 @@ void control_server::start() {
             show_room_again();
         }
     });
-    ssx::spawn(_gate, log, "accepting on the control socket", [this] { return accept_loop(); });
+    ssx::spawn_for_good(_gate, log, "accepting on the control socket", [this] { return accept_loop(); });
 }
 
 seastar::future<> control_server::stop() {
@@ -92,14 +93,17 @@ seastar::future<> control_server::accept_loop() {
         } else {
             // Out of descriptors or memory, or a client that left again.
             ++count().accept_pauses;
-            co_await seastar::sleep_abortable(std::chrono::milliseconds(20), _abort)
-                .handle_exception([](std::exception_ptr) {});
+            co_await ssx::pause(std::chrono::milliseconds(20), _abort);
         }
     }
 }
 
 // fd stays as it is where he is not let in.
 void control_server::begin_session(base::unique_fd& fd, const peer_identity& who) {
+    if (ssx::is_short_of_memory()) {
+        ++count().no_memory;
+        return;
+    }
     auto user = _deps.users.find(who.uid);
     auto fds = conn::lease::take(_deps.budget.fds, user->of.fds, conn::fds_per_session);
     if (!fds || user->closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max || !may_greet(*user)) {
@@ -109,20 +113,14 @@ void control_server::begin_session(base::unique_fd& fd, const peer_identity& who
     auto s = std::make_unique<session>(*this, who, std::move(user), std::move(*fds));
     auto* at = s.get();
     _sessions.emplace(at, std::move(s));
-    auto undo = seastar::defer([this, at]() noexcept { _sessions.erase(at); });
+    auto ended = seastar::defer([this, at]() noexcept {
+        greeted(at);
+        _sessions.erase(at);
+    });
     _greeting.push_back(at);
     ++at->user().greeting;
     at->begin_with(std::move(fd));
-    undo.cancel();
-    if (!ssx::spawn(_gate, log, "a session", [this, at] {
-            return at->run().finally([this, at] {
-                greeted(at);
-                _sessions.erase(at);
-            });
-        })) {
-        greeted(at);
-        _sessions.erase(at);
-    }
+    ssx::spawn(_gate, log, "a session", [at, ended = std::move(ended)] { return at->run(); });
 }
 
 // False: he has many who say nothing, and the oldest of them has come just now. So a flood is turned away at little
@@ -162,7 +160,7 @@ void control_server::show_room_again() noexcept {
 
 seastar::future<> control_server::room_to_close(const conn::user& sender) {
     while (sender.closing.waiting.load(std::memory_order_relaxed) >= closing_of_user_max && !_abort.abort_requested()) {
-        co_await seastar::sleep_abortable(closing_pause, _abort).handle_exception([](std::exception_ptr) {});
+        co_await ssx::pause(closing_pause, _abort);
     }
 }
 
@@ -208,7 +206,7 @@ void control_server::program_attached(session& s) {
     _rows.show(*s.program());
 }
 
-void control_server::program_ended(conn::program& p) {
+void control_server::program_ended(conn::program& p) noexcept {
     p.end();
     _programs.erase(p.session_id);
     _rows.hide(p.session_id);
@@ -223,12 +221,17 @@ void control_server::program_ended(conn::program& p) {
     _bytes_local_past += seg.bytes_local.load(std::memory_order_relaxed) + open;
     _locals_past += seg.locals_opened.load(std::memory_order_relaxed);
     if (_kept.has_any(p.session_id)) {
-        (void)seastar::with_gate(_gate, [this, id = p.session_id] {
-            return seastar::sleep_abortable(inheritance_time, _abort)
-                .handle_exception([](std::exception_ptr) {})
-                .then([this, id] { _kept.forget_session(id); });
-        });
+        keep_for_heirs(p.session_id);
     }
+}
+
+// Where there is no memory to wait for them, they are too late.
+void control_server::keep_for_heirs(uint64_t session) noexcept try {
+    auto over = seastar::defer([this, session]() noexcept { _kept.forget_session(session); });
+    ssx::spawn(_gate, log, "waiting for heirs",
+               [this, over = std::move(over)] { return ssx::pause(inheritance_time, _abort); });
+} catch (const std::bad_alloc&) {
+    ++count().no_memory;
 }
 
 std::vector<control_server::local_row> control_server::list_locals(local_cursor& from) const {

@@ -100,7 +100,8 @@ public:
     bool stops() const noexcept { return _abort.abort_requested(); }
     void program_attached(session& s);
     // What it left for others stays for a moment: who inherited from it has yet to ask.
-    void program_ended(conn::program& p);
+    void program_ended(conn::program& p) noexcept;
+    void keep_for_heirs(uint64_t session) noexcept;
     conn::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return ++_ids; }
     unsigned next_shard() noexcept;

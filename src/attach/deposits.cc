@@ -94,7 +94,7 @@ void deposits::clear() {
     _files.clear();
 }
 
-void deposits::forget_session(uint64_t session) {
+void deposits::forget_session(uint64_t session) noexcept {
     if (auto at = _of_session.find(session); at != _of_session.end()) {
         for (const auto& k : at->second) {
             forget(session, k);

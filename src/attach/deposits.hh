@@ -71,7 +71,7 @@ public:
     std::optional<found> look(uid_t uid, int shown) const;
     bool has_any(uint64_t session) const { return _of_session.contains(session); }
     // The session has ended, and whoever inherited from it has asked.
-    void forget_session(uint64_t session);
+    void forget_session(uint64_t session) noexcept;
     void clear();
 
 private:

@@ -83,16 +83,26 @@ seastar::future<> session::run() {
         co_return;
     }
     _events = std::move(*events);
-    co_await greet();
-    _server.greeted(this);
-    co_await serve();
+    {
+        auto ended = seastar::defer([this]() noexcept { end_program(); });
+        try {
+            co_await greet();
+            _server.greeted(this);
+            co_await serve();
+        } catch (const std::bad_alloc&) {
+            ++_server.count().no_memory;
+        }
+    }
+    co_await await_last_read();
+    _events.reset();
+}
+
+void session::end_program() noexcept {
     _hello_timer.cancel();
     if (_program) {
         _server.program_ended(*_program);
         log.debug("session {} of {} (pid {}) ended", _program->session_id, _program->name, _program->pid);
     }
-    co_await await_last_read();
-    _events.reset();
 }
 
 seastar::future<> session::serve() {
@@ -113,7 +123,15 @@ seastar::future<> session::serve() {
             break_rules(*broken);
             break;
         }
-        co_await handle_one(m, got);
+        bool failed = false;
+        try {
+            co_await handle(m, got);
+        } catch (const std::bad_alloc&) {
+            failed = true;
+        }
+        if (failed) {
+            fail_for_memory(m);
+        }
         co_await seastar::coroutine::maybe_yield();
     }
 }
@@ -148,19 +166,11 @@ seastar::future<> session::await_last_read() {
     }
 }
 
-// No memory for a request: it fails, and the session goes on.
-seastar::future<> session::handle_one(const proto::request_msg& m, proto::received& got) {
-    bool failed = false;
-    try {
-        co_await handle(m, got);
-    } catch (const std::bad_alloc&) {
-        failed = true;
-    }
-    if (failed) {
-        ++_server.count().no_memory;
-        if (proto::has_answer(m.what)) {
-            reply(m, ENOMEM);
-        }
+// The request fails, and the session goes on.
+void session::fail_for_memory(const proto::request_msg& m) {
+    ++_server.count().no_memory;
+    if (proto::has_answer(m.what)) {
+        reply(m, ENOMEM);
     }
 }
 
@@ -308,12 +318,12 @@ void session::break_rules(const proto::broken_rule& rule) {
     }
 }
 
-void session::break_rules(conn::fault why, const std::string& text) {
+void session::break_rules(conn::fault why, std::string_view text) {
     static thread_local conn::log_limits limits;
     _server.count().count(why);
+    close();
     log.log(seastar::log_level::warn, limits.of(why), "pid {} (user {}): {}: {}; its session is closed", _who.pid,
             _who.uid, conn::to_text(why), text);
-    close();
 }
 
 }  // namespace vmsgr::attach

@@ -62,13 +62,14 @@ private:
     void on_hello(std::span<const std::byte> bytes);
     void welcome(const proto::hello_msg& hello);
     void refuse(int err, const std::string& text);
-    void break_rules(conn::fault why, const std::string& text);
+    void break_rules(conn::fault why, std::string_view text);
     void break_rules(const proto::broken_rule& rule);
     // Closes what came with a message and was not moved elsewhere.
     void drop(proto::received& got) noexcept;
     // The next message, or not when the session ended.
     seastar::future<bool> next(void* into, size_t bytes, proto::received& got);
     seastar::future<> serve();
+    void end_program() noexcept;
     // Until the client has read so much that any answer finds room.
     seastar::future<> room_for_answers();
     // The session is over; until nothing of it is in flight any more.
@@ -76,7 +77,7 @@ private:
     // What it has not read, in bytes of the kernel's memory.
     size_t unread_bytes() noexcept;
 
-    seastar::future<> handle_one(const proto::request_msg& m, proto::received& got);
+    void fail_for_memory(const proto::request_msg& m);
     seastar::future<> handle(proto::request_msg m, proto::received& got);
     seastar::future<> on_connect(proto::request_msg m, proto::received& got);
     seastar::future<> on_listen(proto::request_msg m, proto::received& got);

@@ -11,6 +11,7 @@
 
 #include "attach/session.hh"
 #include "base/sockets.hh"
+#include "ssx/reserve.hh"
 
 namespace vmsgr::attach {
 
@@ -157,8 +158,9 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     auto fds = conn::lease::take(b.fds, _user->of.fds, conn::fds_per_listener);
     const auto* route = own_route(proto::role::server, base::local_name(got.fds[0].get()));
     const bool denied = route != nullptr && route->way == proto::via::deny;
-    if (!total || !fds || denied || _user->is_suspended()) {
-        ++_server.count().refused;
+    const bool no_memory = ssx::is_short_of_memory();
+    if (!total || !fds || denied || no_memory || _user->is_suspended()) {
+        ++(no_memory ? _server.count().no_memory : _server.count().refused);
         reply(m, denied ? EACCES : EAGAIN);
         co_return;
     }

@@ -8,6 +8,7 @@
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
+#include <seastar/util/defer.hh>
 
 #include "base/random.hh"
 #include "base/sockets.hh"
@@ -174,16 +175,17 @@ int carrier::begin_connect(int fd, const base::address& to, user& his) noexcept 
 }
 
 void carrier::run(conn_ptr c) {
-    // Where the daemon stops, the object's end closes everything.
-    ssx::spawn(_gate, log, "a connection", [this, c = std::move(c)] {
+    auto over = seastar::defer([this, id = c->id()]() noexcept {
+        _conns.erase(id);
+        if (!_resting_timer.armed() && !_gate.is_closed()) {
+            _resting_timer.arm(resting_time);
+        }
+    });
+    // Where the daemon stops, or has no memory, the object's end closes everything.
+    ssx::spawn(_gate, log, "a connection", [this, c = std::move(c), over = std::move(over)] {
         ++count().connections_total;
         _conns.emplace(c->id(), c);
-        return c->run().finally([this, c] {
-            _conns.erase(c->id());
-            if (!_resting_timer.armed()) {
-                _resting_timer.arm(resting_time);
-            }
-        });
+        return c->run();
     });
 }
 

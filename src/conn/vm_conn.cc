@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/coroutine/as_future.hh>
 
 #include "base/netns.hh"
 #include "base/sockets.hh"
@@ -160,16 +161,27 @@ seastar::future<> vm_conn::run() {
     } else if (!watch()) {
         step(life::event::far_failed, ENOMEM);
     }
-    auto broken = [this](std::exception_ptr e) {
-        log.error("connection to {}: {}", base::to_string(_peer), e);
-        step(life::event::aborted);
-    };
-    auto writes = write_loop().handle_exception(broken);
-    auto reads = read_loop().handle_exception(broken);
+    // Neither is left while the other runs. What ends one of them ends the connection, and with it the other.
+    auto broken = [this](const std::exception_ptr& e) noexcept { break_off(e); };
+    auto writes = seastar::futurize_invoke([this] { return write_loop(); }).handle_exception(broken);
+    auto reads = seastar::futurize_invoke([this] { return read_loop(); }).handle_exception(broken);
     co_await std::move(writes);
     co_await std::move(reads);
-    co_await last_plain_bytes();
+    auto last = co_await seastar::coroutine::as_future(seastar::futurize_invoke([this] { return last_plain_bytes(); }));
+    if (last.failed()) {
+        break_off(last.get_exception());
+    }
     finish();
+}
+
+void vm_conn::break_off(const std::exception_ptr& e) noexcept try {
+    step(life::event::aborted);
+    std::rethrow_exception(e);
+} catch (const std::bad_alloc&) {
+    ++_carrier.count().no_memory;
+} catch (...) {
+    char peer[base::address_text_bytes];
+    log.error("connection to {}: {}", base::format(_peer, peer), std::current_exception());
 }
 
 // 0 or an errno; it does not count when the program or the daemon left meanwhile. The program has called connect()

@@ -192,6 +192,7 @@ private:
     void guard_end() noexcept;
     void on_hang_up() noexcept;
     seastar::future<> last_plain_bytes();
+    void break_off(const std::exception_ptr& e) noexcept;
     void flush_and_judge() noexcept;
     bool program_left_unread() noexcept;
     void watch_progress() noexcept;

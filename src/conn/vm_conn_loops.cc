@@ -61,10 +61,9 @@ seastar::future<> vm_conn::wait_on(direction& d, waits what) {
 // There is something to move, and no room for it.
 seastar::future<> vm_conn::stall_on(direction& d, waits what, base::tally& since_us, base::histogram& kept) {
     since_us.set(shm::stats_now_us());
-    return wait_on(d, what).then([&since_us, &kept] {
-        kept.add(shm::stats_now_us() - since_us);
-        since_us.set(0);
-    });
+    co_await wait_on(d, what);
+    kept.add(shm::stats_now_us() - since_us);
+    since_us.set(0);
 }
 
 bool vm_conn::to_send(size_t& n) noexcept {

@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
-#include <seastar/core/sleep.hh>
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "base/random.hh"
@@ -16,6 +15,8 @@
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 #include "proto/control.hh"
+#include "ssx/pause.hh"
+#include "ssx/reserve.hh"
 
 namespace vmsgr::local {
 
@@ -171,8 +172,17 @@ void listener::on_lifeline(lifeline& which, uint32_t events) noexcept {
         if (!knock(_door.path.c_str())) {
             close();
         } else if (_heir.available()) {
-            _heir = await_heir();
+            begin_to_await_heir();
         }
+    }
+}
+
+void listener::begin_to_await_heir() noexcept {
+    try {
+        _heir = await_heir();
+    } catch (const std::bad_alloc&) {
+        ++_owner.local().count().no_memory;
+        close();
     }
 }
 
@@ -184,7 +194,7 @@ seastar::future<> listener::await_heir() {
     const auto until = seastar::lowres_clock::now() + patience;
     for (auto pause = first_look; !_closed && _lifelines.empty() && seastar::lowres_clock::now() < until;
          pause = std::min(2 * pause, longest_pause)) {
-        co_await seastar::sleep_abortable(pause, _owner._abort).handle_exception([](std::exception_ptr) {});
+        co_await ssx::pause(pause, _owner._abort);
         if (!_closed && _lifelines.empty() && !knock(_door.path.c_str())) {
             break;
         }
@@ -201,36 +211,51 @@ std::optional<conn::places> listener::take_places() {
 
 seastar::future<> listener::pause() {
     ++_owner.local().count().accept_pauses;
-    // An aborted sleep ends the wait as well as its time does.
-    return seastar::sleep_abortable(pause_time, _owner._abort).handle_exception([](std::exception_ptr) {});
+    return ssx::pause(pause_time, _owner._abort);
 }
 
 seastar::future<> listener::run() {
     while (!_closed) {
-        _point.clear();
-        auto place = take_places();
-        auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
-        if (!place && !passes) {
-            co_await pause();  // it waits in the kernel
-            continue;
+        base::unique_fd tcp;
+        try {
+            co_await accept_one(tcp);
+        } catch (const std::bad_alloc&) {
+            ++_owner.local().count().no_memory;
+            if (tcp) {
+                conn::reset_tcp(tcp);
+            }
         }
-        // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
-        conn::make_nonblocking(_r.tcp.get());
-        int fd = _owner.local().alarm().guard(
-            [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
-        const int err = errno;
-        if (fd < 0) {
-            place.reset();
-            passes.reset();
-            co_await after_error(err);
-        } else if (place) {
-            co_await bring(base::unique_fd(fd), std::move(*place));
-        } else {
-            co_await pass_on(base::unique_fd(fd), std::move(*passes));
-        }
+        co_await seastar::coroutine::maybe_yield();
     }
     finish();
     co_await std::move(_heir);
+}
+
+// tcp: what of it is still there when this fails.
+seastar::future<> listener::accept_one(base::unique_fd& tcp) {
+    _point.clear();
+    auto place = ssx::is_short_of_memory() ? std::nullopt : take_places();
+    auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
+    if (!place && !passes) {
+        co_await pause();  // it waits in the kernel
+        co_return;
+    }
+    // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
+    conn::make_nonblocking(_r.tcp.get());
+    int fd = _owner.local().alarm().guard(
+        [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
+    const int err = errno;
+    if (fd < 0) {
+        place.reset();
+        passes.reset();
+        co_await after_error(err);
+    } else if (place) {
+        tcp.reset(fd);
+        co_await bring(tcp, std::move(*place));
+    } else {
+        tcp.reset(fd);
+        co_await pass_on(tcp, std::move(*passes));
+    }
 }
 
 seastar::future<> listener::after_error(int err) {
@@ -264,14 +289,14 @@ seastar::future<conn::brought> listener::until_there_is_room(Once once) {
         if (how != conn::brought::queue_full || _closed) {
             co_return how;
         }
-        co_await seastar::sleep_abortable(retry, _owner._abort).handle_exception([](std::exception_ptr) {});
+        co_await ssx::pause(retry, _owner._abort);
         retry = std::min<std::chrono::microseconds>(2 * retry, longest_retry);
     }
 }
 
 // There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
 // so it must not be lost.
-seastar::future<> listener::pass_on(base::unique_fd tcp, conn::lease passes) {
+seastar::future<> listener::pass_on(base::unique_fd& tcp, conn::lease passes) {
     ++_owner.local().count().accepts_passed_on;
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
@@ -297,10 +322,11 @@ seastar::future<> listener::pass_on(base::unique_fd tcp, conn::lease passes) {
     }
 }
 
-seastar::future<> listener::bring(base::unique_fd tcp, conn::places place) {
+seastar::future<> listener::bring(base::unique_fd& tcp, conn::places place) {
     constexpr int any = 1;
     ::setsockopt(tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // the program's end holds to the listener's
-    conn::bring_request r{std::move(tcp), std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
+    conn::bring_request r{{}, std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
+    r.tcp = std::move(tcp);
     r.mark.set(r.tcp.get());
     const unsigned shard = _owner.next_shard();
     const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {

@@ -62,10 +62,12 @@ private:
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
     void finish() noexcept;
     seastar::future<> await_heir();
+    void begin_to_await_heir() noexcept;
+    seastar::future<> accept_one(base::unique_fd& tcp);
     std::optional<conn::places> take_places();
     seastar::future<> pause();
-    seastar::future<> pass_on(base::unique_fd tcp, conn::lease passes);
-    seastar::future<> bring(base::unique_fd tcp, conn::places place);
+    seastar::future<> pass_on(base::unique_fd& tcp, conn::lease passes);
+    seastar::future<> bring(base::unique_fd& tcp, conn::places place);
     seastar::future<> after_error(int err);
     template <typename Once>
     seastar::future<conn::brought> until_there_is_room(Once once);

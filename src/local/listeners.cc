@@ -1,12 +1,14 @@
 #include "local/listeners.hh"
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/coroutine/as_future.hh>
 #include <seastar/util/defer.hh>
 
 #include "base/sockets.hh"
 #include "conn/kernel_socket.hh"
 #include "conn/log.hh"
 #include "local/listener.hh"
+#include "ssx/spawn.hh"
 
 namespace vmsgr::local {
 
@@ -28,7 +30,7 @@ seastar::future<> listeners::stop() {
 listen_answer listeners::begin(listen_request r) {
     listen_answer out;
     // It may have become something else, whose close waits.
-    auto closed = seastar::defer([&]() noexcept { local().let_go(r.tcp, *r.owner->owner); });
+    auto closed = seastar::defer([&, sender = r.owner->owner]() noexcept { local().let_go(r.tcp, *sender); });
     if (const char* why = base::not_tcp(r.tcp.get())) {
         out.broken = conn::violation{conn::fault::bad_descriptor, std::string("listen: ") + why};
         return out;
@@ -37,13 +39,11 @@ listen_answer listeners::begin(listen_request r) {
         out.status = EINVAL;  // shut down before this request came
         return out;
     }
-    auto holder = _gate.try_hold();
-    if (!holder) {
+    if (_gate.is_closed()) {
         out.status = ESHUTDOWN;
         return out;
     }
     const uint64_t id = ++_ids * seastar::smp::count + seastar::this_shard_id();
-    closed.cancel();
     auto l = std::make_unique<listener>(*this, std::move(r), id);
     out.status = l->prepare(out);
     if (out.status != 0) {
@@ -52,13 +52,18 @@ listen_answer listeners::begin(listen_request r) {
     auto* at = l.get();
     _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door() : door_place());
     _all.emplace(id, std::move(l));  // one that is not kept takes its entry back
-    (void)at->run()
-        .handle_exception([](std::exception_ptr e) { conn::log.error("a listener ended by an exception: {}", e); })
-        .finally([this, id, h = std::move(*holder)] {
-            _all.erase(id);
-            return _carriers.invoke_on_all([id](conn::carrier& c) { c.memory().forget_listener(id); });
-        });
+    auto over = seastar::defer([this, id]() noexcept { _all.erase(id); });
+    ssx::spawn(_gate, conn::log, "a listener", [this, id, at, over = std::move(over)] { return run(*at, id); });
     return out;
+}
+
+seastar::future<> listeners::run(listener& l, uint64_t id) {
+    auto ended = co_await seastar::coroutine::as_future(seastar::futurize_invoke([&l] { return l.run(); }));
+    if (ended.failed()) {
+        conn::log.error("a listener ended by an exception: {}", ended.get_exception());
+        l.close();
+    }
+    co_await _carriers.invoke_on_all([id](conn::carrier& c) { c.memory().forget_listener(id); });
 }
 
 void listeners::unlist(uint64_t id) noexcept { _registry.unlist(id); }

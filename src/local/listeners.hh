@@ -58,6 +58,8 @@ class listeners {
     unsigned _next_shard;
     uint64_t _ids = 0;
 
+    seastar::future<> run(listener& l, uint64_t id);
+
 public:
     listeners(seastar::sharded<conn::carrier>& carriers, conn::budget& b, registry& r, std::string doors);
     ~listeners();

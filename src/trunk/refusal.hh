@@ -20,7 +20,7 @@ enum class refusal : uint8_t {
     destination,  // a connection to an address that the peer may not reach
     own_source,   // of a program here: an address that this host would not use, or of another network namespace
     no_trunk,     // of a program here: no trunk, and its route allows no other way
-    memory,  // a connection for whose bytes none is left (relays: an eighth of a shard, half of that for a peer)
+    memory,  // a connection for which none is left: of relays (an eighth of a shard, half for a peer), or of all
 };
 inline constexpr size_t refusal_kinds = 12;
 std::string_view to_text(refusal) noexcept;

@@ -44,7 +44,7 @@ void acceptor::listen() {
     }
     _listen_handle = conn::duplicate(fd.get());
     _listening.emplace(seastar::file_desc::from_fd(fd.release()));
-    ssx::spawn(_env.fibers, log, "accepting peers", [this] { return accept_loop(); });
+    ssx::spawn_for_good(_env.fibers, log, "accepting peers", [this] { return accept_loop(); });
 }
 
 void acceptor::stop_listening() noexcept {
@@ -98,16 +98,22 @@ void acceptor::admit(base::unique_fd fd) {
     if (place.leaves) {
         turn_away(*place.leaves);
     }
+    auto over = seastar::defer([this, id = place.id]() noexcept {
+        _admission.leave(id);
+        _strangers.erase(id);
+    });
     _strangers.emplace(place.id, stranger{std::move(handle), std::move(*own)});
     ssx::spawn(_env.fibers, log, "a connection of a peer",
-               [this, id = place.id, fd = std::move(fd), fds = std::move(*fds)]() mutable {
-                   return greet(std::move(fd), std::move(fds))
-                       .handle_exception([](std::exception_ptr e) { log.debug("a connection for a trunk: {}", e); })
-                       .finally([this, id] {
-                           _admission.leave(id);
-                           _strangers.erase(id);
-                       });
+               [this, fd = std::move(fd), fds = std::move(*fds), over = std::move(over)]() mutable {
+                   return try_to_greet(std::move(fd), std::move(fds));
                });
+}
+
+seastar::future<> acceptor::try_to_greet(base::unique_fd fd, conn::lease fds) {
+    auto done = co_await seastar::coroutine::as_future(greet(std::move(fd), std::move(fds)));
+    if (done.failed()) {
+        log.debug("a connection for a trunk: {}", done.get_exception());
+    }
 }
 
 void acceptor::turn_away(uint64_t id) noexcept {

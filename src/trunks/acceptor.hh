@@ -63,6 +63,7 @@ private:
     void admit(base::unique_fd fd);
     void turn_away(uint64_t id) noexcept;
     void refuse(trunk::refusal why, const base::address& from) noexcept;
+    seastar::future<> try_to_greet(base::unique_fd fd, conn::lease fds);
     seastar::future<> greet(base::unique_fd fd, conn::lease fds);
     seastar::future<> run(greeted g, seastar::promise<> handshake_over);
     struct agreed {

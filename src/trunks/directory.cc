@@ -99,7 +99,7 @@ void directory::tick() noexcept {
 
 void directory::run(conf::trunk_peer peer, bool learnt) {
     auto& c = _clients.emplace_back(std::make_unique<client>(_env, std::move(peer), learnt));
-    ssx::spawn(_env.fibers, log, "the lane to a peer", [at = c.get()] { return at->run(); });
+    ssx::spawn_for_good(_env.fibers, log, "the lane to a peer", [at = c.get()] { return at->run(); });
 }
 
 session_ptr directory::way_to(const base::address& destination, bool may_probe) {

@@ -10,6 +10,7 @@
 #include "base/source.hh"
 #include "conf/peer_rights.hh"
 #include "conn/kernel_socket.hh"
+#include "ssx/reserve.hh"
 #include "ssx/spawn.hh"
 #include "trunks/log.hh"
 
@@ -63,6 +64,9 @@ std::optional<trunk::refusal> openings::judge(const peer_proof& who, const base:
 trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count, uint64_t channel,
                                        const base::address& source, const base::address& destination) {
     auto why = judge(s.who.proof, source, destination);
+    if (!why && ssx::is_short_of_memory()) {
+        why = trunk::refusal::memory;
+    }
     auto place = why ? std::nullopt : conn::lease::take(*s.who.share);
     if (!why && !place) {
         why = trunk::refusal::connections;

@@ -40,11 +40,11 @@ def own_network():
 class World:
     """The attacker observes: he knows all numbers and addresses."""
 
-    def __init__(self, *, shards=2, config="", host=HOST, bystander=True, memory="256M", before=()):
+    def __init__(self, *, shards=2, config="", host=HOST, bystander=True, memory="256M", before=(), program=None):
         self.dir = process.make_dir("vh-")
         self.host = host
         routes = [vmsgrd.route("v4", address="0.0.0.0/0"), vmsgrd.route("v6", address="::/0")]
-        self.daemon = vmsgrd.Vmsgrd(self.dir, routes=routes, shards=shards, memory=memory, before=before,
+        self.daemon = vmsgrd.Vmsgrd(self.dir, routes=routes, shards=shards, memory=memory, before=before, program=program,
                                     config=f"access:\n  mode: 0666\n  observers: {people.ATTACKER}\n{config}").start()
         self.socket = self.daemon.socket
         self.victim = people.Server(self.daemon, self.dir, host, PORT)

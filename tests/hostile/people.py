@@ -171,14 +171,16 @@ print('up', flush=True)
 while True:
     began = time.monotonic()
     try:
-        for c, p in zip(stay, ports):
-            echo(c)
+        for i, p in enumerate(ports):
+            stay[i] = stay[i] or connect(p)
+            echo(stay[i])
             new = connect(p)
             new.settimeout(10)
             echo(new)
             new.close()
     except Exception as e:
         errors.append('%s: %s' % (type(e).__name__, e))
+        stay = [None] * len(ports)
         time.sleep(0.1)
     rounds += 1
     slowest = max(slowest, time.monotonic() - began)
@@ -272,16 +274,20 @@ class Bystander:
                                        stdout=subprocess.PIPE)
         self.line = self.process.stdout.readline()
 
+    def seen(self):
+        """How many rounds, the slowest in seconds, and all errors."""
+        assert self.process.alive(), f"the bystander has ended\n{process.tail(self.log)}"
+        self.process.stdin.write(b"?\n")
+        self.process.stdin.flush()
+        ready = select.select([self.process.stdout], [], [], 15)[0]
+        assert ready, "the bystander hangs"
+        return json.loads(self.process.stdout.readline())
+
     def check(self, limit_s=2):
         """It has seen no error, no long wait, and is going on."""
         seen = -1
         for _ in range(3):   # the round that was under way when this began counts
-            assert self.process.alive(), f"the bystander has ended\n{process.tail(self.log)}"
-            self.process.stdin.write(b"?\n")
-            self.process.stdin.flush()
-            ready = select.select([self.process.stdout], [], [], 15)[0]
-            assert ready, "the bystander hangs"
-            rounds, slowest, errors = json.loads(self.process.stdout.readline())
+            rounds, slowest, errors = self.seen()
             assert errors == [], errors
             assert slowest < limit_s, f"a round of the bystander took {slowest:.1f} s"
             assert rounds > seen

@@ -54,13 +54,13 @@ class Vmsgrd:
     """One daemon. With plain=True nothing is started, and programs get an empty prefix: the same test on TCP."""
 
     def __init__(self, directory, *, routes, netns=None, name="vmsgrd", shards=2, memory="256M", plain=False,
-                 config="", before=()):
-        """before: words in front of vmsgrd's own, which exec it."""
+                 config="", before=(), program=None):
+        """before: words in front of vmsgrd's own, which exec it. program: another than vmsgrd."""
         self.plain, self.netns, self.name = plain, netns, name
         self.socket = os.path.join(directory, f"{name}.sock")
         self.config = os.path.join(directory, f"{name}.yaml")
         self.log = os.path.join(directory, f"{name}.log")
-        self.process, self.routes_files, self.before = None, 0, list(before)
+        self.process, self.routes_files, self.before, self.program = None, 0, list(before), program or VMSGRD
         if not plain:
             with open(self.config, "w", encoding="ascii") as f:
                 f.write(f"socket: {self.socket}\nshards: {shards}\nmemory: {memory}\n{routes_yaml(routes)}{config}")
@@ -70,7 +70,7 @@ class Vmsgrd:
             return self
         if why_not():
             raise Failed(why_not())
-        self.process = Process([*self.before, VMSGRD, "--config", self.config], log=self.log, name=self.name, netns=self.netns)
+        self.process = Process([*self.before, self.program, "--config", self.config], log=self.log, name=self.name, netns=self.netns)
         self.process.wait_ready(self._answers, 20, "answer on its control socket")
         return self
 
