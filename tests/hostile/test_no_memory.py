@@ -2,6 +2,7 @@
 bystander of another user does so all the time. Whose it was sees an error or is left to the kernel; the daemon goes on, counts
 it, and everything is back afterwards. VMSGR_SEED, VMSGR_FAILING_SECONDS.
 """
+import collections
 import os
 import random
 import socket
@@ -77,7 +78,7 @@ def test_each_allocation_of_a_shard_fails_once(make_world, board, talk):  # noqa
     totals = world.totals()
     assert totals["no_memory"] > 0, totals
     _, _, errors = world.bystander.seen()
-    print(f"the bystander: {errors}")
+    print(f"the bystander: {dict(collections.Counter(errors))}")
     assert len(errors) <= len(failed) and all(e.startswith(ENDS) for e in errors), errors
     world.victim.check(conftest.PATIENCE_S)
     world.bystander.process.kill()
