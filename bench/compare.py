@@ -1,9 +1,10 @@
-#!/usr/bin/python3
+#!/ usr / bin / python3
 """Whether this tree is slower than another commit: both run the same benches in turn, each with its own harness.
 
 BASE is checked out and built below build/compare. A row is worse (or better) when its median lies outside of what the
 other commit's runs span, and the other median outside of its own; where a bench has a plain variant, its ratio to that
-one, of the same run, is compared. Exits 1 when a row is worse.
+one, of the same run, is compared. A bench that could not run is named, and its other runs count. Exits 1 when a row is
+worse or a bench of this tree could not run.
 """
 import argparse
 import csv
@@ -48,20 +49,21 @@ def build(tree):
 
 def run_once(tree, args):
     """What one run of the tree's own bench.py has measured: (bench, metric, variant) -> (value, unit, whether more is
-    better). Older commits do not say the last; this tree's runs decide."""
+    better), and what could not run. Older commits do not say the third; this tree's runs decide."""
     looks = os.path.join(tree, "build/bench-looks.csv")
     begin = os.path.getsize(looks) if os.path.exists(looks) else 0
     words = ["--runs", "1", "--seconds", str(args.seconds), "--ceph-seconds", str(args.ceph_seconds)]
     done = subprocess.run([sys.executable, "bench/bench.py", *words, *(["--only", *args.only] if args.only else [])],
                           cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     failed = [line for line in done.stdout.splitlines() if line.startswith("failed:")]
-    if failed or done.returncode not in (0, 1):
-        raise process.Failed(f"bench.py in {tree}: {failed or done.stdout[-2000:]}")
+    if done.returncode not in (0, 1):
+        raise process.Failed(f"bench.py in {tree}: {done.stdout[-2000:]}")
     with open(looks, encoding="utf-8", newline="") as f:
         f.seek(begin)
         rows = [row for row in csv.reader(f) if len(row) >= 9 and row[3] not in ("machine", "bench")]
     return {(bench, metric, variant): (float(value), unit, better == ["higher"])
-            for _, _, _, bench, variant, _, metric, value, unit, *better in rows}
+            for _, _, _, bench, variant, _, metric, value, unit, *better in rows
+}, failed
 
 
 def per_plain(found):
@@ -91,29 +93,39 @@ def main():
         sys.exit(f"compare: {why}")
     sha, tree = tree_of(args.base)
     build(machine.ROOT)
-    runs = {sha: [], "this": []}
+    runs, failed = {sha: [], "this": []}, {
+sha:
+    [], "this" : []
+}
     for n in range(args.runs):
         for name, where in ((sha, tree), ("this", machine.ROOT)):
             print(f"run {n + 1} of {args.runs}: {name}", file=sys.stderr, flush=True)
-            runs[name].append(run_once(where, args))
-    return report(sha, runs)
+            rows, lines = run_once(where, args)
+            runs[name].append(rows)
+            failed[name] += lines
+    worse = report(sha, runs)
+    for name, lines in failed.items():
+        for line in lines:
+            print(f"{name}: {line}")
+    return 1 if worse or failed["this"] else 0
 
 
 def report(sha, runs):
     old, new = ([per_plain(run) for run in runs[name]] for name in (sha, "this"))
     worse = 0
     print(f"{'bench, metric, variant':<60} {sha:>10} {'this':>10}  verdict  beside the best rival")
-    for key in new[0]:
+    keys = dict.fromkeys(key for run in new for key in run)
+    for key in keys:
         now = [run[key][0] for run in new if key in run]
         was = [run[key][0] for run in old if key in run]
-        _, unit, higher = new[0][key]
+        _, unit, higher = next(run[key] for run in new if key in run)
         found = record.verdict(was, now, higher) if was else "new"
         worse += found == "worse"
         medians = [f"{statistics.median(v):.4g}" if v else "-" for v in (was, now)]
         print(f"{', '.join(key):<60} {medians[0]:>10} {medians[1]:>10}  {found:<8} "
               f"{standing(runs['this'], *key, higher)}  ({unit})")
     print(f"{worse} worse")
-    return 1 if worse else 0
+    return worse
 
 
 if __name__ == "__main__":
