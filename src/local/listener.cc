@@ -128,8 +128,16 @@ void listener::close() noexcept {
     if (std::exchange(_closed, true)) {
         return;
     }
-    _owner._registry.retract(_id);
     _tcp_events.reset();
+    // Its program may have made a connection of it, which lingers.
+    _owner.local().alarm().guard([this] {
+        if (!conn::is_listening(_r.tcp.get())) {
+            base::stop_lingering(_r.tcp.get());
+        }
+        _r.tcp.reset();
+        return true;
+    });
+    _owner._registry.retract(_id);  // now: whoever does not find it there any more is not to reach it by TCP either
     _point.wake();
 }
 
@@ -141,19 +149,9 @@ void listener::finish() noexcept {
     for (auto& l : _lifelines) {
         l.events.reset();
     }
-    // Its program may have made a connection of it, which lingers, and may have sent something on the lifeline.
-    auto& here = _owner.local();
-    auto& his = *_r.owner->owner;
-    here.alarm().guard([this] {
-        if (!conn::is_listening(_r.tcp.get())) {
-            base::stop_lingering(_r.tcp.get());
-        }
-        _r.tcp.reset();
-        return true;
-    });
     for (auto& l : _lifelines) {
         ::shutdown(l.fd.get(), SHUT_RDWR);
-        here.let_go(l.fd, his);
+        _owner.local().let_go(l.fd, *_r.owner->owner);  // its program may have sent something on it
     }
     if (!_door.path.empty()) {
         knock(_door.path.c_str());

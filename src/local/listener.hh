@@ -43,8 +43,8 @@ public:
     // Makes door and lifeline, and watches. 0, or an errno.
     int prepare(listen_answer& out);
     seastar::future<> run();
-    // Nothing is accepted from now on. Once what was accepted is in the door, run() ends, and the port refuses if
-    // nobody else holds the socket. The lifeline goes last, so that a program which shut its end down can wait for our
+    // Nothing is accepted from now on, and the port refuses if nobody else holds the socket. Once what was accepted is
+    // in the door, run() ends. The lifeline goes last, so that a program which shut its end down can wait for our
     // hang-up, and then finds in the door all that we have accepted.
     void close() noexcept;
 
