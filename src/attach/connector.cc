@@ -89,7 +89,7 @@ std::optional<conn::violation> connector::try_begin(conn::connect_request& r) {
     if (!base::is_memory(r.arena.get())) {
         return conn::violation{conn::fault::bad_memory, "connect: no memory"};
     }
-    auto memory = _carrier.memory().join(std::move(r.arena), r.slot, _all, r.place.owner);
+    auto memory = _carrier.memory().join(r.arena.get(), r.slot, _all, r.place.owner);
     if (!memory && memory.error().errnum == ENOMEM) {
         ++_carrier.count().refused;
         return std::nullopt;  // there is nowhere to tell it: the program sees its connection reset
@@ -111,6 +111,7 @@ std::optional<conn::violation> connector::try_begin(conn::connect_request& r) {
     p.mark = r.mark;
     p.bell = std::move(r.bell);
     p.memory = std::move(*memory);
+    p.arena = std::move(r.arena);
     if (r.refusal == 0 && ssx::is_short_of_memory()) {
         ++_carrier.count().no_memory;
         r.refusal = ENOBUFS;

@@ -123,6 +123,23 @@ void control_server::begin_session(base::unique_fd& fd, const peer_identity& who
     ssx::spawn(_gate, log, "a session", [at, ended = std::move(ended)] { return at->run(); });
 }
 
+bool control_server::take_over(keeper::entry& e, base::unique_fd& sock, conn::program_ptr p) {
+    const peer_identity who{e.owner.pid, e.owner.uid, e.session.gid};
+    auto fds = conn::lease::take(_deps.budget.fds, p->owner->of.fds, conn::fds_per_session);
+    if (!fds) {
+        return false;
+    }
+    auto s = std::make_unique<session>(*this, who, p->owner, std::move(*fds));
+    auto* at = s.get();
+    _sessions.emplace(at, std::move(s));
+    auto ended = seastar::defer([this, at]() noexcept { _sessions.erase(at); });
+    if (!at->go_on_with(e, sock, std::move(p))) {
+        return false;
+    }
+    ssx::spawn(_gate, log, "a session", [at, ended = std::move(ended)] { return at->run(); });
+    return true;
+}
+
 // False: he has many who say nothing, and the oldest of them has come just now. So a flood is turned away at little
 // cost, and the control socket's queue stays short.
 bool control_server::may_greet(const conn::user& newcomer) {

@@ -1,6 +1,7 @@
 // Accepts attaching processes on the control socket and keeps their sessions. Shard 0 only.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <list>
 #include <map>
@@ -42,6 +43,7 @@ struct control_deps {
     seastar::sharded<local::listeners>& listeners;
     local::registry& registry;
     shm::stats_page& page;
+    std::atomic<uint64_t>& sessions;  // numbers given, by workers before this one too
     std::function<seastar::future<>(viewer, document_writer&)> status;  // the JSON document
 };
 
@@ -69,7 +71,6 @@ class control_server final : ssx::event_sink {
     uint64_t _locals_past = 0;
     seastar::gate _gate;
     seastar::abort_source _abort;
-    uint64_t _ids = 0;
     unsigned _next_shard = 0;
     seastar::timer<seastar::lowres_clock> _room_timer;
     std::list<session*> _greeting;  // who have not said yet who they are, the oldest first
@@ -77,6 +78,8 @@ class control_server final : ssx::event_sink {
 public:
     control_server(control_deps deps, control_socket& socket);
     ~control_server();
+    // A session that an earlier worker has greeted. False: its program has to attach again, and sock is as it was.
+    bool take_over(keeper::entry& e, base::unique_fd& sock, conn::program_ptr p);
     void start();
     // No more sessions and no more jobs; connections that stand go on until their carriers stop.
     seastar::future<> stop();
@@ -103,7 +106,7 @@ public:
     void program_ended(conn::program& p) noexcept;
     void keep_for_heirs(uint64_t session) noexcept;
     conn::counters& count() noexcept { return _deps.carriers.local().count(); }
-    uint64_t next_session_id() noexcept { return ++_ids; }
+    uint64_t next_session_id() noexcept { return _deps.sessions.fetch_add(1, std::memory_order_relaxed) + 1; }
     unsigned next_shard() noexcept;
     // A session's handshake is over, however it went.
     void greeted(session* s) noexcept;

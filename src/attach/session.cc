@@ -60,7 +60,12 @@ void session::begin_with(base::unique_fd sock) noexcept {
 
 session::~session() {
     _events.reset();
-    if (_sock) {
+    if (_entry != nullptr) {
+        ::shutdown(_sock.get(), SHUT_RDWR);
+        conn::kept_descriptors fds;
+        fds[keeper::kept_control] = std::move(_sock);
+        _server.deps().carriers.local().close_when_back(*_entry, std::move(fds), _user);
+    } else if (_sock) {
         _server.let_go_of_client(_sock, *_user);
     }
 }
@@ -80,21 +85,36 @@ void session::close() noexcept {
 seastar::future<> session::run() {
     auto events = _server.deps().carriers.local().events().add(_sock.get(), *this);
     if (!events) {
+        if (_program) {
+            _server.program_ended(*_program);
+        }
         co_return;
     }
     _events = std::move(*events);
     {
         auto ended = seastar::defer([this]() noexcept { end_program(); });
         try {
-            co_await greet();
-            _server.greeted(this);
+            if (_entry == nullptr) {
+                co_await greet();
+                _server.greeted(this);
+            } else {
+                begin_program();
+            }
             co_await serve();
         } catch (const std::bad_alloc&) {
             ++_server.count().no_memory;
         }
     }
     co_await await_last_read();
+    co_await take_back();
     _events.reset();
+}
+
+void session::begin_program() {
+    _server.program_attached(*this);
+    if (show_room()) {
+        _server.show_room_again();
+    }
 }
 
 void session::end_program() noexcept {
@@ -110,11 +130,14 @@ seastar::future<> session::serve() {
         proto::request_msg m;
         proto::received got;
         auto dropped = seastar::defer([&]() noexcept { drop(got); });
+        hand_over();
         if (!co_await next(&m, sizeof m, got)) {
             break;
         }
+        note_pending(m);
         if (got.lost && _program && got.bytes == sizeof m && m.magic == proto::control_magic) {
             fail_for_descriptors(m);
+            note_done();
             co_await seastar::coroutine::maybe_yield();
             continue;
         }
@@ -132,6 +155,7 @@ seastar::future<> session::serve() {
         if (failed) {
             fail_for_memory(m);
         }
+        note_done();
         co_await seastar::coroutine::maybe_yield();
     }
 }
@@ -179,7 +203,11 @@ seastar::future<bool> session::next(void* into, size_t bytes, proto::received& g
         co_await _server.room_to_close(*_user);
         co_await room_for_answers();
         _point.clear();
+        note_receiving();
         int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got, this);
+        if (err != 0) {
+            note_done();
+        }
         if (err == 0) {
             if (got.bytes == 0) {
                 drop(got);
@@ -270,10 +298,7 @@ void session::welcome(const proto::hello_msg& hello) {
         _program = std::make_shared<conn::program>(
             w.session_id, _who.pid, _user, base::printable(hello.program, sizeof hello.program), w.features,
             _server.deps().config.limits.connections_per_session, std::move(map));
-        _server.program_attached(*this);
-        if (show_room()) {
-            _server.show_room_again();
-        }
+        begin_program();
         log.debug("session {}: {} (pid {}, user {})", w.session_id, _program->name, _who.pid, _who.uid);
     }
     const int fds[] = {segment.get(), _server.deps().registry.fd()};
@@ -281,6 +306,7 @@ void session::welcome(const proto::hello_msg& hello) {
     if (send_answer(&w, sizeof w, rights, std::move(flies)) != 0) {
         _closed = true;
     }
+    _segment = std::move(segment);
 }
 
 seastar::future<> session::send_piece(const proto::document_piece& piece) {

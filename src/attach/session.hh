@@ -29,6 +29,8 @@ class session final : ssx::event_sink, shm::rights_sink {
     conn::lease _fds;
     std::optional<conn::lease> _place, _map;  // among limits.sessions, once it has said who it is; of its segment
     conn::program_ptr _program;  // none before the handshake, and for queries
+    keeper::entry* _entry = nullptr;  // the keeper holds it
+    base::unique_fd _segment;         // until it does
     ssx::event_set::registration _events;
     ssx::wake_point _point;
     seastar::timer<> _hello_timer;
@@ -44,6 +46,8 @@ public:
     session(control_server& server, const peer_identity& who, conn::user_ptr user, conn::lease fds);
     ~session();
     void begin_with(base::unique_fd sock) noexcept;
+    // Instead of that, one that an earlier worker has greeted. False: there is no room for it in the limits.
+    bool go_on_with(keeper::entry& e, base::unique_fd& sock, conn::program_ptr p);
 
     seastar::future<> run();
     void close() noexcept;
@@ -69,7 +73,14 @@ private:
     // The next message, or not when the session ended.
     seastar::future<bool> next(void* into, size_t bytes, proto::received& got);
     seastar::future<> serve();
+    void begin_program();
     void end_program() noexcept;
+    // To the keeper (session_kept.cc).
+    void hand_over() noexcept;
+    seastar::future<> take_back();
+    void note_receiving() noexcept;
+    void note_pending(const proto::request_msg& m) noexcept;
+    void note_done() noexcept;
     // Until the client has read so much that any answer finds room.
     seastar::future<> room_for_answers();
     // The session is over; until nothing of it is in flight any more.

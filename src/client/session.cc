@@ -228,13 +228,16 @@ int session::listen(int socket, int shown, std::string_view route, uint32_t flag
 void session::unlist(int door) noexcept {
     proto::request_msg m;
     m.what = proto::kind::unlist;
-    {
-        locked l(_lock);
-        if (_control < 0 || send(m, {&door, 1}) != 0) {
-            return;
+    for (uint64_t attached = 0;;) {
+        {
+            locked l(_lock);
+            if (_control < 0 || _attached == attached || send(m, {&door, 1}) != 0) {
+                return;
+            }
+            attached = _attached;
         }
+        await_settled();  // in another session, where a worker has died with our message in its hands
     }
-    await_settled();
 }
 
 int session::borrow(int shown, uint64_t id, bool plain) noexcept {
@@ -338,7 +341,13 @@ int session::way(proto::role who, const base::address& a, proto::route& out) noe
 int session::ask(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
                  proto::received& got) noexcept {
     locked l(_lock);
-    return attach() ? ask_attached(m, fds, reply, got) : ENOTCONN;
+    if (!attach()) {
+        return ENOTCONN;
+    }
+    const int e = ask_attached(m, fds, reply, got);
+    // A worker that died with the request in its hands has ended the session: the next one is asked.
+    const bool hung_up = e == ECONNRESET || e == EPIPE;
+    return hung_up && _control < 0 && attach() ? ask_attached(m, fds, reply, got) : e;
 }
 
 // The lock is held, and the session attached.

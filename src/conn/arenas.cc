@@ -32,14 +32,14 @@ void memory_slot::release() noexcept {
     _file.reset();
 }
 
-base::result<memory_slot> arenas::join(base::unique_fd file, uint32_t slot, budget& all, const program_ptr& owner) {
-    const auto which = base::file_id_of(file.get());
+base::result<memory_slot> arenas::join(int file, uint32_t slot, budget& all, const program_ptr& owner) {
+    const auto which = base::file_id_of(file);
     if (!which) {
         return base::fail(errno, "fstat of shared memory");
     }
     auto at = std::ranges::find_if(_joined, [&](auto& f) { return f->file == *which; });
     if (at == _joined.end()) {
-        auto opened = shm::open_arena(file.get(), shm::ring_bytes_max);
+        auto opened = shm::open_arena(file, shm::ring_bytes_max);
         if (!opened) {
             return std::unexpected(opened.error());
         }

@@ -54,7 +54,8 @@ public:
     // Memory that a program sent with a connection. The layout's limit on rings, not ours: what is merely too large is
     // refused through itself. EINVAL, EPROTO: it is no arena, or has no such slot.
     // ENOMEM: a limit on mappings.
-    base::result<memory_slot> join(base::unique_fd file, uint32_t slot, budget& all, const program_ptr& owner);
+    // The mapping needs `file` no longer.
+    base::result<memory_slot> join(int file, uint32_t slot, budget& all, const program_ptr& owner);
     // For a connection that is brought to this listener.
     base::result<memory_slot> make(uint64_t listener, uint32_t ring_bytes, budget& all, const program_ptr& owner);
     void forget_listener(uint64_t listener);

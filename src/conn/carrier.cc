@@ -36,6 +36,7 @@ seastar::future<> carrier::start() {
             _resting_timer.arm(resting_time);
         }
     });
+    start_keeping();
     ssx::yield_when_idle();
     return seastar::make_ready_future<>();
 }
@@ -48,6 +49,8 @@ seastar::future<> carrier::stop() {
     co_await _gate.close();
     co_await part();
     _unheard.clear();
+    _keeping_timer.cancel();
+    _closing.clear();
     _resting_timer.cancel();
     _arenas.clear();
     _rings.stop();
@@ -126,7 +129,7 @@ brought carrier::bring(bring_request& r, budget& all) {
     hello.slot = slot->index();
     hello.id = id;
     hello.local = r.far ? r.far->local() : local_address(r.tcp.get());
-    hello.peer = r.far ? r.far->peer() : r.peer;
+    hello.peer = r.far ? r.far->peer() : peer_address(r.tcp.get());
     hello.word = r.door.word;
     hello.shown = owner.show(id, conn_role::server, seastar::this_shard_id(), -1);
     const size_t received = r.with_data ? copy_unread(r.tcp.get(), slot->conduit()) : 0;
@@ -148,7 +151,6 @@ brought carrier::bring(bring_request& r, budget& all) {
     vm_conn::parts p;
     p.received = received;
     p.role = conn_role::server;
-    p.peer = hello.peer;
     p.place = std::move(r.place);
     p.route = std::move(r.route);
     p.tcp = std::move(r.tcp);

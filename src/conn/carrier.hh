@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <list>
 #include <map>
 #include <vector>
@@ -12,8 +13,10 @@
 #include <seastar/core/sharded.hh>
 
 #include "conn/board.hh"
+#include "conn/custody.hh"
 #include "conn/requests.hh"
 #include "conn/vm_conn.hh"
+#include "keeper/ledger_share.hh"
 #include "ssx/syscall_alarm.hh"
 
 namespace vmsgr::conn {
@@ -23,12 +26,15 @@ struct carrier_settings {
     std::chrono::milliseconds orphan_limit{60000};
     std::chrono::milliseconds flush_limit{5000};
     std::chrono::microseconds poll_window{100};
+    // What the keeper holds; custody < 0: nothing.
+    std::span<keeper::entry> ledger{};
+    std::span<const keeper::kept> held{};
+    int custody = -1;
 };
 
 // A connection to be brought to a listener's door.
 struct bring_request {
     base::unique_fd tcp;  // accepted; over a trunk a socket of its family, for the program's options
-    base::address peer{};  // of tcp, unless `far` says it
     places place;
     std::string route;
     door_target door;
@@ -63,6 +69,20 @@ class carrier : public seastar::peering_sharded_service<carrier> {
         void on_events(uint32_t) noexcept override { here.look_at(*this); }
     };
     std::list<unheard_bell> _unheard;  // see close_when_heard()
+    keeper::ledger_share _kept;
+    struct young {
+        seastar::lowres_clock::time_point at;
+        uint64_t id;
+        unsigned tries;
+    };
+    std::deque<young> _young;  // in the order of their times; to be handed over then
+    struct closing {
+        keeper::entry* entry = nullptr;
+        kept_descriptors fds;
+        user_ptr sender;
+    };
+    std::vector<closing> _closing;  // behind the keeper's copies
+    seastar::timer<seastar::lowres_clock> _keeping_timer;
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -95,6 +115,19 @@ public:
     // Dials the listener's door, as a program would, and begins to carry the connection.
     brought bring(bring_request& r, budget& all);
 
+    // A connection of this shard that an earlier worker carried. place: without an owner where none was to be had.
+    // why: it is to be reset, and so says the log. False: it was reset.
+    bool take_over(keeper::entry& e, kept_descriptors fds, program_ptr owner, places place, budget& all,
+                   const char* why);
+    keeper::ledger_share& kept() noexcept { return _kept; }
+    // It is handed over when it is not young any more.
+    void keep_later(uint64_t id) noexcept;
+    // The keeper closes its copies before we close ours, so that closing ours means what it says, and closing the
+    // keeper's never waits. False: it is late.
+    seastar::future<bool> take_back(keeper::entry& e);
+    // Closes these behind the keeper's copies. The entry is free then.
+    void close_when_back(keeper::entry& e, kept_descriptors fds, user_ptr sender) noexcept;
+
     // kernel_socket's, on a socket that this user has as well.
     int begin_connect(int fd, const base::address& to, user& his) noexcept;
 
@@ -112,6 +145,10 @@ public:
 
 private:
     void run(conn_ptr c);
+    void start_keeping();
+    void keep();
+    bool later(young y) noexcept;
+    const char* go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all);
     void look_at(unheard_bell& b) noexcept;
     seastar::future<> part();
     uint64_t next_id() noexcept;

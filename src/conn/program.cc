@@ -70,6 +70,15 @@ uint32_t program::show(uint64_t id, conn_role role, unsigned shard, int fd) noex
     return slot;
 }
 
+uint32_t program::show_again(uint32_t slot, uint64_t id, conn_role role, unsigned shard, int fd) noexcept {
+    const uint64_t bit = uint64_t(1) << slot % 64;
+    if (slot < shm::connected_slots && segment().connected[slot].id == id &&
+        (_taken[slot / 64].fetch_or(bit, std::memory_order_acquire) & bit) == 0) {
+        return slot;
+    }
+    return show(id, role, shard, fd);
+}
+
 void program::show_addresses(uint32_t slot, const base::address& local, const base::address& peer) noexcept {
     if (slot != shm::no_slot) {
         segment().connected[slot].local = local;

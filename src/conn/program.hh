@@ -46,6 +46,8 @@ public:
 
     // shm::no_slot when all are taken.
     uint32_t show(uint64_t id, conn_role role, unsigned shard, int fd) noexcept;
+    // The slot that an earlier worker has taken for it, or a new one where that is of something else.
+    uint32_t show_again(uint32_t slot, uint64_t id, conn_role role, unsigned shard, int fd) noexcept;
     void show_addresses(uint32_t slot, const base::address& local, const base::address& peer) noexcept;
     // The number that the program wrote for people; -1 for none.
     int shown_fd(uint32_t slot) const noexcept;

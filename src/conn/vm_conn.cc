@@ -67,7 +67,11 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     }
     _slot = _p.shown != shm::no_slot ? _p.shown
                                      : _p.place.owner->show(_id, _p.role, seastar::this_shard_id(), _p.program_fd);
-    ++route_row().connections;
+    if (_p.from) {
+        go_on_from(*_p.from);
+    } else {
+        ++route_row().connections;
+    }
     show();
     if (state == conn_state::established) {
         established();
@@ -161,6 +165,11 @@ seastar::future<> vm_conn::run() {
     } else if (!watch()) {
         step(life::event::far_failed, ENOMEM);
     }
+    if (_p.from) {
+        do_again();
+    } else {
+        _carrier.keep_later(_id);
+    }
     // Neither is left while the other runs. What ends one of them ends the connection, and with it the other.
     auto broken = [this](const std::exception_ptr& e) noexcept { break_off(e); };
     auto writes = seastar::futurize_invoke([this] { return write_loop(); }).handle_exception(broken);
@@ -170,6 +179,10 @@ seastar::future<> vm_conn::run() {
     auto last = co_await seastar::coroutine::as_future(seastar::futurize_invoke([this] { return last_plain_bytes(); }));
     if (last.failed()) {
         break_off(last.get_exception());
+    }
+    auto back = co_await seastar::coroutine::as_future(seastar::futurize_invoke([this] { return take_back(); }));
+    if (back.failed()) {
+        break_off(back.get_exception());
     }
     finish();
 }
@@ -245,6 +258,7 @@ void vm_conn::established() noexcept {
 life::actions vm_conn::step(life::event e, int err) noexcept {
     using life::action;
     const life::actions todo = _life.apply(e, err);
+    note_life();
     _row->state.set(uint64_t(std::min(conn_state(_life.at), conn_state::closing)));
     if (todo.has(action::shut_far)) {
         _far->shut_send();
@@ -450,6 +464,7 @@ void vm_conn::finish() noexcept {
     if ((program_flags() & shm::end_recalled) != 0) {
         step(life::event::recalled);  // the program may have done so since the end
     }
+    leave_entry();
     if (_p.bell && _p.role == conn_role::server && carrier::is_unheard(_near.doorbell.fd())) {
         _carrier.close_when_heard(
             std::move(_p.bell),

@@ -3,7 +3,7 @@
 // read loop from the far side to ring 1, both in place (conn/pump.hh). What each event means is the table's to say
 // (life/connection.hh); step() asks it and does what it answers. vm_conn.cc has how a connection begins and ends,
 // vm_conn_loops.cc how bytes move and who wakes whom,
-// vm_conn_shown.cc what others see of it.
+// vm_conn_shown.cc what others see of it, vm_conn_kept.cc how it outlives the worker.
 //
 // Owner: the shard's carrier, by lw_shared_ptr until run() is done. All calls on that shard.
 #pragma once
@@ -11,6 +11,7 @@
 #include <chrono>
 #include <expected>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <seastar/core/future.hh>
@@ -27,6 +28,7 @@
 #include "conn/plain.hh"
 #include "conn/program.hh"
 #include "conn/pump.hh"
+#include "keeper/ledger.hh"
 #include "life/connection.hh"
 #include "proto/plain_cause.hh"
 #include "shm/end.hh"
@@ -77,6 +79,14 @@ struct conn_info {
     uint64_t program_stalls_us = 0, network_stalls_us = 0;  // 0: no stall
 };
 
+// What is known of a connection that an earlier worker carried.
+struct restored {
+    life::connection life;
+    uint64_t sent = 0, received = 0;  // of ring 0 and into ring 1, from their beginning
+    keeper::entry* entry = nullptr;
+    double opened_s = 0;
+};
+
 class vm_conn final : public ssx::ring_waiter {
 public:
     struct parts {
@@ -88,10 +98,12 @@ public:
         base::unique_fd tcp, bell;  // over a trunk, tcp keeps the program's port and options
         end_mark mark{};  // of tcp, where that is the far side
         memory_slot memory;
-        shm::conduit conduit;            // a view of it
+        base::unique_fd arena;  // of memory that the program has made; until it is handed over
+        shm::conduit conduit;   // a view of it
         uint32_t shown = shm::no_slot;   // in the owner's connected list; none: it is shown by the constructor
         std::unique_ptr<far_side> far;  // none: tcp itself
         size_t received = 0;  // bytes that lie in ring 1 already
+        std::optional<restored> from{};  // another worker carried it
     };
 
 private:
@@ -152,6 +164,7 @@ private:
     ssx::event_set::registration _bell_watch;
     pump<vm_conn> _pump;
     seastar::timer<seastar::lowres_clock> _progress_timer;
+    keeper::entry* _entry = nullptr;  // the keeper holds it
 
 public:
     vm_conn(carrier& c, uint64_t id, conn_state state, parts p);
@@ -174,6 +187,11 @@ public:
     void refuse(int err) noexcept;
     // What the program has sent leaves, then the connection ends; the program sees ECONNRESET.
     void stop() noexcept;
+
+    // To the keeper, if it is such a connection. False: not now.
+    bool hand_over() noexcept;
+    // It will not be.
+    void stay_here() noexcept { _p.arena.reset(); }
 
     // ring_waiter
     bool rings_ready() noexcept override;
@@ -207,6 +225,14 @@ private:
     shm::stats_route_row& route_row() noexcept;
     plain_info plain_state() const;
     uint32_t program_flags() const noexcept;
+    int program_fd() const noexcept;
+
+    // Custody (vm_conn_kept.cc).
+    void note_life() noexcept;
+    void go_on_from(const restored& f) noexcept;
+    void do_again() noexcept;
+    seastar::future<> take_back();
+    void leave_entry() noexcept;
 
     // Moving bytes (vm_conn_loops.cc).
     void on_far(uint32_t events) noexcept;

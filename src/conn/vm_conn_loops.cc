@@ -235,6 +235,9 @@ void vm_conn::go_plain() noexcept {
         return;
     }
     ++_carrier.count().plain;
+    if (_entry != nullptr) {
+        _entry->connection.plain.store(1, std::memory_order_release);
+    }
     auto& h = _p.conduit.header();
     h.end[0].flags.fetch_or(shm::end_agreed, std::memory_order_seq_cst);  // what moves does so before, or for the fin
     h.end[1].flags.fetch_or(shm::end_plain, std::memory_order_seq_cst);

@@ -25,14 +25,17 @@ void vm_conn::show() noexcept {
                        _p.role == conn_role::server, uint8_t(_far->path()), _local, _peer});
 }
 
+int vm_conn::program_fd() const noexcept {
+    return _slot != shm::no_slot ? _p.place.owner->shown_fd(_slot) : _p.program_fd;
+}
+
 conn_info vm_conn::info() const {
     auto& owner = *_p.place.owner;
-    const int fd = _slot != shm::no_slot ? owner.shown_fd(_slot) : _p.program_fd;
     const auto state = std::min(conn_state(_life.at), conn_state::closing);
     return {_id,
             owner.session_id,
             owner.pid,
-            fd,
+            program_fd(),
             _p.role,
             _local,
             _peer,

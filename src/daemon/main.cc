@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <memory>
+#include <system_error>
 #include <vector>
 
 #include <seastar/core/thread.hh>
@@ -16,7 +18,7 @@
 #include "daemon/service.hh"
 #include "daemon/stats_server.hh"
 #include "keeper/keeper.hh"
-#include "local/doors.hh"
+#include "local/registry.hh"
 
 namespace {
 
@@ -31,15 +33,13 @@ int complain(const std::string& text, int exit_code) {
 }
 
 int serve(const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
-          const daemon::machine& machine, const daemon::fitted_limits& limits, keeper::seat at, shm::stats_page& page) {
+          const daemon::machine& machine, const daemon::fitted_limits& limits, keeper::seat at,
+          local::registry& listeners, shm::stats_page& page) {
     auto signals = daemon::signals::start(std::move(at.orders), daemon::stop_limit(config));
     if (!signals) {
         return complain(signals.error().text, start_error);
     }
     socket.leave_files();
-    if (!at.first) {
-        local::knock_at_all(socket.doors().c_str(), true);  // of the one before
-    }
     static daemon::journal journal;  // what logs last is destroyed after main()
     const bool journalled = daemon::journal::wanted() && journal.connected();
     seastar::app_template app(daemon::reactor_options(config, !journalled));
@@ -52,7 +52,7 @@ int serve(const conf::daemon_config& config, const std::string& path, attach::co
                 seastar::logger::set_ostream(journal.out());
             }
             try {
-                daemon::service(config, path, socket, machine, limits, at, page).run(**signals, app.alien());
+                daemon::service(config, path, socket, machine, limits, at, listeners, page).run(**signals, app.alien());
                 return 0;
             } catch (const std::exception& e) {
                 return complain(e.what(), start_error);
@@ -103,20 +103,48 @@ base::result<std::vector<base::unique_fd>> start_helpers(attach::control_socket&
     return all;
 }
 
+// What all workers map, one after the other; after the helpers have started, which have nothing of it.
+base::result<std::unique_ptr<local::registry>> make_registry(const conf::daemon_config& config) {
+    try {
+        return std::make_unique<local::registry>(config.networks == conf::namespaces::shared);
+    } catch (const std::system_error& e) {
+        return base::fail(e.code().value(), e.what());
+    }
+}
+
+// Of the ledger: shard 0 has all sessions in its share, and a listener has two lifelines at most.
+size_t entries_for(const conn::amounts& a, size_t shards) {
+    return a.connections + 3 * a.listeners + shards * a.sessions;
+}
+
 // Page, socket and what comes with them outlive it.
-base::result<keeper::keeper> become_keeper(const conf::daemon_config& config, attach::control_socket& socket,
-                                           shm::new_page& page, base::unique_fd metrics, keeper::supervisor manager,
-                                           keeper::voice voice) {
+base::result<keeper::keeper> become_keeper(const conf::daemon_config& config, size_t entries,
+                                           attach::control_socket& socket, shm::new_page& page, base::unique_fd metrics,
+                                           keeper::supervisor manager, keeper::voice voice) {
     auto helpers = start_helpers(socket, page, std::move(metrics));
     if (!helpers) {
         return std::unexpected(helpers.error());
     }
     return keeper::keeper::make({.shards = config.shards,
+                                 .entries = entries,
                                  .watchdog_ms = config.watchdog_ms,
                                  .control = socket.fd(),
                                  .stopping = [&socket] { socket.close(); }},
                                 std::move(manager), std::move(voice),
                                 *reinterpret_cast<shm::stats_page*>(page.memory.data()), std::move(*helpers));
+}
+
+// In the keeper until vmsgrd ends, and in each worker until that does.
+int keep(keeper::keeper& k, const conf::daemon_config& config, const std::string& path, attach::control_socket& socket,
+         const daemon::machine& machine, const daemon::fitted_limits& limits, shm::stats_page& page) {
+    auto listeners = make_registry(config);
+    if (!listeners) {
+        return complain(listeners.error().text, start_error);
+    }
+    if (auto seat = k.run()) {
+        return serve(config, path, socket, machine, limits, std::move(*seat), **listeners, page);
+    }
+    return k.exit_code();
 }
 
 }  // namespace
@@ -171,12 +199,10 @@ int main(int argc, char** argv) {
         return complain(page.error().text, start_error);
     }
     auto& shown = *reinterpret_cast<shm::stats_page*>(page->memory.data());
-    auto keeper = become_keeper(config, *socket, *page, std::move(*metrics), std::move(manager), std::move(voice));
+    auto keeper = become_keeper(config, entries_for(limits->all, config.shards), *socket, *page, std::move(*metrics),
+                                std::move(manager), std::move(voice));
     if (!keeper) {
         return complain(keeper.error().text, start_error);
     }
-    if (auto seat = keeper->run()) {
-        return serve(config, parsed.run->config, *socket, *machine, *limits, std::move(*seat), shown);
-    }
-    return keeper->exit_code();
+    return keep(*keeper, config, parsed.run->config, *socket, *machine, *limits, shown);
 }

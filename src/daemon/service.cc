@@ -7,6 +7,7 @@
 #include <seastar/core/thread.hh>
 #include <seastar/util/defer.hh>
 
+#include "daemon/inheritance.hh"
 #include "daemon/pulse.hh"
 #include "daemon/reactor_options.hh"
 #include "proto/control.hh"
@@ -54,16 +55,16 @@ std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept {
 }
 
 service::service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-                 const fitted_limits& limits, keeper::seat& at, shm::stats_page& page)
+                 const fitted_limits& limits, keeper::seat& at, local::registry& listeners, shm::stats_page& page)
     : _config(c),
       _path(std::move(path)),
       _machine(m),
       _manager(std::move(at.manager)),
       _board(at.shown),
-      _first(at.first),
+      _seat(at),
       _socket(socket),
       _page(page),
-      _registry(c.networks == conf::namespaces::shared),
+      _registry(listeners),
       _budget(limits.all),
       _users(limits.each_user),
       _closer(limits.closing),
@@ -159,6 +160,14 @@ service::loaded service::read_again() const {
         _path.empty() ? base::fail(ENOENT, "vmsgrd was started without --config") : conf::load_daemon_config(_path));
 }
 
+conn::carrier_settings service::settings_of_carriers() const {
+    auto s = settings_of(_config);
+    s.ledger = _seat.ledger;
+    s.held = _seat.held;
+    s.custody = _seat.custody.get();
+    return s;
+}
+
 void service::start_hearts() {
     _board.stop_limit_ms.store(uint32_t(stop_limit(_config).count()), std::memory_order_relaxed);
     _hearts.start(std::ref(_board), std::chrono::milliseconds(_config.watchdog_ms)).get();
@@ -199,6 +208,15 @@ void service::listen_no_more(signals& from, seastar::alien::instance& reactors) 
     _reloading.close().get();
 }
 
+std::unique_ptr<inheritance> service::start_carriers() {
+    _carriers.start(settings_of_carriers(), std::ref(_closer), std::ref(_page)).get();
+    _carriers.invoke_on_all(&conn::carrier::start).get();
+    name_routes().get();
+    auto left = std::make_unique<inheritance>(_seat, _config, _budget, _users, _carriers);
+    left->connections().get();
+    return left;
+}
+
 void service::run(signals& from, seastar::alien::instance& reactors) {
     auto stop = std::make_shared<stop_request>();
 
@@ -210,15 +228,14 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         .get();
 
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
-    _carriers.start(settings_of(_config), std::ref(_closer), std::ref(_page)).get();
-    _carriers.invoke_on_all(&conn::carrier::start).get();
-    name_routes().get();
+    auto left = start_carriers();
 
     auto stop_connectors = seastar::defer([this]() noexcept { _connectors.stop().get(); });
     _connectors.start(std::ref(_budget), std::ref(_carriers), std::ref(_trunks)).get();
 
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
     _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry), _socket.doors()).get();
+    left->listeners(_listeners, _registry, _socket.doors()).get();
 
     auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&trunks::service::quiesce).get(); });
     _trunks.invoke_on_all(&trunks::service::start).get();
@@ -231,8 +248,11 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
     });
     _control = std::make_unique<attach::control_server>(
         attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page,
+                             _board.sessions,
                              [this](attach::viewer who, attach::document_writer& to) { return status(who, to); }},
         _socket);
+    left->sessions(*_control).get();
+    left.reset();
     _control->start();
 
     auto stop_stats = seastar::defer([this]() noexcept { _stats.stop().get(); });
@@ -245,7 +265,7 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
     auto stop_hearts = seastar::defer([this]() noexcept { _hearts.stop().get(); });
     start_hearts();
     log.info("vmsgrd {} ready: socket {}, {} shards, {} routes{}", proto::version_text, _socket.path(),
-             seastar::smp::count, _config.routes.count, _first ? "" : ", after another worker");
+             seastar::smp::count, _config.routes.count, _seat.first ? "" : ", after another worker");
     pulse beats(_manager);
     auto stop_beats = seastar::defer([&]() noexcept { beats.stop().get(); });
     be_ready(from);

@@ -22,16 +22,18 @@ namespace vmsgr::daemon {
 // How long a stop may take.
 std::chrono::milliseconds stop_limit(const conf::daemon_config& c) noexcept;
 
+class inheritance;
+
 class service {
     conf::daemon_config _config;
     const std::string _path;  // of its file; empty: none
     const machine _machine;   // as it was at the start
     keeper::supervisor _manager;
     keeper::board& _board;
-    const bool _first;
+    const keeper::seat& _seat;
     attach::control_socket& _socket;
     shm::stats_page& _page;
-    local::registry _registry;  // outlives the budget, which shows its counts there
+    local::registry& _registry;  // the budget shows its counts there
     conn::budget _budget;
     conn::users _users;
     ssx::closer _closer;
@@ -49,9 +51,9 @@ class service {
 
 public:
     // path: of the configuration, for SIGHUP. limits: c's, as far as they fit m. page: of the counters of
-    // c.shards shards; it outlives this.
+    // c.shards shards; seat, registry and page outlive this.
     service(const conf::daemon_config& c, std::string path, attach::control_socket& socket, const machine& m,
-            const fitted_limits& limits, keeper::seat& at, shm::stats_page& page);
+            const fitted_limits& limits, keeper::seat& at, local::registry& listeners, shm::stats_page& page);
 
     // Runs until SIGTERM or SIGINT. Call in a seastar::thread.
     void run(signals& from, seastar::alien::instance& reactors);
@@ -70,6 +72,8 @@ private:
     void listen_to(signals& from, seastar::alien::instance& reactors, std::shared_ptr<stop_request> stop);
     void listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept;
     void tell_ready();
+    conn::carrier_settings settings_of_carriers() const;
+    std::unique_ptr<inheritance> start_carriers();
     void start_hearts();
     void be_ready(signals& from);
     loaded read_again() const;

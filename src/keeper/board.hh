@@ -15,11 +15,12 @@ struct alignas(64) heart {
     std::atomic<uint32_t> thread{0};  // of the kernel
 };
 
-// Zero at the start of each worker, but for `reloads`. Its shards write; the keeper reads.
+// Zero at the start of each worker, but for what is kept. Its shards write; the keeper reads.
 struct board {
     std::atomic<uint32_t> watched{0};        // its hearts beat; 0 again before it stops
     std::atomic<uint32_t> stop_limit_ms{0};  // how long its stop may take
-    std::atomic<uint64_t> reloads{0};        // so often a worker has read the configuration again, with success
+    std::atomic<uint64_t> sessions{0};       // numbers given to sessions; kept
+    std::atomic<uint64_t> reloads{0};  // kept; so often a worker has read the configuration again, with success
     std::array<heart, shm::stats_shards_max> shard;
 };
 

@@ -27,6 +27,8 @@ constexpr int64_t stop_grace_ms = 2000;     // beyond its own limit
 constexpr int64_t idle_look_ms = 1000;
 constexpr int64_t short_pause_ms = 100;  // who comes meanwhile waits
 constexpr int turned_away_at_once = 64;
+constexpr unsigned custody_at_once = 256;
+constexpr unsigned suspect_after = 3;
 constexpr size_t word_bytes = 512;
 
 }  // namespace
@@ -49,18 +51,24 @@ base::result<keeper> keeper::make(settings s, supervisor manager, voice v, shm::
     if (at == MAP_FAILED) {
         return std::unexpected(base::os_error("no memory for the keeper's board"));
     }
-    keeper k(std::move(s), std::move(manager), std::move(v), page, new (at) board, std::move(in));
+    auto held = custody::make(s.entries);
+    if (!held) {
+        return std::unexpected(held.error());
+    }
+    keeper k(std::move(s), std::move(manager), std::move(v), page, new (at) board, std::move(*held), std::move(in));
     k._helpers = std::move(helpers);
     k._last_word.reserve(word_bytes);
     return k;
 }
 
-keeper::keeper(settings s, supervisor manager, voice v, shm::stats_page& page, board* b, base::unique_fd signals)
+keeper::keeper(settings s, supervisor manager, voice v, shm::stats_page& page, board* b, class custody c,
+               base::unique_fd signals)
     : _set(std::move(s)),
       _manager(std::move(manager)),
       _voice(std::move(v)),
       _page(page),
       _board(b),
+      _custody(std::move(c)),
       _signals(std::move(signals)),
       _watch(_set.shards, _set.watchdog_ms) {}
 
@@ -83,9 +91,10 @@ std::optional<seat> keeper::run() {
 // In a worker: its seat.
 std::optional<seat> keeper::start_worker() {
     const bool first = !_started_ms;
-    const uint64_t reloads = _board->reloads.load(std::memory_order_relaxed);
+    const uint64_t reloads = _board->reloads, sessions = _board->sessions;
     new (_board) board;
-    _board->reloads.store(reloads, std::memory_order_relaxed);
+    _board->reloads = reloads;
+    _board->sessions = sessions;
     _watch.forget();
     if (!first) {
         _page.forget();
@@ -93,6 +102,7 @@ std::optional<seat> keeper::start_worker() {
     }
     _ready_ms.reset();
     _kill_at_ms.reset();
+    _killed = false;
     _started_ms = base::now_ms();
     if (!first) {
         _kill_at_ms = *_started_ms + start_limit_ms;
@@ -104,8 +114,14 @@ std::optional<seat> keeper::start_worker() {
     }
     if (*started) {
         _signals.reset();  // the helpers' stay: they act once keeper and worker are gone
-        return seat{*_board, supervisor::through(std::move((*started)->words), _manager.watchdog()),
-                    std::move((*started)->orders), first};
+        return seat{*_board,
+                    supervisor::through(std::move((*started)->words), _manager.watchdog()),
+                    std::move((*started)->orders),
+                    first,
+                    _pauses.blamed() >= suspect_after,
+                    std::move((*started)->custody),
+                    _custody.ledger(),
+                    _custody.held()};
     }
     _page.worker.pid.set(uint64_t(_worker.pid()));
     _looked_ms = base::now_ms();
@@ -117,6 +133,8 @@ std::optional<int> keeper::attend() {
     for (;;) {
         if (const auto status = reap()) {
             take_words();
+            while (_custody.receive(_worker.custody(), custody_at_once, false)) {
+            }
             return status;
         }
         const int64_t now = base::now_ms();
@@ -127,6 +145,7 @@ std::optional<int> keeper::attend() {
                 _voice.say("the worker has not stopped; it is killed");
             }
             _worker.kill();
+            _killed = true;
             _kill_at_ms.reset();
         }
         look_at_hearts(now);
@@ -157,7 +176,10 @@ std::optional<int> keeper::reap() {
 }
 
 void keeper::wait(int64_t ms, bool away) {
-    pollfd fds[] = {{_signals.get(), POLLIN, 0}, {_worker.words(), POLLIN, 0}, {away ? _set.control : -1, POLLIN, 0}};
+    pollfd fds[] = {{_signals.get(), POLLIN, 0},
+                    {_worker.words(), POLLIN, 0},
+                    {away ? _set.control : -1, POLLIN, 0},
+                    {_worker.custody(), POLLIN, 0}};
     if (::poll(fds, std::size(fds), int(ms)) <= 0) {
         pass_on({});
         return;
@@ -168,6 +190,12 @@ void keeper::wait(int64_t ms, bool away) {
     }
     if (fds[2].revents != 0) {
         turn_away();
+    }
+    if (fds[3].revents != 0) {
+        const bool more = _custody.receive(_worker.custody(), custody_at_once, true);
+        if (!more && (fds[3].revents & POLLHUP) != 0) {
+            _worker.close_custody();  // it is about to end
+        }
     }
 }
 
@@ -260,7 +288,8 @@ bool keeper::goes_on_after(int status) {
         return false;  // it was told to end, or has said why it cannot start
     }
     const end_text how(status);
-    const auto pause_ms = _pauses.after_end(base::now_ms(), _ready_ms);
+    const bool by_others = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !_killed;
+    const auto pause_ms = _pauses.after_end(base::now_ms(), _ready_ms, by_others);
     if (!pause_ms) {
         _exit_code = killed_exit;
         _voice.say("the worker {}; workers end too often, so vmsgrd ends, too; see what they wrote before", how.view());

@@ -12,6 +12,7 @@
 #include "base/error.hh"
 #include "base/unique_fd.hh"
 #include "keeper/board.hh"
+#include "keeper/custody.hh"
 #include "keeper/pauses.hh"
 #include "keeper/supervisor.hh"
 #include "keeper/voice.hh"
@@ -22,6 +23,7 @@ namespace vmsgr::keeper {
 
 struct settings {
     size_t shards = 1;
+    size_t entries = 0;  // of the ledger
     int64_t watchdog_ms = 0;  // a shard that stands still for longer is not waited for; 0: all are
     int control = -1;  // listens; whoever connects while there is no worker for long is turned away
     std::function<void()> stopping;  // once, when a stop is ordered: nobody may come any more
@@ -33,6 +35,10 @@ struct seat {
     supervisor manager;
     base::unique_fd orders;  // daemon/signals.hh
     bool first;  // no worker was before it
+    bool suspect;  // several before it ended at once: what they took over may be why
+    base::unique_fd custody;  // ledger_share.hh
+    std::span<entry> ledger;
+    std::span<const kept> held;  // entries that an earlier worker has left, with descriptors of this process
 };
 
 class keeper {
@@ -41,6 +47,7 @@ class keeper {
     voice _voice;
     shm::stats_page& _page;
     board* _board;
+    class custody _custody;
     std::vector<base::unique_fd> _helpers;  // which end with the last holder of these
     base::unique_fd _signals;
     worker _worker;
@@ -48,13 +55,15 @@ class keeper {
     watch _watch;
     std::optional<int64_t> _ready_ms;  // when the worker was
     std::optional<int64_t> _kill_at_ms;  // it does not go by itself
+    bool _killed = false;  // by us
     std::optional<int64_t> _started_ms;  // the last worker
     int64_t _looked_ms = 0;
     bool _was_ready = false;  // some worker was
     bool _stop = false;
     std::string _last_word;  // that the service manager has not taken
 
-    keeper(settings s, supervisor manager, voice v, shm::stats_page& page, board* b, base::unique_fd signals);
+    keeper(settings s, supervisor manager, voice v, shm::stats_page& page, board* b, class custody c,
+           base::unique_fd signals);
 
 public:
     // helpers: held as long as this lives, and by each worker. page: what it writes there is stats_page::worker.
@@ -76,6 +85,7 @@ private:
     void take_signals();
     void take_signal(int number);
     void take_words();
+    void take_custody();
     void pass_on(std::string_view text);
     void look_at_hearts(int64_t now_ms);
     void replace(size_t shard, char state);

@@ -17,6 +17,8 @@ namespace vmsgr::keeper {
 
 namespace {
 
+constexpr int custody_buffer_bytes = 1 << 20;
+
 // The signals of people are the keeper's, which passes them on as orders: one that is sent to the whole group, or to
 // all processes of a service, does not count twice.
 void take_no_signals() noexcept {
@@ -40,6 +42,11 @@ base::result<std::optional<worker::ends>> worker::start() {
         return std::unexpected(base::os_error("socketpair"));
     }
     base::unique_fd heard(pair[0]), said(pair[1]);
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+        return std::unexpected(base::os_error("socketpair"));
+    }
+    base::unique_fd takes(pair[0]), gives(pair[1]);
+    ::setsockopt(gives.get(), SOL_SOCKET, SO_SNDBUF, &custody_buffer_bytes, sizeof custody_buffer_bytes);
     const pid_t keeper = ::getpid();
     const auto pid = base::fork_process();
     if (!pid) {
@@ -52,11 +59,12 @@ base::result<std::optional<worker::ends>> worker::start() {
         }
         ::prctl(PR_SET_NAME, "vmsgrd-worker");
         take_no_signals();
-        return ends{std::move(theirs), std::move(said)};
+        return ends{std::move(theirs), std::move(said), std::move(gives)};
     }
     _pid = *pid;
     _orders = std::move(ours);
     _words = std::move(heard);
+    _custody = std::move(takes);
     return std::nullopt;
 }
 

@@ -7,6 +7,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/random.hh"
 #include "base/sockets.hh"
 #include "proto/control.hh"
@@ -30,10 +32,12 @@ std::string random_name() {
 
 }  // namespace
 
+std::string door_path(const std::string& folder, std::string_view name) { return folder + "/" + std::string(name); }
+
 base::result<made_door> make_door(const std::string& folder, int backlog) {
     made_door d;
     d.place.name = random_name();
-    d.place.path = folder + "/" + d.place.name;
+    d.place.path = door_path(folder, d.place.name);
     sockaddr_un un;
     uint32_t len = 0;
     if (int e = proto::unix_address(d.place.path.c_str(), &un, len); e != 0) {
@@ -69,7 +73,7 @@ bool knock(const char* path) noexcept {
     return false;
 }
 
-void knock_at_all(const char* folder, bool remove) noexcept {
+void knock_at_all(const char* folder, bool remove, std::span<const std::string> but) noexcept {
     DIR* dir = ::opendir(folder);
     if (dir == nullptr) {
         return;
@@ -77,6 +81,9 @@ void knock_at_all(const char* folder, bool remove) noexcept {
     while (dirent* e = ::readdir(dir)) {
         char path[sizeof(sockaddr_un::sun_path)];
         if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s", folder, e->d_name) >= int(sizeof path)) {
+            continue;
+        }
+        if (std::ranges::binary_search(but, std::string_view(e->d_name))) {
             continue;
         }
         knock(path);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "base/error.hh"
@@ -20,6 +21,8 @@ struct made_door {
     base::unique_fd fd;
     door_place place;
 };
+// The one of this name in the folder.
+std::string door_path(const std::string& folder, std::string_view name);
 base::result<made_door> make_door(const std::string& folder, int backlog);
 void remove_door(const door_place& d) noexcept;
 
@@ -27,7 +30,8 @@ void remove_door(const door_place& d) noexcept;
 // Waits for nobody. A full queue is no loss: whoever accepts has something to take, and meets the knock of the next
 // one. False: no program has the door open.
 bool knock(const char* path) noexcept;
-// At every door of the folder. remove: they are of an earlier daemon.
-void knock_at_all(const char* folder, bool remove) noexcept;
+// At every door of the folder, but for these names, which are in order. remove: they are of an earlier daemon, or were
+// of an earlier worker.
+void knock_at_all(const char* folder, bool remove, std::span<const std::string> but = {}) noexcept;
 
 }  // namespace vmsgr::local

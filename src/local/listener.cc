@@ -50,9 +50,18 @@ listener::~listener() {
     finish();
 }
 
-listener::lifeline::~lifeline() {
+listener::lifeline::~lifeline() { close(); }
+
+void listener::lifeline::close() noexcept {
     events.reset();
-    l._owner.local().let_go(fd, *l._r.owner->owner);
+    auto& here = l._owner.local();
+    if (entry != nullptr) {
+        conn::kept_descriptors fds;
+        fds[keeper::kept_lifeline] = std::move(fd);
+        here.close_when_back(*std::exchange(entry, nullptr), std::move(fds), l._r.owner->owner);
+    } else {
+        here.let_go(fd, *l._r.owner->owner);
+    }
 }
 
 int listener::prepare(listen_answer& out) try {
@@ -85,22 +94,36 @@ int listener::prepare(listen_answer& out) try {
     return ENOMEM;
 }
 
-base::unique_fd listener::make_lifeline() noexcept try {
-    int pair[2];
+// Null: no descriptor or no memory is left for it; fd is as it was.
+listener::lifeline* listener::watch_lifeline(base::unique_fd& fd) {
     auto place = conn::lease::take(_owner._budget.fds, _r.owner->owner->of.fds);
-    if (_closed || !place || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
-        return {};
+    if (!place) {
+        return nullptr;
     }
-    base::unique_fd theirs(pair[1]);
     auto& made = _lifelines.emplace_back(*this);
-    made.fd.reset(pair[0]);
-    made.place = std::move(*place);
-    auto events = _owner.local().events().add(pair[0], made);
+    auto events = _owner.local().events().add(fd.get(), made);
     if (!events) {
         _lifelines.pop_back();
+        return nullptr;
+    }
+    made.place = std::move(*place);
+    made.events = std::move(*events);
+    made.fd = std::move(fd);
+    return &made;
+}
+
+base::unique_fd listener::make_lifeline() noexcept try {
+    int pair[2];
+    if (_closed || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         return {};
     }
-    made.events = std::move(*events);
+    base::unique_fd theirs(pair[1]), ours(pair[0]);
+    if (watch_lifeline(ours) == nullptr) {
+        return {};
+    }
+    if (_entry != nullptr) {
+        hand_over();
+    }
     return theirs;
 } catch (const std::bad_alloc&) {
     return {};
@@ -128,16 +151,8 @@ void listener::close() noexcept {
     if (std::exchange(_closed, true)) {
         return;
     }
+    _owner._registry.retract(_id);
     _tcp_events.reset();
-    // Its program may have made a connection of it, which lingers.
-    _owner.local().alarm().guard([this] {
-        if (!conn::is_listening(_r.tcp.get())) {
-            base::stop_lingering(_r.tcp.get());
-        }
-        _r.tcp.reset();
-        return true;
-    });
-    _owner._registry.retract(_id);  // now: whoever does not find it there any more is not to reach it by TCP either
     _point.wake();
 }
 
@@ -149,9 +164,18 @@ void listener::finish() noexcept {
     for (auto& l : _lifelines) {
         l.events.reset();
     }
+    leave_entry();
+    // Its program may have made a connection of it, which lingers, and may have sent something on the lifeline.
+    _owner.local().alarm().guard([this] {
+        if (!conn::is_listening(_r.tcp.get())) {
+            base::stop_lingering(_r.tcp.get());
+        }
+        _r.tcp.reset();
+        return true;
+    });
     for (auto& l : _lifelines) {
         ::shutdown(l.fd.get(), SHUT_RDWR);
-        _owner.local().let_go(l.fd, *_r.owner->owner);  // its program may have sent something on it
+        l.close();
     }
     if (!_door.path.empty()) {
         knock(_door.path.c_str());
@@ -214,23 +238,25 @@ seastar::future<> listener::pause() {
 
 seastar::future<> listener::run() {
     while (!_closed) {
-        accepted one;
+        base::unique_fd tcp;
+        hand_over();
         try {
-            co_await accept_one(one);
+            co_await accept_one(tcp);
         } catch (const std::bad_alloc&) {
             ++_owner.local().count().no_memory;
-            if (one.tcp) {
-                conn::reset_tcp(one.tcp);
+            if (tcp) {
+                conn::reset_tcp(tcp);
             }
         }
         co_await seastar::coroutine::maybe_yield();
     }
+    co_await take_back();
     finish();
     co_await std::move(_heir);
 }
 
-// one: what of it is still there when this fails.
-seastar::future<> listener::accept_one(accepted& one) {
+// tcp: what of it is still there when this fails.
+seastar::future<> listener::accept_one(base::unique_fd& tcp) {
     _point.clear();
     auto place = ssx::is_short_of_memory() ? std::nullopt : take_places();
     auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
@@ -240,22 +266,19 @@ seastar::future<> listener::accept_one(accepted& one) {
     }
     // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
     conn::make_nonblocking(_r.tcp.get());
-    sockaddr_storage from{};
-    socklen_t size = sizeof from;
-    auto* sa = reinterpret_cast<sockaddr*>(&from);
     int fd = _owner.local().alarm().guard(
-        [&] { return ::accept4(_r.tcp.get(), sa, &size, SOCK_CLOEXEC | SOCK_NONBLOCK); });
+        [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
     const int err = errno;
-    one.tcp.reset(fd);
-    one.peer = fd < 0 ? base::address{} : base::from_sockaddr(sa, size).value_or(base::address{});
     if (fd < 0) {
         place.reset();
         passes.reset();
         co_await after_error(err);
     } else if (place) {
-        co_await bring(one, std::move(*place));
+        tcp.reset(fd);
+        co_await bring(tcp, std::move(*place));
     } else {
-        co_await pass_on(one, std::move(*passes));
+        tcp.reset(fd);
+        co_await pass_on(tcp, std::move(*passes));
     }
 }
 
@@ -297,13 +320,12 @@ seastar::future<conn::brought> listener::until_there_is_room(Once once) {
 
 // There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
 // so it must not be lost.
-seastar::future<> listener::pass_on(accepted& one, conn::lease passes) {
-    const base::unique_fd& tcp = one.tcp;
+seastar::future<> listener::pass_on(base::unique_fd& tcp, conn::lease passes) {
     ++_owner.local().count().accepts_passed_on;
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
     hello.local = conn::local_address(tcp.get());
-    hello.peer = one.peer;
+    hello.peer = conn::peer_address(tcp.get());
     hello.word = _word;
     if ((_r.owner->features & proto::feature_end_mark) != 0) {
         if (const auto own = base::linger_no_time(tcp.get())) {
@@ -324,18 +346,11 @@ seastar::future<> listener::pass_on(accepted& one, conn::lease passes) {
     }
 }
 
-seastar::future<> listener::bring(accepted& one, conn::places place) {
+seastar::future<> listener::bring(base::unique_fd& tcp, conn::places place) {
     constexpr int any = 1;
-    // The program's end holds to the listener's.
-    ::setsockopt(one.tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);
-    conn::bring_request r{.tcp = {},
-                          .peer = one.peer,
-                          .place = std::move(place),
-                          .route = _r.route,
-                          .door = target(),
-                          .far = nullptr,
-                          .with_data = defers_accept(_r.tcp.get())};
-    r.tcp = std::move(one.tcp);
+    ::setsockopt(tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // the program's end holds to the listener's
+    conn::bring_request r{{}, std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
+    r.tcp = std::move(tcp);
     r.mark.set(r.tcp.get());
     const unsigned shard = _owner.next_shard();
     const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {

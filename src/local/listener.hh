@@ -21,6 +21,7 @@ class listener final : ssx::event_sink {
     bool _closed = false, _finished = false;
     uint64_t _accepted = 0;
     base::address _address;
+    keeper::entry* _entry = nullptr;  // the keeper holds it
     // Our end of a pair with a program that serves the listener, and its forks. Theirs is shut down by the last of them
     // that closes the listener, and hangs up when they are gone.
     struct lifeline final : ssx::event_sink {
@@ -28,8 +29,10 @@ class listener final : ssx::event_sink {
         base::unique_fd fd;
         conn::lease place;
         ssx::event_set::registration events;
+        keeper::entry* entry = nullptr;
         explicit lifeline(listener& x) noexcept : l(x) {}
-        ~lifeline();  // its program may have sent something on it
+        ~lifeline();
+        void close() noexcept;  // its program may have sent something on it
         void on_events(uint32_t bits) noexcept override { l.on_lifeline(*this, bits); }
     };
     std::list<lifeline> _lifelines;
@@ -42,9 +45,17 @@ public:
 
     // Makes door and lifeline, and watches. 0, or an errno.
     int prepare(listen_answer& out);
+    // Instead of that, goes on where an earlier worker was.
+    int go_on(keeper::entry& e);
+    // One of its lifelines. False: it has closed, or there is no room.
+    bool go_on_with(keeper::entry& e, base::unique_fd& fd);
+    // They were all of them.
+    void has_its_lifelines();
+    // To the keeper, what it does not hold yet.
+    void hand_over() noexcept;
     seastar::future<> run();
-    // Nothing is accepted from now on, and the port refuses if nobody else holds the socket. Once what was accepted is
-    // in the door, run() ends. The lifeline goes last, so that a program which shut its end down can wait for our
+    // Nothing is accepted from now on. Once what was accepted is in the door, run() ends, and the port refuses if
+    // nobody else holds the socket. The lifeline goes last, so that a program which shut its end down can wait for our
     // hang-up, and then finds in the door all that we have accepted.
     void close() noexcept;
 
@@ -58,21 +69,19 @@ public:
     base::unique_fd make_lifeline() noexcept;
 
 private:
-    // peer: as accept() tells it, also of a connection that was reset before.
-    struct accepted {
-        base::unique_fd tcp;
-        base::address peer;
-    };
     void on_events(uint32_t) noexcept override { _point.wake(); }
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
     void finish() noexcept;
     seastar::future<> await_heir();
     void begin_to_await_heir() noexcept;
-    seastar::future<> accept_one(accepted& one);
+    seastar::future<> accept_one(base::unique_fd& tcp);
+    seastar::future<> take_back();
+    void leave_entry() noexcept;
+    lifeline* watch_lifeline(base::unique_fd& fd);
     std::optional<conn::places> take_places();
     seastar::future<> pause();
-    seastar::future<> pass_on(accepted& one, conn::lease passes);
-    seastar::future<> bring(accepted& one, conn::places place);
+    seastar::future<> pass_on(base::unique_fd& tcp, conn::lease passes);
+    seastar::future<> bring(base::unique_fd& tcp, conn::places place);
     seastar::future<> after_error(int err);
     template <typename Once>
     seastar::future<conn::brought> until_there_is_room(Once once);

@@ -49,12 +49,46 @@ listen_answer listeners::begin(listen_request r) {
     if (out.status != 0) {
         return out;
     }
+    _registry.publish(id, seastar::this_shard_id(), l->tcp_fd(), l->takes_local() ? l->door() : door_place());
+    start(std::move(l), id);
+    return out;
+}
+
+void listeners::start(std::unique_ptr<listener> l, uint64_t id) {
     auto* at = l.get();
-    _registry.publish(id, seastar::this_shard_id(), at->tcp_fd(), at->takes_local() ? at->door() : door_place());
     _all.emplace(id, std::move(l));  // one that is not kept takes its entry back
     auto over = seastar::defer([this, id]() noexcept { _all.erase(id); });
     ssx::spawn(_gate, conn::log, "a listener", [this, id, at, over = std::move(over)] { return run(*at, id); });
-    return out;
+}
+
+const char* listeners::take_over(keeper::entry& e, listen_request& r) {
+    if (!conn::is_listening(r.tcp.get())) {
+        return "it listens no more";
+    }
+    const uint64_t id = e.listener.id;
+    _ids = std::max(_ids, id / seastar::smp::count);
+    auto l = std::make_unique<listener>(*this, std::move(r), id);
+    const int err = l->go_on(e);
+    _registry.take_over(id, seastar::this_shard_id(), l->tcp_fd(), l->takes_local() ? l->door() : door_place());
+    if (err != 0) {
+        l->close();
+    }
+    start(std::move(l), id);
+    return nullptr;
+}
+
+const char* listeners::take_over_lifeline(keeper::entry& e, base::unique_fd& fd) {
+    const auto at = _all.find(e.lifeline.listener);
+    if (at == _all.end()) {
+        return "its listener is gone";
+    }
+    return at->second->go_on_with(e, fd) ? nullptr : "there is no room for it in the limits";
+}
+
+void listeners::lifelines_are_taken_over() {
+    for (auto& [id, l] : _all) {
+        l->has_its_lifelines();
+    }
 }
 
 seastar::future<> listeners::run(listener& l, uint64_t id) {

@@ -67,6 +67,11 @@ public:
     seastar::future<> stop();
 
     listen_answer begin(listen_request r);
+    // A listener of this shard that an earlier worker had, then all its lifelines, which go by themselves. Null: it
+    // goes on, and has taken the descriptor; else why not.
+    const char* take_over(keeper::entry& e, listen_request& r);
+    const char* take_over_lifeline(keeper::entry& e, base::unique_fd& fd);
+    void lifelines_are_taken_over();
     // Programs do not find it any more.
     void unlist(uint64_t id) noexcept;
     // For a connection that comes over a trunk: its share of the limits, and where it is to be brought.
@@ -86,6 +91,7 @@ public:
     std::vector<listener_info> list() const;
 
 private:
+    void start(std::unique_ptr<listener> l, uint64_t id);
     conn::carrier& local() noexcept { return _carriers.local(); }
     unsigned next_shard() noexcept;
 };

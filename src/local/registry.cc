@@ -28,7 +28,7 @@ registry::registry(bool one_address_plan) {
     m.flags = one_address_plan ? uint32_t(shm::registry_one_address_plan) : 0;
 }
 
-void registry::publish(uint64_t id, unsigned shard, int socket, const door_place& door) {
+registry::place registry::place_of(unsigned shard, int socket, const door_place& door) {
     place p;
     p.shard = shard;
     p.netns = base::netns_cookie(socket);
@@ -40,6 +40,42 @@ void registry::publish(uint64_t id, unsigned shard, int socket, const door_place
                   ::getsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6, &len) == 0 && only_v6 == 0;
     p.flags = (v4_too ? uint32_t(shm::listening_v4_too) : 0) |
               (base::socket_option(socket, SO_REUSEPORT) == 1 ? uint32_t(shm::listening_one_of_many) : 0);
+    return p;
+}
+
+void registry::take_over(uint64_t id, unsigned shard, int socket, const door_place& door) {
+    auto p = place_of(shard, socket, door);
+    if (p.netns == 0) {
+        return;
+    }
+    std::lock_guard lock(_mutex);
+    _free.reserve(shm::registry_slots);
+    auto& m = memory();
+    const uint32_t used = std::min(m.used.load(std::memory_order_relaxed), shm::registry_slots);
+    for (uint32_t i = 0; i < used; ++i) {
+        if (m.entry[i].id.load(std::memory_order_relaxed) == id) {
+            p.slot = i;
+        }
+    }
+    _by_id.emplace(id, p);
+}
+
+void registry::forget_others() {
+    std::lock_guard lock(_mutex);
+    _free.reserve(shm::registry_slots);
+    auto& m = memory();
+    const uint32_t used = std::min(m.used.load(std::memory_order_relaxed), shm::registry_slots);
+    for (uint32_t i = 0; i < used; ++i) {
+        const auto at = _by_id.find(m.entry[i].id.load(std::memory_order_relaxed));
+        if (at == _by_id.end() || at->second.slot != i) {
+            m.entry[i].id.store(0, std::memory_order_release);
+            _free.push_back(i);
+        }
+    }
+}
+
+void registry::publish(uint64_t id, unsigned shard, int socket, const door_place& door) {
+    auto p = place_of(shard, socket, door);
     if (p.netns == 0) {
         return;
     }

@@ -1,5 +1,6 @@
 // Where programs of this daemon listen, published to all of them in memory that only we can write: a connecting program
-// finds by itself that its peer is one of ours. One for the daemon; any shard.
+// finds by itself that its peer is one of ours. One for the daemon; any shard. Its memory outlives the worker, which
+// takes over what is in it.
 #pragma once
 
 #include <mutex>
@@ -40,6 +41,10 @@ public:
     // `socket` listens. door: programs of this host may find and dial it; without a name, or where no slot is left,
     // they reach it by TCP.
     void publish(uint64_t id, unsigned shard, int socket, const door_place& door);
+    // One that an earlier worker has published: programs find it still, unless it was unlisted. Then all that was not
+    // taken over is forgotten.
+    void take_over(uint64_t id, unsigned shard, int socket, const door_place& door);
+    void forget_others();
     void unlist(uint64_t id) noexcept;
     void retract(uint64_t id) noexcept;
     // The listener that has this door, known by its cookie: names can be bound again, in another folder or file system,
@@ -54,6 +59,7 @@ public:
     found find(uint64_t netns, const base::address& to);
 
 private:
+    static place place_of(unsigned shard, int socket, const door_place& door);
     shm::listening_registry& memory() const noexcept {
         return *reinterpret_cast<shm::listening_registry*>(_map.data());
     }

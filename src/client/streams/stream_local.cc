@@ -90,16 +90,17 @@ void stream::close_last(int fd, bool may_linger) noexcept {
         return;
     }
     const bool urgent_left = _page->urgent_met.load(std::memory_order_relaxed) != 0;
+    linger how{};
+    socklen_t len = sizeof how;
+    bool abort = _page->options.find(SOL_SOCKET, SO_LINGER, &how, len) && how.l_onoff != 0 && how.l_linger == 0;
     if (!is_local()) {
-        if (urgent_left) {
-            reset_peer();  // unread, and the ring no longer shows it
+        // Unread, and the ring no longer shows it; or the daemon was away when it was set on the socket.
+        if (urgent_left || abort) {
+            reset_peer();
         }
         await_port(fd);
         return;
     }
-    linger how{};
-    socklen_t len = sizeof how;
-    bool abort = _page->options.find(SOL_SOCKET, SO_LINGER, &how, len) && how.l_onoff != 0 && how.l_linger == 0;
     if (broken()) {
         flags().fetch_or(shm::end_left, std::memory_order_release);
         return;

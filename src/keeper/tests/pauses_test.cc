@@ -41,6 +41,15 @@ TEST(pauses, one_that_worked_forgives_those_before) {
     }
 }
 
+TEST(pauses, who_is_killed_by_others_is_not_to_blame) {
+    pauses p;
+    p.after_end(0, std::nullopt, true);
+    p.after_end(0, std::nullopt);
+    EXPECT_EQ(p.blamed(), 1u);
+    p.after_end(1000, 1000 - pauses::quick_ms, true);
+    EXPECT_EQ(p.blamed(), 0u);
+}
+
 TEST(pauses, so_many_in_a_window_are_too_many_however_they_lived) {
     pauses p;
     for (unsigned i = 0; i < pauses::ends_max; ++i) {
