@@ -36,11 +36,23 @@ def use(world, talk):  # noqa: F811
     """What talk has come to, and whether the daemon answered."""
     code, text = run(world, [talk, conftest.PLAIN_PORT])
     assert code in RIGHT_OR_FAILED, f"exit code {code}\n{text}"
+    session = None
     try:
-        world.attach_as_program().status()
+        session = world.attach_as_program()
+        session.status()
         return code, True
     except (OSError, EOFError, ValueError, struct.error):
         return code, False
+    finally:
+        leave(session)
+
+
+def leave(session):
+    """With its descriptors, of which we would have thousands in the end."""
+    if session is not None:
+        for fd in (session.segment_fd, session.registry_fd):
+            os.close(fd)
+        session.sock.close()
 
 
 def test_each_allocation_of_a_shard_fails_once(make_world, board, talk):  # noqa: F811
@@ -88,7 +100,7 @@ def test_each_allocation_of_a_shard_fails_once(make_world, board, talk):  # noqa
 
 def lets_in(world):
     try:
-        client.Session(world.socket).sock.close()
+        leave(client.Session(world.socket))
         return True
     except (OSError, EOFError, struct.error):
         return False
