@@ -45,10 +45,12 @@ local f = {
     answer = ProtoField.uint32("vmsgr.hello.answer", "Answer", base.DEC, ANSWERS),
     outage = ProtoField.uint32("vmsgr.hello.outage_ms", "Keeps a session without a connection (ms)"),
     hello_lane = ProtoField.uint16("vmsgr.hello.lane", "Lane"),
+    features = ProtoField.uint32("vmsgr.hello.features", "Knows (1: urgent data)", base.HEX),
     name = ProtoField.stringz("vmsgr.hello.name", "Name"),
     frame = ProtoField.none("vmsgr.frame", "Frame"),
     channel = ProtoField.uint64("vmsgr.frame.channel", "Channel"),
     value = ProtoField.uint32("vmsgr.frame.value", "Value", base.DEC, ERRNO),
+    urgent = ProtoField.bool("vmsgr.frame.urgent", "The last byte is urgent"),
     length = ProtoField.uint16("vmsgr.frame.length", "Bytes of body"),
     kind = ProtoField.uint8("vmsgr.frame.kind", "Kind", base.DEC, KINDS),
     source4 = ProtoField.ipv4("vmsgr.open.source", "Source"),
@@ -266,6 +268,10 @@ local function add_frame(tree, fr, tvb)
     elseif fr.kind == FRAME_DATA then
         t:add(f.data, range(16, fr.length))
         text = text .. " (" .. fr.length .. ")"
+        if fr.value % 2 == 1 then
+            t:add(f.urgent, range(8, 4), true)
+            text = text .. " urgent"
+        end
     elseif fr.kind == REFUSE or fr.kind == RESET then
         text = text .. " " .. (ERRNO[fr.value] or fr.value)
     end
@@ -302,6 +308,7 @@ local function add_hello(tree, range)
     t:add_le(f.answer, range(76, 4))
     t:add_le(f.outage, range(80, 4))
     t:add_le(f.hello_lane, range(84, 2))
+    t:add_le(f.features, range(88, 4))
     t:add(f.name, range(96, 64))
 end
 

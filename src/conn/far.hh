@@ -30,8 +30,9 @@ class far_user {
 public:
     // As epoll tells them, edges.
     virtual void on_events(uint32_t events) noexcept = 0;
-    // From a push_source, never more than its credit. False: thrown away, and there is as much room as before.
-    virtual bool on_bytes(std::span<const std::byte> bytes) noexcept = 0;
+    // From a push_source, never more than its credit. False: thrown away, and there is as much room as before. urgent:
+    // it is one byte, which the peer sent as urgent data.
+    virtual bool on_bytes(std::span<const std::byte> bytes, bool urgent) noexcept = 0;
     // All bytes that arrived together were given: wake whoever waits for them.
     virtual void on_batch_end() noexcept = 0;
 
@@ -87,8 +88,10 @@ public:
     virtual std::variant<pull_source*, push_source*> source() noexcept = 0;
     virtual bool has_unread() const noexcept = 0;
 
-    // Bytes, or an errno below 0. urgent: the last byte is, where the way knows such a thing.
+    // Bytes, or an errno below 0. urgent: the last byte is, where all are taken and the way carries such a thing.
     enum class sends : uint8_t { all, more_follows, urgent };
+    // Known once it is connected.
+    virtual bool carries_urgent() const noexcept { return true; }
     virtual ssize_t send(std::span<const iovec> pieces, sends how) noexcept = 0;
     virtual void shut_send() noexcept = 0;
 

@@ -110,7 +110,7 @@ public:
     }
 
     // far_user::on_bytes
-    bool take(std::span<const std::byte> bytes) noexcept {
+    bool take(std::span<const std::byte> bytes, bool urgent) noexcept {
         if (_life.over() || _life.in != life::way::open) {
             return false;
         }
@@ -131,7 +131,11 @@ public:
             memcpy(piece.iov_base, bytes.data(), piece.iov_len);
             bytes = bytes.subspan(piece.iov_len);
         }
-        _near.received(p.bytes());
+        if (urgent) {
+            _near.received_urgent();
+        } else {
+            _near.received(p.bytes());
+        }
         return true;
     }
     // After a batch of such bytes: receive() has credit to give.

@@ -58,6 +58,11 @@ public:
     std::variant<pull_source*, push_source*> source() noexcept override { return static_cast<pull_source*>(this); }
     ssize_t receive(std::span<const iovec> space) noexcept override {
         _took_urgent = false;
+        // Before the first read: an urgent byte that reads have come to leaves the stream when another one comes.
+        if (!std::exchange(_inline, true)) [[unlikely]] {
+            constexpr int on = 1;
+            ::setsockopt(_fd.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+        }
         // A read ends before an urgent byte, so one that follows another, or comes without an event, may begin with it.
         if (std::exchange(_may_be_urgent, true) && is_at_mark()) {
             return receive_urgent(space);
@@ -104,12 +109,7 @@ private:
         int at_mark = 0;
         return ::ioctl(_fd.get(), SIOCATMARK, &at_mark) == 0 && at_mark != 0;
     }
-    // Without the option the byte would be left out of the stream.
     ssize_t receive_urgent(std::span<const iovec> space) noexcept {
-        if (!std::exchange(_inline, true)) {
-            constexpr int on = 1;
-            ::setsockopt(_fd.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
-        }
         const ssize_t r = ::recv(_fd.get(), space[0].iov_base, 1, MSG_DONTWAIT);
         _took_urgent = r == 1;
         return r < 0 ? -errno : r;

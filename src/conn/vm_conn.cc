@@ -62,7 +62,7 @@ vm_conn::vm_conn(carrier& c, uint64_t id, conn_state state, parts p)
     _tx_state.most = {.own = 0, .reader = shm::bounds::none};
     _progress_timer.set_callback([this] { on_progress_timer(); });
     _lent_timer.set_callback([this] { guard_end(); });
-    if (_far->path() == conn_path::trunk) {
+    if (!_far->carries_urgent()) {
         _p.conduit.header().end[1].flags.fetch_or(shm::end_not_urgent, std::memory_order_relaxed);
     }
     _slot = _p.shown != shm::no_slot ? _p.shown
@@ -140,7 +140,6 @@ bool vm_conn::watch_far() { return _far->watch(_carrier.events(), _far_events); 
 bool vm_conn::take_direct_way() {
     _far->unwatch();
     _far = make_tcp_far(_p.tcp);
-    _p.conduit.header().end[1].flags.fetch_and(~uint32_t(shm::end_not_urgent), std::memory_order_relaxed);
     int err = _carrier.begin_connect(tcp_fd(), _peer, *_p.place.owner->owner);
     if (err != 0) {
         errno = err;
@@ -250,6 +249,9 @@ void vm_conn::established() noexcept {
     h.local = _local;
     h.peer = _peer;
     h.error.store(0, std::memory_order_relaxed);
+    if (auto& flags = h.end[1].flags; _far->carries_urgent() && (flags & shm::end_not_urgent) != 0) {
+        flags.fetch_and(~uint32_t(shm::end_not_urgent), std::memory_order_relaxed);
+    }
     h.status.store(shm::conduit_established, std::memory_order_release);
     _near.in.take_counted(_near.doorbell);
 }

@@ -122,7 +122,9 @@ private:
         vm_conn& conn;
         explicit far_events(vm_conn& c) noexcept : conn(c) {}
         void on_events(uint32_t events) noexcept override { conn.on_far(events); }
-        bool on_bytes(std::span<const std::byte> bytes) noexcept override { return conn._pump.take(bytes); }
+        bool on_bytes(std::span<const std::byte> bytes, bool urgent) noexcept override {
+            return conn._pump.take(bytes, urgent);
+        }
         void on_batch_end() noexcept override { conn.on_batch_end(); }
     };
     struct bell_rights final : shm::rights_sink {

@@ -135,7 +135,7 @@ enum end_flag : uint32_t {
     end_plain = 64,  // it has published its last byte and counted its last token; what it sends comes behind the tokens
     end_reads_plain = 128,  // it takes no more from its ring: what lies there, and what follows, is sent as above
     end_moved = 256,  // through another socket, which comes with its last token
-    end_not_urgent = 1024,  // the daemon: nothing urgent can be sent on this way (a trunk)
+    end_not_urgent = 1024,  // the daemon: nothing urgent can be sent on this way (a trunk to an older version)
     end_agreed =
         512,  // written by the other end, unless it finds `moved`: it has agreed, and sends what lies in the ring
     // The eight bits from here on: why it asked (proto::plain_cause), for people.

@@ -80,8 +80,11 @@ public:
     }
     void accept(uint64_t channel, uint64_t credit) noexcept { _mux.accept(channel, credit); }
     void refuse(uint64_t channel, int err) noexcept { _mux.refuse(channel, err); }
-    // Bytes taken, in order, as far as credit and room allow. Fewer than all: on_writable follows.
-    size_t send(uint64_t channel, std::span<const iovec> pieces) { return _mux.send(channel, pieces); }
+    // Bytes taken, in order, as far as credit and room allow. Fewer than all: on_writable follows. urgent: the last of
+    // the last piece is; it counts where all are taken and the session knows such a thing.
+    size_t send(uint64_t channel, std::span<const iovec> pieces, bool urgent = false) {
+        return _mux.send(channel, pieces, urgent);
+    }
     // The peer may have sent this many bytes since the beginning. Never less than before.
     void grant(uint64_t channel, uint64_t total) noexcept { _mux.grant(channel, total); }
     void fin(uint64_t channel) noexcept { _mux.fin(channel); }

@@ -12,6 +12,7 @@ hello hello_of(const session_terms& ours, uint16_t lane) noexcept {
     h.body.packet_bytes = ours.packet_bytes;
     h.body.outage_ms = ours.outage_ms;
     h.body.lane = lane;
+    h.body.features = features_known;
     ours.name.copy(h.body.name, name_bytes - 1);
     return h;
 }
@@ -87,13 +88,14 @@ hello answer(const session_terms& ours, const hello& asked, hello_verdict verdic
     return h;
 }
 
-engine_settings settings_of(side which, const session_terms& ours, size_t packet_bytes) noexcept {
+engine_settings settings_of(side which, const session_terms& ours, const hello& theirs, size_t packet_bytes) noexcept {
     engine_settings s;
     s.which = which;
     s.packet_bytes = packet_bytes;
     s.replay_bytes = ours.replay_bytes;
     s.channels_max = ours.channels_max;
     s.keepalive_ms = ours.keepalive_ms;
+    s.urgent = (theirs.body.features & feature_urgent) != 0;
     return s;
 }
 

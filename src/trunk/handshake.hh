@@ -72,7 +72,8 @@ hello answer(const session_terms& ours, const hello& asked, hello_verdict verdic
 
 // --- both -------------------------------------------------------------------------------------------------------
 
-engine_settings settings_of(side which, const session_terms& ours, size_t packet_bytes) noexcept;
+// theirs: the peer's hello at the beginning of the session.
+engine_settings settings_of(side which, const session_terms& ours, const hello& theirs, size_t packet_bytes) noexcept;
 // How long a session lives without a connection.
 uint32_t agreed_outage_ms(const session_terms& ours, const hello& theirs) noexcept;
 

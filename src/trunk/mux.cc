@@ -105,7 +105,7 @@ void mux::end(int err) noexcept {
     }
 }
 
-size_t mux::send(uint64_t id, std::span<const iovec> pieces) {
+size_t mux::send(uint64_t id, std::span<const iovec> pieces, bool urgent) {
     channel* c = find(id);
     if (c == nullptr || !c->up || c->fin_sent || c->ends()) {
         return 0;
@@ -118,7 +118,8 @@ size_t mux::send(uint64_t id, std::span<const iovec> pieces) {
     for (const iovec& piece : pieces) {
         wanted += piece.iov_len;
         const size_t n = std::min(piece.iov_len, size_t(c->may_send - c->sent));
-        const size_t put = _out.put_data(id, {static_cast<const std::byte*>(piece.iov_base), n});
+        const bool ends = urgent && _settings.urgent && n == piece.iov_len && &piece == &pieces.back();
+        const size_t put = _out.put_data(id, {static_cast<const std::byte*>(piece.iov_base), n}, ends);
         taken += put;
         c->sent += put;
     }
@@ -334,7 +335,7 @@ void mux::take_data(const frame& f, channel& c) noexcept {
     c.received += f.body.size();
     _count.bytes_in += f.body.size();
     if (c.sink != nullptr) {
-        c.sink->on_data(f.body);
+        c.sink->on_data(f.body, _settings.urgent && (f.value & data_urgent) != 0);
     } else {
         reset(f.channel, ECONNRESET);  // as the kernel answers data for a socket that was closed
     }

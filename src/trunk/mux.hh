@@ -22,8 +22,8 @@ public:
     // The opener hears one of the two; after on_refused the channel is gone.
     virtual void on_accepted() noexcept = 0;
     virtual void on_refused(int err) noexcept = 0;
-    // Never more than was granted, and the bytes are the sink's now.
-    virtual void on_data(std::span<const std::byte> bytes) noexcept = 0;
+    // Never more than was granted, and the bytes are the sink's now. urgent: the last of them is.
+    virtual void on_data(std::span<const std::byte> bytes, bool urgent) noexcept = 0;
     virtual void on_fin() noexcept = 0;
     // After a send() that did not take all.
     virtual void on_writable() noexcept = 0;
@@ -55,6 +55,7 @@ struct engine_settings {
     uint64_t replay_bytes = 8 << 20;  // kept for the peer that has not acknowledged it; at least replay_packets_min
     uint64_t channels_max = 16384;
     uint32_t keepalive_ms = 1000;  // silence after which a dummy leaves; three of them without an answer: dead
+    bool urgent = false;  // both sides know urgent data
 };
 
 struct engine_counters {
@@ -116,7 +117,7 @@ public:
     uint64_t open(const base::address& source, const base::address& destination, uint64_t credit, channel_sink& sink);
     void accept(uint64_t id, uint64_t credit) noexcept;
     void refuse(uint64_t id, int err) noexcept;
-    size_t send(uint64_t id, std::span<const iovec> pieces);
+    size_t send(uint64_t id, std::span<const iovec> pieces, bool urgent);
     void grant(uint64_t id, uint64_t total) noexcept;
     void fin(uint64_t id) noexcept;
     void close(uint64_t id) noexcept;

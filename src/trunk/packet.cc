@@ -209,6 +209,7 @@ void make_hello(std::span<std::byte> packet, uint64_t session, uint64_t ack, con
     put(p + 12, uint32_t(b.answer));
     put(p + 16, b.outage_ms);
     put(p + 20, b.lane);
+    put(p + 24, b.features);
     memcpy(p + 32, b.name, strnlen(b.name, name_bytes - 1));
     header h;
     h.type = packet_type::hello;
@@ -234,6 +235,7 @@ std::optional<packet_fault> read_hello(std::span<const std::byte> packet, header
     b.answer = hello_verdict(get<uint32_t>(p + 12));
     b.outage_ms = get<uint32_t>(p + 16);
     b.lane = get<uint16_t>(p + 20);
+    b.features = get<uint32_t>(p + 24);
     memset(b.name, 0, sizeof b.name);
     base::printable(reinterpret_cast<const char*>(p + 32), name_bytes - 1).copy(b.name, name_bytes - 1);
     return valid_packet_bytes(b.packet_bytes) ? std::nullopt : std::optional(packet_fault::size);

@@ -79,7 +79,7 @@ enum class frame_kind : uint8_t {
     open = 1,    // body: source, destination, the opener's first credit
     accept = 2,  // body: credit of the acceptor
     refuse = 3,  // value: an errno
-    data = 4,    // body: bytes of the stream
+    data = 4,    // body: bytes of the stream; value: what is said of them (data_urgent)
     fin = 5,     // no more data from this side
     reset = 6,   // the channel is gone; value: an errno
     credit = 7,  // body: how many bytes the receiver of this frame may have sent since the beginning
@@ -89,6 +89,8 @@ inline constexpr size_t frame_header_bytes = 16;
 inline constexpr size_t address_bytes = 24;
 inline constexpr size_t open_body_bytes = 2 * address_bytes + 8;
 inline constexpr size_t credit_body_bytes = 8;
+// The last byte of the body was sent as urgent data. Both sides have said that they know that (feature_urgent).
+inline constexpr uint32_t data_urgent = 1;
 
 struct frame {
     uint64_t channel = 0;
@@ -135,8 +137,11 @@ struct hello_body {
     hello_verdict answer = hello_verdict::welcome;
     uint32_t outage_ms = 0;  // how long the sender keeps a session without a connection
     uint16_t lane = 0;
+    uint32_t features = 0;  // what the sender knows beyond this version; a session has what both know
     char name[name_bytes] = {};  // the sender's own, informational
 };
+inline constexpr uint32_t feature_urgent = 1;
+inline constexpr uint32_t features_known = feature_urgent;
 inline constexpr size_t hello_body_bytes = 32 + name_bytes;
 
 // header.session, header.ack and the body; the packet has hello_bytes.

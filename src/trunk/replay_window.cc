@@ -73,7 +73,7 @@ void replay_window::put_frame(uint64_t channel, frame_kind kind, uint32_t value,
     _last_data_at = 0;
 }
 
-size_t replay_window::put_data(uint64_t channel, std::span<const std::byte> bytes) noexcept {
+size_t replay_window::put_data(uint64_t channel, std::span<const std::byte> bytes, bool urgent) noexcept {
     size_t taken = 0;
     while (taken < bytes.size() && make_space(frame_header_bytes + 1, 0)) {
         if (_last_data_at == 0 || _last_data_channel != channel) {
@@ -86,8 +86,13 @@ size_t replay_window::put_data(uint64_t channel, std::span<const std::byte> byte
         memcpy(base + _filling->filled, bytes.data() + taken, n);
         _filling->filled += n;
         taken += n;
+        const bool ends_urgent = urgent && taken == bytes.size();
         put_frame_header(base + _last_data_at, channel, frame_kind::data,
-                         uint16_t(_filling->filled - _last_data_at - frame_header_bytes));
+                         uint16_t(_filling->filled - _last_data_at - frame_header_bytes),
+                         ends_urgent ? data_urgent : 0);
+        if (ends_urgent) {
+            _last_data_at = 0;  // it grows no more
+        }
     }
     return taken;
 }

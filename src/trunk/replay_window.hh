@@ -62,8 +62,8 @@ public:
     bool make_space(size_t bytes, size_t reserve) noexcept;
     // After make_space(frame_header_bytes + body.size()).
     void put_frame(uint64_t channel, frame_kind kind, uint32_t value, std::span<const std::byte> body) noexcept;
-    // Bytes of a channel, as far as there is room; how many were taken.
-    size_t put_data(uint64_t channel, std::span<const std::byte> bytes) noexcept;
+    // Bytes of a channel, as far as there is room; how many were taken. urgent: the last of them is.
+    size_t put_data(uint64_t channel, std::span<const std::byte> bytes, bool urgent = false) noexcept;
 
     // --- packets out ---
     bool all_left() const noexcept { return _handed_out == _kept.size(); }

@@ -212,7 +212,8 @@ void client::begin_session(const trunk::hello& answer, const link& l) {
         answer.session,
         trunk_session::identity{_peer.name, l.peer(), answer.body.node, uint16_t(seastar::this_shard_id())},
         trunk::agreed_outage_ms(_env.terms, answer),
-        trunk::settings_of(trunk::side::initiator, _env.terms, answer.body.packet_bytes), _env.memory, _count, nullptr);
+        trunk::settings_of(trunk::side::initiator, _env.terms, answer, answer.body.packet_bytes), _env.memory, _count,
+        nullptr);
 }
 
 session_info client::info() const {

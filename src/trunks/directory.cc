@@ -207,7 +207,7 @@ session_ptr directory::begin(const trunk::hello& hello, const peer_proof& proof,
         }
     }
     forget_ended();
-    const auto settings = trunk::settings_of(trunk::side::acceptor, _env.terms,
+    const auto settings = trunk::settings_of(trunk::side::acceptor, _env.terms, hello,
                                              trunk::agreed_packet_bytes(_env.terms, hello));
     auto count = std::make_unique<trunk::engine_counters>();
     auto refused = std::make_unique<trunk::refusals>();

@@ -100,7 +100,7 @@ int trunk_far::take_error() noexcept {
     return _state == at::refused || _state == at::broken ? std::exchange(_err, 0) : 0;
 }
 
-ssize_t trunk_far::send(std::span<const iovec> pieces, sends) noexcept {
+ssize_t trunk_far::send(std::span<const iovec> pieces, sends how) noexcept {
     if (_state == at::waiting || _state == at::opening) {
         return -EAGAIN;  // accept() comes next
     }
@@ -108,7 +108,7 @@ ssize_t trunk_far::send(std::span<const iovec> pieces, sends) noexcept {
         int err = take_error();
         return -(err != 0 ? err : EPIPE);
     }
-    size_t n = _session->engine().send(_channel, pieces);
+    size_t n = _session->engine().send(_channel, pieces, how == sends::urgent);
     return n != 0 ? ssize_t(n) : -EAGAIN;
 }
 
@@ -173,12 +173,22 @@ void trunk_far::on_refused(int err) noexcept {
     tell(EPOLLERR | EPOLLHUP | EPOLLOUT);
 }
 
-void trunk_far::on_data(std::span<const std::byte> bytes) noexcept {
+void trunk_far::on_data(std::span<const std::byte> bytes, bool urgent) noexcept {
     _received += bytes.size();
     if (!std::exchange(_in_batch, true)) {
         _session->remember(*this);
     }
-    if (_user != nullptr && !_user->on_bytes(bytes) && _state == at::up) {
+    const size_t before = bytes.size() - (urgent ? 1 : 0);
+    if (before != 0) {
+        give(bytes.first(before), false);
+    }
+    if (urgent) {
+        give(bytes.last(1), true);
+    }
+}
+
+void trunk_far::give(std::span<const std::byte> bytes, bool urgent) noexcept {
+    if (_user != nullptr && !_user->on_bytes(bytes, urgent) && _state == at::up) {
         _granted += bytes.size();
         _session->engine().grant(_channel, _granted);
     }

@@ -88,6 +88,7 @@ public:
     }
     bool has_unread() const noexcept override { return false; }
     ssize_t send(std::span<const iovec> pieces, sends how) noexcept override;
+    bool carries_urgent() const noexcept override { return _session && _session->engine().settings().urgent; }
     void shut_send() noexcept override;
     void close() noexcept override;
     void reset() noexcept override;
@@ -103,10 +104,11 @@ private:
     // channel_sink
     void on_accepted() noexcept override;
     void on_refused(int err) noexcept override;
-    void on_data(std::span<const std::byte> bytes) noexcept override;
+    void on_data(std::span<const std::byte> bytes, bool urgent) noexcept override;
     void on_fin() noexcept override;
     void on_writable() noexcept override;
     void on_reset(int err) noexcept override;
+    void give(std::span<const std::byte> bytes, bool urgent) noexcept;
     void tell(uint32_t events) noexcept;
 };
 

@@ -123,8 +123,11 @@ bool trunk_relay::send_to_channel() noexcept {
     if (over() || _to_channel.left() == 0) {
         return false;
     }
-    const auto p = _to_channel.piece(_to_channel.left());
-    const ssize_t r = _channel->send(std::span(p.iov).first(1), conn::far_side::sends::all);
+    // The channel, unlike a socket, takes an urgent byte together with those before it.
+    const size_t left = _to_channel.left(), before = _to_channel.before_urgent(left);
+    const auto p = _to_channel.piece(std::min(left, before + 1));
+    const auto how = before < left ? conn::far_side::sends::urgent : conn::far_side::sends::all;
+    const ssize_t r = _channel->send(std::span(p.iov).first(1), how);
     if (r >= 0) {
         _to_channel.drop(size_t(r));
         settle();
@@ -162,9 +165,10 @@ void trunk_relay::let_go() noexcept {
 }
 
 // Peers decide how many relays there are and how much waits in them, so memory may be at an end here.
-bool trunk_relay::keep(buffer& b, std::span<const std::byte> bytes) noexcept {
+bool trunk_relay::keep(buffer& b, std::span<const std::byte> bytes, bool urgent) noexcept {
     try {
         b.bytes.insert(b.bytes.end(), bytes.begin(), bytes.end());
+        b.urgent_end = urgent ? b.bytes.size() : b.urgent_end;
         return true;
     } catch (const std::bad_alloc&) {
         static thread_local seastar::logger::rate_limit rate(std::chrono::seconds(1));
@@ -176,9 +180,9 @@ bool trunk_relay::keep(buffer& b, std::span<const std::byte> bytes) noexcept {
     }
 }
 
-bool trunk_relay::on_bytes(std::span<const std::byte> bytes) noexcept {
+bool trunk_relay::on_bytes(std::span<const std::byte> bytes, bool urgent) noexcept {
     _taken += bytes.size();
-    return keep(_to_server, bytes);
+    return keep(_to_server, bytes, urgent);
 }
 
 bool trunk_relay::room(size_t& n) noexcept {
@@ -194,12 +198,13 @@ void trunk_relay::buffer::drop(size_t n) noexcept {
         *this = {};
     } else if (left() == 0 || sent >= window_max / 2) {
         bytes.erase(bytes.begin(), bytes.begin() + ptrdiff_t(sent));
+        urgent_end -= std::min(urgent_end, sent);
         sent = 0;
     }
 }
 
-void trunk_relay::received(size_t n) noexcept {
-    keep(_to_channel, std::span(scratch()).first(n));
+void trunk_relay::keep_for_channel(size_t n, bool urgent) noexcept {
+    keep(_to_channel, std::span(scratch()).first(n), urgent);
     settle();
     send_to_channel();
 }

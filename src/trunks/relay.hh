@@ -22,7 +22,12 @@ class trunk_relay final : conn::far_user {
     struct buffer {
         std::vector<std::byte> bytes;
         size_t sent = 0;
+        size_t urgent_end = 0;  // behind the latest urgent byte; up to `sent`: none is left
         size_t left() const noexcept { return bytes.size() - sent; }
+        // So many of the next n come before an urgent one.
+        size_t before_urgent(size_t n) const noexcept {
+            return urgent_end <= sent ? n : std::min(n, urgent_end - 1 - sent);
+        }
         shm::pieces piece(size_t n) noexcept { return {{iovec{bytes.data() + sent, n}, iovec{}}}; }
         void drop(size_t n) noexcept;
     };
@@ -54,7 +59,7 @@ public:
 private:
     // conn::far_user: of both sides; only the channel pushes.
     void on_events(uint32_t) noexcept override { run(); }
-    bool on_bytes(std::span<const std::byte> bytes) noexcept override;
+    bool on_bytes(std::span<const std::byte> bytes, bool urgent) noexcept override;
     void on_batch_end() noexcept override { run(); }
 
     void run() noexcept;
@@ -62,7 +67,8 @@ private:
     bool take_from_channel() noexcept;
     void give_credit() noexcept;
     bool send_to_channel() noexcept;
-    bool keep(buffer& b, std::span<const std::byte> bytes) noexcept;
+    bool keep(buffer& b, std::span<const std::byte> bytes, bool urgent) noexcept;
+    void keep_for_channel(size_t n, bool urgent) noexcept;
     life::actions step(life::event e, int err = 0) noexcept;
     void settle() noexcept;
     void let_go() noexcept;
@@ -80,9 +86,9 @@ private:
     bool room_at_all(size_t& n) noexcept { return room(n); }
     bool room(size_t& n) noexcept;
     shm::pieces space(size_t n) noexcept { return {{iovec{scratch().data(), n}, iovec{}}}; }
-    size_t before_urgent(size_t n) const noexcept { return n; }
-    void received(size_t n) noexcept;
-    void received_urgent() noexcept { received(1); }  // a trunk has no such thing: the byte stays among the others
+    size_t before_urgent(size_t n) const noexcept { return _to_server.before_urgent(n); }
+    void received(size_t n) noexcept { keep_for_channel(n, false); }
+    void received_urgent() noexcept { keep_for_channel(1, true); }
     void wake_program() noexcept {}
     void credit_exceeded() noexcept {}  // a socket is pulled
 };

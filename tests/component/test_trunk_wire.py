@@ -26,7 +26,7 @@ def test_the_document_describes_what_the_engine_sends(capture):
     first = wire.Packet(capture[:wire.HELLO_BYTES])
     assert first.kind == wire.HELLO and first.session == 0
     assert first.hello() == {"node": 42, "packet_bytes": 1024, "answer": 0, "outage_ms": 5000, "lane": 1,
-                             "name": "capture"}
+                             "features": wire.KNOWS_URGENT, "name": "capture"}
     packets = wire.decode(capture[wire.HELLO_BYTES:], 1024)
     assert len(packets) * 1024 == len(capture) - wire.HELLO_BYTES
     assert {p.session for p in packets} == {4711}
@@ -34,7 +34,8 @@ def test_the_document_describes_what_the_engine_sends(capture):
     for p in packets:
         reader.take(p)
     assert reader.opened == {1: (("10.0.0.1", 4000), ("10.0.0.2", 80)), 2: (("10.0.0.1", 4000), ("10.0.0.2", 80))}
-    assert reader.streams == {1: pattern(1, 300), 2: pattern(2, 5000)}
+    assert reader.streams == {1: pattern(1, 301), 2: pattern(2, 5000)}
+    assert reader.urgent == {1: [300]}
     assert reader.duplicates > 0
     assert (1, wire.FIN, 0) in reader.events and (2, wire.RESET, 104) in reader.events
     assert (1, wire.CREDIT, 0) in reader.events

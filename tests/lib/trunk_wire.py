@@ -12,7 +12,9 @@ OPEN, ACCEPT, REFUSE, FRAME_DATA, FIN, RESET, CREDIT = 1, 2, 3, 4, 5, 6, 7
 HELLO_BYTES, HEADER_BYTES, FRAME_HEADER_BYTES = 512, 64, 16
 _HEADER = struct.Struct("<IHBxQQQQQIIII")
 _FRAME = struct.Struct("<QIHBx")
-_HELLO = struct.Struct("<QIIIH10x64s")
+_HELLO = struct.Struct("<QIIIH2xI4x64s")
+KNOWS_URGENT = 1   # of a hello
+URGENT = 1   # of the value of a data frame: its last byte
 
 
 class Bad(Exception):
@@ -57,8 +59,9 @@ def packet(kind, size, *, session, sequence=0, ack=0, stamp=0, echo=0, payload=b
     return head(crc32c(head(0) + rest)) + rest
 
 
-def hello(*, session=0, ack=0, node=1, packet_bytes=4096, outage_ms=10000, lane=0, name=b"python", answer=0):
-    body = _HELLO.pack(node, packet_bytes, answer, outage_ms, lane, name)
+def hello(*, session=0, ack=0, node=1, packet_bytes=4096, outage_ms=10000, lane=0, name=b"python", answer=0,
+          features=0):
+    body = _HELLO.pack(node, packet_bytes, answer, outage_ms, lane, features, name)
     return packet(HELLO, HELLO_BYTES, session=session, ack=ack, payload=body)
 
 
@@ -107,9 +110,9 @@ class Packet:
             at += length
 
     def hello(self):
-        node, packet_bytes, answer, outage_ms, lane, name = _HELLO.unpack_from(self.payload)
+        node, packet_bytes, answer, outage_ms, lane, features, name = _HELLO.unpack_from(self.payload)
         return {"node": node, "packet_bytes": packet_bytes, "answer": answer, "outage_ms": outage_ms, "lane": lane,
-                "name": name.rstrip(b"\0").decode()}
+                "features": features, "name": name.rstrip(b"\0").decode()}
 
 
 def read_address(body):
@@ -128,6 +131,7 @@ class Reader:
     def __init__(self):
         self.received, self.duplicates = 0, 0
         self.streams, self.opened, self.events = {}, {}, []
+        self.urgent = {}   # by channel: where the urgent bytes lie in its stream
 
     def take(self, p):
         if p.kind != DATA:
@@ -141,6 +145,8 @@ class Reader:
         for channel, kind, value, body in p.frames():
             if kind == FRAME_DATA:
                 self.streams[channel] = self.streams.get(channel, b"") + body
+                if value & URGENT:
+                    self.urgent.setdefault(channel, []).append(len(self.streams[channel]) - 1)
             elif kind == OPEN:
                 self.opened[channel] = read_address(body), read_address(body[24:])
             else:

@@ -8,6 +8,7 @@ import pytest
 from hostile import LIES
 from lib import certificates, netns, pcap, process, trunks
 from lib import trunk_wire as w
+from lib.agents import Agent
 from test_cuts import all_whole, kill_sockets, start_streams
 from test_streams import ask, serve
 
@@ -90,6 +91,10 @@ def run_some_traffic(p):
         assert ask(p, "a", host, 7401, "echo", 300_000)["same"]
         assert ask(p, "a", host, 7999, "refused")["error"] == 111
         assert ask(p, "a", host, 7401, "reset") == {"error": 104}
+        with Agent(p["a"].prefix(), inside=p.net["a"]) as client:
+            client(f"!x = socket.create_connection(('{host}', 7401), 20)")
+            assert client("x.send(b'e!', socket.MSG_OOB)") == "2"
+            client("!x.close()")
         streams = start_streams(p, count=1, seconds=0.4, port=7401)
         process.wait_until(lambda: p.sessions("a")[0]["bytes_out"] > 1_000_000, 5, "the stream runs", every_s=0.01)
         kill_sockets(p)
@@ -128,11 +133,12 @@ def test_the_python_decoder_reads_a_live_trunk(captured):
     session, = {s for s, initiator in readers if initiator and readers[s, initiator].opened}
     assert {k for _, _, k in kinds} == {w.HELLO, w.DATA, w.DUMMY, w.ACK, w.BYE}
     there, back = readers[session, True], readers[session, False]
-    assert len(there.opened) == counted["channels_total"] == 4
+    assert len(there.opened) == counted["channels_total"] == 5
     assert there.opened[1][0][0] == "10.99.0.1" and there.opened[1][1] == ("10.99.0.2", 7401)
     assert sum(map(len, there.streams.values())) == counted["bytes_out"]
     assert sum(map(len, back.streams.values())) == counted["bytes_in"]
     assert there.streams[1][1:] == back.streams[1] and len(back.streams[1]) == 300_000   # the echo
+    assert there.urgent == {4: [1]} and not back.urgent
     # What was handed to the connection that was cut, and never left, left again.
     left = kinds.count((session, True, w.DATA))
     assert counted["packets_out"] - counted["replayed"] <= left <= counted["packets_out"]
@@ -147,6 +153,8 @@ def test_wireshark_with_the_plugin_reads_the_same(captured):
     assert set(theirs) == {(number, port) for number, _, port in ours}
     for (number, _, port), packets in ours.items():
         assert theirs[number, port] == as_rows(packets), (number, port)
+    assert tshark(path, only="vmsgr.frame.urgent", fields=("vmsgr.hello.features",)) != []
+    assert {row[0][0] for row in tshark(path, only="vmsgr.type == 1", fields=("vmsgr.hello.features",))} == {"0x00000001"}
     # A healthy trunk: nothing is wrong in it. Replays are notes.
     assert not tshark(path, only="_ws.expert.severity == error", fields=("frame.number", "_ws.expert.message"))
 

@@ -30,6 +30,9 @@ base::deadline send_deadline(int fd) noexcept {
     return base::deadline(int64_t(t.tv_sec) * 1000 + (t.tv_usec + 999) / 1000);
 }
 
+// From the flags of the other end, once the connection stands.
+bool carries_urgent(uint32_t other_end) noexcept { return (other_end & shm::end_not_urgent) == 0; }
+
 void raise_sigpipe() noexcept { sys::call(SYS_tgkill, ::getpid(), sys::call(SYS_gettid), SIGPIPE); }
 
 }  // namespace
@@ -269,6 +272,9 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly
         if (int err = await_connected(fd, !s.dont_wait() && base::blocks(fd)); err != 0) {
             return fail(err == ENOTCONN ? pipe_error(fd, flags) : err);
         }
+        if ((flags & MSG_OOB) != 0 && !carries_urgent(header().end[in()].flags)) {
+            return fail(EOPNOTSUPP);
+        }
     }
     auto e = end(fd);
     side_lock lock(*this, e, side_lock::side::sends);
@@ -311,8 +317,7 @@ ssize_t stream::send(int fd, const iovec* iov, size_t count, int flags) {
     if (!wanted) {
         return fail(EINVAL);
     }
-    if ((flags & MSG_OOB) != 0 &&
-        (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_not_urgent) != 0) {
+    if ((flags & MSG_OOB) != 0 && stands(current()) && !carries_urgent(header().end[in()].flags)) {
         return fail(EOPNOTSUPP);
     }
     if (is_plain()) {

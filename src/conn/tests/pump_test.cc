@@ -133,7 +133,9 @@ struct fake_near {
         }
         return todo;
     }
-    bool push(std::string_view bytes) { return pumps.take(std::as_bytes(std::span(bytes))); }
+    bool push(std::string_view bytes, bool urgent = false) {
+        return pumps.take(std::as_bytes(std::span(bytes)), urgent);
+    }
 };
 
 }  // namespace
@@ -158,6 +160,16 @@ TEST(pump, an_urgent_byte_comes_as_such) {
     EXPECT_EQ(n.pumps.receive(), next::again) << "what follows it brings no event of its own";
     EXPECT_EQ(n.urgent_in, "!");
     EXPECT_EQ(n.in, "!");
+}
+
+TEST(pump, an_urgent_byte_that_is_pushed_comes_as_such) {
+    fake_near n;
+    n.peer().pushes = true;
+    EXPECT_TRUE(n.push("ab"));
+    EXPECT_TRUE(n.push("!", true));
+    EXPECT_TRUE(n.push("cd"));
+    EXPECT_EQ(n.urgent_in, "!");
+    EXPECT_EQ(n.in, "ab!cd");
 }
 
 TEST(pump, sends_all_and_then_the_end_of_file) {

@@ -18,6 +18,9 @@ inline std::byte pattern(uint64_t channel, side from, uint64_t offset) {
     return std::byte((offset * 7 + offset / 251 + channel * 13 + (from == side::initiator ? 5 : 99)) & 0xff);
 }
 
+// These bytes are sent as urgent ones, where test_end::marks says so.
+inline bool is_urgent(uint64_t channel, uint64_t offset) { return (offset * 31 + channel) % 257 == 0; }
+
 struct test_end;
 
 struct test_sink final : channel_sink {
@@ -33,14 +36,14 @@ struct test_sink final : channel_sink {
         refused = err;
         gone = true;
     }
-    void on_data(std::span<const std::byte> bytes) noexcept override;
+    void on_data(std::span<const std::byte> bytes, bool urgent) noexcept override;
     void on_fin() noexcept override { fin_received = true; }
     void on_writable() noexcept override { ++writable; }
     void on_reset(int err) noexcept override {
         reset = err;
         gone = true;
     }
-    // Sends up to n more bytes of the pattern; how many went.
+    // Sends up to n more bytes of the pattern; how many went. No further than an urgent one, if there are such.
     size_t send(size_t n);
     void grant(uint64_t more);
     bool complete() const { return received != 0 || fin_received; }
@@ -58,6 +61,7 @@ struct test_end final : engine_owner {
     base::address seen_source, seen_destination;
     std::map<uint64_t, uint64_t> to_send;  // by accepted channel
     bool output = false;
+    bool marks = false;
 
     // with: shared with other ends, and outlives this.
     explicit test_end(engine_settings s, memory_share* with = nullptr)
@@ -96,22 +100,26 @@ struct test_end final : engine_owner {
     }
 };
 
-inline void test_sink::on_data(std::span<const std::byte> bytes) noexcept {
+inline void test_sink::on_data(std::span<const std::byte> bytes, bool urgent) noexcept {
     side from = end.which == side::initiator ? side::acceptor : side::initiator;
-    for (auto b : bytes) {
-        wrong = wrong || b != pattern(id, from, received);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+        const bool marked = urgent && i + 1 == bytes.size();
+        wrong = wrong || bytes[i] != pattern(id, from, received) || marked != (end.marks && is_urgent(id, received));
         ++received;
     }
     wrong = wrong || received > granted || fin_received || closed;
 }
 
 inline size_t test_sink::send(size_t n) {
-    std::vector<std::byte> bytes(n);
-    for (size_t i = 0; i < n; ++i) {
-        bytes[i] = pattern(id, end.which, sent + i);
+    std::vector<std::byte> bytes;
+    bool urgent = false;
+    for (size_t i = 0; i < n && !urgent; ++i) {
+        bytes.push_back(pattern(id, end.which, sent + i));
+        urgent = end.marks && is_urgent(id, sent + i);
     }
-    iovec two[] = {{bytes.data(), n / 3}, {bytes.data() + n / 3, n - n / 3}};
-    size_t taken = end.e.send(id, two);
+    const size_t third = bytes.size() / 3;
+    iovec two[] = {{bytes.data(), third}, {bytes.data() + third, bytes.size() - third}};
+    size_t taken = end.e.send(id, two, urgent);
     sent += taken;
     return taken;
 }

@@ -22,6 +22,7 @@ constexpr size_t packet_bytes = 512;
 struct checked_sink final : channel_sink {
     bool opener = false;
     bool up = false, fin = false, left = false;
+    bool knows_urgent = false;
     uint64_t granted = 0, received = 0;
 
     void must_be_here() const { must(!left, "a call for a channel that its sink has left, or that is gone"); }
@@ -39,8 +40,10 @@ struct checked_sink final : channel_sink {
         must(opener && !up, "refused after it was accepted");
         left = true;
     }
-    void on_data(std::span<const std::byte> bytes) noexcept override {
+    void on_data(std::span<const std::byte> bytes, bool urgent) noexcept override {
         must_be_up();
+        must(!bytes.empty(), "data without a byte");
+        must(!urgent || knows_urgent, "an urgent byte in a session that has no such thing");
         received += bytes.size();
         must(!fin, "bytes behind the end of file");
         must(received <= granted, "more bytes than were granted");
@@ -67,8 +70,12 @@ struct owner final : engine_owner {
 
     owner(fuzz::input& i, side which)
         : in(i),
-          e({.which = which, .packet_bytes = packet_bytes, .replay_bytes = 8 << 10, .channels_max = 6}, *this, share,
-            count) {}
+          e({.which = which,
+             .packet_bytes = packet_bytes,
+             .replay_bytes = 8 << 10,
+             .channels_max = 6,
+             .urgent = i.one_in(2)},
+            *this, share, count) {}
     checked_sink* on_open(uint64_t channel, const base::address&, const base::address& to) noexcept override {
         must(to.names_one_host(), "an open to an address that names no one host");
         must(!sinks.contains(channel), "a channel is opened twice");
@@ -76,7 +83,7 @@ struct owner final : engine_owner {
         if (how == 0) {
             return nullptr;
         }
-        auto& s = sinks[channel] = std::make_unique<checked_sink>();
+        auto& s = sinks[channel] = make_sink();
         if (how == 1) {
             s->left = true;
             e.refuse(channel, EACCES);
@@ -87,13 +94,18 @@ struct owner final : engine_owner {
     }
     void on_output() noexcept override {}
 
+    std::unique_ptr<checked_sink> make_sink() const {
+        auto s = std::make_unique<checked_sink>();
+        s->knows_urgent = e.settings().urgent;
+        return s;
+    }
     void accept(uint64_t channel, checked_sink& s) {
         s.up = true;
         s.granted = in.below(2000);
         e.accept(channel, s.granted);
     }
     void open() {
-        auto s = std::make_unique<checked_sink>();
+        auto s = make_sink();
         s->opener = true;
         s->granted = in.below(2000);
         const auto a = *base::parse_address("10.0.0.1:4000");
@@ -128,7 +140,7 @@ bool act(fuzz::input& in, owner& o) {
     case 3: {
         std::byte bytes[700]{};
         const iovec two[] = {{bytes, in.below(300)}, {bytes, in.below(400)}};
-        must(o.e.send(id, two) <= two[0].iov_len + two[1].iov_len, "more was sent than there is");
+        must(o.e.send(id, two, in.one_in(3)) <= two[0].iov_len + two[1].iov_len, "more was sent than there is");
         break;
     }
     case 4: o.e.fin(id); break;

@@ -49,7 +49,8 @@ std::vector<std::byte> packet(fuzz::input& in) {
               .packet_bytes = 8192,
               .answer = hello_verdict(in.below(6)),
               .outage_ms = 1000,
-              .lane = in.take<uint16_t>()};
+              .lane = in.take<uint16_t>(),
+              .features = in.byte()};
     make_hello(out, h.session, h.ack, h.body);
     for (size_t lies = in.below(4); lies != 0; --lies) {
         out[header_bytes + in.below(hello_body_bytes)] = std::byte(in.byte());
@@ -88,13 +89,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     must(!continues || theirs->session == known.session, "a session goes on that is not known");
     const auto said = answer(ours, *theirs, verdict, continues ? &known : nullptr);
     must(to_hello(to_packet(said)).has_value(), "an answer that is no hello");
-    check_settings(settings_of(side::acceptor, ours, agreed_packet_bytes(ours, *theirs)));
+    check_settings(settings_of(side::acceptor, ours, *theirs, agreed_packet_bytes(ours, *theirs)));
     // As the initiator, who has asked for a new session or for its own.
     const auto asked = ask(ours, 3, in.one_in(2) ? &known : nullptr);
     switch (judge_answer(asked, *theirs)) {
     case answer_kind::begins:
         must(asked.session == 0 && theirs->session != 0, "a session begins that was not asked for");
-        check_settings(settings_of(side::initiator, ours, theirs->body.packet_bytes));
+        check_settings(settings_of(side::initiator, ours, *theirs, theirs->body.packet_bytes));
         break;
     case answer_kind::continues: must(theirs->session == asked.session, "another session goes on"); break;
     case answer_kind::lost: must(asked.session != 0, "a session is lost that was not asked for"); break;

@@ -42,12 +42,26 @@ TEST(handshake, a_new_session_gets_the_smaller_of_both_wishes) {
 }
 
 TEST(handshake, settings_are_this_sides_own_but_for_the_size_of_packets) {
-    auto s = settings_of(side::acceptor, b, 1024);
+    auto s = settings_of(side::acceptor, b, sent(ask(a, 0, nullptr)), 1024);
     EXPECT_EQ(s.which, side::acceptor);
     EXPECT_EQ(s.packet_bytes, 1024u);
     EXPECT_EQ(s.replay_bytes, 2u << 20);
     EXPECT_EQ(s.channels_max, 20u);
     EXPECT_EQ(s.keepalive_ms, 900u);
+}
+
+TEST(handshake, a_session_has_what_both_sides_know) {
+    const auto asked = sent(ask(a, 0, nullptr));
+    const known_session made{99, 0, 1024};
+    const auto answered = sent(answer(b, asked, hello_verdict::welcome, &made));
+    EXPECT_TRUE(settings_of(side::acceptor, b, asked, 1024).urgent);
+    EXPECT_TRUE(settings_of(side::initiator, a, answered, 1024).urgent);
+    hello older = asked;  // its word for what it knows is zero
+    older.body.features = 0;
+    EXPECT_FALSE(settings_of(side::acceptor, b, sent(older), 1024).urgent);
+    hello newer = asked;
+    newer.body.features = ~0u & ~feature_urgent;
+    EXPECT_FALSE(settings_of(side::acceptor, b, sent(newer), 1024).urgent);
 }
 
 TEST(handshake, a_session_goes_on_where_both_say_they_are) {

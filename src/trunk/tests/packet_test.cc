@@ -106,7 +106,7 @@ TEST(packet, addresses_survive) {
 
 TEST(packet, a_hello_is_read_and_its_name_is_made_printable) {
     std::byte p[hello_bytes];
-    hello_body b{42, 4096, hello_verdict::too_many, 30000, 3, "node\n1"}, out;
+    hello_body b{42, 4096, hello_verdict::too_many, 30000, 3, 0x80000005, "node\n1"}, out;
     make_hello(p, 77, 5, b);
     header h;
     EXPECT_EQ(read_hello(p, h, out), std::nullopt);
@@ -117,6 +117,7 @@ TEST(packet, a_hello_is_read_and_its_name_is_made_printable) {
     EXPECT_EQ(out.answer, hello_verdict::too_many);
     EXPECT_EQ(out.outage_ms, 30000u);
     EXPECT_EQ(out.lane, 3u);
+    EXPECT_EQ(out.features, 0x80000005u);
     EXPECT_STREQ(out.name, "node?1");
     b.packet_bytes = 4097;
     make_hello(p, 77, 5, b);

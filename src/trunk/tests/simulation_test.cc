@@ -1,5 +1,5 @@
 // Two engines over a link that cuts anywhere, repeats, corrupts, truncates and delays. Every byte has to come once and
-// in order, and every channel to its end. VMSGR_SEED replays a run.
+// in order, as urgent data if it was sent as such, and every channel to its end. VMSGR_SEED replays a run.
 #include "trunk/tests/ends.hh"
 
 namespace vmsgr::trunk::tests {
@@ -27,10 +27,18 @@ public:
 
     explicit simulation(uint64_t seed)
         : _random(seed),
-          _sa{.which = side::initiator, .packet_bytes = size_t(512) << (seed % 3), .replay_bytes = 32 << 10},
-          _sb{.which = side::acceptor, .packet_bytes = _sa.packet_bytes, .replay_bytes = 32 << 10},
+          _sa{.which = side::initiator,
+              .packet_bytes = size_t(512) << (seed % 3),
+              .replay_bytes = 32 << 10,
+              .urgent = seed % 4 != 0},
+          _sb{.which = side::acceptor,
+              .packet_bytes = _sa.packet_bytes,
+              .replay_bytes = 32 << 10,
+              .urgent = _sa.urgent},
           a(_sa),
-          b(_sb) {}
+          b(_sb) {
+        a.marks = b.marks = _sa.urgent;
+    }
 
     uint64_t below(uint64_t n) { return _random() % n; }
     bool one_in(uint64_t n) { return below(n) == 0; }
@@ -178,7 +186,8 @@ TEST(simulation, hostile_frames_harm_only_their_session) {
     SCOPED_TRACE("VMSGR_SEED=" + std::to_string(seed));
     random_source random(seed);
     for (int round = 0; round < 3000; ++round) {
-        test_end b({.which = round % 2 == 0 ? side::acceptor : side::initiator, .packet_bytes = 512});
+        test_end b(
+            {.which = round % 2 == 0 ? side::acceptor : side::initiator, .packet_bytes = 512, .urgent = round % 4 < 2});
         b.first_credit = 100;
         ASSERT_TRUE(b.e.attach(1, 0, 1));
         if (b.which == side::initiator) {
