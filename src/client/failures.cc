@@ -44,7 +44,7 @@ int await_verdict(stream& s, int bell, int timeout_ms) noexcept {
         const int left = limit.left_ms();
         pollfd p{bell, POLLOUT, 0};
         int ready = sys::poll(&p, 1, left);
-        switch (s.current()) {
+        switch (s.current(bell)) {
         case phase::up:
         case phase::up_untold: return 0;
         case phase::failed:

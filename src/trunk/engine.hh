@@ -64,7 +64,7 @@ public:
     // the session. `bye`: the peer has ended it.
     std::optional<packet_fault> receive(std::span<const std::byte> packet, uint64_t now_us, bool& bye) noexcept;
     static bool session_is_over(packet_fault f) noexcept {
-        return f == packet_fault::frame || f == packet_fault::channel;
+        return f == packet_fault::frame || f == packet_fault::channel || f == packet_fault::memory;
     }
     // A truncated packet, found by who reads.
     void count(packet_fault f) noexcept { _count.count(f); }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "base/assert.hh"
@@ -22,13 +23,14 @@ uint64_t mux::open(const base::address& source, const base::address& destination
     if (_channels.size() >= _settings.channels_max || !_out.make_space(frame_header_bytes + open_body_bytes, 0)) {
         return 0;
     }
-    const uint64_t id = ++_last_channel;
+    const uint64_t id = _last_channel + 1;
+    auto& c = _channels.try_emplace(id, id).first->second;
+    _last_channel = id;
     std::byte body[open_body_bytes];
     put_address(body, source);
     put_address(body + address_bytes, destination);
     put_u64(body + 2 * address_bytes, credit);
     _out.put_frame(id, frame_kind::open, 0, body);
-    auto& c = _channels[id];
     c.sink = &sink;
     c.granted = credit;
     ++_count.channels_total;
@@ -40,7 +42,7 @@ void mux::accept(uint64_t id, uint64_t credit) noexcept {
     if (channel* c = find(id); c != nullptr && !c->up) {
         c->up = true;
         c->granted = credit;
-        add_due(id, *c, due_accept);
+        add_due(*c, due_accept);
     }
 }
 
@@ -48,20 +50,20 @@ void mux::refuse(uint64_t id, int err) noexcept {
     if (channel* c = find(id); c != nullptr && !c->up && !c->ends()) {
         c->sink = nullptr;
         c->err = err;
-        add_due(id, *c, due_refuse);
+        add_due(*c, due_refuse);
     }
 }
 
 void mux::grant(uint64_t id, uint64_t total) noexcept {
     if (channel* c = find(id); c != nullptr && total > c->granted) {
         c->granted = total;
-        add_due(id, *c, due_credit);
+        add_due(*c, due_credit);
     }
 }
 
 void mux::fin(uint64_t id) noexcept {
     if (channel* c = find(id); c != nullptr && !c->fin_sent) {
-        add_due(id, *c, due_fin);
+        add_due(*c, due_fin);
     }
 }
 
@@ -73,7 +75,7 @@ void mux::close(uint64_t id) noexcept {
             grant(id, c->granted + 1);
         }
         if (!c->fin_sent) {
-            add_due(id, *c, due_fin);
+            add_due(*c, due_fin);
         }
         erase_if_done(id, *c);
     }
@@ -83,7 +85,7 @@ void mux::reset(uint64_t id, int err) noexcept {
     if (channel* c = find(id)) {
         c->sink = nullptr;
         c->err = err;
-        add_due(id, *c, due_reset);
+        add_due(*c, due_reset);
     }
 }
 
@@ -126,8 +128,8 @@ size_t mux::send(uint64_t id, std::span<const iovec> pieces, bool urgent) {
     _count.bytes_out += taken;
     if (taken < wanted) {
         c->wants_writable = true;
-        if (c->may_send != c->sent && !std::exchange(c->waits_for_room, true)) {
-            _waiting.push_back(id);
+        if (c->may_send != c->sent && !c->waiting_hook.is_linked()) {
+            _waiting.push_back(*c);
         }
     }
     if (taken != 0) {
@@ -143,22 +145,22 @@ void mux::tell_writable(channel& c) noexcept {
 }
 
 void mux::wake_waiting() noexcept {
-    for (size_t n = _waiting.size(); n != 0 && _out.has_room(0); --n) {
-        channel* c = find(_waiting.front());
-        _waiting.pop_front();
-        if (c != nullptr) {
-            c->waits_for_room = false;
-            tell_writable(*c);
-        }
+    list<&channel::waiting_hook> turn;  // who waits again comes after them
+    turn.swap(_waiting);
+    while (!turn.empty() && _out.has_room(0)) {
+        channel& c = turn.front();
+        turn.pop_front();
+        tell_writable(c);
     }
+    _waiting.splice(_waiting.begin(), turn);
 }
 
 // --- frames that are due ----------------------------------------------------------------------------------------
 
-void mux::add_due(uint64_t id, channel& c, due_frame what) noexcept {
+void mux::add_due(channel& c, due_frame what) noexcept {
     c.due |= what;
-    if (!std::exchange(c.queued, true)) {
-        _due.push_back(id);
+    if (!c.due_hook.is_linked()) {
+        _due.push_back(c);
     }
     _owner.on_output();
 }
@@ -202,21 +204,17 @@ bool mux::write_due_of(uint64_t id, channel& c) noexcept {
 
 void mux::write_due() noexcept {
     while (!_due.empty()) {
-        const uint64_t id = _due.front();
-        if (channel* c = find(id)) {
-            if (!write_due_of(id, *c)) {
-                return;
-            }
-            if (c = find(id); c != nullptr) {
-                c->queued = false;
-                tell_writable(*c);
-                c = find(id);
-            }
-            if (c != nullptr) {
-                erase_if_done(id, *c);
-            }
+        const uint64_t id = _due.front().id;
+        if (!write_due_of(id, _due.front())) {
+            return;
         }
-        _due.pop_front();
+        if (channel* c = find(id)) {
+            c->due_hook.unlink();
+            tell_writable(*c);
+        }
+        if (channel* c = find(id)) {
+            erase_if_done(id, *c);
+        }
     }
 }
 
@@ -276,9 +274,13 @@ std::optional<packet_fault> mux::take_open(const frame& f) noexcept {
         _channels.size() >= 2 * _settings.channels_max) {  // it opens on and reads no refusals
         return packet_fault::channel;
     }
+    try {
+        _channels.try_emplace(f.channel, f.channel).first->second.may_send = get_u64(f.body.data() + 2 * address_bytes);
+    } catch (const std::bad_alloc&) {
+        return packet_fault::memory;  // not even to refuse it
+    }
     _last_channel = f.channel;
     ++_count.channels_total;
-    _channels[f.channel].may_send = get_u64(f.body.data() + 2 * address_bytes);
     if (_channels.size() > _settings.channels_max) {
         refuse(f.channel, EAGAIN);
     } else if (!destination->names_one_host()) {

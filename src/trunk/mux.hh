@@ -8,8 +8,9 @@
 #include <sys/uio.h>
 
 #include <array>
-#include <deque>
 #include <unordered_map>
+
+#include <boost/intrusive/list.hpp>
 
 #include "base/counters.hh"
 #include "trunk/replay_window.hh"
@@ -86,27 +87,32 @@ static_assert(base::lists_all(engine_counter_table));
 class mux {
     // Frames that a channel is to send as soon as there is room.
     enum due_frame : uint8_t { due_accept = 1, due_refuse = 2, due_credit = 4, due_fin = 8, due_reset = 16 };
+    // In one list each, without memory of its own; out of it at its end.
+    using in_list = boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
     struct channel {
+        uint64_t id;
         channel_sink* sink = nullptr;
         uint64_t sent = 0, may_send = 0;  // bytes ever; may_send is the peer's word
         uint64_t received = 0, granted = 0;  // granted is ours
         int err = 0;  // with due_refuse and due_reset
         uint8_t due = 0;  // bits of due_frame
-        bool queued = false;  // in _due
-        bool waits_for_room = false;  // in _waiting
         bool up = false;  // accepted
         bool fin_sent = false, fin_received = false;
         bool wants_writable = false;  // on_writable must follow
+        in_list due_hook, waiting_hook;
         bool ends() const noexcept { return (due & (due_refuse | due_reset)) != 0; }
     };
+    template <in_list channel::* Hook>
+    using list = boost::intrusive::list<channel, boost::intrusive::member_hook<channel, in_list, Hook>,
+                                        boost::intrusive::constant_time_size<false>>;
 
     const engine_settings& _settings;
     engine_owner& _owner;
     replay_window& _out;
     engine_counters& _count;
     std::unordered_map<uint64_t, channel> _channels;
-    std::deque<uint64_t> _due;  // channels with frames to be written
-    std::deque<uint64_t> _waiting;  // channels that wait for room, in their turn
+    list<&channel::due_hook> _due;  // have frames to be written
+    list<&channel::waiting_hook> _waiting;  // for room, in their turn
     uint64_t _last_channel = 0;  // opened by either side
 
 public:
@@ -137,7 +143,7 @@ public:
 
 private:
     channel* find(uint64_t id) noexcept;
-    void add_due(uint64_t id, channel& c, due_frame what) noexcept;
+    void add_due(channel& c, due_frame what) noexcept;
     bool write_due_of(uint64_t id, channel& c) noexcept;
     void tell_writable(channel& c) noexcept;
     void erase_if_done(uint64_t id, channel& c) noexcept;

@@ -14,8 +14,8 @@ namespace vmsgr::trunk {
 namespace {
 
 constexpr std::string_view fault_words[packet_fault_kinds] = {
-    "truncated",  "bad_magic",    "bad_version", "bad_type",  "bad_size",    "bad_cookie",   "bad_crc",
-    "bad_length", "bad_sequence", "bad_ack",     "bad_frame", "bad_channel", "beyond_credit"};
+    "truncated",  "bad_magic",    "bad_version", "bad_type",  "bad_size",    "bad_cookie",    "bad_crc",
+    "bad_length", "bad_sequence", "bad_ack",     "bad_frame", "bad_channel", "beyond_credit", "no_memory"};
 
 // Where the header's fields lie.
 constexpr size_t at_magic = 0, at_version = 4, at_type = 6, at_session = 8, at_sequence = 16, at_ack = 24,

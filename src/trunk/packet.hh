@@ -52,8 +52,9 @@ enum class packet_fault : uint8_t {
     frame,         // of an unknown kind, or cut off by the payload's end
     channel,       // for a channel that was never opened, or opened twice; a lane that the greeting did not name
     credit,        // data beyond what was granted: not delivered, and the channel is reset
+    memory,        // there is none for a channel that the peer opens
 };
-inline constexpr size_t packet_fault_kinds = 13;
+inline constexpr size_t packet_fault_kinds = 14;
 std::string_view to_text(packet_fault) noexcept;
 
 struct header {

@@ -21,18 +21,18 @@ packet_buffer::~packet_buffer() {
 // --- frames in --------------------------------------------------------------------------------------------------
 
 bool replay_window::has_room(size_t reserve) const noexcept {
-    if (_kept.size() >= _packets_max + reserve || _share.used >= _share.limit) {
+    if (kept() >= _packets_max + reserve || _share.used >= _share.limit) {
         return false;
     }
     return reserve != 0 || bytes() < _share.limit - _share.used;
 }
 
-packet_ptr replay_window::make_packet() noexcept {
-    try {
-        return std::make_shared<packet_buffer>(_packet_bytes, _share);
-    } catch (const std::bad_alloc&) {
-        return nullptr;  // as if the limit were met: acknowledgements will free some
-    }
+// Without memory, as if the limit were met: acknowledgements will free some.
+void replay_window::begin_packet() noexcept try {
+    _packets.push_back(std::make_shared<packet_buffer>(_packet_bytes, _share));
+    _filling = _packets.back().get();
+    _last_data_at = 0;
+} catch (const std::bad_alloc&) {
 }
 
 bool replay_window::make_space(size_t bytes, size_t reserve) noexcept {
@@ -43,8 +43,7 @@ bool replay_window::make_space(size_t bytes, size_t reserve) noexcept {
         if (!has_room(reserve)) {
             return false;
         }
-        _filling = make_packet();
-        _last_data_at = 0;
+        begin_packet();
     }
     return _filling != nullptr;
 }
@@ -52,7 +51,6 @@ bool replay_window::make_space(size_t bytes, size_t reserve) noexcept {
 void replay_window::keep_filled() noexcept {
     auto bytes = _filling->bytes();
     memset(bytes.data() + _filling->filled, 0, bytes.size() - _filling->filled);
-    _kept.push_back(std::move(_filling));
     _filling = nullptr;
 }
 
@@ -114,7 +112,7 @@ bool replay_window::acknowledged(uint64_t ack) noexcept {
     const bool more = _acked < ack;
     while (_acked < ack) {
         ++_acked;
-        _kept.pop_front();
+        _packets.pop_front();
         _handed_out -= _handed_out != 0;
         _handed_out_before -= _handed_out_before != 0;
     }
@@ -122,7 +120,7 @@ bool replay_window::acknowledged(uint64_t ack) noexcept {
 }
 
 void replay_window::clear() noexcept {
-    _kept.clear();
+    _packets.clear();
     _filling = nullptr;
     _handed_out = _handed_out_before = 0;
 }

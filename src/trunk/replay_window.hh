@@ -41,10 +41,11 @@ class replay_window {
     const size_t _packet_bytes;
     const size_t _packets_max;
     memory_share& _share;
-    std::deque<packet_ptr> _kept;  // not acknowledged, from sequence _acked + 1 on
-    size_t _handed_out = 0;  // of _kept, on this connection
+    std::deque<packet_ptr> _packets;  // those that are kept, from sequence _acked + 1 on, and _filling
+    size_t _handed_out = 0;  // of those that are kept, on this connection
     size_t _handed_out_before = 0;  // ... and on an earlier one: they leave again
-    packet_ptr _filling;  // frames are written into it; not in _kept yet
+    packet_buffer* _filling =
+        nullptr;  // frames are written into it; the last of _packets, so that to keep it needs no memory
     size_t _last_data_at = 0;  // in _filling: a data frame that may grow; 0: none
     uint64_t _last_data_channel = 0;
     uint64_t _acked = 0;  // by the peer
@@ -66,11 +67,11 @@ public:
     size_t put_data(uint64_t channel, std::span<const std::byte> bytes, bool urgent = false) noexcept;
 
     // --- packets out ---
-    bool all_left() const noexcept { return _handed_out == _kept.size(); }
+    bool all_left() const noexcept { return _handed_out == kept(); }
     // The packet that is being filled, if there is a frame in it, is the next to leave.
     void finish_filling() noexcept;
     // Null: all have left. Their headers are the caller's to write, and stay as they are until reconnected().
-    packet_ptr next() noexcept { return all_left() ? nullptr : _kept[_handed_out++]; }
+    packet_ptr next() noexcept { return all_left() ? nullptr : _packets[_handed_out++]; }
     // The last that left on this connection, or that the peer has.
     uint64_t last_sequence() const noexcept { return _acked + _handed_out; }
     bool last_left_before() const noexcept { return _handed_out <= _handed_out_before; }
@@ -82,11 +83,12 @@ public:
     // True: packets were freed.
     bool acknowledged(uint64_t ack) noexcept;
 
-    uint64_t bytes() const noexcept { return _kept.size() * _packet_bytes; }
+    uint64_t bytes() const noexcept { return kept() * _packet_bytes; }
     void clear() noexcept;
 
 private:
-    packet_ptr make_packet() noexcept;
+    size_t kept() const noexcept { return _packets.size() - (_filling != nullptr ? 1 : 0); }
+    void begin_packet() noexcept;
     void keep_filled() noexcept;
 };
 

@@ -77,7 +77,7 @@ void directory::clear() noexcept {
     _clients.clear();
 }
 
-void directory::tick() noexcept {
+void directory::tick() {
     const uint64_t now = clock_us();
     for (auto& c : _clients) {
         if (c->session()) {

@@ -47,7 +47,7 @@ public:
     seastar::future<> finish(std::chrono::milliseconds limit);
     // Once no fiber runs any more.
     void clear() noexcept;
-    void tick() noexcept;
+    void tick();
 
     // --- outgoing ---
     // The session over which a destination is reached; null: none, or no connection is up. may_probe: where no peer is

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
+#include <new>
+
 namespace vmsgr::trunks {
 
 trunk_far::trunk_far(session_ptr s, uint64_t window, const base::address& local, const base::address& peer)
@@ -20,7 +22,7 @@ std::unique_ptr<trunk_far> trunk_far::awaiting(uint64_t window, const base::addr
     return w;
 }
 
-bool trunk_far::begin(session_ptr s) {
+bool trunk_far::begin(session_ptr s) noexcept try {
     if (!s->up()) {
         return false;
     }
@@ -32,6 +34,8 @@ bool trunk_far::begin(session_ptr s) {
     _channel = channel;
     _state = at::opening;
     return true;
+} catch (const std::bad_alloc&) {
+    return false;
 }
 
 void trunk_far::give_up(int err) noexcept {

@@ -47,7 +47,7 @@ public:
 
     bool waits() const noexcept { return _state == at::waiting; }
     // Opens the channel; false: the session cannot now.
-    bool begin(session_ptr s);
+    bool begin(session_ptr s) noexcept;
     // Instead of begin().
     void give_up(int err) noexcept;
     // Where the peer does not carry the destination the connect fails.

@@ -93,21 +93,22 @@ void link::shut() noexcept {
     }
 }
 
+// These two are no coroutines, as those need memory to begin, and a stream that is not closed may not end.
 seastar::future<> link::finish_output() noexcept {
-    if (!std::exchange(_out_closed, true)) {
-        auto out = co_await seastar::coroutine::as_future(_out.close());
-        out.ignore_ready_future();
+    if (std::exchange(_out_closed, true)) {
+        return seastar::make_ready_future<>();
     }
+    return _out.close().handle_exception([](const std::exception_ptr&) {});
 }
 
 seastar::future<> link::close() noexcept {
     if (!std::exchange(_started, false)) {
-        co_return;
+        return seastar::make_ready_future<>();
     }
-    co_await finish_output();
-    auto in = co_await seastar::coroutine::as_future(_in.close());
-    in.ignore_ready_future();
-    _handle.reset();
+    return finish_output()
+        .then([this] { return _in.close(); })
+        .handle_exception([](const std::exception_ptr&) {})
+        .finally([this] { _handle.reset(); });
 }
 
 seastar::future<> link::send(const trunk::hello& h) {

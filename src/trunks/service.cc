@@ -50,7 +50,11 @@ service::service(const conf::trunk_config& c, uint64_t node, conn::budget& b, se
       }) {
     _env.memory.limit = c.memory_bytes;
     _timer.set_callback([this] {
-        _directory.tick();
+        try {
+            _directory.tick();
+        } catch (const std::bad_alloc&) {
+            ++_env.carriers.local().count().no_memory;  // the next one is soon
+        }
         _openings.tick();
     });
 }

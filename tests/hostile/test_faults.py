@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import time
 
@@ -137,3 +138,51 @@ def test_each_descriptor_of_the_daemon_is_the_last(quiet, talk):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
     print(f"outcomes with 0 to {len(outcomes) - 1} descriptors: {outcomes}")
     assert outcomes[-1] == 0
+
+
+# What the daemon calls for a program, and an error that it can have. Not epoll_ctl: Seastar's own ends the process.
+DAEMON_CALLS = [*((name, error) for name, error in CALLS if name not in ("dup3", "ppoll")), ("getpeername", "ENOBUFS"),
+                ("ioctl", "ENOMEM"), ("shutdown", "ENOTCONN"), ("bind", "EADDRINUSE"),
+                ("listen", "EADDRINUSE")]
+
+
+class Tampering:
+    """strace on the daemon, from its return on."""
+
+    def __init__(self, pid, trace, *words):
+        self.process = subprocess.Popen(["strace", "-f", "-qq", "-o", trace, *words, "-p", str(pid)])
+        wait_until(lambda: all(self._traced(pid, task) for task in os.listdir(f"/proc/{pid}/task")), 10, "strace is there")
+
+    @staticmethod
+    def _traced(pid, task):
+        try:
+            with open(f"/proc/{pid}/task/{task}/status", encoding="ascii", errors="replace") as f:
+                return "TracerPid:\t0\n" not in f.read()
+        except FileNotFoundError:
+            return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(10)
+
+
+@pytest.mark.parametrize("name,error", DAEMON_CALLS, ids=[name for name, _ in DAEMON_CALLS])
+def test_each_call_of_the_daemon_fails_once(quiet, talk, tmp_path, name, error):
+    """While it serves a program, which sees an error, the kernel's own connection, or nothing of it."""
+    pid, trace = quiet.daemon.pid, str(tmp_path / "trace")
+    with Tampering(pid, trace, "-e", f"trace={name}"):
+        assert run(quiet, [talk, conftest.PLAIN_PORT]) == (0, "")
+        time.sleep(0.2)
+    with open(trace, encoding="utf-8", errors="replace") as f:
+        count = f.read().count(f"{name}(")
+    outcomes = []
+    for n in range(1, count + 1):
+        with Tampering(pid, trace, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={n}"):
+            code, text = run(quiet, [talk, conftest.PLAIN_PORT])
+            assert code in RIGHT_OR_FAILED, f"{name} number {n} of {count} failed: exit code {code}\n{text}"
+            assert quiet.daemon.pid == pid, f"{name} number {n} of {count} failed, and the daemon has ended"
+            outcomes.append(code)
+    print(f"{name}: of {count}, {outcomes.count(0)} without anybody noticing, {outcomes.count(1)} told")

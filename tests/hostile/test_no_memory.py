@@ -20,7 +20,7 @@ from lib.process import wait_until
 from test_faults import RIGHT_OR_FAILED, held, run, talk  # noqa: F401  (a fixture)
 
 SEED = int(os.environ.get("VMSGR_SEED", str(random.randrange(1 << 32))))
-SECONDS = int(os.environ.get("VMSGR_FAILING_SECONDS", "30"))
+SECONDS = int(os.environ.get("VMSGR_FAILING_SECONDS", "15"))
 # What a connection may end with.
 ENDS = ("ConnectionResetError", "ConnectionError", "BrokenPipeError", "ConnectionRefusedError", "ConnectionAbortedError")
 

@@ -102,10 +102,11 @@ def routes_by_trunk(without=None, fallback="posix"):
 
 class Pair:
     """Hosts a and b of a network. Everything of 10.99.0.0/24 and fd99::/64 goes by trunk. named=False: no peers are
-    configured. more: lines for each peer, by the daemon that gets them; top: lines outside `trunk:`."""
+    configured. more: lines for each peer, by the daemon that gets them; top: lines outside `trunk:`; programs: what is
+    started instead of vmsgrd, by daemon."""
 
     def __init__(self, net, *, tls=None, via=None, shards=1, routes=None, named=True, more=None, top="", memory="256M",
-                 **keys):
+                 programs=None, **keys):
         self.net, self.dir, self.named = net, process.make_dir("vt-"), named
         keys.setdefault("keepalive_ms", 300)
         if not tls:
@@ -121,7 +122,7 @@ class Pair:
             config = trunk_yaml(me, f"{host.address}:{PORT}", peers, tls=(tls or {}).get(me), **keys) + top
             n = shards[me] if isinstance(shards, dict) else shards
             self.daemons[me] = vmsgrd.Vmsgrd(self.dir, routes=routes, netns=host, name=f"vmsgrd-{me}", shards=n,
-                                             memory=memory, config=config)
+                                             memory=memory, config=config, program=(programs or {}).get(me))
 
     def __getitem__(self, name):
         return self.daemons[name]

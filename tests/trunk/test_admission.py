@@ -298,3 +298,45 @@ def test_connects_during_a_cut_wait_for_it_to_end(own_net):
         assert waits.wait(15) == 0 and float(waits.stdout.read()) > 1
         direct = p["a"].status()["totals"]["bytes_direct"]
         assert direct == 0
+
+
+# Connects, which waits for a trunk; then vmsgrd is killed. What the program sees next, by poll() or not, and how soon.
+LEFT_ALONE = """
+import errno, select, socket, sys, time
+how, to = sys.argv[1], (sys.argv[2], 7409)
+c = socket.socket()
+c.setblocking(False)
+assert c.connect_ex(to) == errno.EINPROGRESS
+print('connects', flush=True)
+if how.startswith('sleeps'):
+    c.setblocking(True)
+else:
+    sys.stdin.readline()
+    p = select.poll()
+    p.register(c, select.POLLOUT)
+    assert p.poll(10000)
+calls = {'SO_ERROR': lambda: c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 'connect': lambda: c.connect_ex(to),
+         'send': lambda: c.send(b'x'), 'recv': lambda: c.recv(1)}
+try:
+    r = calls[how.split()[-1]]()
+except OSError as e:
+    r = e.errno
+print(errno.errorcode.get(r, r), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["SO_ERROR", "connect", "send", "recv", "sleeps in send", "sleeps in recv"])
+def test_a_connect_that_waits_ends_with_the_daemon(own_net, how):
+    with trunks.Pair(own_net, routes=trunks.routes_by_trunk("wait"), outage_ms=20000) as p, trunks.link_down(p):
+        process.wait_until(lambda: not p.sessions("a"), 10, "the cut is noticed")
+        program = process.Process([*p["a"].prefix(), "/usr/bin/python3", "-c", LEFT_ALONE, how, "10.99.0.2"], name="waits",
+                                  netns=own_net["a"], stdin=-1, stdout=-1)
+        assert program.stdout.readline() == b"connects\n"
+        time.sleep(0.3)
+        assert program.alive()
+        os.kill(p["a"].pid, signal.SIGKILL)
+        if not how.startswith("sleeps"):
+            program.stdin.write(b"\n")
+            program.stdin.flush()
+        assert program.wait(10) == 0
+        assert program.stdout.read() == b"ECONNRESET\n"

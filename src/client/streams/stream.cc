@@ -120,8 +120,20 @@ phase stream::current() noexcept {
     return p;
 }
 
+// Nobody carries it out any more. Never ECONNREFUSED: to Ceph that says that the peer is dead.
+phase stream::current(int fd) noexcept {
+    // What the daemon has decided stood there before it left.
+    if (current() != phase::connecting || !hung_up(fd) || current() != phase::connecting) {
+        return current();
+    }
+    phase from = phase::connecting;
+    _page->error.store(ECONNRESET);
+    _page->state.compare_exchange_strong(from, phase::failed_untold);
+    return current();
+}
+
 int stream::take_error(int fd) noexcept {
-    current();
+    current(fd);
     if (is_plain() && _page->error.load(std::memory_order_acquire) == 0) {
         const int err = base::socket_option(fd, SO_ERROR);
         return std::max(err, 0);
@@ -177,16 +189,7 @@ void stream::break_with(int err) noexcept {
 
 int stream::connect_again(int fd, bool& retry) noexcept {
     retry = false;
-    phase p = current();
-    if (p == phase::connecting) {
-        int ignored = 0;
-        if (shm::look_at_bell(fd, false, ignored) == shm::bell_look::hangup && current() == phase::connecting) {
-            // The daemon went away. Never ECONNREFUSED: to Ceph that says that the peer is dead.
-            _page->error.store(ECONNRESET);
-            _page->state.compare_exchange_strong(p, phase::failed_untold);
-        }
-        p = current();
-    }
+    phase p = current(fd);
     switch (p) {
     case phase::connecting: errno = EALREADY; return -1;
     case phase::up_untold:
@@ -214,7 +217,7 @@ int stream::shutdown(int fd, int how) noexcept {
         errno = EINVAL;
         return -1;
     }
-    phase p = current();
+    phase p = current(fd);
     if (p == phase::connecting || p >= phase::failed_untold || closed_both_ways()) {
         if (p == phase::up_untold || p == phase::failed_untold) {
             _page->state.compare_exchange_strong(p, phase::undone);

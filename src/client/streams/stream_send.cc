@@ -103,7 +103,7 @@ int stream::wait_for_room(int& fd, std::optional<base::deadline>& until, bool pa
 
 int stream::connect_and_wait(int fd) {
     std::optional<base::deadline> until;
-    while (current() == phase::connecting) {
+    while (current(fd) == phase::connecting) {
         int err = wait_for_room(fd, until, false);
         if (err == EINTR || err == EAGAIN) {
             errno = err == EAGAIN ? EINPROGRESS : EINTR;  // SO_SNDTIMEO counts for connect() too
@@ -120,7 +120,7 @@ int stream::connect_and_wait(int fd) {
 int stream::await_connected(int fd, bool wait) {
     std::optional<base::deadline> until;
     for (;;) {
-        switch (current()) {
+        switch (current(fd)) {
         case phase::up:
         case phase::up_untold: return 0;
         case phase::failed_untold: {
