@@ -27,12 +27,14 @@ bool replay_window::has_room(size_t reserve) const noexcept {
     return reserve != 0 || bytes() < _share.limit - _share.used;
 }
 
-// Without memory, as if the limit were met: acknowledgements will free some.
-void replay_window::begin_packet() noexcept try {
+// False: there is no memory, which is as if the limit were met: acknowledgements will free some.
+bool replay_window::begin_packet() noexcept try {
     _packets.push_back(std::make_shared<packet_buffer>(_packet_bytes, _share));
     _filling = _packets.back().get();
     _last_data_at = 0;
+    return true;
 } catch (const std::bad_alloc&) {
+    return false;
 }
 
 bool replay_window::make_space(size_t bytes, size_t reserve) noexcept {
@@ -40,12 +42,9 @@ bool replay_window::make_space(size_t bytes, size_t reserve) noexcept {
         keep_filled();
     }
     if (!_filling) {
-        if (!has_room(reserve)) {
-            return false;
-        }
-        begin_packet();
+        return has_room(reserve) && begin_packet();
     }
-    return _filling != nullptr;
+    return true;
 }
 
 void replay_window::keep_filled() noexcept {

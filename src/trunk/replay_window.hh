@@ -88,7 +88,7 @@ public:
 
 private:
     size_t kept() const noexcept { return _packets.size() - (_filling != nullptr ? 1 : 0); }
-    void begin_packet() noexcept;
+    bool begin_packet() noexcept;
     void keep_filled() noexcept;
 };
 

@@ -95,12 +95,13 @@ void stream::start_connecting(int fd) noexcept {
     }
 }
 
-phase stream::current() noexcept {
+phase stream::current(int fd) noexcept {
     phase p = _page->state.load(std::memory_order_acquire);
     if (p != phase::connecting) {
         return p;
     }
-    // The daemon writes addresses and error before status.
+    const bool left = fd >= 0 && hung_up(fd);  // what the daemon had decided stood there before
+    // It writes addresses and error before status.
     uint32_t status = header().status.load(std::memory_order_acquire);
     phase next = phase::connecting;
     if (status == shm::conduit_established) {
@@ -111,6 +112,9 @@ phase stream::current() noexcept {
     } else if (status == shm::conduit_failed) {
         _page->error.store(base::ending_of_tcp(header().error.load(std::memory_order_relaxed), EPROTO));
         next = phase::failed_untold;
+    } else if (left) {
+        _page->error.store(ECONNRESET);  // never ECONNREFUSED: to Ceph that says that the peer is dead
+        next = phase::failed_untold;
     } else {
         return p;
     }
@@ -118,18 +122,6 @@ phase stream::current() noexcept {
         return next;
     }
     return p;
-}
-
-// Nobody carries it out any more. Never ECONNREFUSED: to Ceph that says that the peer is dead.
-phase stream::current(int fd) noexcept {
-    // What the daemon has decided stood there before it left.
-    if (current() != phase::connecting || !hung_up(fd) || current() != phase::connecting) {
-        return current();
-    }
-    phase from = phase::connecting;
-    _page->error.store(ECONNRESET);
-    _page->state.compare_exchange_strong(from, phase::failed_untold);
-    return current();
 }
 
 int stream::take_error(int fd) noexcept {

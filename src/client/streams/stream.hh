@@ -280,8 +280,7 @@ public:
     // While a connect is pending the end is not writable: tops the tokens up. Before the memory is shared.
     void start_connecting(int fd) noexcept;
     // Looks whether the daemon has decided a pending connect; with the doorbell also whether it has left.
-    phase current() noexcept;
-    phase current(int fd) noexcept;
+    phase current(int fd = -1) noexcept;
 
     // Plain mode: from now on the doorbell itself carries the bytes, so that somebody without the library may use it.
     // The other side is asked and, if it does not sleep elsewhere, waited for; nothing is lost, doubled or reordered.
