@@ -28,12 +28,24 @@ constexpr int dials_max = 14;
 constexpr long first_pause_ns = 10'000;
 constexpr long full_pause_ns = 500'000;
 constexpr int full_queue_ms = 5000;
+// A door of which nobody is left is found again so often; the pauses between make 40 ms.
+constexpr int looks_at_dead_max = 12;
 constexpr int trusted_patience_ms = 100;
 constexpr int stranger_patience_ms = 2;
 
 void pause_ns(long ns) noexcept {
     const timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
     sys::call(SYS_nanosleep, &t, nullptr);
+}
+
+// The door refuses, so its last holder is gone. The daemon learns that a moment later: until then TCP would bring the
+// connection to the daemon's copy of a socket that has no program any more.
+void await_end_of(session& s, uint64_t listener) noexcept {
+    long pause = first_pause_ns;
+    for (int i = 0; i < looks_at_dead_max && s.lists(listener) && s.ensure(); ++i) {
+        pause_ns(pause);
+        pause *= 2;
+    }
 }
 
 }  // namespace
@@ -79,6 +91,9 @@ int dial_local(session& s, int socket, const local_peer& to, uint32_t ring_bytes
             end.flags.fetch_or(shm::end_left | shm::end_done, std::memory_order_release);  // nobody got it
         }
         out.stream.recycle();
+        if (e == ECONNREFUSED || e == ENOENT) {
+            await_end_of(s, to.listener.id);
+        }
         return e;
     }
     shm::mark_bell(out.bell.get(), id);

@@ -118,6 +118,8 @@ public:
     // the same in all of them. The caller has no such address itself, and has a way there.
     found_listener find_listener_elsewhere(uint64_t netns, const base::address& peer, uint32_t hash) noexcept;
     bool one_address_plan() noexcept;
+    // The daemon still serves the listener with this number.
+    bool lists(uint64_t listener) const noexcept;
 
     // Posts a job and sends its descriptors (proto::kind::connect). False: no daemon, or its lists are full, or a
     // limit of the daemon's is nearly used up: fall back.

@@ -52,6 +52,17 @@ found_listener session::best_listener(uint16_t port, uint32_t hash, Score&& scor
     return found;
 }
 
+bool session::lists(uint64_t listener) const noexcept {
+    const auto* registry = _registry.load(std::memory_order_acquire);
+    if (registry == nullptr) {
+        return false;
+    }
+    const uint32_t used = std::min(registry->used.load(std::memory_order_acquire), shm::registry_slots);
+    return std::any_of(registry->entry, registry->entry + used, [&](const shm::listening_entry& e) {
+        return e.id.load(std::memory_order_acquire) == listener;
+    });
+}
+
 bool session::one_address_plan() noexcept {
     const auto* registry = _registry.load(std::memory_order_acquire);
     return registry != nullptr && (registry->flags & shm::registry_one_address_plan) != 0;

@@ -151,9 +151,26 @@ void listener::close() noexcept {
     if (std::exchange(_closed, true)) {
         return;
     }
-    _owner._registry.retract(_id);
     _tcp_events.reset();
+    if (_entry == nullptr) {
+        let_go_of_socket();
+    } else {
+        _owner.local().kept().ask_back(*_entry);  // the keeper's copy goes first; run() waits for that
+    }
     _point.wake();
+}
+
+// Then whoever does not find it in the registry any more is not to reach it by TCP either.
+void listener::let_go_of_socket() noexcept {
+    // Its program may have made a connection of it, which lingers.
+    _owner.local().alarm().guard([this] {
+        if (!conn::is_listening(_r.tcp.get())) {
+            base::stop_lingering(_r.tcp.get());
+        }
+        _r.tcp.reset();
+        return true;
+    });
+    _owner._registry.retract(_id);
 }
 
 // All that was accepted is in the door, or lost.
@@ -165,14 +182,7 @@ void listener::finish() noexcept {
         l.events.reset();
     }
     leave_entry();
-    // Its program may have made a connection of it, which lingers, and may have sent something on the lifeline.
-    _owner.local().alarm().guard([this] {
-        if (!conn::is_listening(_r.tcp.get())) {
-            base::stop_lingering(_r.tcp.get());
-        }
-        _r.tcp.reset();
-        return true;
-    });
+    let_go_of_socket();
     for (auto& l : _lifelines) {
         ::shutdown(l.fd.get(), SHUT_RDWR);
         l.close();

@@ -54,8 +54,8 @@ public:
     // To the keeper, what it does not hold yet.
     void hand_over() noexcept;
     seastar::future<> run();
-    // Nothing is accepted from now on. Once what was accepted is in the door, run() ends, and the port refuses if
-    // nobody else holds the socket. The lifeline goes last, so that a program which shut its end down can wait for our
+    // Nothing is accepted from now on, and the port refuses if nobody else holds the socket. Once what was accepted is
+    // in the door, run() ends. The lifeline goes last, so that a program which shut its end down can wait for our
     // hang-up, and then finds in the door all that we have accepted.
     void close() noexcept;
 
@@ -77,6 +77,7 @@ private:
     seastar::future<> accept_one(base::unique_fd& tcp);
     seastar::future<> take_back();
     void leave_entry() noexcept;
+    void let_go_of_socket() noexcept;
     lifeline* watch_lifeline(base::unique_fd& fd);
     std::optional<conn::places> take_places();
     seastar::future<> pause();

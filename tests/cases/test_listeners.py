@@ -48,6 +48,34 @@ def test_port_is_free_after_a_kill_though_programs_were_started(ends):
     assert refused(ends.client, port)
 
 
+def test_nobody_reaches_a_listener_whose_last_process_was_just_killed(ends):
+    """The process has ended when its pidfd says so, and a connect is refused from then on."""
+    if ends.mode in ("rp", "rr"):
+        pytest.skip("by TCP the daemon's copy of the socket is reached for a moment longer")
+    for _ in range(20):
+        port = ends.listen()
+        ends.server.run("""
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(60)
+                os._exit(0)
+            l.close()
+        """)
+        pid = ends.server("pid")
+        ends.client.run(f"""
+            c = socket.create_connection(('127.0.0.1', {port}), 5)
+            told = os.pidfd_open({pid})
+            again = socket.socket()
+            os.kill({pid}, 9)
+            select.select([told], [], [])
+            got = again.connect_ex(('127.0.0.1', {port}))
+        """)
+        assert ends.client("os.strerror(got)") == repr("Connection refused")
+        assert ends.client("c.recv(1)").startswith("ConnectionResetError")
+        ends.client("!os.close(told)")
+        ends.server("!os.waitpid(pid, 0)")
+
+
 @pytest.mark.parametrize("environment", ["os.environ", "{}"], ids=["heir", "alien"])
 def test_child_goes_on_listening_when_its_parent_has_closed(ends, environment):
     """It has the listener as its standard input; afterwards it says on which number it was asked."""
