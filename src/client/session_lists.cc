@@ -58,9 +58,8 @@ bool session::lists(uint64_t listener) const noexcept {
         return false;
     }
     const uint32_t used = std::min(registry->used.load(std::memory_order_acquire), shm::registry_slots);
-    return std::any_of(registry->entry, registry->entry + used, [&](const shm::listening_entry& e) {
-        return e.id.load(std::memory_order_acquire) == listener;
-    });
+    return std::any_of(registry->entry, registry->entry + used,
+                       [&](const shm::listening_entry& e) { return e.id.load(std::memory_order_acquire) == listener; });
 }
 
 bool session::one_address_plan() noexcept {

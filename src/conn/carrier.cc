@@ -129,7 +129,7 @@ brought carrier::bring(bring_request& r, budget& all) {
     hello.slot = slot->index();
     hello.id = id;
     hello.local = r.far ? r.far->local() : local_address(r.tcp.get());
-    hello.peer = r.far ? r.far->peer() : peer_address(r.tcp.get());
+    hello.peer = r.far ? r.far->peer() : r.peer;
     hello.word = r.door.word;
     hello.shown = owner.show(id, conn_role::server, seastar::this_shard_id(), -1);
     const size_t received = r.with_data ? copy_unread(r.tcp.get(), slot->conduit()) : 0;
@@ -151,6 +151,7 @@ brought carrier::bring(bring_request& r, budget& all) {
     vm_conn::parts p;
     p.received = received;
     p.role = conn_role::server;
+    p.peer = hello.peer;
     p.place = std::move(r.place);
     p.route = std::move(r.route);
     p.tcp = std::move(r.tcp);

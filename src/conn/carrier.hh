@@ -35,6 +35,7 @@ struct carrier_settings {
 // A connection to be brought to a listener's door.
 struct bring_request {
     base::unique_fd tcp;  // accepted; over a trunk a socket of its family, for the program's options
+    base::address peer{};  // of tcp, unless `far` says it
     places place;
     std::string route;
     door_target door;

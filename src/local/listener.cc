@@ -248,14 +248,14 @@ seastar::future<> listener::pause() {
 
 seastar::future<> listener::run() {
     while (!_closed) {
-        base::unique_fd tcp;
+        accepted one;
         hand_over();
         try {
-            co_await accept_one(tcp);
+            co_await accept_one(one);
         } catch (const std::bad_alloc&) {
             ++_owner.local().count().no_memory;
-            if (tcp) {
-                conn::reset_tcp(tcp);
+            if (one.tcp) {
+                conn::reset_tcp(one.tcp);
             }
         }
         co_await seastar::coroutine::maybe_yield();
@@ -265,8 +265,8 @@ seastar::future<> listener::run() {
     co_await std::move(_heir);
 }
 
-// tcp: what of it is still there when this fails.
-seastar::future<> listener::accept_one(base::unique_fd& tcp) {
+// one: what of it is still there when this fails.
+seastar::future<> listener::accept_one(accepted& one) {
     _point.clear();
     auto place = ssx::is_short_of_memory() ? std::nullopt : take_places();
     auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
@@ -276,19 +276,22 @@ seastar::future<> listener::accept_one(base::unique_fd& tcp) {
     }
     // Whoever else has the socket may have made it blocking. Between these two calls he may do so again, once.
     conn::make_nonblocking(_r.tcp.get());
+    sockaddr_storage from{};
+    socklen_t size = sizeof from;
+    auto* sa = reinterpret_cast<sockaddr*>(&from);
     int fd = _owner.local().alarm().guard(
-        [this] { return ::accept4(_r.tcp.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK); });
+        [&] { return ::accept4(_r.tcp.get(), sa, &size, SOCK_CLOEXEC | SOCK_NONBLOCK); });
     const int err = errno;
+    one.tcp.reset(fd);
+    one.peer = fd < 0 ? base::address{} : base::from_sockaddr(sa, size).value_or(base::address{});
     if (fd < 0) {
         place.reset();
         passes.reset();
         co_await after_error(err);
     } else if (place) {
-        tcp.reset(fd);
-        co_await bring(tcp, std::move(*place));
+        co_await bring(one, std::move(*place));
     } else {
-        tcp.reset(fd);
-        co_await pass_on(tcp, std::move(*passes));
+        co_await pass_on(one, std::move(*passes));
     }
 }
 
@@ -330,12 +333,13 @@ seastar::future<conn::brought> listener::until_there_is_room(Once once) {
 
 // There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
 // so it must not be lost.
-seastar::future<> listener::pass_on(base::unique_fd& tcp, conn::lease passes) {
+seastar::future<> listener::pass_on(accepted& one, conn::lease passes) {
+    const base::unique_fd& tcp = one.tcp;
     ++_owner.local().count().accepts_passed_on;
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
     hello.local = conn::local_address(tcp.get());
-    hello.peer = conn::peer_address(tcp.get());
+    hello.peer = one.peer;
     hello.word = _word;
     if ((_r.owner->features & proto::feature_end_mark) != 0) {
         if (const auto own = base::linger_no_time(tcp.get())) {
@@ -356,11 +360,18 @@ seastar::future<> listener::pass_on(base::unique_fd& tcp, conn::lease passes) {
     }
 }
 
-seastar::future<> listener::bring(base::unique_fd& tcp, conn::places place) {
+seastar::future<> listener::bring(accepted& one, conn::places place) {
     constexpr int any = 1;
-    ::setsockopt(tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);  // the program's end holds to the listener's
-    conn::bring_request r{{}, std::move(place), _r.route, target(), nullptr, defers_accept(_r.tcp.get())};
-    r.tcp = std::move(tcp);
+    // The program's end holds to the listener's.
+    ::setsockopt(one.tcp.get(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);
+    conn::bring_request r{.tcp = {},
+                          .peer = one.peer,
+                          .place = std::move(place),
+                          .route = _r.route,
+                          .door = target(),
+                          .far = nullptr,
+                          .with_data = defers_accept(_r.tcp.get())};
+    r.tcp = std::move(one.tcp);
     r.mark.set(r.tcp.get());
     const unsigned shard = _owner.next_shard();
     const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {

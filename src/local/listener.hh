@@ -69,20 +69,25 @@ public:
     base::unique_fd make_lifeline() noexcept;
 
 private:
+    // peer: as accept() tells it, also of a connection that was reset before.
+    struct accepted {
+        base::unique_fd tcp;
+        base::address peer;
+    };
     void on_events(uint32_t) noexcept override { _point.wake(); }
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
     void finish() noexcept;
     seastar::future<> await_heir();
     void begin_to_await_heir() noexcept;
-    seastar::future<> accept_one(base::unique_fd& tcp);
+    seastar::future<> accept_one(accepted& one);
     seastar::future<> take_back();
     void leave_entry() noexcept;
     void let_go_of_socket() noexcept;
     lifeline* watch_lifeline(base::unique_fd& fd);
     std::optional<conn::places> take_places();
     seastar::future<> pause();
-    seastar::future<> pass_on(base::unique_fd& tcp, conn::lease passes);
-    seastar::future<> bring(base::unique_fd& tcp, conn::places place);
+    seastar::future<> pass_on(accepted& one, conn::lease passes);
+    seastar::future<> bring(accepted& one, conn::places place);
     seastar::future<> after_error(int err);
     template <typename Once>
     seastar::future<conn::brought> until_there_is_room(Once once);

@@ -141,8 +141,11 @@ seastar::future<> openings::deliver(std::unique_ptr<trunk_far> w, local::registr
         w->show_mapped();
     }
     const auto far = w->weak_from_this();
-    conn::bring_request r{std::move(options), std::move(*place.place), std::move(place.route), std::move(place.door),
-                          std::move(w)};
+    conn::bring_request r{.tcp = std::move(options),
+                          .place = std::move(*place.place),
+                          .route = std::move(place.route),
+                          .door = std::move(place.door),
+                          .far = std::move(w)};
     // Accepted only once it is in the queue, so that who connects twice is accepted in that order, whatever lanes the
     // two came by.
     const auto how = co_await bring(r, far);
