@@ -187,13 +187,13 @@ def test_a_killed_program_is_noticed(daemon, pair):
 
 def test_streams_both_ways_while_workers_are_killed(daemon, pair):
     server, client = pair
-    total = 3_000_000_000
+    total = 1_500_000_000
     with Killer(daemon) as killer:
         server.begin(f"both(s, {total})")
         client.begin(f"both(c, {total})")
         said = [agent.end(200) for agent in (server, client)]
     assert said == [f"({total}, [{total}])"] * 2, process.tail(daemon.log, 40)
-    assert killer.kills >= 2, killer.kills
+    assert killer.kills >= 1, killer.kills
 
 
 def test_a_peer_without_vmsgr_sees_nothing(daemon):

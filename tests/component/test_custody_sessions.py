@@ -78,6 +78,10 @@ def test_nobody_attaches_again(daemon, pair):
     assert "1 listeners of an earlier worker go on, 0 end" in kept
 
 
+DIRECT = pytest.mark.parametrize("daemon", ["direct"], indirect=True)
+
+
+@DIRECT
 def test_a_thread_that_sleeps_in_accept_sleeps_on(daemon, pair):
     server, client = pair
     server.begin("l.accept()[0].sendall(b'hello')")
@@ -88,9 +92,10 @@ def test_a_thread_that_sleeps_in_accept_sleeps_on(daemon, pair):
     assert client("d.recv(5, socket.MSG_WAITALL)") == "b'hello'"
 
 
+@DIRECT
 def test_a_door_shows_nothing_when_nobody_comes(daemon, pair):
     server, client = pair
-    server.begin("select.select([l], [], [], 2)")
+    server.begin("select.select([l], [], [], 1)")
     kill_worker(daemon)
     assert server.end() == "([], [], [])"
     server.begin("select.select([l], [], [], 10)[0] == [l]")
@@ -113,6 +118,7 @@ def test_what_is_asked_while_there_is_no_worker_waits_for_the_next(daemon, pair)
     assert [s["fell_back"] for s in sessions] == [0] * len(sessions)
 
 
+@DIRECT
 def test_a_port_is_free_when_its_listener_is_closed(daemon, pair):
     server, _ = pair
     kill_worker(daemon)
@@ -137,6 +143,7 @@ def test_who_ends_meanwhile_leaves_nothing(daemon, pair):
     assert os.listdir(daemon.socket + ".d") == []
 
 
+@DIRECT
 def test_a_child_serves_the_listener_of_a_parent_that_is_gone(daemon, pair):
     server, client = pair
     server("!os._exit(0) if os.fork() else None")   # the child goes on to do what it is told

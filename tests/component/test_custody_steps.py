@@ -15,7 +15,7 @@ from test_custody import OLD_S, STREAM, WIRE
 from test_keeper import worker_after
 
 SEED = int(os.environ.get("VMSGR_SEED", str(random.randrange(1 << 32))))
-KILLS = int(os.environ.get("VMSGR_STEPS", "8"))
+KILLS = int(os.environ.get("VMSGR_STEPS", "6"))
 # Calls that the keeper does not make, and which of them a new worker makes while it takes over what is here: two
 # connections, a listener and two sessions.
 CALLS = {"getsockopt": (1, 16), "ioctl": (2, 24), "epoll_ctl": (6, 18), "fcntl": (11, 19), "accept4": (1, 3), "getsockname": (1, 4)}
