@@ -1,5 +1,7 @@
-// fork needs no hook (pthread_atfork). A child of vfork runs on its parent's memory, and with its thread's: while it
-// does, calls that would change our table are the kernel's alone (in_vfork_child). exec and spawn pass conduits on.
+// fork needs no hook (pthread_atfork), unlike _Fork and clone. A child of vfork runs on its parent's memory, and with
+// its thread's: while it does, calls that would change our table are the kernel's alone (in_vfork_child). exec and
+// spawn pass conduits on.
+#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 
@@ -129,6 +131,55 @@ VMSGR_HOOK int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file
                             const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
     prepare_heir({.path = file, .argv = argv, .searched = true}, envp, starts::in_child);
     return real.posix_spawnp(pid, file, actions, attributes, argv, envp);
+}
+
+VMSGR_HOOK pid_t _Fork(void) noexcept {
+    if (real._Fork == nullptr) {
+        find_real_calls();
+    }
+    return forked(real._Fork);
+}
+
+namespace {
+
+// Where the child of a clone() begins; it has a copy of its parent's stack.
+struct clone_start {
+    int (*run)(void*);
+    void* with;
+};
+int begin_clone(void* at) {
+    const clone_start start = *static_cast<const clone_start*>(at);
+    after_fork_child();
+    return start.run(start.with);
+}
+
+}  // namespace
+
+VMSGR_HOOK int clone(int (*run)(void*), void* stack, int flags, void* with, ...) noexcept {
+    va_list ap;
+    va_start(ap, with);
+    void *parent_id = va_arg(ap, void*), *tls = va_arg(ap, void*), *child_id = va_arg(ap, void*);
+    va_end(ap);
+    if (real.clone == nullptr) {
+        find_real_calls();
+    }
+    auto cloned = [&](int (*first)(void*), void* its) {
+        return real.clone(first, stack, flags, its, parent_id, tls, child_id);
+    };
+    if ((flags & CLONE_VM) == 0 && run != nullptr && active.load(std::memory_order_relaxed)) {
+        clone_start start{run, with};
+        return forked([&] { return cloned(&begin_clone, &start); });
+    }
+    // With a stack of its own, and on this thread's memory as a child of vfork.
+    const bool as_vfork = (flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS)) == (CLONE_VM | CLONE_VFORK);
+    if (!as_vfork) {
+        return cloned(run, with);
+    }
+    prepare_vfork();
+    ++vmsgr_vforks;
+    const int r = cloned(run, with);
+    --vmsgr_vforks;
+    return r;
 }
 
 // A child gets the number whatever its FD_CLOEXEC says.

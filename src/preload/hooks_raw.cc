@@ -1,5 +1,7 @@
 // libc's syscall(): programs call the kernel by it past all other hooks (libuv closes with SYS_close). What concerns
-// descriptors goes to the hook of that call. And the calls after which a program's sockets have to be the kernel's.
+// descriptors goes to the hook of that call, and what forks (vsftpd) is a fork. And the calls after which a program's
+// sockets have to be the kernel's.
+#include <linux/sched.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
@@ -57,6 +59,19 @@ void enter_sandbox() noexcept {
     runtime().log = false;
 }
 
+// A child with memory of its own, which goes on where its parent is.
+bool forks(long number, const words& w) noexcept {
+    switch (number) {
+    case SYS_fork: return true;
+    case SYS_clone: return (w.w[0] & CLONE_VM) == 0 && w.w[1] == 0;
+    case SYS_clone3: {
+        const auto* how = w.as<const clone_args*>(0);
+        return how != nullptr && w.w[1] >= CLONE_ARGS_SIZE_VER0 && (how->flags & CLONE_VM) == 0 && how->stack == 0;
+    }
+    default: return false;
+    }
+}
+
 }  // namespace
 
 VMSGR_HOOK long syscall(long number, ...) {
@@ -110,7 +125,8 @@ VMSGR_HOOK long syscall(long number, ...) {
         default: break;
         }
     }
-    return sys::call(number, w.w[0], w.w[1], w.w[2], w.w[3], w.w[4], w.w[5]);
+    auto call = [&] { return sys::call(number, w.w[0], w.w[1], w.w[2], w.w[3], w.w[4], w.w[5]); };
+    return table != nullptr && forks(number, w) ? forked(call) : call();
 }
 
 VMSGR_HOOK int prctl(int option, ...) {

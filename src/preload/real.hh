@@ -150,6 +150,8 @@ inline int raw_signalfd(int fd, const sigset_t* mask, int flags) {
          (pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, char* const*,    \
           char* const*),                                                                                     \
          nullptr)                                                                                            \
+    CALL(pid_t, _Fork, (), nullptr)                                                                          \
+    CALL(int, clone, (int (*)(void*), void*, int, void*, ...), nullptr)                                      \
     CALL(int, posix_spawn_file_actions_adddup2, (posix_spawn_file_actions_t*, int, int), nullptr)            \
     CALL(int, pthread_setcanceltype, (int, int*), nullptr)                                                   \
     CALL(int, open, (const char*, int, ...), raw_open)                                                       \

@@ -40,30 +40,6 @@ std::atomic<bool> watching{false};
 constexpr int watch_first_ms = 100;
 constexpr int watch_longest_ms = 1000;
 
-void before_fork() noexcept {
-    client::pay_owed_tokens();
-    // In the order in which calls take them.
-    state.session.lock_for_fork();
-    client::lock_memory_for_fork();
-    lock_table_for_fork();
-    lock_limit_for_fork();
-}
-void after_fork_parent() noexcept {
-    unlock_limit_after_fork();
-    unlock_table_after_fork(false);
-    client::unlock_memory_after_fork();
-    state.session.unlock_after_fork();
-}
-void after_fork_child() noexcept {
-    unlock_limit_after_fork();
-    unlock_table_after_fork(true);
-    client::unlock_memory_after_fork();
-    watching.store(false);
-    client::forget_owed_tokens();
-    state.session.unlock_after_fork();
-    state.session.forget();
-}
-
 void* watch(void*) {
     int pause_ms = watch_first_ms;
     while (listeners_wait()) {
@@ -139,6 +115,30 @@ __attribute__((constructor)) void start() noexcept {
 }
 
 }  // namespace
+
+void before_fork() noexcept {
+    client::pay_owed_tokens();
+    // In the order in which calls take them.
+    state.session.lock_for_fork();
+    client::lock_memory_for_fork();
+    lock_table_for_fork();
+    lock_limit_for_fork();
+}
+void after_fork_parent() noexcept {
+    unlock_limit_after_fork();
+    unlock_table_after_fork(false);
+    client::unlock_memory_after_fork();
+    state.session.unlock_after_fork();
+}
+void after_fork_child() noexcept {
+    unlock_limit_after_fork();
+    unlock_table_after_fork(true);
+    client::unlock_memory_after_fork();
+    watching.store(false);
+    client::forget_owed_tokens();
+    state.session.unlock_after_fork();
+    state.session.forget();
+}
 
 runtime_state& runtime() noexcept { return state; }
 

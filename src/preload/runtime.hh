@@ -3,6 +3,8 @@
 // this program.
 #pragma once
 
+#include <errno.h>
+
 #include <atomic>
 #include <string_view>
 
@@ -22,6 +24,25 @@ runtime_state& runtime() noexcept;
 
 // True once, and as long as, this process takes part.
 extern std::atomic<bool> active;
+
+// Around a fork: by pthread_atfork() for fork() itself.
+void before_fork() noexcept;
+void after_fork_parent() noexcept;
+void after_fork_child() noexcept;
+// For those that libc does not tell of: _Fork(), clone(), system calls. f() forks, and returns what fork() does.
+template <typename F>
+auto forked(F&& f) noexcept {
+    if (!active.load(std::memory_order_relaxed)) {
+        return f();
+    }
+    int err = errno;
+    before_fork();
+    const auto r = f();
+    err = r < 0 ? errno : err;
+    r == 0 ? after_fork_child() : after_fork_parent();
+    errno = err;
+    return r;
+}
 
 // Between vfork() and exec, on the parent's memory (hooks_process.cc): what is known of numbers is the parent's.
 bool in_vfork_child() noexcept;
