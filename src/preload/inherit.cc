@@ -165,7 +165,7 @@ void leave_for_heirs() noexcept {
 
 void serve_inside_libc(int fd, plain_cause why) noexcept {
     use o(fd, kind::stream);
-    if (o && !o->stream.is_plain()) {
+    if (o && (!o->stream.is_plain() || o->stream.is_left_behind(fd))) {
         const int saved = errno;
         const bool done = o->stream.become_plain(fd, base::deadline(patience_ms), why);
         log("connection %d %s: %s", fd, done ? "turns plain" : "is reset", to_text(why));

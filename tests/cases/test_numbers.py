@@ -92,3 +92,31 @@ def test_close_by_libcs_syscall(ends, world):
     """)
     assert ends.client("(new == number, open(path).read())") == repr((True, "file"))
     assert ends.server("s.recv(100)") == repr(b"")
+
+
+@pytest.mark.parametrize("how", ["libc.fclose(stdin), os.open(path, os.O_RDONLY)", "libc.freopen(path, b'r', stdin)"],
+                         ids=["fclose", "freopen"])
+def test_libcs_stdio_puts_a_file_over_a_connection(ends, world, how):
+    """libc closes descriptor 0 inside itself. What is read there is the file's, and the connection goes on elsewhere. Between two
+    programs the child moves it to another socket, as bytes lie unread; its parent is told then that it is lost, and never sees others."""
+    ends.pair()
+    ends.client("c.sendall(b'for the other number')")
+    ends.server(f"!path = b'{world.dir}/stdin.{ends.mode}'; open(path, 'w').write('from the file')")
+    ends.server.run(f"""
+        import ctypes
+        libc = ctypes.CDLL(None)
+        stdin = ctypes.c_void_p.in_dll(libc, 'stdin')
+        here, there = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(s.fileno(), 0)
+            {how}
+            os.write(there, os.read(0, 100))
+            os.write(s.fileno(), b'bye')
+            os._exit(0)
+        os.waitpid(pid, 0)
+    """)
+    assert ends.server("os.read(here, 100)") == repr(b"from the file")
+    assert ends.client("c.recv(100)") == repr(b"bye")
+    got = ends.server("s.recv(100)")
+    assert got == repr(b"for the other number") or (ends.mode == "ll" and got.startswith("ConnectionResetError")), got

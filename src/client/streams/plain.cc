@@ -323,11 +323,25 @@ stream::moves stream::move_to_new_socket(int fd, shm::end& e, bool finished, con
             return moves::lost;
         }
     }
-    replace_fd(fd, ours);
+    move_to(fd, ours);
     return moves::done;
 }
 
+void stream::move_to(int fd, int socket) noexcept {
+    _page->moved_to.store(base::socket_cookie(socket), std::memory_order_release);
+    replace_fd(fd, socket);
+}
+
+bool stream::is_left_behind(int fd) const noexcept {
+    const uint64_t to = _page->moved_to.load(std::memory_order_acquire);
+    return to != 0 && is_plain() && base::socket_cookie(fd) != to;
+}
+
 bool stream::become_plain(int fd, const base::deadline& until, proto::plain_cause why) noexcept {
+    if (is_left_behind(fd)) {
+        put_reset_socket(fd);
+        return false;
+    }
     if (is_plain()) {
         return true;
     }
@@ -424,7 +438,7 @@ bool stream::follow_into_plain(int fd) noexcept {
         if (_page->shut_read.load(std::memory_order_acquire) != 0) {
             sys::call(SYS_shutdown, socket, SHUT_RD);
         }
-        replace_fd(fd, socket);
+        move_to(fd, socket);
         base::unique_fd(std::exchange(_next_socket, -1)).reset();
     }
     _page->plain.store(1, std::memory_order_release);

@@ -100,6 +100,9 @@ ssize_t stream::call_plain(int fd, short events, int flags, Call&& call) {
 }
 
 ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) {
+    if (is_left_behind(fd)) {
+        return done != 0 ? ssize_t(done) : fail(ECONNRESET);
+    }
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         const int err = take_error(fd);
         return err != 0 ? fail(err) : 0;
@@ -126,6 +129,9 @@ ssize_t stream::receive_plain(int fd, const iovec* iov, size_t count, int flags,
 }
 
 ssize_t stream::send_plain(int fd, const iovec* iov, size_t count, int flags, size_t done) {
+    if (is_left_behind(fd)) {
+        return done != 0 ? ssize_t(done) : fail(ECONNRESET);
+    }
     if (_page->reset_seen.load(std::memory_order_acquire) != 0) {
         return done != 0 ? ssize_t(done) : fail(pipe_error(fd, flags));
     }

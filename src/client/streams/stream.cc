@@ -265,7 +265,8 @@ size_t stream::unread_bytes(int fd) noexcept {
     auto r = receiver();
     if (is_plain()) {
         int there = 0;
-        return sys::call(SYS_ioctl, fd, FIONREAD, &there) == 0 && there > 0 ? size_t(there) : 0;
+        const bool says = !is_left_behind(fd) && sys::call(SYS_ioctl, fd, FIONREAD, &there) == 0;
+        return says && there > 0 ? size_t(there) : 0;
     }
     uint64_t head = header().ring[in()].head.load(std::memory_order_acquire);
     n = head - _page->rx.tail;
