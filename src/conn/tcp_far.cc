@@ -2,6 +2,10 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include <linux/sockios.h>
@@ -16,10 +20,12 @@ namespace {
 class tcp_far final : public far_side, public pull_source, public ssx::event_sink {
     base::unique_fd& _fd;
     far_user* _user = nullptr;
+    ssx::event_set* _set = nullptr;
     ssx::event_set::registration _events;
     bool _writable = false;  // and no error
     bool _may_end = false;
     bool _may_be_urgent = true;  // the next byte: false right after an event that says IN without PRI
+    uint64_t _read_at = 0;  // the turn of the last read
     bool _inline = false;
     bool _took_urgent = false;
 
@@ -29,6 +35,7 @@ public:
     conn_path path() const noexcept override { return conn_path::direct; }
     bool watch(ssx::event_set& events, far_user& user) override {
         _user = &user;
+        _set = &events;
         auto r = events.add(_fd.get(), *this);
         if (r) {
             _events = std::move(*r);
@@ -40,7 +47,7 @@ public:
         // Kept from the first event on: an end that comes before connecting() is looked at makes no second edge.
         _may_end = _may_end || (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0;
         if ((events & (EPOLLIN | EPOLLPRI)) != 0) {
-            _may_be_urgent = (events & EPOLLPRI) != 0;
+            _may_be_urgent = (events & EPOLLPRI) != 0 || _read_at == _set->turn();
         }
         _writable = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT;
         _user->on_events(events);
@@ -63,15 +70,9 @@ public:
             constexpr int on = 1;
             ::setsockopt(_fd.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
         }
+        _read_at = _set != nullptr ? _set->turn() : 0;
         // A read ends before an urgent byte, so one that follows another, or comes without an event, may begin with it.
-        if (std::exchange(_may_be_urgent, true) && is_at_mark()) {
-            return receive_urgent(space);
-        }
-        msghdr m{};
-        m.msg_iov = const_cast<iovec*>(space.data());
-        m.msg_iovlen = space.size();
-        ssize_t r = ::recvmsg(_fd.get(), &m, MSG_DONTWAIT);
-        return r < 0 ? -errno : r;
+        return std::exchange(_may_be_urgent, true) ? receive_carefully(space) : receive_some(space);
     }
     bool took_urgent() const noexcept override { return _took_urgent; }
     bool short_read_empties() const noexcept override { return !_may_end; }
@@ -109,10 +110,41 @@ private:
         int at_mark = 0;
         return ::ioctl(_fd.get(), SIOCATMARK, &at_mark) == 0 && at_mark != 0;
     }
-    ssize_t receive_urgent(std::span<const iovec> space) noexcept {
-        const ssize_t r = ::recv(_fd.get(), space[0].iov_base, 1, MSG_DONTWAIT);
-        _took_urgent = r == 1;
+    ssize_t receive_some(std::span<const iovec> space, size_t most = SIZE_MAX) noexcept {
+        std::array<iovec, 2> pieces{};  // of a ring
+        size_t n = 0;
+        for (; n < std::min(space.size(), pieces.size()) && most != 0; ++n) {
+            pieces[n] = {space[n].iov_base, std::min(space[n].iov_len, most)};
+            most -= pieces[n].iov_len;
+        }
+        msghdr m{};
+        m.msg_iov = pieces.data();
+        m.msg_iovlen = n;
+        const ssize_t r = ::recvmsg(_fd.get(), &m, MSG_DONTWAIT);
         return r < 0 ? -errno : r;
+    }
+    // An urgent byte may come between the look at the mark and the read, which would take it for an ordinary one: so no
+    // more is read than was there before the look.
+    ssize_t receive_carefully(std::span<const iovec> space) noexcept {
+        for (;;) {
+            int there = 0;
+            if (::ioctl(_fd.get(), SIOCINQ, &there) != 0 || there < 0) {
+                return receive_some(space);  // it is no connection, and says so
+            }
+            if (is_at_mark()) {
+                const ssize_t r = receive_some(space, 1);
+                _took_urgent = r == 1;
+                return r;
+            }
+            if (there != 0) {
+                return receive_some(space, size_t(there));
+            }
+            std::byte next;
+            const ssize_t r = ::recv(_fd.get(), &next, 1, MSG_DONTWAIT | MSG_PEEK);
+            if (r <= 0) {
+                return r < 0 ? -errno : 0;
+            }
+        }
     }
 };
 

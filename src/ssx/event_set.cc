@@ -78,6 +78,7 @@ void event_set::remove(uint32_t index, int fd) noexcept {
 
 bool event_set::poll() noexcept {
     epoll_event events[batch];
+    ++_turn;
     int n = ::epoll_wait(_epoll_fd, events, batch, 0);
     for (int i = 0; i < n; ++i) {
         uint32_t index = uint32_t(events[i].data.u64);

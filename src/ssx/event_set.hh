@@ -41,6 +41,7 @@ class event_set {
     std::vector<slot> _slots;
     std::vector<uint32_t> _free;
     bool _stopping = false;
+    uint64_t _turn = 0;
     std::optional<seastar::future<>> _fiber;
 
 public:
@@ -77,6 +78,8 @@ public:
     // Safe after a failed or missing start().
     seastar::future<> stop();
 
+    // A number for each look at the kernel. What was done in the same turn may have been done after the look.
+    uint64_t turn() const noexcept { return _turn; }
     // Current readiness is reported as a first edge.
     base::result<registration> add(int fd, event_sink& sink);
 

@@ -165,7 +165,8 @@ def test_what_is_sent_while_the_link_is_cut_arrives_whole(pair, directory):
                 while (cuts < 5 or replayed(pair) == replayed_before) and time.monotonic() < limit:
                     kill_sockets(pair)
                     cuts += 1
-                    time.sleep(0.1)
+                    pair.wait_up(20)
+                    time.sleep(0.05)
             finally:
                 done.set()
         threading.Thread(target=cut).start()
