@@ -104,7 +104,6 @@ public:
     void program_attached(session& s);
     // What it left for others stays for a moment: who inherited from it has yet to ask.
     void program_ended(conn::program& p) noexcept;
-    void keep_for_heirs(uint64_t session) noexcept;
     conn::counters& count() noexcept { return _deps.carriers.local().count(); }
     uint64_t next_session_id() noexcept { return _deps.sessions.fetch_add(1, std::memory_order_relaxed) + 1; }
     unsigned next_shard() noexcept;
@@ -138,6 +137,7 @@ public:
     local_totals count_locals() const;
 
 private:
+    void keep_for_heirs(uint64_t session) noexcept;
     void on_events(uint32_t) noexcept override { _point.wake(); }
     seastar::future<> accept_loop();
     void begin_session(base::unique_fd& fd, const peer_identity& who);

@@ -172,9 +172,7 @@ const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr 
 bool carrier::take_over(keeper::entry& e, kept_descriptors fds, program_ptr owner, places place, budget& all,
                         const char* why) {
     try {
-        why = why != nullptr ? why
-              : place.owner  ? go_on(e, fds, owner, std::move(place), all)
-                             : "there is no room for it in the limits";
+        why = why != nullptr ? why : place.owner ? go_on(e, fds, owner, std::move(place), all) : no_room_in_limits;
     } catch (const std::bad_alloc&) {
         why = "there is no memory";
     }

@@ -24,6 +24,9 @@ inline void note_owner(keeper::entry& e, const program& p) noexcept {
     proto::copy_text(e.owner.program, p.name);
 }
 
+// Why something does not go on.
+inline constexpr const char* no_room_in_limits = "there is no room for it in the limits";
+
 template <size_t N>
 std::string text_in(const char (&text)[N]) {
     return std::string(text, strnlen(text, N));

@@ -14,8 +14,6 @@ namespace {
 
 seastar::logger log("vmsgrd_kept");
 
-constexpr const char* no_room = "there is no room for it in the limits";
-
 // Nobody reads it: its program attaches again, and has another one then.
 shm::mapping own_segment() {
     void* at = ::mmap(nullptr, sizeof(shm::session_segment), PROT_READ | PROT_WRITE,
@@ -130,7 +128,7 @@ seastar::future<const char*> inheritance::listener(item& i, seastar::sharded<loc
     auto total = conn::lease::take(_budget.listeners, i.owner->owner->of.listeners);
     auto fds = conn::lease::take(_budget.fds, i.owner->owner->of.fds, conn::fds_per_listener);
     if (!total || !fds) {
-        co_return no_room;
+        co_return conn::no_room_in_limits;
     }
     const auto& f = i.entry->listener;
     r.owner = i.owner;
@@ -188,7 +186,7 @@ seastar::future<> inheritance::sessions(attach::control_server& to) {
             ++_go_on;
         } else {
             i.owner->end();
-            co_await end(i, i.why_not != nullptr ? i.why_not : no_room);
+            co_await end(i, i.why_not != nullptr ? i.why_not : conn::no_room_in_limits);
         }
     }
     report("sessions");

@@ -82,7 +82,7 @@ const char* listeners::take_over_lifeline(keeper::entry& e, base::unique_fd& fd)
     if (at == _all.end()) {
         return "its listener is gone";
     }
-    return at->second->go_on_with(e, fd) ? nullptr : "there is no room for it in the limits";
+    return at->second->go_on_with(e, fd) ? nullptr : conn::no_room_in_limits;
 }
 
 void listeners::lifelines_are_taken_over() {

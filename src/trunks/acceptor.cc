@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 
 #include <seastar/core/coroutine.hh>
-#include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/core/timer.hh>
 #include <seastar/coroutine/as_future.hh>
@@ -12,6 +11,7 @@
 
 #include "conf/peer_rights.hh"
 #include "conn/kernel_socket.hh"
+#include "ssx/pause.hh"
 #include "ssx/spawn.hh"
 #include "trunks/log.hh"
 
@@ -74,8 +74,7 @@ seastar::future<> acceptor::accept_loop() {
         if (fd) {
             admit(std::move(fd));
         } else if (errno != EAGAIN) {
-            auto slept = co_await seastar::coroutine::as_future(seastar::sleep_abortable(accept_pause, _env.stop));
-            slept.ignore_ready_future();
+            co_await ssx::pause(accept_pause, _env.stop);
         }
     }
     _listening.reset();

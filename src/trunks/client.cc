@@ -5,12 +5,12 @@
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/internal/pollable_fd.hh>
-#include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/coroutine/as_future.hh>
 #include <seastar/util/defer.hh>
 
 #include "conn/kernel_socket.hh"
+#include "ssx/pause.hh"
 #include "trunks/log.hh"
 
 namespace vmsgr::trunks {
@@ -72,8 +72,7 @@ seastar::future<> client::run() {
             _absent = true;
             break;
         }
-        auto slept = co_await seastar::coroutine::as_future(seastar::sleep_abortable(pause, _env.stop));
-        slept.ignore_ready_future();
+        co_await ssx::pause(pause, _env.stop);
         pause = std::clamp(pause * 2, first_pause, longest_pause);
     }
 }

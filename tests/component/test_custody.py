@@ -92,6 +92,14 @@ def connect(server, client):
     return port
 
 
+def end_workers_at_once(daemon):
+    """Until the keeper waits before it starts the next one."""
+    while "starts in 100 ms" not in process.tail(daemon.log, 300):
+        if pid := daemon.pid:
+            os.kill(pid, signal.SIGSEGV)
+        time.sleep(0.002)
+
+
 def kill_worker(daemon):
     pid = daemon.pid
     os.kill(pid, signal.SIGKILL)
@@ -224,10 +232,7 @@ def test_urgent_bytes_are_in_their_place(daemon, pair):
 def test_connections_on_which_workers_die_are_reset_at_last(daemon, pair):
     """What the new workers take over may be why they end: after some of them they take nothing over."""
     server, client = pair
-    while "starts in 100 ms" not in process.tail(daemon.log, 300):
-        if pid := daemon.pid:
-            os.kill(pid, signal.SIGSEGV)
-        time.sleep(0.002)
+    end_workers_at_once(daemon)
     assert client("c.recv(1)").startswith("ConnectionResetError")
     worker_after(daemon, None)
     assert "and the workers that did so ended at once" in process.tail(daemon.log, 300)

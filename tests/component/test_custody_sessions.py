@@ -8,7 +8,7 @@ import pytest
 from lib import process, vmsgrd
 from lib.agents import Agent
 
-from test_custody import OLD_S, WIRE, kill_worker
+from test_custody import OLD_S, WIRE, end_workers_at_once, kill_worker
 from test_keeper import worker_after
 
 LOCAL = [vmsgrd.route("all", address="127.0.0.0/8")]
@@ -172,10 +172,7 @@ def test_limits_are_whole_again(here):
 def test_sessions_on_which_workers_die_are_begun_anew(daemon, pair):
     """What the new workers take over may be why they end: after some of them they take nothing over."""
     server, client = pair
-    while "starts in 100 ms" not in process.tail(daemon.log, 300):
-        if pid := daemon.pid:
-            os.kill(pid, signal.SIGSEGV)
-        time.sleep(0.002)
+    end_workers_at_once(daemon)
     process.wait_until(lambda: "ended at once" in process.tail(daemon.log, 300) or daemon.way == "local", 10, "an end")
     client("!d = socket.create_connection(at)")   # the door was knocked at
     server("!t, a = l.accept()")

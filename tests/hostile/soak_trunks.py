@@ -56,6 +56,19 @@ for line in sys.stdin:
 """
 
 
+def serve(pair, name, port, attached):
+    """An echo server on that host."""
+    words = [*(pair[name].prefix() if attached else []), "/usr/bin/python3", "-c", people.SERVER, pair.net[name].address, port]
+    log = f"{pair.dir}/server-{name}-{port}.log"
+    server = process.Process(words, name=f"server {name}:{port}", netns=pair.net[name], log=log)
+    try:
+        server.wait_ready(lambda: '"up"' in process.tail(log), 20, "listen")
+    except BaseException:
+        server.kill()
+        raise
+    return server
+
+
 class TrunkLoad:
     def __init__(self):
         self.cuts = 0
@@ -67,12 +80,8 @@ class TrunkLoad:
     def __enter__(self):
         try:
             self.pair.__enter__()
-            for port, prefix in ((ATTACHED, self.pair["b"].prefix()), (RELAYED, [])):
-                words = [*prefix, "/usr/bin/python3", "-c", people.SERVER, self.to, port]
-                log = f"{self.pair.dir}/server-{port}.log"
-                server = process.Process(words, name=f"server on port {port}", netns=self.net["b"], log=log)
-                self.servers.append(server)
-                server.wait_ready(lambda log=log: '"up"' in process.tail(log), 20, "listen")
+            for port in (ATTACHED, RELAYED):
+                self.servers.append(serve(self.pair, "b", port, port == ATTACHED))
             words = [*self.pair["a"].prefix(), "/usr/bin/python3", "-c", CLIENT, self.to, ATTACHED, RELAYED, CONNECT_S]
             self.client = process.Process(words, name="client of trunks", netns=self.net["a"], stdin=subprocess.PIPE,
                                           stdout=subprocess.PIPE)

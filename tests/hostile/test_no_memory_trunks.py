@@ -14,9 +14,9 @@ import failing_new
 import people
 from lib import certificates, netns, process, trunks
 from lib.process import wait_until
+from soak_trunks import ATTACHED, RELAYED, serve
 from test_no_memory import ENDS, SECONDS, SEED, board  # noqa: F401  (a fixture)
 
-ATTACHED, RELAYED = 7801, 7802
 PATIENCE_S = 20
 
 # For each line: one exchange with each of the servers; how each has ended.
@@ -72,8 +72,8 @@ class Hosts:
         try:
             self.pair.__enter__()
             for name in "ab":
-                for port, prefix in ((ATTACHED, self.pair[name].prefix()), (RELAYED, [])):
-                    self._serve(name, port, prefix)
+                for port in (ATTACHED, RELAYED):
+                    self.others.append(serve(self.pair, name, port, port == ATTACHED))
             self.clients = []
             for name, other in ("ab", "ba"):
                 at = self.net[other].address
@@ -83,13 +83,6 @@ class Hosts:
             self.__exit__()
             raise
         return self
-
-    def _serve(self, name, port, prefix):
-        words = [*prefix, "/usr/bin/python3", "-c", people.SERVER, self.net[name].address, port]
-        log = f"{self.pair.dir}/server-{name}-{port}.log"
-        server = process.Process(words, name=f"server {name}:{port}", netns=self.net[name], log=log)
-        self.others.append(server)
-        server.wait_ready(lambda: '"up"' in process.tail(log), 20, "listen")
 
     def __exit__(self, *_):
         for p in self.others:
