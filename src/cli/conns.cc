@@ -36,7 +36,7 @@ std::string state_of(const json& c) {
     return cause.empty() ? "plain" : "plain (" + cause + ")";
 }
 
-void print_table(const json& connections) {
+void print_connections(const json& connections) {
     table t{">PID", ">FD", "LOCAL", " ", "PEER", "PATH", "ROUTE", "STATE", ">IN", ">OUT"};
     for (const auto& c : connections) {
         bool server = text_of(c, "role") == "server";
@@ -69,7 +69,7 @@ command add_conns(CLI::App& app, const options& o) {
         } else if (connections.empty()) {
             puts(list_of(*doc, "connections").empty() ? "no connections" : "no connections that match");
         } else {
-            print_table(connections);
+            print_connections(connections);
         }
         if (!o.json) {
             say_what_is_shown(*doc);

@@ -36,11 +36,6 @@ bool is_order(std::span<const std::byte> message, order& o) {
     return memcmp(o.magic, order{}.magic, sizeof o.magic) == 0;
 }
 
-template <typename T>
-std::span<const std::byte> bytes_of(const T& value) {
-    return std::as_bytes(std::span(&value, 1));
-}
-
 }  // namespace
 
 void serve_measurements(vmsgr::channel c) {

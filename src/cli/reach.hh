@@ -2,7 +2,9 @@
 // when there is none. Single thread.
 #pragma once
 
+#include <cstddef>
 #include <expected>
+#include <span>
 #include <string>
 
 #include "cli/cli.hh"
@@ -17,6 +19,12 @@ inline constexpr const char* endpoint_help = "ADDR:PORT, [ADDR]:PORT or :PORT of
 
 // The error is said, and its exit code is what is returned in place of a session.
 std::expected<vmsgr::session, int> open_session(const options& o);
+
+// What a message of a fixed shape is sent as.
+template <typename T>
+std::span<const std::byte> bytes_of(const T& value) {
+    return std::as_bytes(std::span(&value, 1));
+}
 
 // Why a channel has ended, or what an errno says.
 std::string reason(const vmsgr::channel& c, std::error_code e);

@@ -56,11 +56,6 @@ public:
 
 std::string hex(uint64_t value) { return std::format("{:016x}", value); }
 
-template <typename T>
-std::span<const std::byte> bytes_of(const T& value) {
-    return std::as_bytes(std::span(&value, 1));
-}
-
 // The other side's head. Empty, or why there is none.
 std::string read_head(vmsgr::channel& c, const head& wanted, const char* who, head& h) {
     auto n = c.recv(std::as_writable_bytes(std::span(&h, 1)), head_timeout_ms);
@@ -75,7 +70,7 @@ bool is_standard(const std::string& file) { return file == "-"; }
 
 std::string os_text(const std::string& what) { return base::os_error(what).text; }
 
-void tell(const options& o, const char* verb, const tail& t, double seconds) {
+void report(const options& o, const char* verb, const tail& t, double seconds) {
     if (o.json) {
         nlohmann::json j{{"bytes", t.bytes}, {"seconds", seconds}, {"xxh64", hex(t.hash)}};
         puts(j.dump(2).c_str());
@@ -162,7 +157,7 @@ int send(const options& o, const transfer_options& s) {
                                            hex(theirs.hash) + "; sent were " + std::to_string(sent->bytes) + ", hash " +
                                            hex(sent->hash));
     }
-    tell(o, "sent", *sent, seconds);
+    report(o, "sent", *sent, seconds);
     return exit_ok;
 }
 
@@ -266,7 +261,7 @@ int receive_from(const options& o, vmsgr::channel& c, target& to) {
     c.finish();
     std::byte none[1];
     (void)c.recv(none, 5000);  // its end: it has our hash
-    tell(o, "received", *came, seconds);
+    report(o, "received", *came, seconds);
     return exit_ok;
 }
 

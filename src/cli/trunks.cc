@@ -33,7 +33,7 @@ void print_reasons(const json& session, const char* key, const char* what) {
     }
 }
 
-void print_table(const json& trunks) {
+void print_trunks(const json& trunks) {
     table t{" ",    "TRUNK",      "PEER", "ADDRESS", "STATE",     ">LANE",    ">CHANNELS", ">OF PEER",
             ">RTT", ">IN FLIGHT", ">IN",  ">OUT",    ">REPLAYED", ">DROPPED", ">REFUSED"};
     for (const auto& s : trunks) {
@@ -76,7 +76,7 @@ command add_trunks(CLI::App& app, const options& o) {
             puts(object_of(*doc, "shown").value("all", true) ? "no trunks; see trunk and trunks in vmsgrd(8)"
                                                              : "trunks are shown to root and access.observers alone");
         } else {
-            print_table(trunks);
+            print_trunks(trunks);
             printf("trunks are %s\n", text_of(object_of(*doc, "trunk"), "trusts").c_str());
         }
         return int(exit_ok);
