@@ -291,6 +291,17 @@ control_server::local_totals control_server::count_locals() const {
     return t;
 }
 
+void control_server::show_locals(const std::unordered_map<uint64_t, open_locals>& of_session) {
+    _rows.show_locals([&](uint64_t session) {
+        const auto open = of_session.find(session);
+        auto all = open == of_session.end() ? open_locals{} : open->second;
+        if (const auto at = _programs.find(session); at != _programs.end()) {
+            all.bytes_out += at->second->program()->segment().bytes_local.load(std::memory_order_relaxed);
+        }
+        return std::pair(all.connections, all.bytes_out);
+    });
+}
+
 std::vector<session_info> control_server::list(uint64_t after, size_t limit) const {
     std::vector<session_info> out;
     for (auto at = _programs.upper_bound(after); at != _programs.end() && out.size() < limit; ++at) {

@@ -135,6 +135,11 @@ public:
         uint64_t bytes = 0, opened = 0, turned_away = 0;
     };
     local_totals count_locals() const;
+    // Into the page of counters, for each program: what of its own is open, as list_locals() has shown it.
+    struct open_locals {
+        uint64_t connections = 0, bytes_out = 0;
+    };
+    void show_locals(const std::unordered_map<uint64_t, open_locals>& of_session);
 
 private:
     void keep_for_heirs(uint64_t session) noexcept;

@@ -1,6 +1,8 @@
 // The attached programs in the page of counters (shm/stats.hh), as many as there are rows. Shard 0 only.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <unordered_map>
 #include <vector>
 
@@ -27,11 +29,24 @@ public:
         }
         _used.emplace(p.session_id, i);
         _free.empty() ? void(++_page.sessions_used) : _free.pop_back();
-        _page.session[i].write({p.session_id, int32_t(p.pid), p.uid(), shm::to_stats_name(p.name)});
+        auto& row = _page.session[i];
+        row.local_connections.set(0);
+        row.local_bytes_out.set(0);
+        row.about.write({p.session_id, int32_t(p.pid), p.uid(), shm::to_stats_name(p.name)});
+    }
+    // of: how many of its local connections are open, and how much it has sent on all that were.
+    void show_locals(std::invocable<uint64_t> auto&& of) {
+        for (auto [session, i] : _used) {
+            const auto [connections, bytes_out] = of(session);
+            auto& row = _page.session[i];
+            row.local_connections.set(connections);
+            // One that ends while they are added up is counted late.
+            row.local_bytes_out.set(std::max(row.local_bytes_out.read(), bytes_out));
+        }
     }
     void hide(uint64_t session) noexcept {
         if (const auto at = _used.find(session); at != _used.end()) {
-            _page.session[at->second].write({});
+            _page.session[at->second].about.write({});
             _free.push_back(at->second);  // there is room: it was reserved
             _used.erase(at);
         }

@@ -41,6 +41,7 @@ command add_conns(CLI::App& app, const options& o);
 command add_routes(CLI::App& app, const options& o);
 command add_trunks(CLI::App& app, const options& o);
 command add_top(CLI::App& app, const options& o);
+command add_page(CLI::App& app, const options& o);
 command add_explain(CLI::App& app, const options& o);
 command add_doctor(CLI::App& app, const options& o, const std::vector<std::string>& program);
 command add_ping(CLI::App& app, const options& o);

@@ -33,6 +33,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr routes test 10.0.0.1:6800        which route would win, and why
   vmsgr trunks                           the sessions with other daemons
   vmsgr top                              what moves, live
+  vmsgr page                             the same in a browser
   vmsgr doctor ceph-osd                  will its connections be carried; if not, why
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
   vmsgr ceph plan                        the routes for this host's OSDs
@@ -145,6 +146,7 @@ int run(int argc, char** argv) {
     add("routes", "the daemon's routes; 'routes test ADDR' tries one", [&](CLI::App& a) { return add_routes(a, o); });
     add("trunks", "the trunks to other daemons", [&](CLI::App& a) { return add_trunks(a, o); });
     add("top", "what moves, live", [&](CLI::App& a) { return add_top(a, o); });
+    add("page", "the address of the status page, with a key", [&](CLI::App& a) { return add_page(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
     add("doctor", "what of a program will stay plain", [&](CLI::App& a) { return add_doctor(a, o, words.program); });
     add("ceph", "OSDs of this host on VMSGR, and off it", [&](CLI::App& a) { return add_ceph(a, o); });
@@ -173,8 +175,8 @@ int run(int argc, char** argv) {
     }
     if (at == &app) {
         return say_usage(
-            at, "no command given; commands are run, status, conns, routes, trunks, top, explain, doctor, ceph, ping, "
-                "perf, send, recv");
+            at, "no command given; commands are run, status, conns, routes, trunks, top, page, explain, doctor, ceph, "
+                "ping, perf, send, recv");
     }
     o.socket = absolute(o.socket.empty() ? usual_socket() : o.socket);
     auto chosen = std::ranges::find(commands, app.get_subcommands().front(), &decltype(commands)::value_type::first);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/text.hh"
+
 namespace vmsgr::daemon {
 
 namespace {
@@ -10,6 +12,8 @@ std::string_view reason(int status) {
     switch (status) {
     case 200: return "OK";
     case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 403: return "Forbidden";
     case 404: return "Not Found";
     case 405: return "Method Not Allowed";
     case 431: return "Request Header Fields Too Large";
@@ -20,6 +24,21 @@ std::string_view reason(int status) {
 
 bool is_visible(std::string_view word) noexcept {
     return !word.empty() && std::ranges::all_of(word, [](char c) { return c > ' ' && c < 127; });
+}
+
+// Of the first header of that name, without the blanks around it; lines: what follows the first one.
+std::string_view header(std::string_view lines, std::string_view name) noexcept {
+    while (!lines.empty()) {
+        const auto line = lines.substr(0, lines.find("\r\n"));
+        const auto colon = line.find(':');
+        if (colon != line.npos && base::same_name(line.substr(0, colon), name)) {
+            const auto value = line.substr(colon + 1);
+            const auto first = value.find_first_not_of(" \t"), last = value.find_last_not_of(" \t");
+            return first == value.npos ? std::string_view() : value.substr(first, last - first + 1);
+        }
+        lines.remove_prefix(std::min(line.size() + 2, lines.size()));
+    }
+    return {};
 }
 
 }  // namespace
@@ -45,17 +64,29 @@ std::optional<http_request> read_http_request(std::string_view text) noexcept {
     if (method != "GET" && method != "HEAD") {
         return http_request{.error = 405};
     }
-    return http_request{.head = method == "HEAD", .path = target.substr(0, target.find('?'))};
+    constexpr std::string_view scheme = "Bearer ";
+    const auto credentials = header(text.substr(0, end).substr(line.size()), "authorization");
+    return http_request{
+        .head = method == "HEAD",
+        .path = target.substr(0, target.find('?')),
+        .key = credentials.starts_with(scheme) ? credentials.substr(scheme.size()) : std::string_view()};
 }
 
-std::string http_answer(int status, std::string_view type, std::string_view body, bool head_only) {
-    std::string out = "HTTP/1.1 " + std::to_string(status) + " ";
-    out += reason(status);
+std::string http_answer(const http_reply& how, std::string_view body, bool head_only) {
+    std::string out = "HTTP/1.1 " + std::to_string(how.status) + " ";
+    out += reason(how.status);
     out += "\r\nContent-Type: ";
-    out += type;
+    out += how.type;
     out += "\r\nContent-Length: " + std::to_string(body.size());
     out += "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n";
-    out += status == 405 ? "Allow: GET, HEAD\r\n\r\n" : "\r\n";
+    if (!how.policy.empty()) {
+        out += "Referrer-Policy: no-referrer\r\nContent-Security-Policy: ";
+        out += how.policy;
+        out += "\r\n";
+    }
+    out += how.status == 405   ? "Allow: GET, HEAD\r\n\r\n"
+           : how.status == 401 ? "WWW-Authenticate: Bearer\r\n\r\n"
+                               : "\r\n";
     if (!head_only) {
         out += body;
     }

@@ -77,8 +77,9 @@ public:
     conf::access_config access() const;
 };
 
-// What `vmsgr status --json` prints, as far as the page has it; whole: also connections, sessions and trunks.
-std::string stats_document(const stats_reader& from, const attach::viewer& who, bool whole);
+// What `vmsgr status --json` prints, as far as the page has it; whole: also connections, sessions and trunks, of the
+// connections no more than rows_max.
+std::string stats_document(const stats_reader& from, const attach::viewer& who, bool whole, size_t rows_max = SIZE_MAX);
 
 void publish_access(shm::stats_page& to, const conf::access_config& a) noexcept;
 

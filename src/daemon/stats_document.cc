@@ -29,7 +29,8 @@ json stall(uint64_t since_us) {
 
 // What the rows that are shown add up to.
 struct shown {
-    uint64_t connections = 0, sessions = 0, direct = 0, trunk = 0;
+    uint64_t connections = 0, sessions = 0, direct = 0, trunk = 0, local = 0;
+    uint64_t left_out = 0;  // connections beyond the rows that were asked for
     std::unordered_map<uint64_t, uint64_t> of_session{};
 };
 
@@ -54,7 +55,7 @@ json row(const shm::stats_connection& c, const shm::stats_connection_row& r, con
             {"network_stalls_s", stall(r.far_stalls_since_us)}};
 }
 
-void add_connections(json& out, shown& sum, const stats_reader& from, const attach::viewer& who) {
+void add_connections(json& out, shown& sum, const stats_reader& from, const attach::viewer& who, size_t rows_max) {
     for (size_t i = 0; i < from.shards(); ++i) {
         const auto& s = from.shard(i);
         const size_t used = std::min<uint64_t>(s.connections_used, s.connection.size());
@@ -64,8 +65,12 @@ void add_connections(json& out, shown& sum, const stats_reader& from, const atta
             if (!c || c->id == 0 || !who.sees(c->uid)) {
                 continue;
             }
-            const auto route = s.route[std::min<size_t>(c->route, shm::stats_routes - 1)].name.read();
-            out.push_back(row(*c, r, route ? text_of(*route) : "?", i));
+            if (out.size() < rows_max) {
+                const auto route = s.route[std::min<size_t>(c->route, shm::stats_routes - 1)].name.read();
+                out.push_back(row(*c, r, route ? text_of(*route) : "?", i));
+            } else {
+                ++sum.left_out;
+            }
             ++sum.connections;
             ++sum.of_session[c->session];
             (c->path == uint8_t(conn::conn_path::trunk) ? sum.trunk : sum.direct) += r.bytes_in + r.bytes_out;
@@ -77,14 +82,17 @@ void add_sessions(json& out, shown& sum, const stats_reader& from, const attach:
     const auto& page = from.page();
     const size_t used = std::min<uint64_t>(page.sessions_used, page.session.size());
     for (size_t n = 0; n < used; ++n) {
-        const auto s = page.session[n].read();
+        const auto s = page.session[n].about.read();
         if (s && s->id != 0 && who.sees(s->uid)) {
             out.push_back({{"id", s->id},
                            {"pid", s->pid},
                            {"uid", s->uid},
                            {"program", text_of(s->program)},
-                           {"connections", sum.of_session[s->id]}});
+                           {"connections", sum.of_session[s->id]},
+                           {"local_connections", page.session[n].local_connections.read()},
+                           {"local_bytes_out", page.session[n].local_bytes_out.read()}});
             ++sum.sessions;
+            sum.local += page.session[n].local_bytes_out;
         }
     }
 }
@@ -158,6 +166,7 @@ json own_totals(const shown& own) {
     return {{"sessions_open", own.sessions},
             {"connections_open", own.connections},
             {"bytes_direct", own.direct},
+            {"bytes_local", own.local},
             {"bytes_trunk", own.trunk}};
 }
 
@@ -177,12 +186,12 @@ json limits(const facts& f) {
 
 }  // namespace
 
-std::string stats_document(const stats_reader& from, const attach::viewer& who, bool whole) {
+std::string stats_document(const stats_reader& from, const attach::viewer& who, bool whole, size_t rows_max) {
     json out = json::object();
     if (whole) {
         shown own;
         json connections = json::array(), sessions = json::array(), trunks = json::array();
-        add_connections(connections, own, from, who);
+        add_connections(connections, own, from, who, rows_max);
         add_sessions(sessions, own, from, who);
         if (who.sees_all) {
             add_trunks(trunks, from);
@@ -194,6 +203,7 @@ std::string stats_document(const stats_reader& from, const attach::viewer& who, 
         out["totals"] = who.sees_all ? totals(from, f) : own_totals(own);
         out["limits"] = limits(f);
         out["shown"] = {{"all", who.sees_all}, {"uid", who.uid}, {"observers", json()}};
+        out["connections_left_out"] = own.left_out;
         out["partial"] = true;
     }
     out["daemon"] = {{"pid", from.pid()},

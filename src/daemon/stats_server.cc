@@ -11,14 +11,18 @@
 
 #include <algorithm>
 #include <list>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "attach/access.hh"
 #include "base/clock.hh"
+#include "base/names.hh"
 #include "base/process.hh"
 #include "daemon/http.hh"
 #include "daemon/metrics.hh"
+#include "daemon/page_keys.hh"
 #include "daemon/stats.hh"
+#include "daemon/status_page.hh"
 
 namespace vmsgr::daemon {
 
@@ -28,6 +32,7 @@ constexpr size_t status_clients_max = 64, status_clients_of_user_max = 8, metric
 constexpr int64_t client_ms = 5000;     // from its first byte to its last
 constexpr int64_t leaving_ms = 1000;    // after its answer
 constexpr int64_t accept_pause_ms = 100;
+constexpr size_t page_rows_max = 1000;  // of connections on the status page
 constexpr int accepts_at_once = 16;  // fewer than clients: who has asked already gets an answer first
 
 struct client {
@@ -45,6 +50,7 @@ class server {
     base::unique_fd _daemon_lives;
     stats_sockets _at;
     std::list<client> _status, _metrics;  // the oldest first
+    page_keys _keys;
     int64_t _paused_until_ms = 0;
 
 public:
@@ -60,6 +66,8 @@ private:
     bool send(client& c);
     void answer_status(client& c);
     void answer_http(client& c);
+    std::string page_key(const attach::viewer& to);
+    std::string page_document(const client& c, const http_request& request);
     int wait_ms(int64_t now_ms) const;
 };
 
@@ -101,8 +109,39 @@ void server::answer_status(client& c) {
     const auto viewer = attach::viewer_at(_from.access(), c.fd.get(), c.who);
     if (line == "health" || line == "status") {
         c.out = stats_document(_from, viewer, line == "status");
+    } else if (line == "page") {
+        c.out = page_key(viewer);
     }
     c.answered = true;
+}
+
+// Where the page is, as a browser on this host reaches it.
+std::string server::page_key(const attach::viewer& to) {
+    if (!_at.metrics) {
+        return nlohmann::json{{"error", "the status page needs metrics.listen in the configuration; see vmsgrd(8)"}}
+            .dump();
+    }
+    auto at = base::local_name(_at.metrics.get());
+    if (at.is_any()) {
+        at = base::loopback(at.family, at.port);
+    }
+    const nlohmann::json out{{"address", base::to_string(at)}, {"key", _keys.give(to, _from.access(), base::now_ms())}};
+    return out.dump();
+}
+
+// A key is for this host: on a network everybody on the way could read it.
+std::string server::page_document(const client& c, const http_request& request) {
+    auto mine = base::local_name(c.fd.get()), theirs = base::peer_name(c.fd.get());
+    mine.port = theirs.port = 0;
+    if (mine != theirs) {
+        return http_answer({.status = 403}, "the status page is for browsers on this host; see vmsgr page --help\n",
+                           request.head);
+    }
+    const auto viewer = _keys.owner(request.key, _from.access(), base::now_ms());
+    if (!viewer) {
+        return http_answer({.status = 401}, "no key, or none any more; `vmsgr page` gives one\n", request.head);
+    }
+    return http_answer({.type = "application/json"}, stats_document(_from, *viewer, true, page_rows_max), request.head);
 }
 
 void server::answer_http(client& c) {
@@ -110,15 +149,17 @@ void server::answer_http(client& c) {
     if (!request) {
         return;
     }
-    constexpr std::string_view text = "text/plain; charset=utf-8";
     if (request->error != 0) {
-        c.out = http_answer(request->error, text, "", false);
+        c.out = http_answer({.status = request->error}, "", false);
     } else if (request->path == "/metrics") {
-        c.out = http_answer(200, metrics_type, metrics_text(_from), request->head);
+        c.out = http_answer({.type = metrics_type}, metrics_text(_from), request->head);
     } else if (request->path == "/") {
-        c.out = http_answer(200, text, "vmsgrd: the metrics are at /metrics\n", request->head);
+        const auto page = make_status_page();
+        c.out = http_answer({.type = page_type, .policy = page.policy}, page.html, request->head);
+    } else if (request->path == "/status.json") {
+        c.out = page_document(c, *request);
     } else {
-        c.out = http_answer(404, text, "the metrics are at /metrics\n", request->head);
+        c.out = http_answer({.status = 404}, "the metrics are at /metrics, the status page at /\n", request->head);
     }
     c.answered = true;
 }

@@ -3,7 +3,8 @@
 // the daemon: the page is mapped for reading, and sealed against any other.
 //
 // On the status socket a client says "health\n" or "status\n" and reads a JSON object up to the end of file, of what
-// it may see (attach/access.hh). On the metrics address it says HTTP. Clients are bounded, in number, bytes and time.
+// it may see (attach/access.hh); "page\n" gets the address of the status page and a key to it (daemon/page_keys.hh). On
+// the metrics address it says HTTP. Clients are bounded, in number, bytes and time.
 #pragma once
 
 #include "base/address.hh"

@@ -87,12 +87,17 @@ void stats_writer::write_trunks() {
 
 seastar::future<> stats_writer::write_facts() {
     auto local = _from.control.count_locals();
+    std::unordered_map<uint64_t, attach::control_server::open_locals> open;
     for (attach::control_server::local_cursor from; from.session != ~uint64_t{0};) {
         for (auto& c : _from.control.list_locals(from)) {
             local.bytes += c.bytes_out;  // each end has sent what the other has received
+            auto& own = open[c.session];
+            ++own.connections;
+            own.bytes_out += c.bytes_out;
         }
         co_await seastar::coroutine::maybe_yield();
     }
+    _from.control.show_locals(open);
     // A connection that ends meanwhile is counted late; programs may say anything.
     _local_bytes = std::max(_local_bytes, local.bytes);
     auto& b = _from.budget;

@@ -16,7 +16,7 @@ namespace vmsgr::daemon {
 struct stats_sources {
     const conn::budget& budget;
     const ssx::closer& closer;
-    const attach::control_server& control;
+    attach::control_server& control;
     const reload_state& reloaded;
 };
 

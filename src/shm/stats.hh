@@ -118,6 +118,12 @@ struct stats_session {
     stats_name program{};
 };
 
+struct stats_session_row {
+    published<stats_session> about;
+    // Of its connections to programs of this host, as it says, about once a second.
+    base::tally local_connections, local_bytes_out;
+};
+
 inline constexpr size_t stats_trunk_counters = 16;
 struct stats_trunk {
     stats_name name{};
@@ -170,13 +176,13 @@ struct alignas(64) stats_page {
     published<stats_access> access;
     published<std::array<uint64_t, stats_facts>> facts;  // daemon/stats.hh says which
     base::tally sessions_used;  // rows from here on were never used
-    std::array<published<stats_session>, stats_sessions> session;
+    std::array<stats_session_row, stats_sessions> session;
     // The blocks of the shards follow.
     // What a worker that has ended has shown of its own. While no other writes.
     void forget() noexcept {
         sessions_used.set(0);
         for (auto& s : session) {
-            new (&s) published<stats_session>();
+            new (&s) stats_session_row();
         }
         for (size_t i = 0; i < shards; ++i) {
             new (&of(i)) stats_shard();

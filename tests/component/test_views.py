@@ -17,8 +17,8 @@ PYTHON = "/usr/bin/python3"
 class Program:
     """One traffic.py, routed or plain."""
 
-    def __init__(self, prefix, *words):
-        self.process = subprocess.Popen([*prefix, PYTHON, TRAFFIC, *(str(w) for w in words)], stdin=subprocess.PIPE,
+    def __init__(self, prefix, *words, python=PYTHON):
+        self.process = subprocess.Popen([*prefix, python, TRAFFIC, *(str(w) for w in words)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
         self.pid = self.process.pid
 
