@@ -3,7 +3,7 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: all build build-programs setup-build setup-demo setup-suites setup-deb setup demo deb check test test-suites test-cuts \
+.PHONY: all build build-programs setup-build setup-demo setup-suites setup-deb setup-site setup demo deb site check test test-suites test-cuts \
         test-older fuzz soak bench clean
 all: build
 
@@ -15,6 +15,8 @@ setup-suites:
 	@tools/setup.sh suites
 setup-deb:
 	@tools/setup.sh deb
+setup-site:
+	@tools/setup.sh site
 setup:
 	@tools/setup.sh all
 
@@ -33,6 +35,10 @@ demo: setup-demo build-programs
 # Debian packages, in build/packages; docs/OPERATION.md says what to do with them.
 deb: setup-deb
 	@tools/make-deb $(JOBS)
+
+# The documents as a site, in build/site.
+site: setup-site
+	@tools/make-site
 
 check: setup build
 	@tools/run-tests fast

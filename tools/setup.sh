@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what VMSGR needs to build, to run its demo and to run its tests, on Debian 12 or 13.
 #
-#   tools/setup.sh [--check] [build|demo|suites|deb|all]
+#   tools/setup.sh [--check] [build|demo|suites|deb|site|all]
 #
 # build: compiler, Seastar and libraries. demo: also Ceph. suites: also the suites of other projects that
-# `make test-suites` runs. deb: also what `make deb` makes packages with. all (the default): everything but that, with the
+# `make test-suites` runs. deb: also what `make deb` makes packages with. site: what `make site` needs. all (the default): everything but that, with the
 # programs that tests, benches and checks drive.
 # --check: say what is missing and exit 1, install nothing.
 #
@@ -33,6 +33,7 @@ tests=(ceph-test librados-dev spin python3-pytest python3-pytest-xdist python3-y
        tshark)   # reads captures of trunks with packaging/vmsgr.lua
 suites=(python3.13 libpython3.13-testsuite iproute2 util-linux)   # of the release that the rest comes from
 deb=(debhelper dpkg-dev lintian)
+site=(mkdocs python3)
 bench=(sockperf wrk python3-matplotlib
        bpftool libbpf-dev)   # for the column sockmap, with any clang
 checks=(clang-format-19 clang-tidy-19)
@@ -47,8 +48,9 @@ case "$what" in
   demo)  wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}") ;;
   suites) wanted=("${build[@]}" "${from_sid[@]}" "${suites[@]}") ;;
   deb)   wanted=("${build[@]}" "${from_sid[@]}" "${deb[@]}") ;;
+  site)  wanted=("${site[@]}") ;;
   all)   wanted=("${build[@]}" "${from_sid[@]}" "${demo[@]}" "${tests[@]}" "${suites[@]}" "${bench[@]}" "${checks[@]}") ;;
-  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|suites|deb|all]" ;;
+  *)     die "unknown argument '$what'; use: tools/setup.sh [--check] [build|demo|suites|deb|site|all]" ;;
 esac
 
 installed=$(dpkg-query -W -f='|${Package} ${db:Status-Status}|' "${wanted[@]}" 2>/dev/null || true)

@@ -248,12 +248,6 @@ def test_each_alert_fires_when_it_must(here):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_documents_name_each_metric(daemon):
-    table = "\n".join(f"| `{name}` | {kind} | {help_} |" for name, (kind, help_) in metrics(daemon).families.items())
-    with open(os.path.join(ROOT, "docs/OPERATION.md"), encoding="ascii") as f:
-        assert table in f.read(), f"docs/OPERATION.md needs this table:\n{table}"
-
-
 def test_prometheus_scrapes_it_and_answers_the_dashboard(daemon, here):
     port = free_port()
     config = os.path.join(here, "prometheus.yml")
