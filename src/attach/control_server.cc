@@ -71,11 +71,22 @@ seastar::future<> control_server::stop() {
     return _gate.close().then([this] { _kept.clear(); });
 }
 
+void control_server::rest() noexcept {
+    _rests = true;
+    for (auto& [at, s] : _sessions) {
+        s->rest();
+    }
+}
+
 unsigned control_server::next_shard() noexcept { return _next_shard++ % seastar::smp::count; }
 
 seastar::future<> control_server::accept_loop() {
     while (!_abort.abort_requested()) {
         _point.clear();
+        if (_rests) {
+            co_await _point.wait();
+            continue;
+        }
         base::unique_fd fd(::accept4(_socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (const auto who = fd ? identify(fd.get()) : std::nullopt) {
             try {

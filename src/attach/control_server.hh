@@ -72,6 +72,8 @@ class control_server final : ssx::event_sink {
     seastar::gate _gate;
     seastar::abort_source _abort;
     unsigned _next_shard = 0;
+    bool _rests = false;
+    unsigned _requests = 0;  // under way
     seastar::timer<seastar::lowres_clock> _room_timer;
     std::list<session*> _greeting;  // who have not said yet who they are, the oldest first
 
@@ -83,6 +85,21 @@ public:
     void start();
     // No more sessions and no more jobs; connections that stand go on until their carriers stop.
     seastar::future<> stop();
+
+    // Nobody is let in and no request is taken any more: another worker will.
+    void rest() noexcept;
+    bool rests() const noexcept { return _rests; }
+    // Requests that were taken and not answered, and clients that have yet to say who they are.
+    unsigned under_way() const noexcept { return _requests + unsigned(_greeting.size()); }
+    // A request is under way as long as it lives.
+    class request {
+        control_server& _of;
+
+    public:
+        explicit request(control_server& s) noexcept : _of(s) { ++_of._requests; }
+        ~request() { --_of._requests; }
+        request(const request&) = delete;
+    };
 
     control_deps& deps() noexcept { return _deps; }
     deposits& kept() noexcept { return _kept; }

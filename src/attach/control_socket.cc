@@ -155,8 +155,9 @@ int bind_for_us_alone(int fd, const sockaddr_un& un, socklen_t len) noexcept {
     return r;
 }
 
-// Whoever served the one before has ended, or is about to: its daemon's control socket was stale.
-base::result<base::unique_fd> listen_for_stats(const std::string& path, const conf::access_config& a) {
+// Whoever served the one before has ended, or is about to: its daemon's control socket was stale. access: none: for the
+// daemon's user alone.
+base::result<base::unique_fd> listen_beside(const std::string& path, int type, const conf::access_config* a) {
     sockaddr_un un;
     uint32_t len = 0;
     struct stat st;
@@ -166,11 +167,11 @@ base::result<base::unique_fd> listen_for_stats(const std::string& path, const co
     if (::lstat(path.c_str(), &st) == 0 && (!S_ISSOCK(st.st_mode) || ::unlink(path.c_str()) != 0)) {
         return base::fail(EEXIST, path + " cannot be replaced; move it away, or set another `socket`");
     }
-    base::unique_fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    base::unique_fd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd || bind_for_us_alone(fd.get(), un, len) != 0) {
         return failed("cannot make the socket " + path, "check the folder's permissions, or set another `socket`");
     }
-    if (auto r = set_access(path, a, a.mode); !r) {
+    if (auto r = a != nullptr ? set_access(path, *a, a->mode) : base::result<void>{}; !r) {
         return std::unexpected(r.error());
     }
     if (::listen(fd.get(), backlog) != 0) {
@@ -224,20 +225,51 @@ base::result<control_socket> control_socket::open(const conf::daemon_config& c) 
     if (auto r = make_doors(s._doors, c.access, c.user); !r) {
         return std::unexpected(r.error());
     }
-    if (auto r = listen_for_stats(s._path + proto::stats_suffix, c.access); r) {
-        s._stats = std::move(*r);
-    } else {
-        return std::unexpected(r.error());
+    auto stats = listen_beside(s._path + proto::stats_suffix, SOCK_STREAM, &c.access);
+    auto upgrade = listen_beside(s._path + proto::upgrade_suffix, SOCK_SEQPACKET, nullptr);
+    if (!stats || !upgrade) {
+        return std::unexpected(stats ? upgrade.error() : stats.error());
     }
+    s._stats = std::move(*stats);
+    s._upgrade = std::move(*upgrade);
     if (::listen(s._fd.get(), backlog) != 0) {
         return failed("cannot listen on " + c.socket, "check the limits of this system");
     }
     return s;
 }
 
+base::result<control_socket> control_socket::take_over(const conf::daemon_config& c, base::unique_fd control,
+                                                       base::unique_fd stats, base::unique_fd upgrade) {
+    control_socket s;
+    s._path = c.socket;
+    s._doors = c.socket + proto::doors_suffix;
+    s._fd = std::move(control);
+    s._stats = std::move(stats);
+    s._upgrade = std::move(upgrade);
+    if (!s._stats) {  // whoever served it has ended
+        auto made = listen_beside(s._path + proto::stats_suffix, SOCK_STREAM, &c.access);
+        if (!made) {
+            return std::unexpected(made.error());
+        }
+        s._stats = std::move(*made);
+    }
+    return s;
+}
+
+base::result<void> control_socket::own_files(const conf::access_config& a) {
+    ::listen(_fd.get(), backlog);
+    struct stat st;
+    if (::lstat(_path.c_str(), &st) == 0) {
+        _dev = st.st_dev;
+        _ino = st.st_ino;
+        _owner = true;
+    }
+    return change_access(a);
+}
+
 base::result<void> control_socket::give_to(uid_t uid) {
-    for (const std::string& path :
-         {_path, _doors, _path + proto::stats_suffix, _path + ".lock", _path + ".node", _folder}) {
+    for (const std::string& path : {_path, _doors, _path + proto::stats_suffix, _path + proto::upgrade_suffix,
+                                    _path + ".lock", _path + ".node", _folder}) {
         if (!path.empty() && ::lchown(path.c_str(), uid, gid_t(-1)) != 0 && errno != ENOENT) {
             return failed("cannot give " + path + " to user " + std::to_string(uid), "run vmsgrd as root");
         }
@@ -259,6 +291,7 @@ control_socket::control_socket(control_socket&& o) noexcept
       _folder(std::move(o._folder)),
       _fd(std::move(o._fd)),
       _stats(std::move(o._stats)),
+      _upgrade(std::move(o._upgrade)),
       _owner(std::exchange(o._owner, false)),
       _dev(o._dev),
       _ino(o._ino) {}
@@ -271,6 +304,7 @@ void control_socket::close() noexcept {
     if (_owner && ::lstat(_path.c_str(), &st) == 0 && st.st_dev == _dev && st.st_ino == _ino) {
         ::unlink(_path.c_str());
         ::unlink((_path + proto::stats_suffix).c_str());
+        ::unlink((_path + proto::upgrade_suffix).c_str());
         ::rmdir(_doors.c_str());
     }
     _fd.reset();

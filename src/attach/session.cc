@@ -135,6 +135,7 @@ seastar::future<> session::serve() {
             break;
         }
         note_pending(m);
+        const control_server::request under_way(_server);
         if (got.lost && _program && got.bytes == sizeof m && m.magic == proto::control_magic) {
             fail_for_descriptors(m);
             note_done();
@@ -203,6 +204,10 @@ seastar::future<bool> session::next(void* into, size_t bytes, proto::received& g
         co_await _server.room_to_close(*_user);
         co_await room_for_answers();
         _point.clear();
+        if (_server.rests() && _entry != nullptr) {
+            co_await _point.wait();
+            continue;
+        }
         note_receiving();
         int err = proto::receive_with_fds(_sock.get(), into, bytes, MSG_DONTWAIT, got, this);
         if (err != 0) {
@@ -293,6 +298,7 @@ void session::welcome(const proto::hello_msg& hello) {
             refuse(fd.error().errnum, "no memory for a session: " + fd.error().text);
             return;
         }
+        reinterpret_cast<shm::session_segment*>(map.data())->registry.store(_server.deps().registry.turn());
         segment = std::move(*fd);
         w.segment_bytes = sizeof(shm::session_segment);
         _program = std::make_shared<conn::program>(

@@ -51,6 +51,12 @@ public:
 
     seastar::future<> run();
     void close() noexcept;
+    // To the keeper, if it has not got it yet.
+    void rest() noexcept {
+        if (_program && !_closed) {
+            hand_over();
+        }
+    }
     const conn::program_ptr& program() const noexcept { return _program; }
     const peer_identity& who() const noexcept { return _who; }
     conn::user& user() const noexcept { return *_user; }
@@ -93,6 +99,7 @@ private:
     seastar::future<> on_connect(proto::request_msg m, proto::received& got);
     seastar::future<> on_listen(proto::request_msg m, proto::received& got);
     void on_unlist(proto::received& got);
+    void on_registry(const proto::request_msg& m);
     seastar::future<> on_borrow(proto::request_msg m, proto::received& got);
     void on_deposit(const proto::request_msg& m, proto::received& got);
     seastar::future<> on_adopt(proto::request_msg m, proto::received& got);

@@ -62,6 +62,7 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     case kind::deposit: on_deposit(m, got); break;
     case kind::adopt: co_await on_adopt(m, got); break;
     case kind::settled: reply(m, 0); break;
+    case kind::registry: on_registry(m); break;
     case kind::status:
     case kind::routes: co_await send_document(m); break;
     default: break;  // check_request() lets no other through
@@ -193,6 +194,14 @@ void session::on_unlist(proto::received& got) {
     if (const auto id = _server.deps().registry.owner_of_door(base::socket_cookie(door))) {
         _server.deps().registry.unlist(*id);
     }
+}
+
+void session::on_registry(const proto::request_msg& m) {
+    const auto& registry = _server.deps().registry;
+    const int fds[] = {registry.fd()};
+    proto::reply_msg r;
+    r.id = registry.turn();
+    reply(m, 0, fds, r);
 }
 
 // The number only says where to look; the doorbell that is shown is the right.

@@ -71,7 +71,9 @@ void session::hand_over() noexcept {
 bool session::go_on_with(keeper::entry& e, base::unique_fd& sock, conn::program_ptr p) {
     const auto& f = e.session;
     auto& all = _server.deps().budget;
-    if (!may_be_lost(f.pending.load(std::memory_order_acquire))) {
+    const bool knows = (e.owner.features & proto::feature_new_registry) != 0 ||
+                       p->segment().registry.load(std::memory_order_relaxed) == _server.deps().registry.turn();
+    if (!knows || !may_be_lost(f.pending.load(std::memory_order_acquire))) {
         return false;
     }
     _place = conn::lease::take(all.sessions, _user->of.sessions);
@@ -91,6 +93,7 @@ bool session::go_on_with(keeper::entry& e, base::unique_fd& sock, conn::program_
         _unread = answers_unread_max;
     }
     free_job(p->segment(), f);
+    p->segment().registry.store(_server.deps().registry.turn(), std::memory_order_release);
     _entry = &e;
     note_done();
     _program = std::move(p);

@@ -78,18 +78,11 @@ bool session::begin(proto::attached& a) noexcept {
     if (segment->magic != shm::session_magic || segment->version != shm::layout_version) {
         return failed(step::version, EPROTO);
     }
-    auto listeners = shm::map_published(a.with.fds[1].get(), sizeof(shm::listening_registry));
-    if (!listeners) {
-        return failed(step::local, listeners.error().errnum);
-    }
-    auto* registry = reinterpret_cast<const shm::listening_registry*>(listeners->data());
-    if (registry->magic != shm::registry_magic || registry->version != shm::layout_version) {
-        return failed(step::version, EPROTO);
+    if (!set_registry(a.with.fds[1].get(), segment->registry.load(std::memory_order_acquire))) {
+        return false;
     }
     map->release();
-    listeners->release();
     _segment.store(segment, std::memory_order_release);
-    _registry.store(registry, std::memory_order_release);
     _ring_bytes = welcome.ring_bytes;
     _features = welcome.features;
     _session_id = welcome.session_id;
@@ -98,6 +91,36 @@ bool session::begin(proto::attached& a) noexcept {
     _attached_as = ::geteuid();
     keep_fd(&_control);
     return true;
+}
+
+bool session::set_registry(int fd, uint16_t turn) noexcept {
+    using step = proto::attach_failure::step;
+    auto listeners = shm::map_published(fd, sizeof(shm::listening_registry));
+    if (!listeners) {
+        return failed(step::local, listeners.error().errnum);
+    }
+    auto* registry = reinterpret_cast<const shm::listening_registry*>(listeners->data());
+    if (registry->magic != shm::registry_magic || registry->version != shm::layout_version) {
+        return failed(step::version, EPROTO);
+    }
+    listeners->release();
+    _registry.store(registry, std::memory_order_release);
+    _registry_turn.store(turn, std::memory_order_release);
+    return true;
+}
+
+// The daemon was upgraded, and has another one. False: it did not give it.
+bool session::has_registry() noexcept {
+    const auto* segment = _segment.load(std::memory_order_acquire);
+    if (segment == nullptr || segment->registry.load(std::memory_order_acquire) == _registry_turn.load()) {
+        return true;
+    }
+    proto::request_msg m;
+    m.what = proto::kind::registry;
+    proto::reply_msg reply;
+    proto::received got;
+    return ask_attached(m, {}, reply, got) == 0 && got.fd_count == 1 &&
+           set_registry(got.fds[0].get(), uint16_t(reply.id));
 }
 
 void session::detach() noexcept {
@@ -114,6 +137,10 @@ bool session::ensure() noexcept {
         if (r == 0 || (r < 0 && errno != EAGAIN && errno != EINTR)) {
             detach();
         }
+    }
+    // A session without the list of listeners would never find one: better a new session.
+    if (attach() && !has_registry() && _control >= 0) {
+        detach();
     }
     return attach();
 }

@@ -70,6 +70,7 @@ class session {
     // What an earlier daemon gave stays mapped, as another thread may still look at it.
     std::atomic<shm::session_segment*> _segment{nullptr};
     std::atomic<const shm::listening_registry*> _registry{nullptr};
+    std::atomic<uint16_t> _registry_turn{0};  // what the segment said of that one
     uint32_t _ring_bytes = shm::ring_bytes_default;
     uint64_t _features = 0;
     uint64_t _session_id = 0;
@@ -167,6 +168,8 @@ private:
     bool failed(proto::attach_failure::step at, int errnum) noexcept;
     bool begin(proto::attached& a) noexcept;
     void detach() noexcept;
+    bool set_registry(int fd, uint16_t turn) noexcept;
+    bool has_registry() noexcept;
     int ask(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply, proto::received& got) noexcept;
     int ask_attached(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
                      proto::received& got) noexcept;

@@ -36,7 +36,6 @@ seastar::future<> carrier::start() {
             _resting_timer.arm(resting_time);
         }
     });
-    start_keeping();
     ssx::yield_when_idle();
     return seastar::make_ready_future<>();
 }

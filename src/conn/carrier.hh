@@ -26,10 +26,7 @@ struct carrier_settings {
     std::chrono::milliseconds orphan_limit{60000};
     std::chrono::milliseconds flush_limit{5000};
     std::chrono::microseconds poll_window{100};
-    // What the keeper holds; custody < 0: nothing.
-    std::span<keeper::entry> ledger{};
-    std::span<const keeper::kept> held{};
-    int custody = -1;
+    int custody = -1;  // the channel to the keeper, which holds what outlives this worker; none: nothing
 };
 
 // A connection to be brought to a listener's door.
@@ -120,6 +117,10 @@ public:
     // why: it is to be reset, and so says the log. False: it was reset.
     bool take_over(keeper::entry& e, kept_descriptors fds, program_ptr owner, places place, budget& all,
                    const char* why);
+    // Once what earlier workers have left (held) is known; until then nothing is handed over.
+    void start_keeping(std::span<keeper::entry> ledger, std::span<const keeper::kept> held);
+    // All that is young. How many are not ready for it, and are lost when the worker ends.
+    unsigned hand_over_all() noexcept;
     keeper::ledger_share& kept() noexcept { return _kept; }
     // It is handed over when it is not young any more.
     void keep_later(uint64_t id) noexcept;
@@ -146,7 +147,6 @@ public:
 
 private:
     void run(conn_ptr c);
-    void start_keeping();
     void keep();
     bool later(young y) noexcept;
     const char* go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all);

@@ -34,12 +34,11 @@ end_mark mark_of(const keeper::connection_facts& f, int tcp) noexcept {
 
 }  // namespace
 
-void carrier::start_keeping() {
+void carrier::start_keeping(std::span<keeper::entry> ledger, std::span<const keeper::kept> held) {
     if (_settings.custody < 0) {
         return;
     }
-    _kept = keeper::ledger_share(_settings.ledger, _settings.held, seastar::this_shard_id(), seastar::smp::count,
-                                 _settings.custody);
+    _kept = keeper::ledger_share(ledger, held, seastar::this_shard_id(), seastar::smp::count, _settings.custody);
     _closing.reserve(closing_usual);
     _keeping_timer.set_callback([this] { keep(); });
     _keeping_timer.arm_periodic(keeping_interval);
@@ -86,6 +85,14 @@ void carrier::keep() {
             c.stay_here();
         }
     }
+}
+
+unsigned carrier::hand_over_all() noexcept {
+    std::erase_if(_young, [this](const young& y) {
+        const auto found = _conns.find(y.id);
+        return found == _conns.end() || found->second->hand_over();
+    });
+    return unsigned(_young.size());
 }
 
 seastar::future<bool> carrier::take_back(keeper::entry& e) {

@@ -28,9 +28,12 @@ namespace {
     ::dup2(daemon_lives, 3);
     ::close_range(4, ~0U, 0);
     char byte;
-    while (::read(3, &byte, 1) < 0 && errno == EINTR) {
+    ssize_t n = 0;
+    while ((n = ::read(3, &byte, 1)) < 0 && errno == EINTR) {
     }
-    local::knock_at_all(doors, false);
+    if (n == 0) {
+        local::knock_at_all(doors, false);
+    }
     ::_exit(0);
 }
 

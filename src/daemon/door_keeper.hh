@@ -9,7 +9,8 @@
 
 namespace vmsgr::daemon {
 
-// Before Seastar starts, from a process with one thread. The daemon holds what is returned as long as it lives.
+// Before Seastar starts, from a process with one thread. The daemon holds what is returned as long as it lives. A
+// byte there: another daemon has taken over, and nobody is to be told anything.
 base::result<base::unique_fd> start_door_keeper(const std::string& doors);
 
 }  // namespace vmsgr::daemon

@@ -32,17 +32,17 @@ conn::program_ptr new_program(const keeper::entry& e, conn::users& users, uint32
 
 }  // namespace
 
-inheritance::inheritance(const keeper::seat& at, const conf::daemon_config& config, conn::budget& all,
-                         conn::users& users, seastar::sharded<conn::carrier>& carriers)
-    : _config(config), _budget(all), _carriers(carriers) {
-    for (size_t i = 0; i < at.held.size(); ++i) {
-        if (at.held[i] == keeper::none_kept) {
+inheritance::inheritance(const keeper::seat& at, std::span<const keeper::kept> held, const conf::daemon_config& config,
+                         conn::budget& all, conn::users& users, seastar::sharded<conn::carrier>& carriers)
+    : _config(config), _budget(all), _carriers(carriers), _lists_again(at.stands_by) {
+    for (size_t i = 0; i < held.size(); ++i) {
+        if (held[i] == keeper::none_kept) {
             continue;
         }
-        item found{&at.ledger[i], keeper::ledger_share::shard_of(i, at.ledger.size(), seastar::smp::count), {}, {}};
+        item found{&at.ledger[i], keeper::ledger_share::shard_of(i, seastar::smp::count), {}, {}};
         size_t n = 0;
         for (size_t k = 0; k < found.fds.size(); ++k) {
-            found.fds[k].reset(at.held[i][k]);
+            found.fds[k].reset(held[i][k]);
             n += found.fds[k] ? 1U : 0U;
         }
         auto kind = found.entry->kind;
@@ -156,6 +156,9 @@ seastar::future<const char*> inheritance::lifeline(item& i, seastar::sharded<loc
 seastar::future<> inheritance::listeners(seastar::sharded<local::listeners>& to, local::registry& r,
                                          const std::string& doors) {
     std::vector<std::string> names;
+    if (_lists_again) {
+        r.lists_again();
+    }
     for (auto& i : of(keeper::entry_kind::listener)) {
         const char* why = co_await listener(i, to);
         if (why == nullptr) {

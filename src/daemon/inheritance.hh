@@ -28,12 +28,13 @@ class inheritance {
     seastar::sharded<conn::carrier>& _carriers;
     std::map<keeper::entry_kind, std::vector<item>> _items;
     std::map<uint64_t, conn::program_ptr> _programs;  // by session
+    const bool _lists_again;
     size_t _go_on = 0, _end = 0;  // of the kind that is at work
 
 public:
     // at.suspect: nothing goes on.
-    inheritance(const keeper::seat& at, const conf::daemon_config& config, conn::budget& all, conn::users& users,
-                seastar::sharded<conn::carrier>& carriers);
+    inheritance(const keeper::seat& at, std::span<const keeper::kept> held, const conf::daemon_config& config,
+                conn::budget& all, conn::users& users, seastar::sharded<conn::carrier>& carriers);
 
     seastar::future<> connections();
     // Then the registry has nothing else, and the other doors of the folder are knocked at and gone.

@@ -18,6 +18,11 @@ parsed parse_options(int argc, char** argv) {
                  "vmsgrd");
     app.add_option("--config", o.config, "configuration file (YAML); without it nothing is routed")->type_name("FILE");
     app.add_flag("--check-config", o.check_config, "read the configuration, say whether it is good, and end");
+    app.add_flag("--upgrade", o.upgrade,
+                 "take over from the vmsgrd that runs, with everything that it carries; without --config by its "
+                 "configuration file");
+    app.add_flag("--reload", o.reload,
+                 "let the vmsgrd that runs read its configuration again; if it is another version, as --upgrade");
     app.add_flag("--no-seccomp", o.no_seccomp, "do not restrict system calls, for a debugger or a profiler");
     app.add_option("--poll-mode", polling, "adaptive sleeps when nothing moves, busy never does")
         ->check(CLI::IsMember({"adaptive", "busy"}))

@@ -12,6 +12,8 @@ struct options {
     bool no_seccomp = false;
     std::string config;  // empty: the built-in defaults, which route nothing
     bool check_config = false;
+    bool upgrade = false;
+    bool reload = false;  // upgrade, if the vmsgrd that runs is of another file
     std::optional<conf::poll_mode> polling;
 };
 

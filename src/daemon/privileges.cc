@@ -135,6 +135,8 @@ constexpr const char* allowed[] = {
     "rt_sigtimedwait",
     "sigaltstack",
     "signalfd4",
+    "pidfd_open",
+    "pidfd_send_signal",
     "timer_create",
     "timer_settime",
     "timer_delete",

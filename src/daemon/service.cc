@@ -1,8 +1,11 @@
 #include "daemon/service.hh"
 
+#include <functional>
 #include <span>
+#include <thread>
 
 #include <seastar/core/coroutine.hh>
+#include <seastar/core/sleep.hh>
 #include <seastar/core/smp.hh>
 #include <seastar/core/thread.hh>
 #include <seastar/util/defer.hh>
@@ -10,6 +13,7 @@
 #include "daemon/inheritance.hh"
 #include "daemon/pulse.hh"
 #include "daemon/reactor_options.hh"
+#include "keeper/upgrade.hh"
 #include "proto/control.hh"
 #include "trunk/node_id.hh"
 
@@ -28,6 +32,10 @@ conn::carrier_settings settings_of(const conf::daemon_config& c) {
     s.poll_window = c.polling == conf::poll_mode::busy ? microseconds(10000) : microseconds(100);
     return s;
 }
+
+// For what is under way when another version takes over, and between two looks at it.
+constexpr auto hand_over_limit = std::chrono::milliseconds(50);
+constexpr auto hand_over_pause = std::chrono::milliseconds(1);
 
 // Beside the control socket, which belongs to one daemon; where there are no trunks nobody asks for it.
 uint64_t node_of(const conf::daemon_config& c) {
@@ -162,8 +170,6 @@ service::loaded service::read_again() const {
 
 conn::carrier_settings service::settings_of_carriers() const {
     auto s = settings_of(_config);
-    s.ledger = _seat.ledger;
-    s.held = _seat.held;
     s.custody = _seat.custody.get();
     return s;
 }
@@ -196,6 +202,13 @@ void service::listen_to(signals& from, seastar::alien::instance& reactors, std::
             }).handle_exception([](std::exception_ptr) {});  // it stops
         });
     };
+    to.hand_over = [this, &reactors] {
+        seastar::alien::run_on(reactors, 0, [this]() noexcept {
+            (void)seastar::try_with_gate(_reloading, [this] {
+                return hand_over();
+            }).handle_exception([](std::exception_ptr) {});  // the keeper waits no longer than it has to
+        });
+    };
     from.begin(std::move(to));
 }
 
@@ -208,13 +221,60 @@ void service::listen_no_more(signals& from, seastar::alien::instance& reactors) 
     _reloading.close().get();
 }
 
-std::unique_ptr<inheritance> service::start_carriers() {
-    _carriers.start(settings_of_carriers(), std::ref(_closer), std::ref(_page)).get();
-    _carriers.invoke_on_all(&conn::carrier::start).get();
-    name_routes().get();
-    auto left = std::make_unique<inheritance>(_seat, _config, _budget, _users, _carriers);
+// The version that runs is told so, and hands over. The thread waits for what comes, as a reactor may not.
+void service::stand_by(seastar::alien::instance& reactors) {
+    _manager.stands_by();
+    seastar::promise<> done;
+    base::result<std::vector<keeper::kept>> got;
+    std::thread inbox([&] {
+        got = keeper::receive_all(_seat.custody.get(), _seat.ledger.size());
+        seastar::alien::run_on(reactors, 0, [&done]() noexcept { done.set_value(); });
+    });
+    done.get_future().get();
+    inbox.join();
+    if (!got) {
+        throw std::runtime_error(got.error().text);
+    }
+    _given = std::move(*got);
+}
+
+std::unique_ptr<inheritance> service::take_over() {
+    const std::span<const keeper::kept> held = _seat.stands_by ? std::span<const keeper::kept>(_given) : _seat.held;
+    _carriers.invoke_on_all([this, held](conn::carrier& c) { c.start_keeping(_seat.ledger, held); }).get();
+    auto left = std::make_unique<inheritance>(_seat, held, _config, _budget, _users, _carriers);
     left->connections().get();
     return left;
+}
+
+seastar::future<unsigned> service::young_left() {
+    auto left = [](conn::carrier& c) { return c.hand_over_all(); };
+    const unsigned connections = co_await _carriers.map_reduce0(left, 0U, std::plus<>());
+    auto brought = [](local::listeners& l) { return l.under_way(); };
+    co_return connections + co_await _listeners.map_reduce0(brought, 0U, std::plus<>()) + _control->under_way();
+}
+
+// Nothing is begun any more, and what has begun gets a moment to be done. Bytes move until the keeper ends this worker.
+seastar::future<> service::hand_over() {
+    const auto until = std::chrono::steady_clock::now() + hand_over_limit;
+    _control->rest();
+    co_await _listeners.invoke_on_all(&local::listeners::rest);
+    unsigned left = 0;
+    while ((left = co_await young_left()) != 0 && std::chrono::steady_clock::now() < until) {
+        co_await seastar::sleep(hand_over_pause);
+    }
+    log.info("another vmsgrd takes over; {} connections or requests were not ready for it", left);
+    _manager.has_handed_over();
+}
+
+void service::serve_programs(std::unique_ptr<inheritance> left) {
+    _control = std::make_unique<attach::control_server>(
+        attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page,
+                             _board.sessions,
+                             [this](attach::viewer who, attach::document_writer& to) { return status(who, to); }},
+        _socket);
+    left->sessions(*_control).get();
+    left.reset();
+    _control->start();
 }
 
 void service::run(signals& from, seastar::alien::instance& reactors) {
@@ -228,13 +288,19 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         .get();
 
     auto stop_carriers = seastar::defer([this]() noexcept { _carriers.stop().get(); });
-    auto left = start_carriers();
+    _carriers.start(settings_of_carriers(), std::ref(_closer), std::ref(_page)).get();
+    _carriers.invoke_on_all(&conn::carrier::start).get();
+    name_routes().get();
 
     auto stop_connectors = seastar::defer([this]() noexcept { _connectors.stop().get(); });
     _connectors.start(std::ref(_budget), std::ref(_carriers), std::ref(_trunks)).get();
 
     auto stop_listeners = seastar::defer([this]() noexcept { _listeners.stop().get(); });
     _listeners.start(std::ref(_carriers), std::ref(_budget), std::ref(_registry), _socket.doors()).get();
+    if (_seat.stands_by) {
+        stand_by(reactors);
+    }
+    auto left = take_over();
     left->listeners(_listeners, _registry, _socket.doors()).get();
 
     auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&trunks::service::quiesce).get(); });
@@ -246,14 +312,7 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
         }
         _socket.close();
     });
-    _control = std::make_unique<attach::control_server>(
-        attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page,
-                             _board.sessions,
-                             [this](attach::viewer who, attach::document_writer& to) { return status(who, to); }},
-        _socket);
-    left->sessions(*_control).get();
-    left.reset();
-    _control->start();
+    serve_programs(std::move(left));
 
     auto stop_stats = seastar::defer([this]() noexcept { _stats.stop().get(); });
     _stats.start(std::ref(_page), std::ref(_trunks), stats_sources{_budget, _closer, *_control, _reloaded}).get();

@@ -31,6 +31,7 @@ class service {
     keeper::supervisor _manager;
     keeper::board& _board;
     const keeper::seat& _seat;
+    std::vector<keeper::kept> _given;  // instead of the seat's, where that stands by
     attach::control_socket& _socket;
     shm::stats_page& _page;
     local::registry& _registry;  // the budget shows its counts there
@@ -73,7 +74,11 @@ private:
     void listen_no_more(signals& from, seastar::alien::instance& reactors) noexcept;
     void tell_ready();
     conn::carrier_settings settings_of_carriers() const;
-    std::unique_ptr<inheritance> start_carriers();
+    void stand_by(seastar::alien::instance& reactors);
+    seastar::future<> hand_over();
+    seastar::future<unsigned> young_left();
+    std::unique_ptr<inheritance> take_over();
+    void serve_programs(std::unique_ptr<inheritance> left);
     void start_hearts();
     void be_ready(signals& from);
     loaded read_again() const;

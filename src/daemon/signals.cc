@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "keeper/worker.hh"
+
 namespace vmsgr::daemon {
 
 namespace {
@@ -86,9 +88,10 @@ void signals::take(int signal) {
         end_now("SIGQUIT");
     }
     std::lock_guard l(_lock);
-    if (signal == SIGHUP) {
-        if (_to.reload) {
-            _to.reload();
+    if (signal == SIGHUP || signal == keeper::order_hand_over) {
+        const auto& receiver = signal == SIGHUP ? _to.reload : _to.hand_over;
+        if (receiver) {
+            receiver();
         }
         return;
     }

@@ -4,6 +4,7 @@
 //   SIGTERM, SIGINT   stop; a second one, or no end within the limit: end at once
 //   SIGQUIT           end at once
 //   SIGHUP            read the configuration again
+//   order_hand_over   hand over to the keeper what is young (keeper/worker.hh)
 //   no keeper         end at once
 //
 // An end at once resets the connections of other hosts (conn/end_mark.hh) and leaves the files, which the next start
@@ -30,6 +31,7 @@ public:
     struct receivers {
         std::function<void()> stop;
         std::function<void()> reload;
+        std::function<void()> hand_over;
     };
 
 private:

@@ -261,8 +261,8 @@ void server::run() {
     }
 }
 
-[[noreturn]] void serve_stats(base::unique_fd lives, shm::new_page& written, pid_t daemon,
-                              stats_sockets sockets) noexcept {
+[[noreturn]] void serve_stats(base::unique_fd lives, shm::new_page& written, pid_t daemon, stats_sockets sockets,
+                              bool waits) noexcept {
     const int page = written.fd.get();
     const size_t bytes = written.memory.size();
     written.memory = {};  // only the daemon writes it
@@ -287,6 +287,9 @@ void server::run() {
         }
     }
     ::close_range(from, ~0U, 0);
+    char byte;
+    while (waits && ::read(lives.get(), &byte, 1) < 0 && errno == EINTR) {
+    }
     try {
         const auto memory = shm::map_published(page, bytes);
         if (memory) {
@@ -318,7 +321,7 @@ base::result<base::unique_fd> listen_for_metrics(const base::address& at) {
     return fd;
 }
 
-base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sockets sockets) {
+base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sockets sockets, bool waits) {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) {
         return std::unexpected(base::os_error("pipe"));
@@ -330,7 +333,7 @@ base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sock
         return std::unexpected(pid.error());
     }
     if (*pid == 0) {
-        serve_stats(std::move(theirs), page, daemon, std::move(sockets));
+        serve_stats(std::move(theirs), page, daemon, std::move(sockets), waits);
     }
     return ours;
 }

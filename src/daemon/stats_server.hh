@@ -23,7 +23,7 @@ struct stats_sockets {
 base::result<base::unique_fd> listen_for_metrics(const base::address& at);
 
 // Before Seastar starts, from a process with one thread. page: the daemon's own. The daemon holds what is
-// returned as long as it lives.
-base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sockets sockets);
+// returned as long as it lives. waits: it serves nobody before the first byte there.
+base::result<base::unique_fd> start_stats_server(shm::new_page& page, stats_sockets sockets, bool waits);
 
 }  // namespace vmsgr::daemon

@@ -2,9 +2,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,14 +56,25 @@ kept rights_in(msghdr& m, size_t expected) noexcept {
 }  // namespace
 
 base::result<custody> custody::make(size_t entries) {
+    auto memory = shm::create_unsealed("vmsgr-ledger", std::min(entries, entries_max) * sizeof(entry));
+    return memory ? adopt(std::move(*memory), 0, entries) : std::unexpected(memory.error());
+}
+
+base::result<custody> custody::adopt(base::unique_fd ledger, size_t has, size_t entries) {
     custody c;
-    c._entries = std::min(entries, entries_max);
-    void* at = ::mmap(nullptr, c._entries * sizeof(entry), PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) {
+    c._entries = std::clamp(entries, std::min(has, entries_max), entries_max);
+    c._memory = std::move(ledger);
+    const size_t bytes = c._entries * sizeof(entry);
+    struct stat st{};
+    if (::fstat(c._memory.get(), &st) != 0 ||
+        (size_t(st.st_size) < bytes && ::ftruncate(c._memory.get(), off_t(bytes)) != 0)) {
         return std::unexpected(base::os_error("no memory for the keeper's ledger"));
     }
-    c._ledger = static_cast<entry*>(at);
+    auto at = shm::map_own(c._memory.get(), bytes);
+    if (!at) {
+        return std::unexpected(at.error());
+    }
+    c._ledger = std::move(*at);
     c._kept = std::make_unique<kept[]>(c._entries);
     std::fill_n(c._kept.get(), c._entries, none_kept);
     rlimit files{};
@@ -71,6 +82,17 @@ base::result<custody> custody::make(size_t entries) {
         c._most = files.rlim_cur - own_descriptors;
     }
     return c;
+}
+
+bool custody::put(uint32_t entry, const kept& fds) noexcept {
+    const size_t n = count(fds);
+    if (entry >= _entries || _kept[entry] != none_kept || n > room()) {
+        return false;
+    }
+    _kept[entry] = fds;
+    _descriptors += n;
+    _used = std::max<size_t>(_used, entry + 1);
+    return true;
 }
 
 bool custody::receive(int channel, unsigned most, bool worker_lives) noexcept {
@@ -114,7 +136,7 @@ void custody::take(const custody_message& m, kept fds) noexcept {
         _used = std::max<size_t>(_used, m.entry + 1);
     } else {
         close_all(fds);
-        _ledger[m.entry].state.store(entry_back, std::memory_order_release);  // pairs with ledger_share::is_back
+        ledger()[m.entry].state.store(entry_back, std::memory_order_release);  // pairs with ledger_share::is_back
     }
 }
 

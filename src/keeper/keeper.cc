@@ -29,12 +29,11 @@ constexpr int64_t short_pause_ms = 100;  // who comes meanwhile waits
 constexpr int turned_away_at_once = 64;
 constexpr unsigned custody_at_once = 256;
 constexpr unsigned suspect_after = 3;
-constexpr size_t word_bytes = 512;
 
 }  // namespace
 
 base::result<keeper> keeper::make(settings s, supervisor manager, voice v, shm::stats_page& page,
-                                  std::vector<base::unique_fd> helpers) {
+                                  std::vector<base::unique_fd> helpers, std::optional<predecessor> before) {
     sigset_t set;
     sigemptyset(&set);
     for (int n : {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCHLD}) {
@@ -51,24 +50,28 @@ base::result<keeper> keeper::make(settings s, supervisor manager, voice v, shm::
     if (at == MAP_FAILED) {
         return std::unexpected(base::os_error("no memory for the keeper's board"));
     }
-    auto held = custody::make(s.entries);
+    auto held = before ? custody::adopt(before->take_ledger(), before->answer().entries, s.entries)
+                       : custody::make(s.entries);
     if (!held) {
         return std::unexpected(held.error());
     }
-    keeper k(std::move(s), std::move(manager), std::move(v), page, new (at) board, std::move(*held), std::move(in));
+    keeper k(std::move(s), std::move(manager), std::move(v), page, new (at) board, std::move(*held), std::move(in),
+             std::move(before));
     k._helpers = std::move(helpers);
     k._last_word.reserve(word_bytes);
     return k;
 }
 
 keeper::keeper(settings s, supervisor manager, voice v, shm::stats_page& page, board* b, class custody c,
-               base::unique_fd signals)
+               base::unique_fd signals, std::optional<predecessor> before)
     : _set(std::move(s)),
       _manager(std::move(manager)),
-      _voice(std::move(v)),
+      _voice(std::make_shared<const voice>(std::move(v))),
       _page(page),
       _board(b),
       _custody(std::move(c)),
+      _next(std::move(_set.offer), _voice),
+      _before(std::move(before)),
       _signals(std::move(signals)),
       _watch(_set.shards, _set.watchdog_ms) {}
 
@@ -79,10 +82,15 @@ std::optional<seat> keeper::run() {
         }
         if (!_worker.runs()) {
             goes_on = goes_on_after(W_EXITCODE(killed_exit, 0));
-        } else if (const auto status = attend()) {
-            _worker.has_ended();
-            _page.worker.pid.set(0);
-            goes_on = goes_on_after(*status);
+            continue;
+        }
+        const int status = attend();
+        _worker.has_ended();
+        _page.worker.pid.set(0);
+        if (_next.is_between()) {
+            goes_on = !give_all();
+        } else {
+            goes_on = goes_on_after(status);
         }
     }
     return std::nullopt;
@@ -90,30 +98,36 @@ std::optional<seat> keeper::run() {
 
 // In a worker: its seat.
 std::optional<seat> keeper::start_worker() {
-    const bool first = !_started_ms;
+    const bool first = !_started_ms && !_before;
     const uint64_t reloads = _board->reloads, sessions = _board->sessions;
     new (_board) board;
     _board->reloads = reloads;
     _board->sessions = sessions;
     _watch.forget();
-    if (!first) {
+    if (_started_ms) {
         _page.forget();
         ++_page.worker.restarts;
     }
+    const bool follows = _started_ms.has_value();
     _ready_ms.reset();
     _kill_at_ms.reset();
-    _killed = false;
+    _killed = _worker_rests = false;
     _started_ms = base::now_ms();
-    if (!first) {
+    if (follows) {
         _kill_at_ms = *_started_ms + start_limit_ms;
     }
     auto started = _worker.start();
     if (!started) {
-        _voice.say("no worker can be started: {}", started.error().text.view());
+        _voice->say("no worker can be started: {}", started.error().text.view());
         return std::nullopt;
     }
     if (*started) {
         _signals.reset();  // the helpers' stay: they act once keeper and worker are gone
+        _next.forget();
+        _next.helper_ended();  // nor are their sockets its
+        if (_before) {
+            _before->forget();
+        }
         return seat{*_board,
                     supervisor::through(std::move((*started)->words), _manager.watchdog()),
                     std::move((*started)->orders),
@@ -121,7 +135,8 @@ std::optional<seat> keeper::start_worker() {
                     _pauses.blamed() >= suspect_after,
                     std::move((*started)->custody),
                     _custody.ledger(),
-                    _custody.held()};
+                    _custody.held(),
+                    _before.has_value()};
     }
     _page.worker.pid.set(uint64_t(_worker.pid()));
     _looked_ms = base::now_ms();
@@ -129,26 +144,27 @@ std::optional<seat> keeper::start_worker() {
 }
 
 // Until it has ended: how.
-std::optional<int> keeper::attend() {
+int keeper::attend() {
     for (;;) {
         if (const auto status = reap()) {
             take_words();
-            while (_custody.receive(_worker.custody(), custody_at_once, false)) {
+            while (!_before && _custody.receive(_worker.custody(), custody_at_once, false)) {
             }
-            return status;
+            return *status;
         }
         const int64_t now = base::now_ms();
         if (_kill_at_ms && now >= *_kill_at_ms) {
             if (!_stop && !_ready_ms) {
-                _voice.say("the worker was not ready after {} ms; it is killed", start_limit_ms);
+                _voice->say("the worker was not ready after {} ms; it is killed", start_limit_ms);
             } else if (_stop) {
-                _voice.say("the worker has not stopped; it is killed");
+                _voice->say("the worker has not stopped; it is killed");
             }
             _worker.kill();
             _killed = true;
             _kill_at_ms.reset();
         }
         look_at_hearts(now);
+        attend_successor(now);
         wait(next_look_ms(now), false);
     }
 }
@@ -161,6 +177,9 @@ int64_t keeper::next_look_ms(int64_t now_ms) const noexcept {
     if (_kill_at_ms) {
         most = std::min(most, std::max<int64_t>(*_kill_at_ms - now_ms, 0));
     }
+    if (const auto until_ms = _next.until_ms()) {
+        most = std::min(most, std::max<int64_t>(*until_ms - now_ms, 0));
+    }
     return most;
 }
 
@@ -171,6 +190,7 @@ std::optional<int> keeper::reap() {
         if (pid == _worker.pid()) {
             return status;
         }
+        _next.helper_ended();
     }
     return std::nullopt;
 }
@@ -179,7 +199,12 @@ void keeper::wait(int64_t ms, bool away) {
     pollfd fds[] = {{_signals.get(), POLLIN, 0},
                     {_worker.words(), POLLIN, 0},
                     {away ? _set.control : -1, POLLIN, 0},
-                    {_worker.custody(), POLLIN, 0}};
+                    {_before ? -1 : _worker.custody(), POLLIN, 0},  // nothing is closed as long as another answers
+                    {},
+                    {},
+                    {},
+                    {}};
+    poll_for_upgrade(std::span(fds).last<upgrade_polls>());
     if (::poll(fds, std::size(fds), int(ms)) <= 0) {
         pass_on({});
         return;
@@ -197,6 +222,7 @@ void keeper::wait(int64_t ms, bool away) {
             _worker.close_custody();  // it is about to end
         }
     }
+    take_upgrade(std::span(fds).last<upgrade_polls>());
 }
 
 void keeper::take_signals() {
@@ -208,6 +234,9 @@ void keeper::take_signals() {
 
 void keeper::take_signal(int number) {
     if (number == SIGCHLD) {
+        return;
+    }
+    if (is_later(number)) {
         return;
     }
     if (number != SIGHUP) {
@@ -227,6 +256,9 @@ void keeper::take_words() {
     ssize_t n = 0;
     while ((n = ::recv(_worker.words(), text, sizeof text, MSG_DONTWAIT)) > 0) {
         const std::string_view word(text, size_t(n));
+        if (take_own_word(word)) {
+            continue;
+        }
         if (word.starts_with("READY=1") && !_ready_ms) {
             _was_ready = true;
             _ready_ms = base::now_ms();
@@ -243,6 +275,9 @@ void keeper::take_words() {
 
 // The last word that was not taken is said again: the manager waits for READY=1.
 void keeper::pass_on(std::string_view text) {
+    if (_before) {
+        return;  // it would not listen to this process
+    }
     if (!text.empty() && !text.starts_with("WATCHDOG")) {
         _last_word.assign(text.substr(0, word_bytes));
     }
@@ -273,7 +308,7 @@ void keeper::look_at_hearts(int64_t now_ms) {
 }
 
 void keeper::replace(size_t shard, char state) {
-    _voice.say(
+    _voice->say(
         "shard {} of the worker (pid {}) has not moved for {} ms (watchdog_ms), its thread is in state {}; it is "
         "killed",
         shard, _worker.pid(), _set.watchdog_ms, state);
@@ -284,6 +319,13 @@ void keeper::replace(size_t shard, char state) {
 bool keeper::goes_on_after(int status) {
     const bool in_order = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     _exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : killed_exit;
+    if (_before) {
+        if (_why.empty()) {
+            _why = "its worker " + std::string(end_text(status).view());
+        }
+        _exit_code = killed_exit;
+        return false;
+    }
     if (_stop || in_order || (!_was_ready && WIFEXITED(status))) {
         return false;  // it was told to end, or has said why it cannot start
     }
@@ -292,10 +334,11 @@ bool keeper::goes_on_after(int status) {
     const auto pause_ms = _pauses.after_end(base::now_ms(), _ready_ms, by_others);
     if (!pause_ms) {
         _exit_code = killed_exit;
-        _voice.say("the worker {}; workers end too often, so vmsgrd ends, too; see what they wrote before", how.view());
+        _voice->say("the worker {}; workers end too often, so vmsgrd ends, too; see what they wrote before",
+                    how.view());
         return false;
     }
-    _voice.say("the worker {}; the next one starts in {} ms", how.view(), *pause_ms);
+    _voice->say("the worker {}; the next one starts in {} ms", how.view(), *pause_ms);
     pass_on("STATUS=a worker has ended; the next one starts");
     return pause(*pause_ms);
 }

@@ -10,11 +10,15 @@ namespace vmsgr::keeper {
 ledger_share::ledger_share(std::span<entry> all, std::span<const kept> held, unsigned shard, unsigned shards,
                            int channel)
     : _all(all), _channel(channel) {
-    const auto each = uint32_t(all.size() / shards), first = each * shard;
+    const size_t each = all.size() / shards + 1;
     _free.reserve(each);
     _unsaid.reserve(each);
     _late.reserve(each);
-    for (uint32_t i = first + each; i-- > first;) {
+    for (size_t n = each; n-- > 0;) {
+        const auto i = uint32_t(n * shards + shard);
+        if (i >= all.size()) {
+            continue;
+        }
         if (i >= held.size() || held[i] == none_kept) {
             _free.push_back(i);
         } else {

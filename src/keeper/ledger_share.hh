@@ -25,9 +25,8 @@ public:
     // Of `all`, the entries of this shard among so many shards; those that an earlier worker has left in the keeper's
     // hands are not free until somebody leaves them. Throws std::bad_alloc.
     ledger_share(std::span<entry> all, std::span<const kept> held, unsigned shard, unsigned shards, int channel);
-    static unsigned shard_of(size_t index, size_t all, unsigned shards) noexcept {
-        return unsigned(index / (all / shards));
-    }
+    // However many entries there are: a ledger may grow.
+    static unsigned shard_of(size_t index, unsigned shards) noexcept { return unsigned(index % shards); }
 
     // To be filled in, then given. Null: all are in use.
     entry* take(entry_kind kind) noexcept;

@@ -54,20 +54,24 @@ socklen_t unix_address(std::string_view text, sockaddr_un& out) noexcept {
 }
 
 supervisor supervisor::from_environment() {
-    supervisor s;
     const std::string socket = take("NOTIFY_SOCKET");
     const uint64_t interval = number(take("WATCHDOG_USEC"));
     const std::string of = take("WATCHDOG_PID");
-    s._manager_bytes = unix_address(socket, s._manager);
+    const bool ours = of.empty() || number(of) == uint64_t(::getpid());
+    return at(socket, std::chrono::microseconds(ours ? interval : 0));
+}
+
+supervisor supervisor::at(std::string_view address, std::chrono::microseconds watchdog) {
+    supervisor s;
+    s._manager_bytes = unix_address(address, s._manager);
     if (s._manager_bytes == 0) {
         return s;
     }
+    s._address = address;
     s._socket.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     if (s._socket) {
         ::setsockopt(s._socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-        if (of.empty() || number(of) == uint64_t(::getpid())) {
-            s._watchdog = std::chrono::microseconds(interval);
-        }
+        s._watchdog = watchdog;
     }
     return s;
 }
@@ -90,6 +94,12 @@ bool supervisor::ready(std::string_view status) { return say("READY=1\nSTATUS=" 
 bool supervisor::reloading() { return say("RELOADING=1\nMONOTONIC_USEC=" + now_usec(), 0); }
 
 bool supervisor::stopping() noexcept { return say("STOPPING=1\nSTATUS=sends what is left", 0); }
+
+bool supervisor::is_now(pid_t main) noexcept { return say("MAINPID=" + std::to_string(main), 0); }
+
+bool supervisor::stands_by() noexcept { return say(word_stands_by, 0); }
+
+bool supervisor::has_handed_over() noexcept { return say(word_handed_over, MSG_DONTWAIT); }
 
 bool supervisor::pass_on(std::string_view text) noexcept { return say(text, MSG_DONTWAIT); }
 

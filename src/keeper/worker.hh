@@ -1,6 +1,7 @@
 // The process with the reactors, as its keeper has it. Single thread.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <array>
@@ -11,6 +12,9 @@
 #include "base/unique_fd.hh"
 
 namespace vmsgr::keeper {
+
+// The order to hand over what is young: another version takes over, and the worker is killed then.
+inline constexpr int order_hand_over = SIGUSR1;
 
 class worker {
     pid_t _pid = -1;

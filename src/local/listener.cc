@@ -9,6 +9,7 @@
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/coroutine/maybe_yield.hh>
+#include <seastar/util/defer.hh>
 
 #include "base/random.hh"
 #include "base/sockets.hh"
@@ -268,6 +269,10 @@ seastar::future<> listener::run() {
 // one: what of it is still there when this fails.
 seastar::future<> listener::accept_one(accepted& one) {
     _point.clear();
+    if (_owner._rests) {
+        co_await _point.wait();
+        co_return;
+    }
     auto place = ssx::is_short_of_memory() ? std::nullopt : take_places();
     auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
     if (!place && !passes) {
@@ -282,11 +287,15 @@ seastar::future<> listener::accept_one(accepted& one) {
     int fd = _owner.local().alarm().guard(
         [&] { return ::accept4(_r.tcp.get(), sa, &size, SOCK_CLOEXEC | SOCK_NONBLOCK); });
     const int err = errno;
+    ++_owner._under_way;
+    auto brought = seastar::defer([this]() noexcept { --_owner._under_way; });
     one.tcp.reset(fd);
     one.peer = fd < 0 ? base::address{} : base::from_sockaddr(sa, size).value_or(base::address{});
     if (fd < 0) {
         place.reset();
         passes.reset();
+        brought.cancel();
+        --_owner._under_way;
         co_await after_error(err);
     } else if (place) {
         co_await bring(one, std::move(*place));

@@ -100,6 +100,13 @@ seastar::future<> listeners::run(listener& l, uint64_t id) {
     co_await _carriers.invoke_on_all([id](conn::carrier& c) { c.memory().forget_listener(id); });
 }
 
+void listeners::rest() noexcept {
+    _rests = true;
+    for (auto& [id, l] : _all) {
+        l->hand_over();
+    }
+}
+
 void listeners::unlist(uint64_t id) noexcept { _registry.unlist(id); }
 
 listeners::reserved listeners::reserve(uint64_t id) {

@@ -56,6 +56,8 @@ class listeners {
     seastar::gate _gate;
     seastar::abort_source _abort;
     unsigned _next_shard;
+    bool _rests = false;
+    unsigned _under_way = 0;  // accepted, and not in the door yet
     uint64_t _ids = 0;
 
     seastar::future<> run(listener& l, uint64_t id);
@@ -72,6 +74,9 @@ public:
     const char* take_over(keeper::entry& e, listen_request& r);
     const char* take_over_lifeline(keeper::entry& e, base::unique_fd& fd);
     void lifelines_are_taken_over();
+    // Nothing is accepted any more: another worker will. What was accepted is brought to its door still.
+    void rest() noexcept;
+    unsigned under_way() const noexcept { return _under_way; }
     // Programs do not find it any more.
     void unlist(uint64_t id) noexcept;
     // For a connection that comes over a trunk: its share of the limits, and where it is to be brought.

@@ -14,7 +14,7 @@
 
 namespace vmsgr::local {
 
-registry::registry(bool one_address_plan) {
+registry::registry(bool one_address_plan, uint16_t turn) : _turn(turn) {
     auto made = shm::create_published("vmsgr-listeners", sizeof(shm::listening_registry));
     if (!made) {
         throw std::system_error(made.error().errnum, std::generic_category(), made.error().text);
@@ -44,6 +44,10 @@ registry::place registry::place_of(unsigned shard, int socket, const door_place&
 }
 
 void registry::take_over(uint64_t id, unsigned shard, int socket, const door_place& door) {
+    if (_lists_again) {
+        publish(id, shard, socket, door);
+        return;
+    }
     auto p = place_of(shard, socket, door);
     if (p.netns == 0) {
         return;

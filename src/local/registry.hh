@@ -15,6 +15,8 @@ namespace vmsgr::local {
 
 class registry {
     std::mutex _mutex;  // held for a look into a map; the programs' search takes no lock, and data never does
+    const uint16_t _turn;
+    bool _lists_again = false;
     base::unique_fd _fd;
     shm::mapping _map;
     struct place {
@@ -31,7 +33,9 @@ class registry {
 public:
     // one_address_plan: programs of different network namespaces may be connected, where an address names one of them.
     // Throws std::system_error when there is no memory.
-    explicit registry(bool one_address_plan = false);
+    // turn: another one than that of the daemon before, whose programs still have its registry.
+    explicit registry(bool one_address_plan = false, uint16_t turn = 0);
+    uint16_t turn() const noexcept { return _turn; }
     bool one_address_plan() const noexcept { return (memory().flags & shm::registry_one_address_plan) != 0; }
     int fd() const noexcept { return _fd.get(); }
     // Where programs see how much is in use.
@@ -41,10 +45,11 @@ public:
     // `socket` listens. door: programs of this host may find and dial it; without a name, or where no slot is left,
     // they reach it by TCP.
     void publish(uint64_t id, unsigned shard, int socket, const door_place& door);
-    // One that an earlier worker has published: programs find it still, unless it was unlisted. Then all that was not
-    // taken over is forgotten.
+    // One that an earlier worker has published: programs find it still, unless it was unlisted; where the registry
+    // is new (lists_again) it is published there. Then all that was not taken over is forgotten.
     void take_over(uint64_t id, unsigned shard, int socket, const door_place& door);
     void forget_others();
+    void lists_again() noexcept { _lists_again = true; }
     void unlist(uint64_t id) noexcept;
     void retract(uint64_t id) noexcept;
     // The listener that has this door, known by its cookie: names can be bound again, in another folder or file system,

@@ -30,6 +30,8 @@ inline constexpr uint32_t control_magic = 0x52474d56;  // "VMGR"
 inline constexpr uint16_t control_version = 4;
 // Beside the control socket; what is asked there, daemon/stats_server.hh says.
 inline constexpr const char* stats_suffix = ".stats";
+// Beside it, for another version of the daemon (keeper/upgrade.hh).
+inline constexpr const char* upgrade_suffix = ".upgrade";
 inline constexpr const char* default_socket = "/run/vmsgr/vmsgrd.sock";
 inline constexpr const char* version_text = VMSGR_VERSION;
 
@@ -39,8 +41,9 @@ enum feature : uint64_t {
     // A connected TCP socket is on its way between program and daemon with SO_LINGER of 0 s, and whoever gets it sets
     // what the message says. So where it is lost on the way the other host sees a reset, and no end of file.
     feature_end_mark = 16,
+    feature_new_registry = 32,  // the program looks at session_segment::registry, and asks for another registry
 };
-inline constexpr uint64_t features_ours = feature_trunk | feature_end_mark;
+inline constexpr uint64_t features_ours = feature_trunk | feature_end_mark | feature_new_registry;
 
 enum class kind : uint16_t {
     hello = 1,
@@ -61,6 +64,9 @@ enum class kind : uint16_t {
     // fds: a doorbell or door, then up to three descriptors that somebody who inherits it may ask for; data.
     deposit = 22,
     settled = 23,  // answered when all before it is done
+    // After an upgrade of the daemon (feature_new_registry). Answer: the registry of listeners; id: what
+    // session_segment::registry says of it.
+    registry = 24,
     status = 30,  // a JSON document, in pieces (proto/documents.hh)
     routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in pieces
     reply = 40,

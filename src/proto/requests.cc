@@ -27,6 +27,7 @@ constexpr descriptors expected_fds[] = {
     // A door's, which a number names, needs nothing else: the daemon has its socket.
     {kind::deposit, 1, fds_max, {rule::message, "deposit: no descriptor"}},
     {kind::settled, 0, fds_max, {rule::message, ""}},  // those that are too many are only closed
+    {kind::registry, 0, 0, {rule::message, "descriptors not asked for"}},
     {kind::status, 0, 0, {rule::message, "descriptors not asked for"}},
     {kind::routes, 0, 0, {rule::message, "descriptors not asked for"}},
 };

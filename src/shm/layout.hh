@@ -247,7 +247,8 @@ inline constexpr uint32_t no_slot = 0xffffffff;
 struct session_segment {
     uint64_t magic;
     uint16_t version;
-    uint16_t spare0;
+    // Which list of listeners the daemon has now; the program asks for it when it has another (proto::kind::registry).
+    std::atomic<uint16_t> registry;
     uint32_t bytes;
     uint64_t session_id;
     load connections;  // of this session

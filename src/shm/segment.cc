@@ -37,8 +37,6 @@ mapping::~mapping() {
     }
 }
 
-namespace {
-
 base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
     constexpr unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     // Kernels before 6.3 do not know MFD_NOEXEC_SEAL; later ones warn without it.
@@ -60,6 +58,8 @@ base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes) {
     return fd;
 }
 
+namespace {
+
 base::result<mapping> map(int fd, size_t bytes, int protection) {
     void* at = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED) {
@@ -69,6 +69,8 @@ base::result<mapping> map(int fd, size_t bytes, int protection) {
 }
 
 }  // namespace
+
+base::result<mapping> map_own(int fd, size_t bytes) { return map(fd, bytes, PROT_READ | PROT_WRITE); }
 
 base::result<base::unique_fd> create_sealed(const char* name, size_t bytes) {
     auto fd = create_unsealed(name, bytes);

@@ -29,8 +29,12 @@ public:
     std::byte* release() noexcept { return std::exchange(_at, nullptr); }
 };
 
+// Memory of one owner, which may resize it as long as nobody else has it.
+base::result<base::unique_fd> create_unsealed(const char* name, size_t bytes);
 base::result<base::unique_fd> create_sealed(const char* name, size_t bytes);
 // Maps a memfd that somebody sent: checks seals and that its size is exactly `bytes`.
+// Any memory, for writing; without a look at its seals.
+base::result<mapping> map_own(int fd, size_t bytes);
 base::result<mapping> map_sealed(int fd, size_t bytes);
 // The size of a sealed memfd, if it has the seals and lies within [min, max].
 base::result<size_t> sealed_size(int fd, size_t min, size_t max);

@@ -198,6 +198,46 @@ class Process:
             raise Failed(f"{e}\n{tail(self.log or '')}") from None
 
 
+class Adopted(Process):
+    """One that a process of ours has started and left behind, which leads a session of its own. Its exit code is not known."""
+
+    def __init__(self, pid, *, log=None, name=None):   # pylint: disable=super-init-not-called
+        self.argv, self.name, self.log, self.pid = [], name or str(pid), log, pid
+        self.start_ticks = _start_ticks(pid)
+        _live[pid] = self
+        _tell(f"session {pid} {self.start_ticks}")
+
+    def alive(self):
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as f:
+                words = f.read().rpartition(")")[2].split()
+                return words[0] != "Z" and int(words[19]) == self.start_ticks
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    @property
+    def returncode(self):
+        return None if self.alive() else 0
+
+    def wait(self, timeout_s):
+        wait_until(lambda: not self.alive(), timeout_s, f"the end of {self.name}")
+        self._ended()
+        return 0
+
+    def stop(self, timeout_s=10):
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(timeout_s)
+        except Failed:
+            return self.kill()
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.wait(10)
+        return -signal.SIGKILL
+
+
 def run(argv, *, netns=None, timeout_s=60, check=True, env=None, input=None, cwd=None, binary=False):
     """Runs a program to its end; gives CompletedProcess. At a timeout the program's whole session is killed."""
     argv = [str(a) for a in (netns.prefix if netns else []) + list(argv)]

@@ -1,8 +1,9 @@
 """vmsgrd and vmsgr as built: the daemon with a configuration of its own, and the prefix that attaches programs."""
 import os
+import re
 import signal
 
-from .process import ROOT, Failed, Process, run, run_json
+from .process import ROOT, Adopted, Failed, Process, run, run_json
 
 BIN = os.environ.get("VMSGR_BIN", os.path.join(ROOT, "build/release/bin"))
 VMSGR = os.path.join(BIN, "vmsgr")
@@ -50,6 +51,16 @@ def child_of(pid, name):
     return None
 
 
+def descendants(pid):
+    """Children of a process, their children, and so on."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+            children = [int(c) for c in f.read().split()]
+    except FileNotFoundError:
+        return []
+    return [d for c in children for d in (c, *descendants(c))]
+
+
 class Vmsgrd:
     """One daemon. With plain=True nothing is started, and programs get an empty prefix: the same test on TCP."""
 
@@ -84,6 +95,16 @@ class Vmsgrd:
     def pid(self):
         """Of the worker, in which everything happens; process.pid is its keeper's, to which signals go."""
         return child_of(self.process.pid, "vmsgrd-worker") if self.process else None
+
+    def upgrade(self, *words, before=(), timeout_s=30):
+        """vmsgrd --upgrade. If it has succeeded, `process` is the new keeper, and the one before has ended in order."""
+        done = run([*before, self.program, "--upgrade", "--config", self.config, *words], check=False, timeout_s=timeout_s)
+        if done.returncode == 0:
+            pid = int(re.match(r"vmsgrd \S+ \(pid (\d+)\) has taken over", done.stdout)[1])
+            old, self.process = self.process, Adopted(pid, log=self.log, name=self.name)
+            if old.wait(5) != 0:
+                raise Failed(f"the old vmsgrd ended with {old.returncode}")
+        return done
 
     def prefix(self, routes=None):
         """Words before a program that attach it to this daemon; they exec, so its number stays. Without routes: its."""

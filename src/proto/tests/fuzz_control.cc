@@ -36,9 +36,9 @@ bool is_printable(const std::string& text) {
     return std::ranges::all_of(text, [](unsigned char c) { return c > ' ' && c < 127 && c != ';'; });
 }
 
-constexpr proto::kind kinds[] = {proto::kind::listen,  proto::kind::connect, proto::kind::unlist,
-                                 proto::kind::borrow,  proto::kind::adopt,   proto::kind::deposit,
-                                 proto::kind::settled, proto::kind::status,  proto::kind::routes};
+constexpr proto::kind kinds[] = {proto::kind::listen, proto::kind::connect, proto::kind::unlist,  proto::kind::borrow,
+                                 proto::kind::adopt,  proto::kind::deposit, proto::kind::settled, proto::kind::registry,
+                                 proto::kind::status, proto::kind::routes};
 
 proto::request_msg message(fuzz::input& in, uint64_t session_id) {
     proto::request_msg m;

@@ -48,6 +48,7 @@ TEST(layout, ring_words_are_as_the_protocol_page_says) {
 TEST(layout, session_is_as_the_protocol_page_says) {
     EXPECT_EQ(session_magic, 0x6e6f697373657356u);
     EXPECT_EQ(offsetof(session_segment, version), 8u);
+    EXPECT_EQ(offsetof(session_segment, registry), 10u);
     EXPECT_EQ(offsetof(session_segment, bytes), 12u);
     EXPECT_EQ(offsetof(session_segment, session_id), 16u);
     EXPECT_EQ(offsetof(session_segment, connects_routed), 64u);
