@@ -125,7 +125,7 @@ def unit(here):
         text = f.read()
     path = f"{here}/vmsgrd.service"
     with open(path, "w", encoding="utf-8") as f:
-        f.write(re.sub(r"^ExecStart=\S+", f"ExecStart={vmsgrd.VMSGRD}", text, flags=re.M))
+        f.write(re.sub(r"^(ExecStart|ExecReload)=\S+", rf"\1={vmsgrd.VMSGRD}", text, flags=re.M))
     return path
 
 
@@ -133,8 +133,8 @@ def analyze(*words):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine")
     shown = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, timeout=60).stdout
-    if int(re.match(r"systemd (\d+)", shown)[1]) < 253:
-        pytest.skip("this systemd does not know Type=notify-reload")
+    if int(re.match(r"systemd (\d+)", shown)[1]) < 250:
+        pytest.skip("this systemd-analyze looks at no unit by itself (--offline)")
     return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, timeout=60)
 
 
