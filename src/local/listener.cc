@@ -290,6 +290,9 @@ seastar::future<> listener::accept_one(accepted& one) {
     ++_owner._under_way;
     auto brought = seastar::defer([this]() noexcept { --_owner._under_way; });
     one.tcp.reset(fd);
+    if (fd >= 0) {
+        one.mark.set(fd);  // at once: a worker that dies before that ends the connection with an end of file
+    }
     one.peer = fd < 0 ? base::address{} : base::from_sockaddr(sa, size).value_or(base::address{});
     if (fd < 0) {
         place.reset();
@@ -350,11 +353,11 @@ seastar::future<> listener::pass_on(accepted& one, conn::lease passes) {
     hello.local = conn::local_address(tcp.get());
     hello.peer = one.peer;
     hello.word = _word;
-    if ((_r.owner->features & proto::feature_end_mark) != 0) {
-        if (const auto own = base::linger_no_time(tcp.get())) {
-            hello.flags |= proto::dial_end_mark;
-            hello.id = proto::pack_linger(*own);
-        }
+    if ((_r.owner->features & proto::feature_end_mark) == 0) {
+        one.mark.lift(tcp.get());
+    } else if (const auto& own = one.mark.own()) {
+        hello.flags |= proto::dial_end_mark;
+        hello.id = proto::pack_linger(*own);
     }
     base::unique_fd bell;
     co_await until_there_is_room([&] {
@@ -381,7 +384,7 @@ seastar::future<> listener::bring(accepted& one, conn::places place) {
                           .far = nullptr,
                           .with_data = defers_accept(_r.tcp.get())};
     r.tcp = std::move(one.tcp);
-    r.mark.set(r.tcp.get());
+    r.mark = one.mark;
     const unsigned shard = _owner.next_shard();
     const conn::brought how = co_await until_there_is_room([&]() -> seastar::future<conn::brought> {
         auto task = [r = std::move(r), &all = _owner._budget](conn::carrier& c) mutable {

@@ -73,6 +73,7 @@ private:
     struct accepted {
         base::unique_fd tcp;
         base::address peer;
+        conn::end_mark mark{};  // of tcp
     };
     void on_events(uint32_t) noexcept override { _point.wake(); }
     void on_lifeline(lifeline& which, uint32_t events) noexcept;
