@@ -24,14 +24,14 @@ const proto::route* missed(const socket_facts& s, const proto::route_table& rout
     return r != nullptr && (r->way == proto::via::direct || r->way == proto::via::trunk) ? r : nullptr;
 }
 
-void look_at_descriptor(osd_report& out, int fd, const json& daemon, const proto::route_table& routes,
-                        const std::vector<ceph_monitor>& monitors) {
+void look_at_descriptor(osd_report& out, process_facts& of, int fd, const json& daemon,
+                        const proto::route_table& routes, const std::vector<ceph_monitor>& monitors) {
     const auto link = descriptor_link(out.pid, fd);
     const auto inode = link ? socket_inode(*link) : std::nullopt;
     if (!inode) {
         return;
     }
-    const auto v = inquire(out.pid, fd, daemon, "");
+    const auto v = inquire(of, fd, daemon, "");
     if (v.accelerated) {
         if (v.reason == "listener") {
             return;
@@ -43,7 +43,7 @@ void look_at_descriptor(osd_report& out, int fd, const json& daemon, const proto
         }
         return;
     }
-    const auto s = look_up_socket(out.pid, *inode);
+    const auto s = of.sockets.look_up(*inode);
     if (s.kind != socket_kind::tcp || s.listening || s.peer.family == 0) {
         return;
     }
@@ -79,8 +79,9 @@ osd_report look_at_osd(int id, pid_t pid, const json& daemon, const proto::route
     if (all.empty()) {
         out.wrong.push_back("its descriptors cannot be read; run as root");
     }
+    process_facts of(pid, daemon);
     for (int fd : all) {
-        look_at_descriptor(out, fd, daemon, routes, monitors);
+        look_at_descriptor(out, of, fd, daemon, routes, monitors);
     }
     return out;
 }

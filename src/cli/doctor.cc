@@ -8,6 +8,7 @@
 #include "cli/decide.hh"
 #include "cli/document.hh"
 #include "cli/query.hh"
+#include "cli/stats.hh"
 #include "conf/config.hh"
 #include "conf/words.hh"
 #include "vmsgr/vmsgr.hh"
@@ -45,6 +46,10 @@ std::string wrapped(std::string_view text, size_t indent) {
 
 // Whether it may attach: by doing it, under the program's name, for a moment.
 void look_at_daemon(checkup& c, const options& o) {
+    if (const auto can = can_answer(o.socket); !can) {
+        c.add(weight::plain, "daemon", can.error().text, "see 'vmsgr status'");
+        return;
+    }
     if (auto session = vmsgr::session::open(o.socket.c_str(), c.name.c_str()); !session) {
         c.add(weight::plain, "daemon", session.error().text, "see 'vmsgr status'");
         return;

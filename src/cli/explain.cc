@@ -73,15 +73,16 @@ int tell_all(const options& o, const explain_options& e, const json& daemon, con
     }
     json all = json::array();
     const auto descriptors = descriptors_of(e.pid);
+    process_facts of(e.pid, daemon);
     if (descriptors.empty()) {
-        return tell(o, {e.pid, 0, {}}, inquire(e.pid, 0, daemon, daemon_error));  // none, or they cannot be read
+        return tell(o, {e.pid, 0, {}}, inquire(of, 0, daemon, daemon_error));  // none, or they cannot be read
     }
     for (int fd : descriptors) {
         auto link = descriptor_link(e.pid, fd);
         if (!link || !socket_inode(*link)) {
             continue;
         }
-        const auto v = inquire(e.pid, fd, daemon, daemon_error);
+        const auto v = inquire(of, fd, daemon, daemon_error);
         if (o.json) {
             all.push_back(as_json(e.pid, fd, v));
         } else if (v.found) {
@@ -107,7 +108,11 @@ int run_explain(const options& o, const explain_options& e) {
     if (!e.to.empty()) {
         return tell(o, e, inquire_planned(e.pid, *to, daemon, daemon_error));
     }
-    return e.fd ? tell(o, e, inquire(e.pid, *e.fd, daemon, daemon_error)) : tell_all(o, e, daemon, daemon_error);
+    if (!e.fd) {
+        return tell_all(o, e, daemon, daemon_error);
+    }
+    process_facts of(e.pid, daemon);
+    return tell(o, e, inquire(of, *e.fd, daemon, daemon_error));
 }
 
 }  // namespace

@@ -14,8 +14,37 @@ namespace vmsgr::cli {
 
 namespace {
 
+// Why the library is not in a process, as a word and as a text.
+std::pair<std::string, std::string> find_why_without_library(pid_t pid, const std::string& program) {
+    const auto loaded = has_mapped(pid, preload_library);
+    if (loaded && *loaded) {
+        return {};
+    }
+    if (!loaded) {
+        return {"not_permitted", "what the process has loaded cannot be read; run as root or as its user"};
+    }
+    if (was_secure_execution(pid).value_or(false)) {
+        return {"cannot_be_preloaded",
+                "the library cannot be loaded into " + program +
+                    ": it was started with rights that its user has not (setuid, setgid, capabilities)"};
+    }
+    if (auto why = preload_obstacle(executable_of(pid)); !why.empty()) {
+        return {"cannot_be_preloaded", "the library cannot be loaded into " + program + ": " + why};
+    }
+    const pid_t parent = status_number(pid, "PPid");
+    if (!environment_of(pid, "LD_PRELOAD") && has_mapped(parent, preload_library).value_or(false)) {
+        return {"environment_cleared", std::string(preload_library) + " is not loaded: process " +
+                                           std::to_string(parent) +
+                                           ", which has it, started this one with "
+                                           "an environment that has no LD_PRELOAD"};
+    }
+    return {"library_not_loaded",
+            std::string(preload_library) + " is not loaded; start the program with 'vmsgr run -- ...'"};
+}
+
 class inquiry {
-    pid_t _pid;
+    process_facts& _of;
+    const pid_t _pid;
     int _fd;
     const json& _daemon;
     const std::string& _daemon_error;
@@ -26,8 +55,8 @@ class inquiry {
     bool _planned = false;           // asked of a connection that is not made yet
 
 public:
-    inquiry(pid_t pid, int fd, const json& daemon, const std::string& daemon_error)
-        : _pid(pid), _fd(fd), _daemon(daemon), _daemon_error(daemon_error) {}
+    inquiry(process_facts& of, int fd, const json& daemon, const std::string& daemon_error)
+        : _of(of), _pid(of.pid), _fd(fd), _daemon(daemon), _daemon_error(daemon_error) {}
 
     verdict answer_planned(const base::address& to) {
         if (!find_process() && !find_library()) {
@@ -101,17 +130,8 @@ private:
     // The daemon knows the number at which a connection was made; a dup or a forked child has another number for
     // the same socket, which the inode shows.
     bool find_connection() {
-        for (const auto& c : list_of(_daemon, "connections")) {
-            auto pid = pid_t(number_of(c, "pid"));
-            auto fd = int(number_of(c, "fd"));
-            bool same = pid == _pid && fd == _fd;
-            if (!same && socket_inode(_link)) {
-                auto other = descriptor_link(pid, fd);
-                same = other && *other == _link;
-            }
-            if (same) {
-                return carried(c);
-            }
+        if (const auto* c = socket_inode(_link) ? _of.connection_at(_link) : nullptr) {
+            return carried(*c);
         }
         for (const auto& l : list_of(_daemon, "listeners")) {
             bool same = l.contains("fd") && pid_t(number_of(l, "pid")) == _pid && int(number_of(l, "fd")) == _fd;
@@ -205,7 +225,7 @@ private:
         if (!inode) {
             return conclude("not_a_socket", "it is not a socket, but " + _link);
         }
-        _socket = look_up_socket(_pid, *inode);
+        _socket = _of.sockets.look_up(*inode);
         switch (_socket.kind) {
         case socket_kind::tcp:
             fact("local", base::to_string(_socket.local));
@@ -247,30 +267,8 @@ private:
     }
 
     bool find_library() {
-        auto loaded = has_mapped(_pid, preload_library);
-        if (loaded && *loaded) {
-            return false;
-        }
-        if (!loaded) {
-            return conclude("not_permitted", "what the process has loaded cannot be read; run as root or as its user");
-        }
-        if (was_secure_execution(_pid).value_or(false)) {
-            return conclude("cannot_be_preloaded",
-                            "the library cannot be loaded into " + _v.program +
-                                ": it was started with rights that its user has not (setuid, setgid, capabilities)");
-        }
-        if (auto why = preload_obstacle(executable_of(_pid)); !why.empty()) {
-            return conclude("cannot_be_preloaded", "the library cannot be loaded into " + _v.program + ": " + why);
-        }
-        const pid_t parent = status_number(_pid, "PPid");
-        if (!environment_of(_pid, "LD_PRELOAD") && has_mapped(parent, preload_library).value_or(false)) {
-            return conclude("environment_cleared", std::string(preload_library) + " is not loaded: process " +
-                                                       std::to_string(parent) +
-                                                       ", which has it, started this one with "
-                                                       "an environment that has no LD_PRELOAD");
-        }
-        return conclude("library_not_loaded",
-                        std::string(preload_library) + " is not loaded; start the program with 'vmsgr run -- ...'");
+        const auto& [reason, text] = _of.without_library(_v.program);
+        return !reason.empty() && conclude(reason, text);
     }
 
     // The route would carry it. What of the program itself is against that.
@@ -373,12 +371,35 @@ private:
 
 }  // namespace
 
-verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error) {
-    return inquiry(pid, -1, daemon, daemon_error).answer_planned(to);
+process_facts::process_facts(pid_t process, const json& daemon) : pid(process), sockets(process) {
+    // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
+    // same socket, which the link shows.
+    for (const auto& c : list_of(daemon, "connections")) {
+        if (const auto link = descriptor_link(pid_t(number_of(c, "pid")), int(number_of(c, "fd")))) {
+            _by_link.emplace(*link, &c);
+        }
+    }
 }
 
-verdict inquire(pid_t pid, int fd, const json& daemon, const std::string& daemon_error) {
-    return inquiry(pid, fd, daemon, daemon_error).answer();
+const json* process_facts::connection_at(const std::string& link) const {
+    const auto at = _by_link.find(link);
+    return at == _by_link.end() ? nullptr : at->second;
+}
+
+const std::pair<std::string, std::string>& process_facts::without_library(const std::string& program) {
+    if (!_library) {
+        _library = find_why_without_library(pid, program);
+    }
+    return *_library;
+}
+
+verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error) {
+    process_facts of(pid, daemon);
+    return inquiry(of, -1, daemon, daemon_error).answer_planned(to);
+}
+
+verdict inquire(process_facts& of, int fd, const json& daemon, const std::string& daemon_error) {
+    return inquiry(of, fd, daemon, daemon_error).answer();
 }
 
 }  // namespace vmsgr::cli

@@ -3,7 +3,9 @@
 
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -23,8 +25,25 @@ struct verdict {
     json connection;           // the daemon's entry, when it is accelerated
 };
 
+// What the answers about one process have in common, of one moment: it may have thousands of sockets.
+class process_facts {
+    std::unordered_map<std::string, const json*> _by_link;
+    std::optional<std::pair<std::string, std::string>> _library;
+
+public:
+    const pid_t pid;
+    const socket_table sockets;
+
+    // daemon: its status, which outlives this.
+    process_facts(pid_t process, const json& daemon);
+    // The daemon's connection at this socket, by the descriptors of whose it is; null: none.
+    const json* connection_at(const std::string& link) const;
+    // Why the library is not in it, as a word and as a text; both are empty where it is.
+    const std::pair<std::string, std::string>& without_library(const std::string& program);
+};
+
 // daemon: its status; daemon_error: why there is none.
-verdict inquire(pid_t pid, int fd, const json& daemon, const std::string& daemon_error);
+verdict inquire(process_facts& of, int fd, const json& daemon, const std::string& daemon_error);
 // A connection that this process would make to this address now.
 verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error);
 

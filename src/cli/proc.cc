@@ -78,46 +78,6 @@ void each_line(const std::string& path, Each&& each) {
 
 constexpr unsigned state_listen = 10;
 
-bool find_inet(pid_t pid, const char* table, uint64_t inode, socket_facts& out) {
-    bool found = false;
-    each_line(proc_path(pid, std::string("net/") + table), [&](const std::string& line) {
-        auto l = parse_inet_line(line);
-        if (l && l->inode == inode) {
-            found = true;
-            out.local = l->local;
-            out.peer = l->peer;
-            out.listening = l->state == state_listen;
-        }
-    });
-    return found;
-}
-
-bool port_has_listener(pid_t pid, uint16_t port) {
-    bool found = false;
-    for (const char* table : {"net/tcp", "net/tcp6"}) {
-        each_line(proc_path(pid, table), [&](const std::string& line) {
-            auto l = parse_inet_line(line);
-            found = found || (l && l->state == state_listen && l->local.port == port);
-        });
-    }
-    return found;
-}
-
-std::optional<socket_kind> find_unix(pid_t pid, uint64_t inode) {
-    std::optional<socket_kind> found;
-    each_line(proc_path(pid, "net/unix"), [&](const std::string& line) {
-        std::istringstream in(line);
-        std::string num, refs, protocol, flags, type, state;
-        uint64_t i = 0;
-        if (in >> num >> refs >> protocol >> flags >> type >> state >> i && i == inode) {
-            found = type == "0001"   ? socket_kind::unix_stream
-                    : type == "0005" ? socket_kind::unix_seqpacket
-                                     : socket_kind::unix_other;
-        }
-    });
-    return found;
-}
-
 }  // namespace
 
 bool process_exists(pid_t pid) { return pid > 0 && ::access(proc_path(pid, "").c_str(), F_OK) == 0; }
@@ -148,16 +108,37 @@ std::optional<uint64_t> socket_inode(const std::string& link) {
     return strtoull(link.c_str() + strlen("socket:["), nullptr, 10);
 }
 
-socket_facts look_up_socket(pid_t pid, uint64_t inode) {
-    socket_facts f;
-    if (auto kind = find_unix(pid, inode)) {
-        f.kind = *kind;
-    } else if (find_inet(pid, "tcp", inode, f) || find_inet(pid, "tcp6", inode, f)) {
-        f.kind = socket_kind::tcp;
-        f.served_here = !f.listening && f.local.port != 0 && port_has_listener(pid, f.local.port);
-    } else if (find_inet(pid, "udp", inode, f) || find_inet(pid, "udp6", inode, f)) {
-        f.kind = socket_kind::udp;
+socket_table::socket_table(pid_t pid) {
+    for (const auto& [table, kind] :
+         {std::pair("net/udp", socket_kind::udp), std::pair("net/udp6", socket_kind::udp),
+          std::pair("net/tcp", socket_kind::tcp), std::pair("net/tcp6", socket_kind::tcp)}) {
+        each_line(proc_path(pid, table), [&, kind](const std::string& line) {
+            if (const auto l = parse_inet_line(line)) {
+                const bool listening = kind == socket_kind::tcp && l->state == state_listen;
+                _by_inode[l->inode] = {kind, l->local, l->peer, listening};
+                if (listening) {
+                    _served_ports.insert(l->local.port);
+                }
+            }
+        });
     }
+    each_line(proc_path(pid, "net/unix"), [&](const std::string& line) {
+        std::istringstream in(line);
+        std::string num, refs, protocol, flags, type, state;
+        uint64_t inode = 0;
+        if (in >> num >> refs >> protocol >> flags >> type >> state >> inode) {
+            _by_inode[inode] = {.kind = type == "0001"   ? socket_kind::unix_stream
+                                        : type == "0005" ? socket_kind::unix_seqpacket
+                                                         : socket_kind::unix_other};
+        }
+    });
+}
+
+socket_facts socket_table::look_up(uint64_t inode) const {
+    const auto at = _by_inode.find(inode);
+    auto f = at == _by_inode.end() ? socket_facts{} : at->second;
+    f.served_here = f.kind == socket_kind::tcp && !f.listening && f.local.port != 0 &&
+                    _served_ports.contains(f.local.port);
     return f;
 }
 

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/address.hh"
@@ -31,8 +33,15 @@ struct socket_facts {
     bool listening = false;
     bool served_here = false;   // something listens on the local port: this end was accepted
 };
-// In the network namespace of that process.
-socket_facts look_up_socket(pid_t pid, uint64_t inode);
+// The sockets of the network namespace of that process, read once: it may have thousands, and so may others.
+class socket_table {
+    std::unordered_map<uint64_t, socket_facts> _by_inode;
+    std::unordered_set<uint16_t> _served_ports;  // on which something listens for TCP
+
+public:
+    explicit socket_table(pid_t pid);
+    socket_facts look_up(uint64_t inode) const;
+};
 
 // Is a file of this name mapped? Nothing when /proc/PID/maps may not be read.
 std::optional<bool> has_mapped(pid_t pid, const std::string& file_name);

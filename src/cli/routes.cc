@@ -6,6 +6,7 @@
 #include "cli/cli.hh"
 #include "cli/decide.hh"
 #include "cli/query.hh"
+#include "cli/stats.hh"
 #include "cli/table.hh"
 #include "conf/config.hh"
 #include "conf/words.hh"
@@ -127,6 +128,9 @@ int test_route(const proto::route_table& t, const options& o, const routes_optio
 }
 
 int run_routes(const options& o, const routes_options& r) {
+    if (const auto can = r.file.empty() ? can_answer(o.socket) : base::result<void>(); !can) {
+        return say_error(exit_no_daemon, can.error().text);
+    }
     auto t = r.file.empty() ? ask_routes(o.socket) : conf::load_routes(r.file);
     if (!t) {
         return say_error(r.file.empty() ? exit_no_daemon : exit_failure, t.error().text);

@@ -66,6 +66,19 @@ bool is_held(const json& doc) {
     return std::ranges::any_of(shards, [](const json& s) { return text_of(s, "state") != "running"; });
 }
 
+base::result<void> can_answer(const std::string& socket) {
+    const auto health = ask_stats(socket, "health");
+    if (!health) {
+        return {};  // the daemon may know more
+    }
+    const json& shards = list_of(*health, "shards");
+    if (!shards.empty() && text_of(shards.front(), "state") != "running") {
+        const auto text = held_text(*health);
+        return base::fail(ETIMEDOUT, "vmsgrd cannot answer: " + text.substr(0, text.find('\n')));
+    }
+    return {};
+}
+
 std::string held_text(const json& doc) {
     std::string out;
     for (const auto& s : list_of(doc, "shards")) {

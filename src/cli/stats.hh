@@ -11,6 +11,8 @@ base::result<json> ask_stats(const std::string& socket, const char* what);
 
 // Some shard is stopped or silent, so that the daemon itself would not answer.
 bool is_held(const json& doc);
+// An error at once where the shard that answers questions does not run: asked, it would take the whole time limit.
+base::result<void> can_answer(const std::string& socket);
 // Which shards do not run, a line each.
 std::string held_text(const json& doc);
 

@@ -1,5 +1,7 @@
 #include "cli/top_screen.hh"
 
+#include <stdlib.h>
+
 #include <algorithm>
 #include <chrono>
 #include <ftxui/component/component.hpp>
@@ -33,6 +35,12 @@ constexpr const char* help_lines[] = {
     "IN/S and OUT/S are seen from the program. RING is how full the fuller ring is.",
     "STALL: who does not take what is there (program or network), and for how long.",
 };
+
+// No colour where the user has asked for none (no-color.org).
+Element alarm(Element e) {
+    const char* none = ::getenv("NO_COLOR");
+    return none != nullptr && *none != 0 ? bold(std::move(e)) : std::move(e) | color(Color::Red) | bold;
+}
 
 class top_screen {
     top_state _s;
@@ -147,7 +155,7 @@ Elements top_screen::draw_rows(const top_sheet& sheet, size_t width, size_t heig
     const size_t rows = lines.size() - 1, room = height > 1 ? height - 1 : 1;
     _first = std::min(_first, rows > room ? rows - room : 0);
     for (size_t i = _first; i < rows && i < _first + room; ++i) {
-        out.push_back(sheet.rows[i].alarm ? text(lines[i + 1]) | color(Color::Red) | bold : text(lines[i + 1]));
+        out.push_back(sheet.rows[i].alarm ? alarm(text(lines[i + 1])) : text(lines[i + 1]));
     }
     if (rows == 0) {
         out.push_back(text(_s.filter.empty() ? "none" : "none with " + _s.filter) | dim);
@@ -164,7 +172,7 @@ Element top_screen::draw() {
         lines.push_back(text(line.substr(0, width)));
     }
     if (is_held(_now.document)) {
-        lines.back() = lines.back() | color(Color::Red) | bold;
+        lines.back() = alarm(lines.back());
     }
     Elements tabs;
     for (size_t i = 0; i < top_view_words.size(); ++i) {

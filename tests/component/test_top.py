@@ -35,14 +35,14 @@ def stalled(daemon):
 class Screen:
     """vmsgr top in a terminal of its own."""
 
-    def __init__(self, here, daemon, columns, rows, *words):
+    def __init__(self, here, daemon, columns, rows, *words, **env):
         self.tmux = ["tmux", "-S", f"{here}/tmux", "-f", "/dev/null"]
         command = [vmsgrd.VMSGR, "--socket", daemon.socket, "top", "--interval", "0.2", *words]
         subprocess.run([*self.tmux, "new-session", "-d", "-x", str(columns), "-y", str(rows), *command], check=True,
-                       env={"TERM": "xterm-256color", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"})
+                       env={"TERM": "xterm-256color", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", **env})
 
-    def text(self):
-        done = subprocess.run([*self.tmux, "capture-pane", "-p"], capture_output=True, text=True)
+    def text(self, *how):
+        done = subprocess.run([*self.tmux, "capture-pane", "-p", *how], capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else None
 
     def types(self, *keys):
@@ -124,6 +124,14 @@ def test_a_held_shard_is_seen_and_the_screen_lives(here, daemon, stalled):
             screen.shows("PEER", "wire")
         screen.types("4")
         screen.shows("running", without=["stopped"])
+
+
+@pytest.mark.parametrize("env", [{}, {"NO_COLOR": "1"}], ids=["colours", "NO_COLOR"])
+def test_alarms_are_red_unless_the_user_wants_no_colours(here, daemon, stalled, env):
+    with Screen(here, daemon, 100, 30, "--view", "connections", **env) as screen:
+        screen.shows("program ", "PEER")
+        red = re.search(r"\x1b\[(\d+;)*31m", screen.text("-e"))
+        assert (red is not None) == (not env), screen.text("-e")
 
 
 def test_a_daemon_that_ends_ends_it(here):
