@@ -17,10 +17,12 @@ end_mark::end_mark(const linger& own) noexcept {
 }
 
 void end_mark::set(int socket) noexcept {
-    if (_own || base::lingers_zero(socket)) {
+    if (_own) {
         return;
     }
-    _own = base::linger_no_time(socket);
+    if (const auto before = base::linger_no_time(socket)) {
+        *this = end_mark(*before);
+    }
 }
 
 // Where the socket has another value by now, a program has set it on a socket that was lent to it.

@@ -1,13 +1,14 @@
 #include "keeper/custody.hh"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+
+#include "base/rights.hh"
 
 namespace vmsgr::keeper {
 
@@ -33,20 +34,13 @@ size_t count(const kept& fds) noexcept {
 kept rights_in(msghdr& m, size_t expected) noexcept {
     kept out = none_kept;
     size_t n = 0;
-    for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr; c = CMSG_NXTHDR(&m, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
-            continue;
+    base::each_right(m, [&](int fd) {
+        if (n < out.size()) {
+            out[n++] = fd;
+        } else {
+            ::close(fd);
         }
-        for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + at, sizeof fd);
-            if (n < out.size()) {
-                out[n++] = fd;
-            } else {
-                ::close(fd);
-            }
-        }
-    }
+    });
     if (n != expected) {
         close_all(out);  // there was no room for all; the worker has them still
     }

@@ -1,9 +1,10 @@
 #include "keeper/ledger_share.hh"
 
-#include <string.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+
+#include "base/rights.hh"
 
 namespace vmsgr::keeper {
 
@@ -44,15 +45,7 @@ bool ledger_share::say(uint32_t index, entry_state state, std::span<const int> f
     msghdr m{};
     m.msg_iov = &iov;
     m.msg_iovlen = 1;
-    if (!fds.empty()) {
-        m.msg_control = control;
-        m.msg_controllen = CMSG_SPACE(fds.size_bytes());
-        cmsghdr* c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(fds.size_bytes());
-        memcpy(CMSG_DATA(c), fds.data(), fds.size_bytes());
-    }
+    base::put_rights(m, control, fds);
     return ::sendmsg(_channel, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == ssize_t(sizeof what);
 }
 

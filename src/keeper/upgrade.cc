@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "base/rights.hh"
+
 namespace vmsgr::keeper {
 
 std::string_view text_in(const upgrade_message& m) noexcept { return {m.text, strnlen(m.text, sizeof m.text)}; }
@@ -25,15 +27,7 @@ int send_upgrade(int to, const upgrade_message& m, std::span<const int> fds, int
     msghdr h{};
     h.msg_iov = &iov;
     h.msg_iovlen = 1;
-    if (!fds.empty()) {
-        h.msg_control = control;
-        h.msg_controllen = CMSG_SPACE(fds.size_bytes());
-        cmsghdr* c = CMSG_FIRSTHDR(&h);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(fds.size_bytes());
-        memcpy(CMSG_DATA(c), fds.data(), fds.size_bytes());
-    }
+    base::put_rights(h, control, fds);
     ssize_t n = 0;
     do {
         n = ::sendmsg(to, &h, flags | MSG_NOSIGNAL);
@@ -58,14 +52,7 @@ int receive_upgrade(int from, upgrade_message& m, descriptors& fds, int flags) {
     if (n <= 0) {
         return n < 0 ? errno : ECONNRESET;
     }
-    for (cmsghdr* c = CMSG_FIRSTHDR(&h); c != nullptr; c = CMSG_NXTHDR(&h, c)) {
-        for (size_t at = 0; c->cmsg_type == SCM_RIGHTS && at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0);
-             at += sizeof(int)) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + at, sizeof fd);
-            fds.emplace_back(fd);
-        }
-    }
+    base::each_right(h, [&](int fd) { fds.emplace_back(fd); });
     const bool known = m.magic == upgrade_magic && (m.protocol == upgrade_protocol || m.what == upgrade_step::refusal);
     const bool whole = n == ssize_t(sizeof m) || (m.protocol != upgrade_protocol && size_t(n) > sizeof m.text);
     return known && whole && (h.msg_flags & MSG_CTRUNC) == 0 ? 0 : EPROTO;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/clock.hh"
+#include "base/rights.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/late_tokens.hh"
@@ -211,26 +212,7 @@ void take_inheritance() noexcept {
     }
 }
 
-namespace {
-
-template <typename Each>
-void each_passed(const msghdr* m, Each&& each) noexcept {
-    auto* message = const_cast<msghdr*>(m);
-    for (cmsghdr* c = CMSG_FIRSTHDR(message); c != nullptr; c = CMSG_NXTHDR(message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
-            continue;
-        }
-        for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= c->cmsg_len; ++i) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            each(fd);
-        }
-    }
-}
-
-}  // namespace
-
-void take_received(const msghdr* m) noexcept { each_passed(m, take); }
+void take_received(const msghdr* m) noexcept { base::each_right(*m, take); }
 
 namespace {
 
@@ -263,7 +245,7 @@ void note_sent(int unix_socket, const msghdr* m) noexcept {
     const base::deadline until(patience_ms);
     bool sent = false, asked = false;
     auto why = plain_cause::none;
-    each_passed(m, [&](int fd) noexcept {
+    base::each_right(*m, [&](int fd) noexcept {
         {
             use o(fd);
             if (!o || (o->what != kind::stream && o->what != kind::listener)) {

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "base/rights.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 
@@ -28,16 +29,7 @@ int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> 
     msghdr h{};
     h.msg_iov = &iov;
     h.msg_iovlen = 1;
-    if (!fds.empty()) {
-        size_t n = std::min(fds.size(), fds_max);
-        h.msg_control = control;
-        h.msg_controllen = CMSG_SPACE(sizeof(int) * n);
-        cmsghdr* c = CMSG_FIRSTHDR(&h);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int) * n);
-        memcpy(CMSG_DATA(c), fds.data(), sizeof(int) * n);
-    }
+    base::put_rights(h, control, fds.first(std::min(fds.size(), fds_max)));
     ssize_t r = sys::sendmsg(sock, &h, flags | MSG_NOSIGNAL);
     return r < 0 ? errno : size_t(r) == bytes ? 0 : EMSGSIZE;
 }
@@ -70,27 +62,19 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
     out.truncated = (h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
     out.lost = (h.msg_flags & MSG_CTRUNC) != 0;  // there was room for all that the kernel lets anybody send
     out.fd_count = 0;
-    for (cmsghdr* c = CMSG_FIRSTHDR(&h); c != nullptr; c = CMSG_NXTHDR(&h, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
-            continue;
+    base::each_right(h, [&](int fd) {
+        base::unique_fd owned(fd);
+        if (out.fd_count < fds_max) {
+            out.fds[out.fd_count++] = std::move(owned);
+            return;
         }
-        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n; ++i) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-            base::unique_fd owned(fd);
-            if (out.fd_count < fds_max) {
-                out.fds[out.fd_count++] = std::move(owned);
-            } else {
-                out.truncated = true;
-                if (surplus != nullptr) {
-                    surplus->take(std::move(owned));
-                } else {
-                    base::stop_lingering(fd);
-                }
-            }
+        out.truncated = true;
+        if (surplus != nullptr) {
+            surplus->take(std::move(owned));
+        } else {
+            base::stop_lingering(fd);
         }
-    }
+    });
     return 0;
 }
 

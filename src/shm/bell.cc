@@ -11,6 +11,7 @@
 #include <limits>
 #include <string>
 
+#include "base/rights.hh"
 #include "base/sys.hh"
 #include "shm/layout.hh"
 
@@ -39,16 +40,10 @@ ssize_t receive_with_rights(int fd, std::span<iovec> into, rights_sink& rights, 
     if (r < 0 || m.msg_controllen == 0) {
         return r;
     }
-    for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr; c = CMSG_NXTHDR(&m, c)) {
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-            for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
-                int right;
-                memcpy(&right, CMSG_DATA(c) + at, sizeof right);
-                some = true;
-                rights.take(base::unique_fd(right));
-            }
-        }
-    }
+    base::each_right(m, [&](int right) {
+        some = true;
+        rights.take(base::unique_fd(right));
+    });
     return r;
 }
 
