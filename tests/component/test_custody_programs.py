@@ -1,5 +1,6 @@
 """A minute of programs that know nothing of vmsgr, whose worker is killed once a second: iperf3 both ways, redis, curl,
 200 idle connections, and connects all the time, direct and local."""
+import contextlib
 import datetime
 import hashlib
 import json
@@ -12,6 +13,7 @@ from lib import process, vmsgrd
 from lib.agents import Agent
 
 from test_custody import Killer, OLD_S
+from test_keeper import worker_after
 
 SECONDS = 60
 DIRECT, LOCAL = "127.0.0.1", "127.0.0.2"
@@ -141,54 +143,87 @@ def started(daemon, here, name, port, *words):
     return server
 
 
-def test_programs_do_not_notice_that_workers_are_killed(here):
-    with open(os.path.join(here, "data"), "wb") as f:
+class Load:
+    """iperf3 both ways, redis, downloads with hashes, idle connections and connects all the time, direct and local. Its servers
+    are those of the daemon; `seconds`: how long iperf3 runs."""
+
+    def __init__(self, daemon, here, seconds):
+        self.daemon, self.here = daemon, here
         data = os.urandom(16 << 20)
-        f.write(data)
-    with vmsgrd.Vmsgrd(here, routes=ROUTES, memory="256M") as daemon:
-        iperf3 = started(daemon, here, "iperf3", PORTS["iperf3"], "iperf3", "-s", "-1", "-B", DIRECT, "-p", PORTS["iperf3"])
-        started(daemon, here, "redis", PORTS["redis"], "redis-server", "--port", PORTS["redis"], "--bind", LOCAL, DIRECT,
-                "--save", "", "--appendonly", "no", "--dir", here)
-        started(daemon, here, "http", PORTS["http"], "/usr/bin/python3", "-m", "http.server", "--bind", DIRECT, PORTS["http"])
-        with Agent(daemon.prefix()) as echo_direct, Agent(daemon.prefix()) as echo_local, \
-                Agent(daemon.prefix()) as direct, Agent(daemon.prefix()) as local:
-            agents = (direct, local)
-            for server, client, host in ((echo_direct, direct, DIRECT), (echo_local, local, LOCAL)):
+        with open(os.path.join(here, "data"), "wb") as f:
+            f.write(data)
+        self.hash = hashlib.sha256(data).hexdigest()
+        self.iperf3 = started(daemon, here, "iperf3", PORTS["iperf3"], "iperf3", "-s", "-1", "-B", DIRECT, "-p", PORTS["iperf3"])
+        redis = started(daemon, here, "redis", PORTS["redis"], "redis-server", "--port", PORTS["redis"], "--bind", LOCAL, DIRECT,
+                        "--save", "", "--appendonly", "no", "--dir", here)
+        http = started(daemon, here, "http", PORTS["http"], "/usr/bin/python3", "-m", "http.server", "--bind", DIRECT, PORTS["http"])
+        with contextlib.ExitStack() as ended:
+            self.echo_direct, echo_local, direct, local = (ended.enter_context(Agent(daemon.prefix())) for _ in range(4))
+            self.agents = (direct, local)
+            for server, client, host in ((self.echo_direct, direct, DIRECT), (echo_local, local, LOCAL)):
                 server(f"!HOST = {host!r}")
                 server.run(ECHO)
                 client(f"!AT = ({host!r}, {int(server('l.getsockname()[1]'))})")
                 client.run(CONNECTS)
-            benches = [process.Process([*daemon.prefix(), "redis-benchmark", "-h", host, "-p", str(PORTS["redis"]),
-                                        "-c", "5", "-l", "-q", "-t", "set,get", "-n", "1000000000", "-d", "256"],
-                                       log=os.path.join(here, f"bench.{host}.log")) for host in (DIRECT, LOCAL)]
-            client = process.Process([*daemon.prefix(), "iperf3", "-c", DIRECT, "-p", PORTS["iperf3"], "-J", "--bidir",
-                                      "-b", "300M", "-t", SECONDS - 5], log=os.path.join(here, "iperf3.json"))
-            time.sleep(1)
-            until = time.monotonic() + SECONDS
-            with Killer(daemon, every_s=1.0) as killer:
-                downloads = Downloads(daemon.prefix(), f"http://{DIRECT}:{PORTS['http']}/data",
-                                      os.path.join(here, "got"), hashlib.sha256(data).hexdigest(), until)
-                for agent in agents:
-                    agent(f"!t = threading.Thread(target=connects, args=({SECONDS - 2},)); t.start()")
-                    agent.begin(f"asks({SECONDS - 2})")
-                asked = [agent.end(SECONDS + 30) for agent in agents]
-                downloads.join(60)
-            assert killer.kills >= SECONDS * 0.8, killer.kills
-            ready = ready_at(daemon)
-            for agent, n in zip(agents, asked):
-                assert n.isdigit() and int(n) > SECONDS, asked
-                agent("t.join(30)")
-                assert agent("failed[:5]") == "[]" and int(agent("made")) > 20 * SECONDS
-                assert float(agent("longest")) < 3
-                assert not_excused(json.loads(agent("young")), killer.at, ready) == []
-            assert not downloads.failed and downloads.good > SECONDS / 6, (downloads.failed, downloads.good)
-            assert not_excused(downloads.young, killer.at, ready) == []
-            assert all(bench.alive() for bench in benches), [process.tail(b.log) for b in benches]
-            assert (client.wait(30), iperf3.wait(30)) == (0, 0), process.tail(client.log)
-            with open(client.log, encoding="ascii") as f:
-                end = json.loads(f.read())["end"]
-            assert min(end["sum_received"]["bytes"], end["sum_received_bidir_reverse"]["bytes"]) > 100 << 20
-            for bench in benches:
-                bench.kill()
-            sessions = daemon.status()["sessions"]
-            assert len(sessions) == 6 and [s["faults"] for s in sessions] == [0] * 6
+            self._agents_end = ended.pop_all()
+        self.benches = [process.Process([*daemon.prefix(), "redis-benchmark", "-h", host, "-p", str(PORTS["redis"]),
+                                         "-c", "5", "-l", "-q", "-t", "set,get", "-n", "1000000000", "-d", "256"],
+                                        log=os.path.join(here, f"bench.{host}.log")) for host in (DIRECT, LOCAL)]
+        self.client = process.Process([*daemon.prefix(), "iperf3", "-c", DIRECT, "-p", PORTS["iperf3"], "-J", "--bidir",
+                                       "-b", "300M", "-t", seconds], log=os.path.join(here, "iperf3.json"))
+        self._programs = [*self.benches, self.client, self.iperf3, redis, http]
+        time.sleep(1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._agents_end.close()
+        for program in self._programs:   # their ports are those of the next load
+            program.kill()
+
+    def begin(self, seconds):
+        """Connects, questions and downloads; when they are over, on the clock of time.monotonic()."""
+        until = time.monotonic() + seconds
+        self.downloads = Downloads(self.daemon.prefix(), f"http://{DIRECT}:{PORTS['http']}/data", os.path.join(self.here, "got"),
+                                   self.hash, until)
+        for agent in self.agents:
+            agent(f"!t = threading.Thread(target=connects, args=({seconds - 2},)); t.start()")
+            agent.begin(f"asks({seconds - 2})")
+        return until
+
+    def end(self, seconds):
+        """How many questions were answered, as each agent says it."""
+        asked = [agent.end(seconds + 30) for agent in self.agents]
+        self.downloads.join(60)
+        return asked
+
+    def check_the_long_ones(self):
+        assert all(bench.alive() for bench in self.benches), [process.tail(b.log) for b in self.benches]
+        assert (self.client.wait(30), self.iperf3.wait(30)) == (0, 0), process.tail(self.client.log)
+        with open(self.client.log, encoding="ascii") as f:
+            end = json.loads(f.read())["end"]
+        assert min(end["sum_received"]["bytes"], end["sum_received_bidir_reverse"]["bytes"]) > 100 << 20
+
+
+def test_programs_do_not_notice_that_workers_are_killed(here):
+    with vmsgrd.Vmsgrd(here, routes=ROUTES, memory="256M") as daemon, Load(daemon, here, SECONDS - 5) as load:
+        with Killer(daemon, every_s=1.0) as killer:
+            load.begin(SECONDS)
+            asked = load.end(SECONDS)
+        assert killer.kills >= SECONDS * 0.8, killer.kills
+        ready, downloads = ready_at(daemon), load.downloads
+        for agent, n in zip(load.agents, asked):
+            assert n.isdigit() and int(n) > SECONDS, asked
+            agent("t.join(30)")
+            assert agent("failed[:5]") == "[]" and int(agent("made")) > 20 * SECONDS
+            assert float(agent("longest")) < 3
+            assert not_excused(json.loads(agent("young")), killer.at, ready) == []
+        assert not downloads.failed and downloads.good > SECONDS / 6, (downloads.failed, downloads.good)
+        assert not_excused(downloads.young, killer.at, ready) == []
+        load.check_the_long_ones()
+        for bench in load.benches:
+            bench.kill()
+        worker_after(daemon, None)   # the last kill may have been a moment ago
+        sessions = daemon.status()["sessions"]
+        assert len(sessions) == 6 and [s["faults"] for s in sessions] == [0] * 6

@@ -59,6 +59,17 @@ def ends(daemon):
     return process.tail(daemon.log, 100000).count("was killed by SIGKILL; the next one")
 
 
+def join(server, client, *code):
+    """A listener l, and a connection from c to s; both run the code first."""
+    for agent in (server, client):
+        for text in code:
+            agent.run(text)
+    server("!l = socket.create_server(('127.0.0.1', 0), backlog=100)")
+    client(f"!at = ('127.0.0.1', {int(server('l.getsockname()[1]'))})")
+    client("!c = socket.create_connection(at)")
+    server("!s, a = l.accept()")
+
+
 def use(server, client, sent):
     """Bytes on the old connections in both directions, which fill no ring; then a new connection."""
     n = random.randrange(1, 100_000)
@@ -83,12 +94,7 @@ def test_a_kill_at_any_step_of_taking_over(here):
     random.seed(SEED)
     with vmsgrd.Vmsgrd(here, routes=WIRE, shards=1) as daemon, \
             Agent(daemon.prefix()) as server, Agent(daemon.prefix()) as client:
-        for agent in (server, client):
-            agent.run(STREAM)
-        server("!l = socket.create_server(('127.0.0.1', 0))")
-        client(f"!at = ('127.0.0.1', {int(server('l.getsockname()[1]'))})")
-        client("!c = socket.create_connection(at)")
-        server("!s, a = l.accept()")
+        join(server, client, STREAM)
         time.sleep(OLD_S)
         sent, died = 0, 0
         steps = [(call, nth) for call, (first, last) in CALLS.items() for nth in range(first, last + 1)]
@@ -181,13 +187,7 @@ def test_a_kill_at_any_step_of_a_connections_life(here):
     random.seed(SEED)
     with vmsgrd.Vmsgrd(here, routes=WIRE, shards=1) as daemon, \
             Agent(daemon.prefix()) as server, Agent(daemon.prefix()) as client:
-        for agent in (server, client):
-            agent.run(STREAM)
-            agent.run(TRANSACTIONS)
-        server("!l = socket.create_server(('127.0.0.1', 0), backlog=100)")
-        client(f"!at = ('127.0.0.1', {int(server('l.getsockname()[1]'))})")
-        client("!c = socket.create_connection(at)")
-        server("!s, a = l.accept()")
+        join(server, client, STREAM, TRANSACTIONS)
         server("!threading.Thread(target=echo, args=[l], daemon=True).start()")
         time.sleep(OLD_S)
         sent, came, died = 0, [], 0

@@ -23,15 +23,9 @@ SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\})
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def daemon():
-    port = free_port()
+    port = process.free_port()
     with vmsgrd.Vmsgrd(process.make_dir("vm-"), routes=ROUTES, config=f"metrics: {{listen: {port}}}\n") as running:
         running.metrics = port
         yield running
@@ -249,7 +243,7 @@ def test_each_alert_fires_when_it_must(here):
 
 
 def test_prometheus_scrapes_it_and_answers_the_dashboard(daemon, here):
-    port = free_port()
+    port = process.free_port()
     config = os.path.join(here, "prometheus.yml")
     with open(config, "w", encoding="ascii") as f:
         f.write("global: {scrape_interval: 250ms, evaluation_interval: 250ms}\n"

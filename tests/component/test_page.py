@@ -14,6 +14,7 @@ import pytest
 from lib import chromium, process, vmsgrd
 
 from held import Held
+from test_stats import pair  # noqa: F401
 from test_views import PYTHON, Program
 
 ROUTES = [vmsgrd.route("wire", address="127.0.0.0/8", local="no")]
@@ -21,29 +22,14 @@ OTHER_USER = 2001
 browsers = pytest.mark.skipif(chromium.why_not() is not None, reason=str(chromium.why_not()))
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def daemon():
-    port = free_port()
+    port = process.free_port()
     more = f"access: {{mode: 0666}}\nmetrics: {{listen: {port}}}\n"
     with vmsgrd.Vmsgrd(process.make_dir("vp-"), routes=ROUTES, config=more) as running:
         os.chmod(os.path.dirname(running.socket), 0o755)
         running.metrics = port
         yield running
-
-
-@pytest.fixture
-def pair(daemon):
-    with Program(daemon.prefix(), "serve", "127.0.0.1", 0) as server:
-        _, port, _ = server.says()
-        with Program(daemon.prefix(), "connect", "127.0.0.1", port) as client:
-            server.says(), client.says()
-            yield server, client
 
 
 @pytest.fixture
@@ -140,7 +126,7 @@ def test_without_the_port_there_is_no_page(vmsgr, here):
 
 
 def test_local_connections_of_a_program_are_shown(vmsgr, here):
-    port = free_port()
+    port = process.free_port()
     with vmsgrd.Vmsgrd(here, routes=[vmsgrd.route("all", address="127.0.0.0/8")],
                        config=f"metrics: {{listen: {port}}}\n") as daemon:
         daemon.metrics = port

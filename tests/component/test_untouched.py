@@ -108,11 +108,6 @@ os.waitpid(child, 0)
 """
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
 class Tracer:
     """Runs a program under strace; environment() says which."""
 
@@ -240,7 +235,7 @@ TIMED = {"redis-server": re.compile(r"^(socket|bind|listen|connect|accept4?|epol
 
 
 def compare(scenario, routes, only, here):
-    port = free_port()
+    port = process.free_port()
     seen = {False: [], True: []}
     for _ in range(ATTEMPTS):
         for preload in (False, True):

@@ -1,6 +1,5 @@
 """vmsgrd --upgrade: a new vmsgrd takes over from the one that runs, with all that it carries; where it cannot, the old one
 goes on. VMSGR_UPGRADES: how many in a row."""
-import hashlib
 import json
 import os
 import re
@@ -18,8 +17,8 @@ import pytest
 from lib import process, vmsgrd
 from lib.agents import Agent
 
-from test_custody import OLD_S, STREAM, WIRE, connect
-from test_custody_programs import CONNECTS, DIRECT, ECHO, LOCAL, PORTS, ROUTES, Downloads, started
+from test_custody import WIRE, connect, daemon, pair  # noqa: F401
+from test_custody_programs import CONNECTS, DIRECT, ECHO, ROUTES, Load
 from test_custody_steps import DiesAt
 from test_keeper import gone, worker_after
 from test_privileges import status_of
@@ -43,21 +42,6 @@ BEATS = """
             n += 1
         return n
     """
-
-
-@pytest.fixture
-def daemon(here):
-    with vmsgrd.Vmsgrd(here, routes=WIRE) as running:
-        yield running
-
-
-@pytest.fixture
-def pair(daemon):
-    with Agent(daemon.prefix()) as server, Agent(daemon.prefix()) as client:
-        for agent in (server, client):
-            agent.run(STREAM)
-        connect(server, client)
-        yield server, client
 
 
 def works(pair, daemon):
@@ -423,63 +407,33 @@ def test_the_service_manager_is_told_who_the_main_process_is(manager, here):  # 
 
 def test_ten_in_a_row_under_load(here):
     seconds = 4 * UPGRADES + 6
-    with open(os.path.join(here, "data"), "wb") as f:
-        data = os.urandom(16 << 20)
-        f.write(data)
-    with vmsgrd.Vmsgrd(here, routes=ROUTES, memory="256M") as daemon:
-        iperf3 = started(daemon, here, "iperf3", PORTS["iperf3"], "iperf3", "-s", "-1", "-B", DIRECT, "-p", PORTS["iperf3"])
-        started(daemon, here, "redis", PORTS["redis"], "redis-server", "--port", PORTS["redis"], "--bind", LOCAL, DIRECT,
-                "--save", "", "--appendonly", "no", "--dir", here)
-        started(daemon, here, "http", PORTS["http"], "/usr/bin/python3", "-m", "http.server", "--bind", DIRECT, PORTS["http"])
-        with Agent(daemon.prefix()) as echo_direct, Agent(daemon.prefix()) as echo_local, \
-                Agent(daemon.prefix()) as direct, Agent(daemon.prefix()) as local, Agent(daemon.prefix()) as beats:
-            agents = (direct, local)
-            for server, client, host in ((echo_direct, direct, DIRECT), (echo_local, local, LOCAL)):
-                server(f"!HOST = {host!r}")
-                server.run(ECHO)
-                client(f"!AT = ({host!r}, {int(server('l.getsockname()[1]'))})")
-                client.run(CONNECTS)
-            beats(f"!c = socket.create_connection(({DIRECT!r}, {int(echo_direct('l.getsockname()[1]'))}))")
-            beats.run(BEATS)
-            benches = [process.Process([*daemon.prefix(), "redis-benchmark", "-h", host, "-p", str(PORTS["redis"]),
-                                        "-c", "5", "-l", "-q", "-t", "set,get", "-n", "1000000000", "-d", "256"],
-                                       log=os.path.join(here, f"bench.{host}.log")) for host in (DIRECT, LOCAL)]
-            client = process.Process([*daemon.prefix(), "iperf3", "-c", DIRECT, "-p", PORTS["iperf3"], "-J", "--bidir",
-                                      "-b", "300M", "-t", seconds], log=os.path.join(here, "iperf3.json"))
-            time.sleep(1)
-            until = time.monotonic() + seconds
-            downloads = Downloads(daemon.prefix(), f"http://{DIRECT}:{PORTS['http']}/data",
-                                  os.path.join(here, "got"), hashlib.sha256(data).hexdigest(), until)
-            for agent in agents:
-                agent(f"!t = threading.Thread(target=connects, args=({seconds - 2},)); t.start()")
-                agent.begin(f"asks({seconds - 2})")
-            beats.begin(f"beat({seconds - 2})")
-            times, said = [], []
-            for n in range(UPGRADES):
-                time.sleep(max(0.0, until - seconds + 1 + 4 * n - time.monotonic()))
-                began = time.monotonic()
-                said.append(upgraded(daemon))
-                times.append((began, time.monotonic() + 0.3))
-            asked = [agent.end(seconds + 30) for agent in agents]
-            assert beats.end(60).isdigit()
-            downloads.join(60)
-            slow = json.loads(beats("slow").replace("(", "[").replace(")", "]"))
-            pauses = [max([1000 * took for at, took in slow if b <= at <= e], default=0) for b, e in times]
-            print("longest pause at each upgrade, ms:", [round(p) for p in pauses], "median", round(statistics.median(pauses)),
-                  "- as vmsgrd says:", said)
-            for agent, n in zip(agents, asked):
-                assert n.isdigit() and int(n) > UPGRADES, asked
-                agent("t.join(30)")
-                assert agent("(failed[:5], young[:5])") == "([], [])" and int(agent("made")) > 2 * seconds
-            assert not downloads.failed and not downloads.young and downloads.good > seconds / 8, \
-                (downloads.failed, downloads.young, downloads.good)
-            assert all(bench.alive() for bench in benches), [process.tail(b.log) for b in benches]
-            assert (client.wait(30), iperf3.wait(30)) == (0, 0), process.tail(client.log)
-            with open(client.log, encoding="ascii") as f:
-                end = json.loads(f.read())["end"]
-            assert min(end["sum_received"]["bytes"], end["sum_received_bidir_reverse"]["bytes"]) > 100 << 20
-            for bench in benches:
-                bench.kill()
-            sessions = daemon.status()["sessions"]
-            assert len(sessions) == 7 and [s["faults"] for s in sessions] == [0] * 7
-            assert statistics.median(pauses) <= PAUSE_MS, pauses
+    with vmsgrd.Vmsgrd(here, routes=ROUTES, memory="256M") as daemon, Load(daemon, here, seconds) as load, \
+            Agent(daemon.prefix()) as beats:
+        beats(f"!c = socket.create_connection(({DIRECT!r}, {int(load.echo_direct('l.getsockname()[1]'))}))")
+        beats.run(BEATS)
+        until = load.begin(seconds)
+        beats.begin(f"beat({seconds - 2})")
+        times, said = [], []
+        for n in range(UPGRADES):
+            time.sleep(max(0.0, until - seconds + 1 + 4 * n - time.monotonic()))
+            began = time.monotonic()
+            said.append(upgraded(daemon))
+            times.append((began, time.monotonic() + 0.3))
+        asked, downloads = load.end(seconds), load.downloads
+        assert beats.end(60).isdigit()
+        slow = json.loads(beats("slow").replace("(", "[").replace(")", "]"))
+        pauses = [max([1000 * took for at, took in slow if b <= at <= e], default=0) for b, e in times]
+        print("longest pause at each upgrade, ms:", [round(p) for p in pauses], "median", round(statistics.median(pauses)),
+              "- as vmsgrd says:", said)
+        for agent, n in zip(load.agents, asked):
+            assert n.isdigit() and int(n) > UPGRADES, asked
+            agent("t.join(30)")
+            assert agent("(failed[:5], young[:5])") == "([], [])" and int(agent("made")) > 2 * seconds
+        assert not downloads.failed and not downloads.young and downloads.good > seconds / 8, \
+            (downloads.failed, downloads.young, downloads.good)
+        load.check_the_long_ones()
+        for bench in load.benches:
+            bench.kill()
+        sessions = daemon.status()["sessions"]
+        assert len(sessions) == 7 and [s["faults"] for s in sessions] == [0] * 7
+        assert statistics.median(pauses) <= PAUSE_MS, pauses
