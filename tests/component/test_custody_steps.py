@@ -34,7 +34,7 @@ class DiesAt:
         try:
             with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
                 return "TracerPid:\t0\n" not in f.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
 
     def __enter__(self):

@@ -46,7 +46,7 @@ def child_of(pid, name):
             with open(f"/proc/{child}/comm", encoding="ascii") as f:
                 if f.read() == name + "\n":
                     return int(child)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):   # before and after open()
             continue
     return None
 
