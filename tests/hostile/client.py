@@ -250,6 +250,14 @@ class End:
     def fileno(self):
         return self.bell.fileno()
 
+    def was_turned_away(self):
+        """Whether the acceptor closed the doorbell before it took the hello."""
+        try:
+            self.bell.send(b"")
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            return not self.arena.get(self.arena.at(self.slot) + END_AT[1]) & ACCEPTED
+
     def outcome(self, timeout_s=5):
         """Of a connect: 0, an errno, or None while it is not decided."""
         at, until = self.arena.at(self.slot), time.monotonic() + timeout_s
@@ -339,7 +347,9 @@ def say(door, message, fds, tries=200):
 
 
 def dial(listener, *, arena=None, slot=0, source=None, to=None, said_source=None, fds=None, **said):
-    """Connects as an honest program does, but for what is given. An End."""
+    """Connects as an honest program does, but for what is given. An End. What is honest is said again where the acceptor had
+    just turned to the next one: it does not wait long for a stranger's hello (PROTOCOL 7)."""
+    honest = fds is None and said_source is None and not said
     arena = Arena() if arena is None else arena
     host = listener["host"] if to is None else to[0]
     if to is None and host in ("0.0.0.0", "::"):
@@ -352,6 +362,9 @@ def dial(listener, *, arena=None, slot=0, source=None, to=None, said_source=None
     assert bell is not None, "the acceptor turns everybody away"
     end = End(bell, arena, slot)
     end.port = source
+    if honest and end.was_turned_away():
+        bell.close()
+        return dial(listener, arena=arena, slot=slot, source=source, to=to)
     return end
 
 
