@@ -41,9 +41,11 @@ bool may_attach(const conf::access_config& rules, int sock, const peer_identity&
            std::ranges::any_of(supplementary_groups(sock), listed);
 }
 
+bool is_in_charge(const peer_identity& who) noexcept { return who.uid == 0 || who.uid == ::geteuid(); }
+
 viewer viewer_at(const conf::access_config& rules, int sock, const peer_identity& who) {
     auto observes = [&](gid_t g) { return rules.observers_gid && g == *rules.observers_gid; };
-    const bool all = who.uid == 0 || who.uid == ::geteuid() || observes(who.gid) ||
+    const bool all = is_in_charge(who) || observes(who.gid) ||
                      (rules.observers_gid && std::ranges::any_of(supplementary_groups(sock), observes));
     return {who.uid, all};
 }

@@ -20,6 +20,9 @@ std::optional<peer_identity> identify(int sock) noexcept;
 // supplementary one, is enough; with both lists empty the socket's mode has decided already.
 bool may_attach(const conf::access_config& rules, int sock, const peer_identity& who);
 
+// Root and the daemon's own user.
+bool is_in_charge(const peer_identity& who) noexcept;
+
 // Who asks for status: what is shown is their own, or all of it.
 struct viewer {
     uid_t uid = 0;

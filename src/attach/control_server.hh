@@ -44,7 +44,9 @@ struct control_deps {
     local::registry& registry;
     shm::stats_page& page;
     std::atomic<uint64_t>& sessions;  // numbers given, by workers before this one too
+    const std::atomic<uint32_t>& drains_since_s;  // 0: it does not
     std::function<seastar::future<>(viewer, document_writer&)> status;  // the JSON document
+    std::function<seastar::future<>(bool)> drain;
 };
 
 struct session_info {
@@ -118,6 +120,8 @@ public:
     // To all programs, from time to time, until each user has room for a connection.
     void show_room_again() noexcept;
     bool stops() const noexcept { return _abort.abort_requested(); }
+    // Nothing new is carried.
+    bool drains() const noexcept { return _deps.drains_since_s != 0; }
     void program_attached(session& s);
     // What it left for others stays for a moment: who inherited from it has yet to ask.
     void program_ended(conn::program& p) noexcept;

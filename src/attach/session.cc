@@ -274,7 +274,7 @@ void session::on_hello(std::span<const std::byte> bytes) {
 
 void session::welcome(const proto::hello_msg& hello) {
     proto::welcome_msg w;
-    w.features = hello.features & proto::features_ours;
+    w.features = hello.features & proto::features_known;
     w.session_id = _server.next_session_id();
     w.ring_bytes = _server.deps().config.limits.ring_bytes;
     base::unique_fd segment;

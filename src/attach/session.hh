@@ -101,6 +101,8 @@ private:
     void on_unlist(proto::received& got);
     void on_registry(const proto::request_msg& m);
     seastar::future<> on_borrow(proto::request_msg m, proto::received& got);
+    seastar::future<> on_go_back(proto::request_msg m, proto::received& got);
+    seastar::future<> on_drain(proto::request_msg m);
     void on_deposit(const proto::request_msg& m, proto::received& got);
     seastar::future<> on_adopt(proto::request_msg m, proto::received& got);
     void fail_for_descriptors(const proto::request_msg& m);

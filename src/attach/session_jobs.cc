@@ -63,6 +63,8 @@ seastar::future<> session::handle(proto::request_msg m, proto::received& got) {
     case kind::adopt: co_await on_adopt(m, got); break;
     case kind::settled: reply(m, 0); break;
     case kind::registry: on_registry(m); break;
+    case kind::go_back: co_await on_go_back(m, got); break;
+    case kind::drain: co_await on_drain(m); break;
     case kind::status:
     case kind::routes: co_await send_document(m); break;
     default: break;  // check_request() lets no other through
@@ -160,6 +162,10 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     const auto* route = own_route(proto::role::server, base::local_name(got.fds[0].get()));
     const bool denied = route != nullptr && route->way == proto::via::deny;
     const bool no_memory = ssx::is_short_of_memory();
+    if (_server.drains() && !denied) {
+        reply(m, EAGAIN);
+        co_return;
+    }
     if (!total || !fds || denied || no_memory || _user->is_suspended()) {
         ++(no_memory ? _server.count().no_memory : _server.count().refused);
         reply(m, denied ? EACCES : EAGAIN);
@@ -211,6 +217,22 @@ seastar::future<> session::on_borrow(proto::request_msg m, proto::received& got)
     auto lent = co_await _server.deps().carriers.invoke_on(unsigned(m.id % seastar::smp::count), std::move(task));
     const int fds[] = {lent.get()};
     reply(m, lent ? 0 : ENOENT, std::span(fds).first(lent ? 1 : 0));
+}
+
+seastar::future<> session::on_go_back(proto::request_msg m, proto::received& got) {
+    auto task = [id = m.id, shown = got.fds[0].get()](conn::carrier& c) { return c.go_back(id, shown); };
+    const auto gone = co_await _server.deps().carriers.invoke_on(unsigned(m.id % seastar::smp::count), std::move(task));
+    const int fds[] = {gone.tcp.get()};
+    reply(m, gone.status, std::span(fds).first(gone.tcp ? 1 : 0));
+}
+
+seastar::future<> session::on_drain(proto::request_msg m) {
+    if (!is_in_charge(_who)) {
+        reply(m, EPERM);
+        co_return;
+    }
+    co_await _server.deps().drain((m.flags & proto::drain_cancel) == 0);
+    reply(m, 0);
 }
 
 void session::on_deposit(const proto::request_msg& m, proto::received& got) {

@@ -49,5 +49,6 @@ command add_perf(CLI::App& app, const options& o);
 command add_send(CLI::App& app, const options& o);
 command add_recv(CLI::App& app, const options& o);
 command add_ceph(CLI::App& app, const options& o);
+command add_drain(CLI::App& app, const options& o);
 
 }  // namespace vmsgr::cli

@@ -36,6 +36,7 @@ constexpr const char* footer = R"(Examples:
   vmsgr page                             the same in a browser
   vmsgr doctor ceph-osd                  will its connections be carried; if not, why
   vmsgr explain 4711 23                  is this descriptor accelerated; if not, why
+  vmsgr drain                            all connections back to the kernel
   vmsgr ceph plan                        the routes for this host's OSDs
   vmsgr perf                             how fast message channels are here
 
@@ -149,6 +150,7 @@ int run(int argc, char** argv) {
     add("page", "the address of the status page, with a key", [&](CLI::App& a) { return add_page(a, o); });
     add("explain", "is a descriptor accelerated; if not, why not", [&](CLI::App& a) { return add_explain(a, o); });
     add("doctor", "what of a program will stay plain", [&](CLI::App& a) { return add_doctor(a, o, words.program); });
+    add("drain", "give all connections back to the kernel", [&](CLI::App& a) { return add_drain(a, o); });
     add("ceph", "OSDs of this host on VMSGR, and off it", [&](CLI::App& a) { return add_ceph(a, o); });
     add("ping", "messages there and back to another program", [&](CLI::App& a) { return add_ping(a, o); });
     add("perf", "throughput and latency by message size", [&](CLI::App& a) { return add_perf(a, o); });
@@ -174,9 +176,8 @@ int run(int argc, char** argv) {
         return say_unknown(at, extra.front());
     }
     if (at == &app) {
-        return say_usage(
-            at, "no command given; commands are run, status, conns, routes, trunks, top, page, explain, doctor, ceph, "
-                "ping, perf, send, recv");
+        return say_usage(at, "no command given; commands are run, status, conns, routes, trunks, top, page, explain, "
+                             "doctor, drain, ceph, ping, perf, send, recv");
     }
     o.socket = absolute(o.socket.empty() ? usual_socket() : o.socket);
     auto chosen = std::ranges::find(commands, app.get_subcommands().front(), &decltype(commands)::value_type::first);

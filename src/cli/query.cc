@@ -100,7 +100,7 @@ base::error unattached(const std::string& path, const proto::attach_failure& f) 
 
 }  // namespace
 
-base::result<std::string> ask_daemon(const std::string& path, proto::kind what) {
+base::result<std::string> ask_daemon(const std::string& path, proto::kind what, uint32_t flags) {
     const auto a = proto::attach(path.c_str(), {.session = proto::session_kind::query,
                                                 .program = "vmsgr",
                                                 .answer_ms = query_timeout_ms,
@@ -111,6 +111,7 @@ base::result<std::string> ask_daemon(const std::string& path, proto::kind what) 
     proto::request_msg request;
     request.what = what;
     request.serial = 1;
+    request.flags = flags;
     if (int e = proto::send_request(a->socket.get(), request, {}); e != 0) {
         return std::unexpected(unanswered(path, e));
     }

@@ -13,8 +13,8 @@ namespace vmsgr::cli {
 inline constexpr int query_timeout_ms = 2000;
 inline constexpr size_t document_bytes_max = 256u << 20;
 
-// status or routes: the document of the reply.
-base::result<std::string> ask_daemon(const std::string& path, proto::kind what);
+// status, routes or drain: the document of the reply.
+base::result<std::string> ask_daemon(const std::string& path, proto::kind what, uint32_t flags = 0);
 base::result<proto::route_table> ask_routes(const std::string& path);
 
 }  // namespace vmsgr::cli

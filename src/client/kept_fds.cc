@@ -1,5 +1,7 @@
 #include "client/kept_fds.hh"
 
+#include <errno.h>
+
 #include <utility>
 
 #include "base/sys.hh"
@@ -35,6 +37,14 @@ void ring_late(int fd, const void* stream) noexcept {
 void show_connection(int fd, const void* stream) noexcept {
     if (rules.show != nullptr) {
         rules.show(fd, stream);
+    }
+}
+
+int ask_back(int fd, uint64_t id) noexcept { return rules.ask_back != nullptr ? rules.ask_back(fd, id) : -ENOSYS; }
+
+void become_socket(int fd, int socket, bool first) noexcept {
+    if (rules.become_socket != nullptr) {
+        rules.become_socket(fd, socket, first);
     }
 }
 

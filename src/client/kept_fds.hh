@@ -3,6 +3,8 @@
 // it may change while the descriptor is kept. Any thread.
 #pragma once
 
+#include <cstdint>
+
 #include "base/unique_fd.hh"
 
 namespace vmsgr::client {
@@ -19,6 +21,11 @@ struct fd_rules {
     bool (*show_late_bytes)(int fd, const void* stream, int64_t min_age_ns) = nullptr;
     // Shows the local connection that fd is (stream::show_in).
     void (*show)(int fd, const void* stream) = nullptr;
+    // The kernel's socket of a connection whose daemon wants to leave; or -errno (session::go_back).
+    int (*ask_back)(int fd, uint64_t id) = nullptr;
+    // fd and its duplicates are this socket from now on, and no connection of ours. first: how it waits is still to be
+    // told to it.
+    void (*become_socket)(int fd, int socket, bool first) = nullptr;
     // A new descriptor of ours must not fail for the program's limit, which is lifted meanwhile where `number`, a
     // recent one, is near it. False: it was not, and nothing is to be lowered.
     bool (*lift_limit)(int number) = nullptr;
@@ -33,6 +40,8 @@ bool still_holds(int fd, const void* stream) noexcept;
 void replace_fd(int fd, int by) noexcept;
 void ring_late(int fd, const void* stream) noexcept;
 void show_connection(int fd, const void* stream) noexcept;
+int ask_back(int fd, uint64_t id) noexcept;
+void become_socket(int fd, int socket, bool first) noexcept;
 // False: nothing is held back there.
 bool show_late_bytes(int fd, const void* stream, int64_t min_age_ns) noexcept;
 

@@ -23,7 +23,8 @@ using locked = std::lock_guard<base::signal_lock>;
 
 }  // namespace
 
-void session::configure(const char* path, std::string_view program) noexcept {
+void session::configure(const char* path, std::string_view program, uint64_t features) noexcept {
+    _offered = features;
     proto::copy_text(_path, path);
     proto::copy_text(_program, program);
 }
@@ -49,7 +50,8 @@ bool session::attach() noexcept {
     auto a = proto::attach(_path, {.session = proto::session_kind::program,
                                    .program = _program,
                                    .answer_ms = attach_timeout_ms,
-                                   .backlog_ms = attach_timeout_ms});
+                                   .backlog_ms = attach_timeout_ms,
+                                   .features = _offered});
     if (!a) {
         _failure = a.error();
     }
@@ -272,6 +274,17 @@ int session::borrow(int shown, uint64_t id, bool plain) noexcept {
     m.what = proto::kind::borrow;
     m.id = id;
     m.flags = plain ? uint32_t(proto::borrow_plain) : 0;
+    return ask_for_socket(m, shown);
+}
+
+int session::go_back(int shown, uint64_t id) noexcept {
+    proto::request_msg m;
+    m.what = proto::kind::go_back;
+    m.id = id;
+    return ask_for_socket(m, shown);
+}
+
+int session::ask_for_socket(proto::request_msg& m, int shown) noexcept {
     proto::reply_msg reply;
     proto::received got;
     if (int e = ask(m, {&shown, 1}, reply, got); e != 0) {

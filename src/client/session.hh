@@ -72,6 +72,7 @@ class session {
     std::atomic<const shm::listening_registry*> _registry{nullptr};
     std::atomic<uint16_t> _registry_turn{0};  // what the segment said of that one
     uint32_t _ring_bytes = shm::ring_bytes_default;
+    uint64_t _offered = proto::features_ours;
     uint64_t _features = 0;
     uint64_t _session_id = 0;
     std::atomic<uint32_t> _ids{0};
@@ -89,7 +90,7 @@ class session {
 
 public:
     // Before anything else, once.
-    void configure(const char* path, std::string_view program) noexcept;
+    void configure(const char* path, std::string_view program, uint64_t features = proto::features_ours) noexcept;
     const char* path() const noexcept { return _path; }
 
     // Attached now, or could be attached now.
@@ -132,6 +133,8 @@ public:
 
     // The kernel socket of connection `id`, whose doorbell is shown; or -errno.
     int borrow(int shown, uint64_t id, bool plain) noexcept;
+    // The same for good, where the daemon has called it back (proto::kind::go_back); -EAGAIN: not now.
+    int go_back(int shown, uint64_t id) noexcept;
     // Leaves with the daemon what an heir of this descriptor needs. It is there once await_settled() has returned.
     // For a door: its listener, whose socket the daemon has.
     void deposit(int shown, std::span<const int> left, std::span<const uint8_t> data, uint64_t listener = 0) noexcept;
@@ -174,6 +177,7 @@ private:
     int ask_attached(proto::request_msg& m, std::span<const int> fds, proto::reply_msg& reply,
                      proto::received& got) noexcept;
     int learn_routes() noexcept;
+    int ask_for_socket(proto::request_msg& m, int shown) noexcept;
     int send(const proto::request_msg& m, std::span<const int> fds) noexcept;
 };
 

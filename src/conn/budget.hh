@@ -18,6 +18,7 @@ class usage {
     std::atomic<uint64_t> _used{0};
     std::atomic<uint64_t> _limit;
     shm::load* _shown = nullptr;
+    std::atomic<bool> _closed{false};
 
 public:
     explicit usage(uint64_t limit) noexcept : _limit(limit) {}
@@ -35,6 +36,14 @@ public:
     uint64_t room() const noexcept {
         const uint64_t most = limit() - margin_of(limit()), now = used();
         return now < most ? most - now : 0;
+    }
+
+    // What is shown from now on is that there is no room, whatever there is; or again what there is.
+    void close(bool on) noexcept {
+        _closed.store(on, std::memory_order_relaxed);
+        if (_shown != nullptr) {
+            show_enough(enough());
+        }
     }
 
     // Before anything is taken. `where` lies in shared memory and outlives this. It counts from one, as 0 is enough of
@@ -73,7 +82,11 @@ public:
 private:
     // As it is shown: what is used counts from one there.
     uint64_t enough() const noexcept { return 1 + limit() - margin_of(limit()); }
-    void show_enough(uint64_t n) noexcept { std::atomic_ref(_shown->enough).store(n, std::memory_order_relaxed); }
+    void show_enough(uint64_t n) noexcept {
+        constexpr uint64_t for_nothing = 1;
+        std::atomic_ref(_shown->enough)
+            .store(_closed.load(std::memory_order_relaxed) ? for_nothing : n, std::memory_order_relaxed);
+    }
 };
 
 // Holds n of a usage, or of two: of what all may use and of what one may. They outlive it.

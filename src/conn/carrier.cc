@@ -24,6 +24,9 @@ namespace {
 
 // Between two looks whether arenas without connections have lost their programs.
 constexpr auto resting_time = std::chrono::seconds(2);
+// While connections are to become the kernel's: how many are looked at, and how often.
+constexpr auto calling_interval = std::chrono::milliseconds(20);
+constexpr size_t called_at_once = 1024;
 
 }  // namespace
 
@@ -49,6 +52,7 @@ seastar::future<> carrier::stop() {
     co_await part();
     _unheard.clear();
     _keeping_timer.cancel();
+    _draining_timer.cancel();
     _closing.clear();
     _resting_timer.cancel();
     _arenas.clear();
@@ -195,6 +199,41 @@ void carrier::run(conn_ptr c) {
 base::unique_fd carrier::borrow(uint64_t id, int shown, bool plain) noexcept {
     auto at = _conns.find(id);
     return at != _conns.end() && at->second->is_shown_by(shown) ? at->second->lend(plain) : base::unique_fd();
+}
+
+void carrier::drain(bool on) noexcept {
+    if (on) {
+        _called_last = 0;
+        _draining_timer.set_callback([this] { call_back(); });
+        _draining_timer.rearm_periodic(calling_interval);
+        return;
+    }
+    _draining_timer.cancel();
+    for (auto& [id, c] : _conns) {
+        c->stay();
+    }
+}
+
+// Some of them, and the next ones the next time.
+void carrier::call_back() noexcept {
+    const auto now = seastar::lowres_clock::now();
+    auto at = _conns.upper_bound(_called_last);
+    for (size_t left = called_at_once; left != 0 && at != _conns.end(); --left, ++at) {
+        at->second->call_back(now);
+        _called_last = at->first;
+    }
+    if (at == _conns.end()) {
+        _called_last = 0;
+    }
+}
+
+carrier::gone_back carrier::go_back(uint64_t id, int shown) noexcept {
+    auto at = _conns.find(id);
+    if (at == _conns.end() || !at->second->is_shown_by(shown)) {
+        return {ENOENT, {}};
+    }
+    const int status = at->second->go_back();
+    return {status, status == 0 ? at->second->lend(false) : base::unique_fd()};
 }
 
 void carrier::reset_when_sent(base::unique_fd tcp) noexcept {

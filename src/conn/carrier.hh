@@ -81,6 +81,8 @@ class carrier : public seastar::peering_sharded_service<carrier> {
     };
     std::vector<closing> _closing;  // behind the keeper's copies
     seastar::timer<seastar::lowres_clock> _keeping_timer;
+    seastar::timer<seastar::lowres_clock> _draining_timer;
+    uint64_t _called_last = 0;  // up to here, of this round
     seastar::gate _gate;
     uint64_t _ids = 0;
 
@@ -135,6 +137,14 @@ public:
 
     // A copy of the socket of connection `id`, if `shown` is the program's end of it. plain: see vm_conn::lend.
     base::unique_fd borrow(uint64_t id, int shown, bool plain) noexcept;
+    // All connections that can are to become the kernel's, or none any more.
+    void drain(bool on) noexcept;
+    // The program asks. status: an errno; EAGAIN: not now.
+    struct gone_back {
+        int status;
+        base::unique_fd tcp;
+    };
+    gone_back go_back(uint64_t id, int shown) noexcept;
     // At the end of the daemon: RST, once the peer has what was sent, or at the limit.
     void reset_when_sent(base::unique_fd tcp) noexcept;
     // Our end of a dialled doorbell, of which there is no further use. What we have said there stays in flight as long
@@ -151,6 +161,7 @@ private:
     bool later(young y) noexcept;
     const char* go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all);
     void look_at(unheard_bell& b) noexcept;
+    void call_back() noexcept;
     seastar::future<> part();
     uint64_t next_id() noexcept;
 };

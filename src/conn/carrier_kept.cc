@@ -131,13 +131,6 @@ const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr 
     if (!life || f.plain.load(std::memory_order_relaxed) != 0) {
         return life ? "it was plain" : life.error();
     }
-    auto& tcp = fds[keeper::kept_tcp];
-    constexpr int on = 1;
-    ::setsockopt(tcp.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
-    const auto counted = count_tcp(tcp.get());
-    if (!counted && !life->over()) {
-        return counted.error();
-    }
     auto memory = _arenas.join(fds[keeper::kept_arena].get(), f.slot, all, owner);
     if (!memory) {
         return "its memory cannot be mapped";
@@ -146,9 +139,20 @@ const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr 
     const auto& ring = conduit.header().ring;
     restored from{*life, ring[0].tail.load(std::memory_order_acquire), ring[1].head.load(std::memory_order_acquire), &e,
                   f.opened_s};
-    if (counted && !life->over()) {
-        from.sent = counted->written - f.sent_base;
-        from.received = counted->read - f.received_base;
+    auto& tcp = fds[keeper::kept_tcp];
+    const uint32_t program = conduit.header().end[0].flags.load(std::memory_order_acquire);
+    from.gone = (program & shm::end_granted) != 0;
+    if (!from.gone) {
+        constexpr int on = 1;
+        ::setsockopt(tcp.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+        const auto counted = count_tcp(tcp.get());
+        if (!counted && !life->over()) {
+            return counted.error();
+        }
+        if (counted && !life->over()) {
+            from.sent = counted->written - f.sent_base;
+            from.received = counted->read - f.received_base;
+        }
     }
     if (ring[0].head.load(std::memory_order_acquire) - from.sent > conduit.capacity ||
         from.received - ring[1].tail.load(std::memory_order_acquire) > conduit.capacity) {
@@ -166,7 +170,9 @@ const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr 
     p.program_fd = f.program_fd;
     p.shown = owner->show_again(f.shown, f.id, p.role, seastar::this_shard_id(), f.program_fd);
     p.peer = f.peer;
-    p.mark = mark_of(f, tcp.get());
+    if (!from.gone || (program & shm::end_recalled) == 0) {
+        p.mark = mark_of(f, tcp.get());  // else SO_LINGER is the program's
+    }
     p.tcp = std::move(tcp);
     p.bell = std::move(fds[keeper::kept_bell]);
     p.conduit = conduit;

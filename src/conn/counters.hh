@@ -45,6 +45,7 @@ struct counters {
     base::tally no_memory;  // requests that ended because the shard had none
     base::tally never_closed;  // files of strangers: too many others wait to be closed
     base::tally plain;  // connections that turned plain, for a program without the library
+    base::tally given_back;  // connections that became their programs' own sockets again
     std::array<base::tally, fault_kinds> faults{};
 
     void count(fault f) noexcept { ++faults[size_t(f)]; }
@@ -68,6 +69,7 @@ inline constexpr base::counter<counters> counter_table[] = {
     {"no_memory", &counters::no_memory},
     {"never_closed", &counters::never_closed},
     {"plain", &counters::plain},
+    {"given_back", &counters::given_back},
 };
 static_assert(base::lists_all(counter_table));
 

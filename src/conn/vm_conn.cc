@@ -93,7 +93,7 @@ base::unique_fd vm_conn::lend(bool plain) noexcept {
 }
 
 void vm_conn::guard_end() noexcept {
-    if (_p.tcp && !_life.over() && _far->path() == conn_path::direct) {
+    if (_p.tcp && !_life.over() && !_back.gone && _far->path() == conn_path::direct) {
         _p.mark.set(tcp_fd());
     }
 }
@@ -134,7 +134,7 @@ bool vm_conn::watch() {
     return r && watch_far();
 }
 
-bool vm_conn::watch_far() { return _far->watch(_carrier.events(), _far_events); }
+bool vm_conn::watch_far() { return _back.gone || _far->watch(_carrier.events(), _far_events); }
 
 // The peer's daemon does not carry this destination: the program's socket, which is bound only, connects after all.
 bool vm_conn::take_direct_way() {
@@ -259,6 +259,9 @@ void vm_conn::established() noexcept {
 // Each event comes by here. What last() says waits for finish(), as both fibers may still be at work.
 life::actions vm_conn::step(life::event e, int err) noexcept {
     using life::action;
+    if (e == life::event::send_failed) {
+        read_again();  // what came before it is still to be read
+    }
     const life::actions todo = _life.apply(e, err);
     note_life();
     _row->state.set(uint64_t(std::min(conn_state(_life.at), conn_state::closing)));
@@ -333,6 +336,9 @@ void vm_conn::on_hang_up() noexcept {
     if ((end & shm::end_recalled) != 0) {
         step(life::event::recalled);
         return;
+    }
+    if (_back.gone) {
+        take_from_program();
     }
     if ((ring & shm::ring_fin) != 0) {
         step(life::event::shut_write);
@@ -415,7 +421,7 @@ void vm_conn::break_rules(fault why) noexcept {
 }
 
 void vm_conn::stop() noexcept {
-    step(life::event::stop);
+    step(_back.gone ? life::event::recalled : life::event::stop);
     if (_waits_for_program) {
         _life.stopping = true;  // the event has no meaning any more
         _in.wake();

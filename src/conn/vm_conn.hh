@@ -2,8 +2,8 @@
 // other, on one shard for its whole life. Two fibers move the bytes: the write loop from ring 0 to the far side, the
 // read loop from the far side to ring 1, both in place (conn/pump.hh). What each event means is the table's to say
 // (life/connection.hh); step() asks it and does what it answers. vm_conn.cc has how a connection begins and ends,
-// vm_conn_loops.cc how bytes move and who wakes whom,
-// vm_conn_shown.cc what others see of it, vm_conn_kept.cc how it outlives the worker.
+// vm_conn_loops.cc how bytes move and who wakes whom, vm_conn_shown.cc what others see of it, vm_conn_kept.cc how it
+// outlives the worker, vm_conn_back.cc how it becomes its program's own socket again.
 //
 // Owner: the shard's carrier, by lw_shared_ptr until run() is done. All calls on that shard.
 #pragma once
@@ -25,6 +25,7 @@
 #include "conn/counters.hh"
 #include "conn/end_mark.hh"
 #include "conn/far.hh"
+#include "conn/going_back.hh"
 #include "conn/plain.hh"
 #include "conn/program.hh"
 #include "conn/pump.hh"
@@ -54,7 +55,7 @@ struct plain_info {
     bool on = false;
     bool moved = false;
     proto::plain_cause why = proto::plain_cause::none;  // as the program says
-    uint64_t bell_inode = 0;                            // of the socket whose other end an alien has
+    uint64_t bell_inode = 0;  // of the socket whose other end an alien has
 };
 
 // What `status` shows of a connection.
@@ -68,13 +69,14 @@ struct conn_info {
     unsigned shard;
     conn_state state;
     uint64_t bytes_in, bytes_out;  // as the program sees them
-    double opened_s;               // Unix time
+    double opened_s;  // Unix time
     conn_path path = conn_path::direct;
     uid_t uid = 0;  // of the program
     bool encrypted = false;  // on its way to another host
     std::string peer_identity{};  // over a trunk: who the peer daemon has proved to be
     plain_info plain{};
-    uint32_t ring_bytes = 0;                     // of each of the two
+    stays why_it_stays = stays::no;
+    uint32_t ring_bytes = 0;  // of each of the two
     uint64_t unread_bytes = 0, unsent_bytes = 0;  // in them: what the program has not read, what has not left
     uint64_t program_stalls_us = 0, network_stalls_us = 0;  // 0: no stall
 };
@@ -85,6 +87,7 @@ struct restored {
     uint64_t sent = 0, received = 0;  // of ring 0 and into ring 1, from their beginning
     keeper::entry* entry = nullptr;
     double opened_s = 0;
+    bool gone = false;  // its program has its socket back, or was told that it may
 };
 
 class vm_conn final : public ssx::ring_waiter {
@@ -99,8 +102,8 @@ public:
         end_mark mark{};  // of tcp, where that is the far side
         memory_slot memory;
         base::unique_fd arena;  // of memory that the program has made; until it is handed over
-        shm::conduit conduit;   // a view of it
-        uint32_t shown = shm::no_slot;   // in the owner's connected list; none: it is shown by the constructor
+        shm::conduit conduit;  // a view of it
+        uint32_t shown = shm::no_slot;  // in the owner's connected list; none: it is shown by the constructor
         std::unique_ptr<far_side> far;  // none: tcp itself
         size_t received = 0;  // bytes that lie in ring 1 already
         std::optional<restored> from{};  // another worker carried it
@@ -167,6 +170,7 @@ private:
     pump<vm_conn> _pump;
     seastar::timer<seastar::lowres_clock> _progress_timer;
     keeper::entry* _entry = nullptr;  // the keeper holds it
+    going_back _back;
 
 public:
     vm_conn(carrier& c, uint64_t id, conn_state state, parts p);
@@ -194,6 +198,13 @@ public:
     bool hand_over() noexcept;
     // It will not be.
     void stay_here() noexcept { _p.arena.reset(); }
+
+    // The program is to have its socket back. Now and then, as long as that holds.
+    void call_back(going_back::clock::time_point now) noexcept;
+    void stay() noexcept;
+    // It asks. 0: it is the kernel's, and lend() gives the socket; EAGAIN: not now.
+    int go_back() noexcept;
+    stays why_it_stays() const noexcept;
 
     // ring_waiter
     bool rings_ready() noexcept override;
@@ -235,6 +246,17 @@ private:
     void do_again() noexcept;
     seastar::future<> take_back();
     void leave_entry() noexcept;
+
+    // Going back (vm_conn_back.cc).
+    std::atomic<uint32_t>& own_flags() const noexcept;
+    void ring_once() noexcept;
+    bool pause_reading(bool& once) noexcept;
+    void read_again() noexcept;
+    bool is_quiet() noexcept;
+    int not_now() noexcept;
+    bool grant() noexcept;
+    void leave_to_program() noexcept;
+    void take_from_program() noexcept;
 
     // Moving bytes (vm_conn_loops.cc).
     void on_far(uint32_t events) noexcept;

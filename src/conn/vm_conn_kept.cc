@@ -36,7 +36,7 @@ void vm_conn::note_life() noexcept {
 
 bool vm_conn::hand_over() noexcept {
     const int fds[] = {tcp_fd(), _p.bell.get(), _p.arena ? _p.arena.get() : _p.memory.fd()};
-    if (_entry != nullptr || _life.over() || _plain || _far->path() != conn_path::direct || fds[2] < 0) {
+    if (_entry != nullptr || _life.over() || _plain || _back.gone || _far->path() != conn_path::direct || fds[2] < 0) {
         return true;
     }
     if (_life.at == life::phase::connecting || urgent_waits(tcp_fd())) {
@@ -118,12 +118,16 @@ void vm_conn::go_on_from(const restored& f) noexcept {
     _tx_state.tail_seen = out.tail.load(std::memory_order_acquire);
     _tx_state.base = out.base.load(std::memory_order_relaxed);
     _near.out.recover(_near.doorbell);
+    f.gone ? leave_to_program() : stay();
     _row->bytes_out.set(f.sent);
     _row->bytes_in.set(f.received);
 }
 
 // What was to be done by the last events before the worker died. Each may be done twice.
 void vm_conn::do_again() noexcept {
+    if (_back.gone) {
+        return;
+    }
     if (_life.over()) {
         if (_life.error != 0 && !_life.gone()) {
             _near.out.reset(_life.error);

@@ -67,6 +67,10 @@ seastar::future<> vm_conn::stall_on(direction& d, waits what, base::tally& since
 }
 
 bool vm_conn::to_send(size_t& n) noexcept {
+    if (_back.gone) {
+        n = 0;
+        return true;
+    }
     const uint32_t flags = _near.in.flags();  // before the look at the data: fin is set after the last byte
     if (_near.in.data_bytes(n) != shm::look::ok) {
         break_rules(fault::bad_ring_index);
@@ -116,6 +120,9 @@ bool vm_conn::room(size_t& n) noexcept {
     if (_near.out.free_bytes(n) != shm::look::ok) {
         break_rules(fault::bad_ring_index);
         return false;
+    }
+    if (_back.stops_reading()) {
+        n = 0;
     }
     return true;
 }
@@ -170,6 +177,9 @@ void vm_conn::on_batch_end() noexcept {
 }
 
 void vm_conn::on_far(uint32_t events) noexcept {
+    if (_back.gone) {
+        return;
+    }
     // The program has its socket back, and disconnects it: the error that this shows is for the program alone.
     if ((events & (EPOLLERR | EPOLLHUP)) != 0 && (program_flags() & shm::end_recalled) != 0) {
         on_hang_up();
@@ -235,6 +245,7 @@ void vm_conn::go_plain() noexcept {
         return;
     }
     ++_carrier.count().plain;
+    stay();
     if (_entry != nullptr) {
         _entry->connection.plain.store(1, std::memory_order_release);
     }
@@ -273,6 +284,12 @@ bool vm_conn::push_plain() noexcept {
 }
 
 void vm_conn::on_bell(uint32_t events) noexcept {
+    if (_back.gone) {
+        if ((events & EPOLLHUP) != 0) {
+            on_hang_up();
+        }
+        return;
+    }
     if (!_plain && (program_flags() & shm::end_plain) != 0 && _life.at != life::phase::connecting) {
         go_plain();
     }
@@ -311,10 +328,10 @@ void vm_conn::on_bell(uint32_t events) noexcept {
 }
 
 bool vm_conn::rings_ready() noexcept {
-    if (_out.on == waits::ring && (_near.in.has_data() || _near.in.ended() != 0)) {
+    if (_out.on == waits::ring && !_back.gone && (_near.in.has_data() || _near.in.ended() != 0)) {
         return true;
     }
-    if (_in.on == waits::ring) {
+    if (_in.on == waits::ring && !_back.stops_reading()) {
         // Half of it at a time: a wake for each freed byte would cost more than it brings.
         size_t n = 0;
         return _near.out.free_bytes(n) != shm::look::ok || n >= _near.out.most_unread() / 2;
@@ -337,6 +354,9 @@ bool vm_conn::park() noexcept {
         return !pull_plain() && !pushed;
     }
     bool quiet = true;
+    if (_back.gone) {
+        return true;
+    }
     if (_out.on == waits::ring) {
         const bool empty = _near.emptied();
         if (_near.doorbell.foreign()) {
@@ -346,7 +366,7 @@ bool vm_conn::park() noexcept {
             quiet = false;
         }
     }
-    if (_in.on == waits::ring && !_near.awaits_room()) {
+    if (_in.on == waits::ring && !_back.stops_reading() && !_near.awaits_room()) {
         _in.wake();
         quiet = false;
     }

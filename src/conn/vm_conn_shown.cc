@@ -50,6 +50,7 @@ conn_info vm_conn::info() const {
             _far->encrypted(),
             _far->peer_identity(),
             plain_state(),
+            why_it_stays(),
             uint32_t(_p.conduit.capacity),
             bytes_in_ring(1),
             bytes_in_ring(0),

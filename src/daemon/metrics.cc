@@ -47,6 +47,7 @@ constexpr counter_text shard_counters[] = {
     {"no_memory", "vmsgr_no_memory_total", "Requests that ended because a shard had no memory."},
     {"never_closed", "vmsgr_never_closed_total", "Files of strangers left open, as too many waited to be closed."},
     {"plain", "vmsgr_plain_total", "Connections that turned plain, for a program without the library."},
+    {"given_back", "vmsgr_given_back_total", "Connections that a drain gave back to the kernel."},
 };
 
 static_assert(names_all(shard_counters, conn::counter_table));

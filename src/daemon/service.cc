@@ -87,8 +87,31 @@ service::service(const conf::daemon_config& c, std::string path, attach::control
 
 seastar::future<> service::status(attach::viewer who, attach::document_writer& to) {
     return write_status({who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s,
-                         _page.worker.restarts, _reloaded},
+                         _page.worker.restarts, _reloaded, _board.drains_since_s},
                         to);
+}
+
+// Nothing new is carried, and what is becomes the kernel's (conn/vm_conn_back.cc), so that the daemon can be stopped.
+// The next worker goes on with it.
+seastar::future<> service::drain(bool on) {
+    if (on == drains()) {
+        co_return;
+    }
+    _board.drains_since_s = on ? uint32_t(conn::unix_time_s()) : 0;
+    log.info("{}", on ? "connections and listeners go back to the kernel (vmsgr drain)" : "the drain is cancelled");
+    co_await drain_or_not();
+}
+
+// Each shard as it is to be when it hears of it: a cancel may be faster than the order.
+seastar::future<> service::drain_or_not() {
+    _budget.connections.close(drains());
+    co_await _trunks.invoke_on_all([this](trunks::service& t) { t.refuse_all(drains()); });
+    co_await _listeners.invoke_on_all([this](local::listeners& l) {
+        if (drains()) {
+            l.give_back();
+        }
+    });
+    co_await _carriers.invoke_on_all([this](conn::carrier& c) { c.drain(drains()); });
 }
 
 void service::tell_ready() {
@@ -269,8 +292,9 @@ seastar::future<> service::hand_over() {
 void service::serve_programs(std::unique_ptr<inheritance> left) {
     _control = std::make_unique<attach::control_server>(
         attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page,
-                             _board.sessions,
-                             [this](attach::viewer who, attach::document_writer& to) { return status(who, to); }},
+                             _board.sessions, _board.drains_since_s,
+                             [this](attach::viewer who, attach::document_writer& to) { return status(who, to); },
+                             [this](bool on) { return drain(on); }},
         _socket);
     left->sessions(*_control).get();
     left.reset();
@@ -302,6 +326,9 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
     }
     auto left = take_over();
     left->listeners(_listeners, _registry, _socket.doors()).get();
+    if (drains()) {
+        drain_or_not().get();
+    }
 
     auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&trunks::service::quiesce).get(); });
     _trunks.invoke_on_all(&trunks::service::start).get();

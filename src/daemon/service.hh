@@ -86,6 +86,9 @@ private:
     seastar::future<> name_routes();
     seastar::future<> change_to(conf::daemon_config fresh);
     seastar::future<> status(attach::viewer who, attach::document_writer& to);
+    bool drains() const noexcept { return _board.drains_since_s != 0; }
+    seastar::future<> drain(bool on);
+    seastar::future<> drain_or_not();
 };
 
 }  // namespace vmsgr::daemon

@@ -101,6 +101,8 @@ json plain_mode(uint32_t shown) {
                       proto::read_cause(shown >> shm::local_cause_shift & cause_bits), 0);
 }
 
+json stays(conn::stays s) { return {{"cause", conn::to_word(s)}, {"why", conn::to_text(s)}}; }
+
 json row(const conn::conn_info& c) {
     return {{"id", c.id},
             {"session", c.session},
@@ -300,7 +302,9 @@ seastar::future<> add_rows(text& out, shown& sum, const status_sources& s, unsig
                                                   [last](conn::carrier& c) { return c.list(last, rows_at_once); });
         for (auto& c : rows) {
             if (s.viewer.sees(c.uid)) {
-                out.add(row(c));
+                json shown = row(c);
+                shown["stays"] = s.drains_since_s != 0 ? stays(c.why_it_stays) : json();
+                out.add(shown);
                 sum.add(c.path, c.bytes_in + c.bytes_out);
             }
             co_await out.pass_on();
@@ -427,6 +431,13 @@ seastar::future<> write_status(status_sources s, attach::document_writer& to) {
                        {"poll_mode", conf::to_text(s.config.polling)},
                        {"reloads", s.reloaded.count},
                        {"reload_error", s.reloaded.error.empty() ? json() : json(s.reloaded.error)}});
+    const bool drains = s.drains_since_s != 0;
+    const size_t relays = co_await s.trunks.map_reduce0([](auto& t) { return t.relays(); }, size_t(0), std::plus<>());
+    out.add("drain", {{"on", drains},
+                      {"since_s", drains ? json(s.drains_since_s) : json()},
+                      {"connections_left", drains ? json(s.budget.connections.used()) : json()},
+                      {"relays_left", drains ? json(relays) : json()},
+                      {"listeners_left", drains ? json(s.budget.listeners.used()) : json()}});
     auto& trunk = s.config.trunks;
     out.add("trunk", {{"wanted", trunk.wanted()},
                       {"encrypted", trunk.tls.on()},

@@ -30,6 +30,7 @@ struct status_sources {
     double started_s;
     uint64_t worker_restarts;
     const reload_state& reloaded;
+    uint32_t drains_since_s;  // 0: it does not
 };
 
 seastar::future<> write_status(status_sources s, attach::document_writer& to);

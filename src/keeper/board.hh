@@ -21,6 +21,7 @@ struct board {
     std::atomic<uint32_t> stop_limit_ms{0};  // how long its stop may take
     std::atomic<uint64_t> sessions{0};       // numbers given to sessions; kept
     std::atomic<uint64_t> reloads{0};  // kept; so often a worker has read the configuration again, with success
+    std::atomic<uint32_t> drains_since_s{0};  // kept, over an upgrade too; Unix time of an order to drain; 0: none
     std::array<heart, shm::stats_shards_max> shard;
 };
 

@@ -100,9 +100,11 @@ std::optional<seat> keeper::run() {
 std::optional<seat> keeper::start_worker() {
     const bool first = !_started_ms && !_before;
     const uint64_t reloads = _board->reloads, sessions = _board->sessions;
+    const uint32_t drains_since_s = _board->drains_since_s;
     new (_board) board;
     _board->reloads = reloads;
     _board->sessions = sessions;
+    _board->drains_since_s = drains_since_s;
     _watch.forget();
     if (_started_ms) {
         _page.forget();

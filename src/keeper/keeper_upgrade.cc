@@ -116,7 +116,7 @@ bool keeper::give_all() {
             _next.fail("it has ended");
         }
         if (_next.at() == to_next::stops || _next.wants_to_write()) {
-            _next.go_on_giving(_custody, _board->sessions, _page.worker.restarts);
+            _next.go_on_giving(_custody, *_board, _page.worker.restarts);
         }
         const int64_t now = base::now_ms();
         _next.look_at_clock(now);
@@ -130,7 +130,7 @@ bool keeper::give_all() {
 }
 
 void keeper::hear_predecessor() {
-    if (!_before->hear(_custody, _worker.custody(), _board->sessions)) {
+    if (!_before->hear(_custody, _worker.custody(), *_board)) {
         _why = _before->last().what == upgrade_step::refusal
                    ? text_in(_before->last())
                    : std::string_view("the vmsgrd that ran has ended, or does not let this one take over");

@@ -132,7 +132,7 @@ void predecessor::let_go() noexcept {
     _at = phase::over;
 }
 
-bool predecessor::hear(class custody& c, int worker, std::atomic<uint64_t>& sessions) {
+bool predecessor::hear(class custody& c, int worker, board& shown) {
     const int err = receive_upgrade(_channel.get(), _in, _given, MSG_DONTWAIT);
     if (err == EAGAIN) {
         return true;
@@ -169,7 +169,8 @@ bool predecessor::hear(class custody& c, int worker, std::atomic<uint64_t>& sess
     } else if (_in.what == upgrade_step::all && _in.count == _taken) {
         _at = phase::takes;
         _all = _in;
-        sessions.store(_in.sessions, std::memory_order_relaxed);
+        shown.sessions.store(_in.sessions, std::memory_order_relaxed);
+        shown.drains_since_s.store(_in.drains_since_s, std::memory_order_relaxed);
     } else {
         return false;
     }

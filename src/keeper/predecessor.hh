@@ -2,9 +2,9 @@
 // for nothing yet, and what it has been given is the other one's as well. Single thread.
 #pragma once
 
-#include <atomic>
 #include <string>
 
+#include "keeper/board.hh"
 #include "keeper/supervisor.hh"
 #include "keeper/upgrade.hh"
 
@@ -50,8 +50,8 @@ public:
     void forget() noexcept { _channel.reset(); }
     void worker_stands_by() noexcept;
     // What came. Gives it to the keeper's own custody and to its worker; false: this keeper can only end.
-    // sessions: the numbers that were given, before a worker can give one.
-    bool hear(class custody& c, int worker, std::atomic<uint64_t>& sessions);
+    // shown: gets what its worker is to know before it begins.
+    bool hear(class custody& c, int worker, board& shown);
     void worker_is_ready() noexcept;
     const upgrade_message& last() const noexcept { return _in; }
     // The one that says that all was given.

@@ -212,7 +212,7 @@ void successor::worker_is_killed() noexcept {
     _at = phase::stops;
 }
 
-void successor::go_on_giving(const class custody& c, uint64_t sessions, uint64_t restarts) {
+void successor::go_on_giving(const class custody& c, const board& shown, uint64_t restarts) {
     if (_at == phase::stops) {
         _until_ms = base::now_ms() + take_ms;
         _next_entry = _given = 0;
@@ -221,10 +221,10 @@ void successor::go_on_giving(const class custody& c, uint64_t sessions, uint64_t
         _rights.clear();
         _at = phase::takes;
     }
-    give(c, sessions, restarts);
+    give(c, shown, restarts);
 }
 
-void successor::give(const class custody& c, uint64_t sessions, uint64_t restarts) {
+void successor::give(const class custody& c, const board& shown, uint64_t restarts) {
     for (int i = 0; i < messages_at_once && wants_to_write(); ++i) {
         if (_rights.empty() && fill_entries(c.held(), _next_entry, _out, _rights)) {
             _given += _out.count;
@@ -238,7 +238,8 @@ void successor::give(const class custody& c, uint64_t sessions, uint64_t restart
         }
         _out.what = upgrade_step::all;
         _out.count = _given;
-        _out.sessions = sessions;
+        _out.sessions = shown.sessions;
+        _out.drains_since_s = shown.drains_since_s;
         _out.restarts = restarts;
         _out.stopped_ns = _stopped_ns;
         _said_all = send({});

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "keeper/board.hh"
 #include "keeper/supervisor.hh"
 #include "keeper/upgrade.hh"
 #include "keeper/voice.hh"
@@ -61,7 +62,7 @@ private:
     void answer(const class custody& c, const supervisor& manager);
     const char* why_not(const supervisor& manager) const;
     bool send(std::span<const int> fds);
-    void give(const class custody& c, uint64_t sessions, uint64_t restarts);
+    void give(const class custody& c, const board& shown, uint64_t restarts);
     int64_t _stopped_ns = 0;
 
 public:
@@ -89,7 +90,7 @@ public:
     void worker_rests(int64_t now_ms) noexcept;
     void worker_is_killed() noexcept;
     // Some of it, or all: it goes on when the channel takes more.
-    void go_on_giving(const class custody& c, uint64_t sessions, uint64_t restarts);
+    void go_on_giving(const class custody& c, const board& shown, uint64_t restarts);
     // It alone is the keeper when this returns true. signal: that came meanwhile; 0: none.
     bool let_go(int signal) noexcept;
     // A reload was asked for: now.

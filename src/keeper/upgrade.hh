@@ -44,6 +44,7 @@ struct upgrade_message {
     uint32_t shards = 0;
     uint32_t options = 0;  // answer: the old one's command line, as daemon/upgrade.hh reads it
     uint32_t if_other = 0;  // hello: only if the old one is of another file
+    uint32_t drains_since_s = 0;  // all: see board
     uint64_t file[2] = {};  // hello: device and inode of the program
     uint32_t has_stats = 0, has_metrics = 0;
     uint32_t registry = 0;  // answer: the turn of the new one's list of listeners

@@ -27,6 +27,12 @@ seastar::future<> listeners::stop() {
     return _gate.close();
 }
 
+void listeners::give_back() noexcept {
+    for (auto& [id, l] : _all) {
+        l->close();
+    }
+}
+
 listen_answer listeners::begin(listen_request r) {
     listen_answer out;
     // It may have become something else, whose close waits.

@@ -68,6 +68,9 @@ public:
     // Closes our copies of the sockets; the programs keep theirs, and are knocked up.
     seastar::future<> stop();
 
+    // The same for those that are there now; new ones may come.
+    void give_back() noexcept;
+
     listen_answer begin(listen_request r);
     // A listener of this shard that an earlier worker had, then all its lifelines, which go by themselves. Null: it
     // goes on, and has taken the descriptor; else why not.

@@ -113,6 +113,12 @@ static bool is_asked_and_no_more(int fd) noexcept {
     return o && o->stream.turns_plain() && !o->stream.is_plain() && o->stream.shows_in_for_nothing(fd);
 }
 
+// The number is the kernel's socket now, which the set has, and shows by itself.
+static bool goes_back(int fd) noexcept {
+    use o(fd, kind::stream);
+    return o && o->stream.goes_back(fd);
+}
+
 bool event_loop::is_worth_telling(epoll_event& event) noexcept {
     const int fd = told.owner_of(event.data.u64);
     if (fd < 0) {
@@ -122,6 +128,12 @@ bool event_loop::is_worth_telling(epoll_event& event) noexcept {
     const uint32_t slot = e.loop_slot;
     const bool is_served = slot != 0 && slot <= _n && _served[slot - 1].fd == fd;
     const bool is_more = (event.events & ~(in_bits | out_bits)) != 0;
+    if (goes_back(fd)) [[unlikely]] {
+        if (is_served) {
+            leave(slot - 1);
+        }
+        return false;
+    }
     // A ONESHOT registration is spent by any event.
     if ((e.events.load(std::memory_order_relaxed) & EPOLLONESHOT) == 0 && is_asked_and_no_more(fd)) {
         if (is_served) {
@@ -142,7 +154,8 @@ bool event_loop::is_worth_telling(epoll_event& event) noexcept {
         return event.events != 0;
     }
     use o(fd, kind::stream);
-    if (is_more || !o || o.get() != _served[slot - 1].o || !o->stream.is_served() || o->stream.is_ending()) {
+    if (is_more || !o || o.get() != _served[slot - 1].o || !o->stream.is_served() || o->stream.is_ending() ||
+        o->stream.called_back() != 0) {
         leave(slot - 1);
         return true;
     }
@@ -185,7 +198,7 @@ void event_loop::serve(int fd, registrations::entry& e) noexcept {
         return;
     }
     use o(fd, kind::stream);
-    if (!o || o->refs != 1 || o->stream.is_ending() || o->stream.has_seen_urgent() ||
+    if (!o || o->refs != 1 || o->stream.is_ending() || o->stream.called_back() != 0 || o->stream.has_seen_urgent() ||
         !client::stands(o->stream.page().state.load(std::memory_order_relaxed)) ||
         o->stream.page().holders.load(std::memory_order_relaxed) != 1 || is_in_other_set(*o.get()) ||
         wants_signals(*o.get(), fd)) {

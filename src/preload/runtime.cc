@@ -26,6 +26,7 @@
 #include "preload/real.hh"
 #include "preload/spin_wait.hh"
 #include "preload/swap.hh"
+#include "preload/vfork_child.hh"
 #include "proto/spin.hh"
 
 namespace vmsgr::preload {
@@ -89,16 +90,20 @@ void take_part() noexcept {
         return;
     }
     const char* socket = ::getenv("VMSGR_SOCKET");
-    state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program);
-    client::set_fd_rules({.keep = &make_internal,
-                          .drop = &drop_internal,
-                          .holds = &is_number_of,
-                          .replace = &replace_connection,
-                          .ring_late = &send_late_token,
-                          .show_late_bytes = &show_late_bytes,
-                          .show = &show_connection,
-                          .lift_limit = &lift_limit,
-                          .lower_limit = &lower_limit});
+    state.session.configure(socket != nullptr && socket[0] != 0 ? socket : proto::default_socket, state.program,
+                            proto::features_ours | proto::feature_go_back);
+    client::set_fd_rules(
+        {.keep = &make_internal,
+         .drop = &drop_internal,
+         .holds = &is_number_of,
+         .replace = &replace_connection,
+         .ring_late = &send_late_token,
+         .show_late_bytes = &show_late_bytes,
+         .show = &show_connection,
+         .ask_back = [](int fd, uint64_t id) { return in_vfork_child() ? -EPERM : state.session.go_back(fd, id); },
+         .become_socket = &become_socket,
+         .lift_limit = &lift_limit,
+         .lower_limit = &lower_limit});
     if (!make_table()) {
         return;
     }

@@ -136,6 +136,31 @@ void replace_connection(int fd, int by) noexcept {
     }
 }
 
+void become_socket(int fd, int socket, bool first) noexcept {
+    if (first) {
+        copy_description(fd, socket);
+    }
+    object* old = nullptr;
+    {
+        table_lock l;
+        object* from = at_number(fd);
+        if (from == nullptr || from->what != kind::stream) {
+            return;  // closed meanwhile
+        }
+        if (object* fresh = new_object(kind::socket)) {
+            old = swap_behind(fd, from, fresh, socket);
+        } else {
+            swap_behind(fd, from, from, socket);
+            for (int n = 0; old == nullptr && n <= highest_number(); ++n) {
+                old = at_number(n) == from ? clear_number(n) : nullptr;  // with the last one it is dead
+            }
+        }
+    }
+    if (old != nullptr) {
+        finish(old);
+    }
+}
+
 bool take_out_of_sets(object* o) noexcept {
     const bool all = leave_sets(*o);
     o->registered = 0;

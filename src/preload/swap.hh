@@ -24,6 +24,9 @@ void note_interest(client::stream& s, uint32_t events) noexcept;
 // Puts `by` behind all numbers of the connection at `fd`, which stays what it is. For client::fd_rules.
 void replace_connection(int fd, int by) noexcept;
 
+// The daemon gave a connection's kernel socket back: its numbers are that from now on. For client::fd_rules.
+void become_socket(int fd, int socket, bool first) noexcept;
+
 // Out of every epoll set that is known to have it. False: there may be others. Under the lock.
 bool take_out_of_sets(object* o) noexcept;
 // For a connection that stands, without the lock: the record knows enough for its close already. Programs that take a

@@ -42,8 +42,11 @@ enum feature : uint64_t {
     // what the message says. So where it is lost on the way the other host sees a reset, and no end of file.
     feature_end_mark = 16,
     feature_new_registry = 32,  // the program looks at session_segment::registry, and asks for another registry
+    feature_go_back = 64,  // a program's connections become the kernel's again where the daemon asks for it
 };
+// What each client offers; what a daemon knows.
 inline constexpr uint64_t features_ours = feature_trunk | feature_end_mark | feature_new_registry;
+inline constexpr uint64_t features_known = features_ours | feature_go_back;
 
 enum class kind : uint16_t {
     hello = 1,
@@ -67,8 +70,12 @@ enum class kind : uint16_t {
     // After an upgrade of the daemon (feature_new_registry). Answer: the registry of listeners; id: what
     // session_segment::registry says of it.
     registry = 24,
+    // fds: a doorbell; id of its connection, which the daemon has marked (shm::end_go_back). The caller holds the send
+    // lock. Answer: the kernel socket, which the daemon carries no more; EAGAIN: not now, and the marks say when.
+    go_back = 25,
     status = 30,  // a JSON document, in pieces (proto/documents.hh)
     routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in pieces
+    drain = 32,  // flags: drain_flag. By root or the daemon's user: connections and listeners go back to the kernel
     reply = 40,
 };
 
@@ -125,6 +132,10 @@ enum listen_flag : uint32_t {
 
 enum borrow_flag : uint32_t {
     borrow_plain = 1,  // SO_LINGER is to be the program's own, not what guards the daemon's end (conn/end_mark.hh)
+};
+
+enum drain_flag : uint32_t {
+    drain_cancel = 1,  // it carries again
 };
 
 struct reply_msg {

@@ -100,6 +100,7 @@ std::expected<attached, attach_failure> attach(const char* path, const attaching
     }
     hello_msg hello;
     hello.session = how.session;
+    hello.features = how.features;
     copy_text(hello.program, how.program);
     int e = send_with_fds(sock, &hello, sizeof hello, {}, MSG_DONTWAIT);
     if (e == 0) {

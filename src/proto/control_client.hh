@@ -38,6 +38,7 @@ struct attaching {
     std::string_view program;
     int answer_ms;
     int backlog_ms = 0;  // where the daemon's queue is full, the kernel waits for room
+    uint64_t features = features_ours;
 };
 
 // A session: its socket, which does not block, and what came with the welcome, which is of our version and size.

@@ -28,11 +28,13 @@ constexpr descriptors expected_fds[] = {
     {kind::deposit, 1, fds_max, {rule::message, "deposit: no descriptor"}},
     {kind::settled, 0, fds_max, {rule::message, ""}},  // those that are too many are only closed
     {kind::registry, 0, 0, {rule::message, "descriptors not asked for"}},
+    {kind::go_back, 1, 1, {rule::message, "go_back: not one descriptor"}},
     {kind::status, 0, 0, {rule::message, "descriptors not asked for"}},
     {kind::routes, 0, 0, {rule::message, "descriptors not asked for"}},
+    {kind::drain, 0, 0, {rule::message, "descriptors not asked for"}},
 };
 
-constexpr bool asks_only(kind k) noexcept { return k == kind::status || k == kind::routes; }
+constexpr bool asks_only(kind k) noexcept { return k == kind::status || k == kind::routes || k == kind::drain; }
 
 }  // namespace
 

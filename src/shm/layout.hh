@@ -138,7 +138,15 @@ enum end_flag : uint32_t {
     end_not_urgent = 1024,  // the daemon: nothing urgent can be sent on this way (a trunk to an older version)
     end_agreed =
         512,  // written by the other end, unless it finds `moved`: it has agreed, and sends what lies in the ring
-    // The eight bits from here on: why it asked (proto::plain_cause), for people.
+    // The daemon (proto::kind::go_back): the program is to have its kernel socket back, so that the daemon can leave.
+    end_go_back = 2048,  // it is to ask for it when the ring to it is empty
+    end_hold = 4096,  // it is to publish nothing, as if its ring were full, and to ask once that is empty
+    end_gone = 8192,  // nothing is carried any more: each process that has this end asks, and gets the socket
+    // The program, under its send lock.
+    end_asks = 16384,  // it is asking, and publishes nothing meanwhile
+    end_granted =
+        32768,  // written by the daemon, as long as end_asks stands there: from then on the other has end_gone
+    // The eight bits from here on: why it asked for plain mode (proto::plain_cause), for people.
     end_cause_first = 1u << 16,
 };
 inline constexpr uint32_t end_cause_shift = 16;

@@ -75,7 +75,7 @@ trunk::channel_sink* openings::on_open(trunk_session& s, trunk::refusals& count,
         count.count(*why);
         say_refused(s.who.peer, source, destination, *why);
     }
-    if (why || _gate.is_closed()) {
+    if (why || _gate.is_closed() || _refuses_all) {
         s.engine().refuse(channel, EHOSTUNREACH);
         return nullptr;
     }

@@ -19,12 +19,16 @@ class openings {
     peer_shares _relay_shares;  // of that
     std::vector<std::unique_ptr<trunk_relay>> _relays;
     seastar::gate _gate;
+    bool _refuses_all = false;
 
 public:
     explicit openings(environment& env) noexcept;
     // No more opens; those under way have been answered, and relays end.
     seastar::future<> close();
     void tick() noexcept;
+    void refuse_all(bool on) noexcept { _refuses_all = on; }
+    // To programs without VMSGR.
+    size_t relays() const noexcept { return _relays.size(); }
     // Bytes that relays keep, or have promised to keep.
     const conn::usage& relay_bytes() const noexcept { return _relay_memory; }
 

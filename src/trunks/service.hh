@@ -33,6 +33,9 @@ public:
     void change(const conf::trunk_config& c);
     // No new connections and channels.
     seastar::future<> quiesce();
+    // The daemon is to leave: peers find another way for what is new.
+    void refuse_all(bool on) noexcept { _openings.refuse_all(on); }
+    size_t relays() const noexcept { return _openings.relays(); }
     // What was sent leaves, up to the limit. Safe after a failed or missing start().
     seastar::future<> stop();
 

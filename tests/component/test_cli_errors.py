@@ -35,6 +35,7 @@ USAGE = [
     (["ping", "127.0.0.1:0"], "port 0 is for listening"),
     (["ping", ":1", "--conut", "3"], "did you mean '--count'?"),
     (["ping", ":1", "--count", "0"], "--count"),
+    (["drain", "--status", "--cancel"], "write one of them"),
     (["perf", ":1", "--serve", ":0"], "either PEER or --serve"),
     (["perf", "--sizes", "64,x"], "--sizes"),
     (["perf", "--seconds", "0"], "--seconds"),
@@ -54,13 +55,13 @@ def test_wrong_usage_is_one_line_and_exit_2(vmsgr, words, says):
 
 def test_every_command_has_help_with_an_example(vmsgr):
     for words in ([], ["run"], ["status"], ["conns"], ["routes"], ["trunks"], ["explain"], ["doctor"], ["ping"], ["perf"],
-                  ["send"], ["recv"]):
+                  ["send"], ["recv"], ["drain"]):
         done = vmsgr(*words, "--help")
         assert done.code == 0 and "Examples:\n  vmsgr " in done.out, (words, done)
     assert vmsgr("--version").out.startswith("vmsgr 0.")
 
 
-ASKING = [["status"], ["conns"], ["trunks"], ["routes"], ["routes", "test", "127.0.0.1:80"], ["status", "--json"],
+ASKING = [["status"], ["drain"], ["drain", "--status"], ["conns"], ["trunks"], ["routes"], ["routes", "test", "127.0.0.1:80"], ["status", "--json"],
           ["ping", ":1"], ["perf"], ["recv", ":0"], ["perf", "--serve", ":0"]]
 
 

@@ -1,4 +1,5 @@
 """vmsgrd's keeper: the worker dies, stands still, or never gets up, and what programs and the service manager see of it."""
+import contextlib
 import json
 import os
 import signal
@@ -192,7 +193,8 @@ def test_workers_that_end_at_once_end_the_keeper(here):
     until = time.monotonic() + 20
     while daemon.process.alive() and time.monotonic() < until:
         if pid := vmsgrd.child_of(daemon.process.pid, "vmsgrd-worker"):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
     assert daemon.process.wait(1) == 1
     text = process.tail(daemon.log, 200)

@@ -44,14 +44,15 @@ def number(fd):
 class Session:
     """One attached process."""
 
-    def __init__(self, path, *, kind=PROGRAM, version=CONTROL_VERSION, timeout_s=10):
+    def __init__(self, path, *, kind=PROGRAM, version=CONTROL_VERSION, timeout_s=10, features=0):
         self.path = path
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The kernel waits where the daemon's queue is full.
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", timeout_s, 0))
         self.sock.connect(path)
         self.sock.settimeout(timeout_s)
-        self.sock.send(struct.pack("=IHHQH6x32s", CONTROL_MAGIC, HELLO, version, 0, kind, b"by-hand"))
+        self.sock.send(struct.pack("=IHHQH6x32s", CONTROL_MAGIC, HELLO, version, features, kind,
+                                   b"by-hand"))
         data, fds, _, _ = socket.recv_fds(self.sock, 4096, 8)
         _, _, _, status, self.ring_bytes, _, self.id, size, text = struct.unpack("=IHHiIQQQ168s", data)
         if status:

@@ -342,7 +342,7 @@ bool stream::become_plain(int fd, const base::deadline& until, proto::plain_caus
         put_reset_socket(fd);
         return false;
     }
-    if (is_plain()) {
+    if (is_plain() || goes_back(fd)) {
         return true;
     }
     if (!stands(current()) || broken()) {

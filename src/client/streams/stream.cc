@@ -223,6 +223,9 @@ int stream::shutdown(int fd, int how) noexcept {
     if (turns_plain()) {
         follow_into_plain(fd);  // what the other end is to get still lies before the end of file
     }
+    if (goes_back(fd)) {
+        return int(sys::call(SYS_shutdown, fd, how));
+    }
     if (how != SHUT_WR) {
         _page->shut_read.store(1, std::memory_order_release);
         flags().fetch_or(shm::end_read_shut, std::memory_order_release);

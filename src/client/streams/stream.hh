@@ -60,6 +60,7 @@ class stream {
     std::atomic<bool> _shows_by_look{false};
     std::atomic<uint32_t> _found_nothing{0};  // calls since the loop's last look; of the thread that serves it
     std::atomic<bool> _owes_token{false};  // late_tokens.hh
+    std::atomic<bool> _went_back{false};  // going_back.cc; in this process
     // Bytes, each under its side's lock.
     std::atomic<uint64_t> _sent{0}, _received{0};
     std::atomic<bool> _to_show{false};
@@ -87,6 +88,7 @@ public:
         _unsettled.store(o._unsettled.exchange(_unsettled.load()));
         _shows_by_look.store(o._shows_by_look.exchange(_shows_by_look.load()));
         _owes_token.store(o._owes_token.exchange(_owes_token.load()));
+        _went_back.store(o._went_back.exchange(_went_back.load()));
         _sent.store(o._sent.exchange(_sent.load()));
         _received.store(o._received.exchange(_received.load()));
         _to_show.store(o._to_show.exchange(_to_show.load()));
@@ -237,6 +239,18 @@ public:
     // What is on its way is not known any more: both ends see a reset. Async-signal-safe.
     void break_off(int fd) noexcept;
 
+    // The daemon wants to leave (going_back.cc). What it asks for: end_go_back, end_hold, end_gone; 0: nothing.
+    uint32_t called_back() const noexcept {
+        constexpr uint32_t asked = shm::end_go_back | shm::end_hold | shm::end_gone;
+        return is_local() ? 0 : header().end[in()].flags.load(std::memory_order_acquire) & asked;
+    }
+    // gone: the numbers of this process are the kernel's socket now, and calls are its own. no: the daemon does not
+    // answer, or will not. It returns at once, but where the daemon is stalled.
+    enum class goes : uint8_t { gone, not_now, no };
+    goes go_back(int fd) noexcept;
+    bool goes_back(int fd) noexcept { return called_back() != 0 && go_back(fd) == goes::gone; }
+    bool went_back() const noexcept { return _went_back.load(std::memory_order_acquire); }
+
     // A number is closed, or becomes something else, while calls sleep on it. They go on with a duplicate, as they
     // would go on with the kernel's file, and the connection lasts until the last of them returns.
     void park(int duplicate) noexcept { _parked.store(duplicate, std::memory_order_seq_cst); }
@@ -342,6 +356,10 @@ private:
         }
     };
     int number_now(int fd) const noexcept;
+    bool out_ring_is_empty() const noexcept;
+    bool withdraw_question() noexcept;
+    bool may_ask() const noexcept;
+    void dress(int socket) noexcept;
     // Plain mode: plain.cc.
     bool other_is_plain() const noexcept {
         return (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;
@@ -384,6 +402,7 @@ private:
         broken,  // nothing can be sent any more
         full,  // the ring is, and the doorbell shows it
         plain,  // no more goes into the ring: the doorbell carries it
+        back,  // perhaps: the daemon wants it to be the kernel's again
     };
     enum class took : uint8_t {
         finished,
@@ -398,6 +417,7 @@ private:
     static constexpr size_t step_bytes = 64u << 10;
     struct sending;
     struct send_user;
+    bool is_held_up(const sending& s, shm::end& e, put& how) noexcept;
     void tell_reader(shm::end& e, int fd) noexcept;
     void publish(const sending& s, shm::end& e, size_t n) noexcept;
     template <typename Fill>
@@ -416,6 +436,10 @@ private:
     struct receiving;
     size_t enough_of(size_t wanted, int flags) const noexcept;
     size_t readable_from() const noexcept;
+    bool wants_back(const receiving& r) const noexcept;
+    bool is_asked(const receiving& r) const noexcept;
+    bool becomes_kernels(receiving& r) noexcept;
+    ssize_t result_of(receiving& r, side_lock& lock) noexcept;
     struct receive_user;
     template <typename Drain>
     took take_some(receiving& r, shm::end& e, side_lock& lock, Drain&& drain);

@@ -95,6 +95,10 @@ bool stream::shows_in_for_its_turn(int fd) noexcept {
 }
 
 bool stream::shows_in_for_nothing(int fd) noexcept {
+    if (goes_back(fd)) [[unlikely]] {
+        pollfd p{fd, POLLIN | POLLRDHUP, 0};
+        return sys::poll(&p, 1, 0) == 0;
+    }
     const size_t from = readable_from();
     if (stands(_page->state.load(std::memory_order_relaxed)) && other_is_plain() && !is_plain() && !broken() &&
         receiver().ended() == 0 && _page->shut_read.load(std::memory_order_relaxed) == 0) [[unlikely]] {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "base/keep_errno.hh"
 #include "base/sockets.hh"
 #include "base/sys.hh"
 #include "client/streams/iov_cursor.hh"
@@ -34,6 +35,7 @@ struct stream::receiving {
     size_t done = 0;
     bool looked = wanted == 0 || !takes_all;            // or may not, until something comes
     bool gathered = looked || (flags & MSG_PEEK) != 0;  // or may not
+    bool stays = false;  // the daemon wants to leave, and it does not become the kernel's in this call
     int errnum = 0;                                     // with nothing done: what the call shows
     shm::waiting wait;
 
@@ -276,6 +278,39 @@ bool stream::tell_writer(const receiving& r, shm::end& e, bool took_all) noexcep
     return e.emptied(lazy ? shm::tidy::lazily : shm::tidy::fully);
 }
 
+bool stream::wants_back(const receiving& r) const noexcept {
+    return (called_back() & (r.stays ? uint32_t(shm::end_gone) : ~0u)) != 0;
+}
+
+// By the other end: to turn plain, or the daemon wants to leave.
+bool stream::is_asked(const receiving& r) const noexcept {
+    return wants_back(r) || (other_is_plain() && !is_ours_plain());
+}
+
+// Without the lock. True: the rest of the call is the kernel's.
+bool stream::becomes_kernels(receiving& r) noexcept {
+    if (wants_back(r)) {
+        const goes how = go_back(r.fd);
+        r.stays = how == goes::no;
+        if (how == goes::gone) {
+            return true;
+        }
+    }
+    if (other_is_plain() && !is_ours_plain()) {
+        follow_into_plain(r.fd);  // the other end waits for what it has not read
+    }
+    return false;
+}
+
+// The daemon may want to leave: who waits for IN before each read never calls with an empty ring.
+ssize_t stream::result_of(receiving& r, side_lock& lock) noexcept {
+    if (called_back() != 0) [[unlikely]] {
+        lock.release();
+        base::keep_errno([&] { return go_back(r.fd), 0; });
+    }
+    return r.result();
+}
+
 // plainly: the rest of the call, once the doorbell carries the bytes; it gets what was done before.
 template <typename Drain, typename Plainly>
 ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
@@ -289,15 +324,17 @@ ssize_t stream::receive_loop(receiving r, Drain&& drain, Plainly&& plainly) {
         if (!lock.take()) {
             return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
         }
-        if (other_is_plain() && !is_ours_plain()) [[unlikely]] {
+        if (is_asked(r)) [[unlikely]] {
             lock.release();
-            follow_into_plain(r.fd);  // the other end waits for what it has not read
+            if (becomes_kernels(r)) {
+                return plainly(r.done);
+            }
             if (!lock.take()) {
                 return r.done != 0 ? ssize_t(r.done) : fail(EAGAIN);
             }
         }
         switch (is_plain() ? took::plain : take_some(r, e, lock, drain)) {
-        case took::finished: return r.result();
+        case took::finished: return result_of(r, lock);
         case took::failed: return -1;
         case took::unlocked: continue;
         case took::plain: lock.release(); return plainly(r.done);

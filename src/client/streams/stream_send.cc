@@ -43,6 +43,7 @@ struct stream::sending {
     const int flags;
     const size_t wanted;
     size_t done = 0;
+    bool stays = false;  // it was asked, and does not become the kernel's in this call
     bool dont_wait() const noexcept { return (flags & MSG_DONTWAIT) != 0; }
 };
 
@@ -185,6 +186,26 @@ bool stream::throw_away(sending& s, size_t most, Fill&& fill) {
     return true;
 }
 
+// The daemon wants to leave, and nothing more is to go into the ring: until it is empty, which the doorbell shows.
+// back: it is, or may be asked whether the connection can go.
+bool stream::is_held_up(const sending& s, shm::end& e, put& how) noexcept {
+    const uint32_t asked = called_back();
+    if (asked == 0 || (s.stays && (asked & shm::end_gone) == 0)) {
+        return false;  // once it is gone nobody takes what is published
+    }
+    how = put::back;
+    if ((asked & shm::end_hold) != 0 && (asked & shm::end_gone) == 0 && !out_ring_is_empty()) {
+        show_now(e);
+        bool room = true;
+        if (e.out.await_space(e.doorbell, room, size_t(e.out.most_unread())) != shm::look::ok) {
+            break_with(EPROTO);
+            return false;
+        }
+        how = room ? put::back : put::full;
+    }
+    return true;
+}
+
 // Under the lock: as much as fits. The ring is never left exactly full before the doorbell says so, as poll must not
 // show OUT before there is room.
 template <typename Fill>
@@ -198,6 +219,9 @@ stream::put stream::put_some(sending& s, shm::end& e, Fill&& fill) {
         }
         if (turns_plain()) {
             return put::plain;
+        }
+        if (put how; is_held_up(s, e, how)) [[unlikely]] {
+            return how;
         }
         size_t free = 0;
         if (e.out.free_bytes(free) != shm::look::ok) {
@@ -297,6 +321,18 @@ ssize_t stream::send_loop(int fd, size_t wanted, int flags, Fill&& fill, Plainly
                 return s.done != 0 ? ssize_t(s.done) : fail(EAGAIN);
             }
             sys::poll(nullptr, 0, 1);  // the other end's new socket is under way
+            continue;
+        case put::back:
+            switch (go_back(fd)) {
+            case goes::gone: return plainly(s.done);
+            case goes::not_now: s.stays = (called_back() & shm::end_hold) == 0 || out_ring_is_empty(); break;
+            case goes::no:
+                s.stays = true;
+                if ((called_back() & shm::end_gone) != 0 && !broken()) {
+                    return s.done != 0 ? ssize_t(s.done) : fail(EAGAIN);
+                }
+                break;
+            }
             continue;
         case put::full: break;
         }

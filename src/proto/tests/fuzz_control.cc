@@ -36,9 +36,10 @@ bool is_printable(const std::string& text) {
     return std::ranges::all_of(text, [](unsigned char c) { return c > ' ' && c < 127 && c != ';'; });
 }
 
-constexpr proto::kind kinds[] = {proto::kind::listen, proto::kind::connect, proto::kind::unlist,  proto::kind::borrow,
-                                 proto::kind::adopt,  proto::kind::deposit, proto::kind::settled, proto::kind::registry,
-                                 proto::kind::status, proto::kind::routes};
+constexpr proto::kind kinds[] = {proto::kind::listen,  proto::kind::connect,  proto::kind::unlist,
+                                 proto::kind::borrow,  proto::kind::adopt,    proto::kind::deposit,
+                                 proto::kind::settled, proto::kind::registry, proto::kind::go_back,
+                                 proto::kind::status,  proto::kind::routes,   proto::kind::drain};
 
 proto::request_msg message(fuzz::input& in, uint64_t session_id) {
     proto::request_msg m;
@@ -97,7 +98,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         }
         must(is_printable(proto::route_name(m.route)), "a route's name that is not printable");
         must(!got.truncated && got.bytes == sizeof m, "a message was taken that is none");
-        must(session == proto::session_kind::program || m.what == proto::kind::status || m.what == proto::kind::routes,
+        must(session == proto::session_kind::program || m.what == proto::kind::status ||
+                 m.what == proto::kind::routes || m.what == proto::kind::drain,
              "a session that only asks does more");
         if (m.what == proto::kind::connect) {
             must(got.fds == 3 && m.slot < shm::connect_slots, "a connect without its descriptors or its job");
