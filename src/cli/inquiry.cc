@@ -152,6 +152,9 @@ private:
         fact("shard", text_of(c, "shard"));
         fact("bytes in, out", text_of(c, "bytes_in") + ", " + text_of(c, "bytes_out"));
         tell_probe(c);
+        if (const json& stays = object_of(c, "stays"); !stays.empty()) {
+            fact("drain", "it stays: " + text_of(stays, "why"));
+        }
         if (const json& plain = object_of(c, "plain"); !plain.empty()) {
             return in_plain_mode(plain);
         }
@@ -335,19 +338,27 @@ private:
         if (_planned) {
             return plan(*rule);
         }
+        if (is_drained()) {
+            return conclude("drained", "route " + name +
+                                           " would carry it, but vmsgrd is being drained: what is new is "
+                                           "the kernel's, and what it carried has gone back");
+        }
         auto socket = environment_of(_pid, "VMSGR_SOCKET");
         return conclude(
             "fell_back",
             "route " + name + " would carry it, but vmsgrd at " + socket.value_or(proto::default_socket) +
-                " was not there, or refused, when it was made" +
+                " was not there, or refused, when it was made, or has given it back since (vmsgr drain)" +
                 (status_number(_pid, "Seccomp") != 0 ? ", or the program had set a seccomp filter before" : ""));
     }
 
+    bool is_drained() const { return object_of(_daemon, "drain").value("on", false); }
+
     bool plan(const proto::route& rule) {
         const auto name = conf::quote(rule.name_text());
-        if (!daemon_known()) {
+        if (!daemon_known() || is_drained()) {
             return conclude(rule.without_daemon == proto::fallback::fail ? "would_fail" : "would_fall_back",
-                            "route " + name + " would carry it, but vmsgrd is not there");
+                            "route " + name + " would carry it, but vmsgrd is " +
+                                (daemon_known() ? "being drained (vmsgr drain)" : "not there"));
         }
         return conclude("would_be_carried",
                         "it would be carried, path " + std::string(proto::to_text(rule.way)) + ", route " + name +

@@ -21,6 +21,9 @@ void print_overview(const json& doc, const options& o) {
     printf("bytes: direct %s, local %s, trunk %s; refused: %lu; faults: %lu\n",
            bytes_text(number_of(t, "bytes_direct")).c_str(), bytes_text(number_of(t, "bytes_local")).c_str(),
            bytes_text(number_of(t, "bytes_trunk")).c_str(), number_of(t, "refused"), number_of(t, "faults"));
+    if (object_of(doc, "drain").value("on", false)) {
+        puts("it is being drained, and carries nothing new; see 'vmsgr drain --status'");
+    }
 }
 
 void print_sessions(const json& doc) {

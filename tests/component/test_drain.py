@@ -263,6 +263,48 @@ def test_listeners_are_the_kernels_and_nothing_new_is_carried(daemon, pair):
         assert is_tcp(client, "d") and is_tcp(server, "t")
 
 
+def test_one_that_waits_to_be_accepted_goes_afterwards(daemon, pair):
+    server, client = pair
+    client("!d = socket.create_connection(c.getpeername())")
+    client("!d.sendall(b'early')")
+    process.wait_until(lambda: len(daemon.status()["connections"]) == 4, 5, "it to wait")
+    order(daemon)
+    echoes(server, client)
+    process.wait_until(lambda: "not_accepted" in causes(daemon), 10, "the listener to have one")
+    server("!t, a = l.accept()")
+    for _ in range(2):
+        assert server("t.recv(5, socket.MSG_WAITALL)") == "b'early'"
+        client("!d.sendall(b'early')")
+        time.sleep(0.5)
+    assert server("t.recv(5, socket.MSG_WAITALL)") == "b'early'"
+    all_drained(daemon)
+    assert is_tcp(server, "t") and daemon.stop() == 0
+    server("!t.sendall(b'late')")
+    assert client("d.recv(4, socket.MSG_WAITALL)") == "b'late'"
+
+
+def test_who_attaches_meanwhile_is_the_kernels(daemon, pair):
+    server, client = pair
+    fd = int(client("c.fileno()"))
+    os.kill(client.process.pid, signal.SIGSTOP)
+    order(daemon)
+    with Agent(daemon.prefix()) as one, Agent(daemon.prefix()) as two:
+        connect(one, two)
+        echoes(one, two)
+        assert is_tcp(one, "s") and is_tcp(two, "c") and daemon.status()["listeners"] == []
+        assert explain(daemon, two, int(two("c.fileno()")))["reason"] == "drained"
+        said = process.run([vmsgrd.VMSGR, "explain", str(two.process.pid), "--to", f"{HOST}:1", "--socket", daemon.socket]).stdout
+        assert "being drained" in said
+    stays = explain(daemon, client, fd)
+    assert stays["accelerated"] and {"name": "drain", "value": "it stays: its program has not called on it yet"} in stays["facts"]
+    assert "is being drained" in process.run([vmsgrd.VMSGR, "status", "--socket", daemon.socket]).stdout
+    os.kill(client.process.pid, signal.SIGCONT)
+
+
+def explain(daemon, agent, fd):
+    return process.run_json([vmsgrd.VMSGR, "explain", "--json", str(agent.process.pid), str(fd), "--socket", daemon.socket])
+
+
 def port_of(daemon, agent):
     """Of its listener m, although it is busy."""
     pid = agent.process.pid

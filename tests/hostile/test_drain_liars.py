@@ -1,6 +1,9 @@
 """A drain among programs that never answer, or lie: each holds up only itself, and gets nothing of somebody else's."""
 import json
+import os
+import signal
 import socket
+import time
 
 import client
 import conftest
@@ -76,3 +79,40 @@ def test_liars_and_the_silent_hold_up_themselves_alone(world):
         done = drain(world, "--json", "--timeout", 6)
         left = json.loads(done.stdout)["connections_left"]
         assert done.returncode == 1 and [c["cause"] for c in left] == ["not_asked"], left
+
+
+def kill_worker(world):
+    pid = world.daemon.pid
+    os.kill(pid, signal.SIGKILL)
+    process.wait_until(lambda: world.daemon.pid not in (None, pid), 10, "another worker")
+    world.attach()
+
+
+def test_who_grants_it_to_himself_harms_himself_alone(make_world):
+    """The next worker goes by his word."""
+    world = make_world(bystander=False)
+
+    def part(path):
+        session = Session(path, features=FEATURE_GO_BACK)
+        id, end = session.connect_through_daemon(conftest.HOST, conftest.PLAIN_PORT)
+        assert end.echo()
+        time.sleep(0.2)   # the keeper has it
+        end.flag(0, GRANTED)
+        yield "granted"
+        end.send(b"nobody moves this")
+        status, _, _, fds = session.ask(GO_BACK, [end], id=id)
+        tcp = socket.socket(fileno=fds[0])
+        tcp.sendall(b"by itself")
+        yield status, tcp.recv(100)
+        end.put(0, client.HEAD, 1 << 40, "=Q")
+        yield "beyond its ring"
+        yield session.ask(GO_BACK, [end], id=id)[0]
+    with world.attacker(part) as attacker:
+        assert attacker.next() == "granted"
+        kill_worker(world)
+        assert attacker.next() == (0, b"by itself")
+        assert attacker.next() == "beyond its ring"
+        kill_worker(world)
+        assert attacker.next() == ENOENT
+        assert "its counts are beyond its rings" in process.tail(world.daemon.log, 50)
+        world.check()

@@ -93,7 +93,10 @@ private:
     // What the other end says of itself, and the outcome of a connect.
     void decide() {
         auto& h = _s.header();
-        h.end[1].flags.fetch_or(uint32_t(1) << _in.below(12));
+        h.end[1].flags.fetch_or(uint32_t(1) << _in.below(14));
+        if (_in.one_in(8)) {
+            h.end[0].flags.fetch_or(shm::end_granted);
+        }
         h.error.store(int32_t(_in.number()));
         h.status.store(uint32_t(_in.below(4)));
     }
