@@ -11,7 +11,7 @@ from lib.agents import Agent
 from test_custody import Killer, OLD_S
 from test_custody_programs import ECHO
 from test_custody_steps import DiesAt, ends
-from test_drain import WIRE, all_drained, causes, daemon, drain, echoes, is_tcp, left, order, pair  # noqa: F401
+from test_drain import WIRE, all_drained, causes, daemon, drain, echoes, is_tcp, is_tcp_of, left, order, pair  # noqa: F401
 from test_keeper import worker_after
 from test_upgrade import upgraded
 
@@ -171,3 +171,26 @@ def test_no_connection_is_lost_while_workers_are_replaced(here, how):
         time.sleep(1)
         client("!(over.set(), t.join(60))")
         assert int(client("asked[0]")) > 400
+
+
+@pytest.mark.parametrize("how", REPLACE)
+def test_a_writer_that_is_held_up_by_one_goes_with_the_next(daemon, pair, how):
+    """Both rings and all buffers are full, and nobody reads; then both do, while workers are replaced."""
+    server, client = pair
+    total = 2_000_000_000
+    time.sleep(OLD_S)
+    client.begin(f"both(c, {total})")
+    server("!sent = []")
+    server(f"!w = threading.Thread(target=lambda: sent.append(write(s, {total}))); w.start()")
+    time.sleep(1)
+    order(daemon)
+    for _ in range(2):
+        process.wait_until(lambda: len(left(daemon)) == 2, 10, "both to be asked")
+        REPLACE[how](daemon)
+    server.begin(f"read(s, {total})")
+    REPLACE[how](daemon)
+    all_drained(daemon)
+    assert is_tcp_of(server) and is_tcp_of(client)
+    assert daemon.stop() == 0
+    assert (client.end(120), server.end(120)) == (f"({total}, [{total}])", str(total))
+    assert server("(w.join(60), sent)[1]") == f"[{total}]"
