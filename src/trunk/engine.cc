@@ -36,6 +36,19 @@ void engine::end(int err) noexcept {
     _mux.end(err);
 }
 
+void engine::save(base::record_writer& to) {
+    to.put(_session);
+    to.put(_received);
+    _out.save(to);
+    _mux.save(to);
+}
+
+bool engine::load(base::record_reader& from) {
+    _session = from.get<uint64_t>();
+    _received = from.get<uint64_t>();
+    return _out.load(from) && _mux.load(from);
+}
+
 // --- packets out ------------------------------------------------------------------------------------------------
 
 packet_ptr engine::next_packet(uint64_t now_us) {

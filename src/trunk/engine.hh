@@ -73,6 +73,24 @@ public:
     // All channels are gone; each sink hears err.
     void end(int err) noexcept;
 
+    // --- from one process to the next ---
+    // It moves nothing any more, and its channels neither change nor end: what they are asked from here on is asked
+    // again by who claims them. Then save(), and nothing else.
+    void freeze() noexcept {
+        _attached = false;
+        _mux.freeze();
+    }
+    void save(base::record_writer& to);
+    // Into a new engine of the same settings, before anything else; it waits for a connection then, as after a cut.
+    // False: the record is none, and the engine is of no use. Both throw std::bad_alloc.
+    bool load(base::record_reader& from);
+    // Whose channel it was goes on with it. Nothing: it is gone.
+    std::optional<channel_state> claim(uint64_t channel, channel_sink& sink) noexcept {
+        return _mux.claim(channel, sink);
+    }
+    // Nobody goes on with the others: they are reset, or refused.
+    void end_unclaimed() noexcept { _mux.end_unclaimed(); }
+
     // --- channels ---
     // 0: no room, or too many; nothing was done. Initiator only.
     uint64_t open(const base::address& source, const base::address& destination, uint64_t credit, channel_sink& sink) {

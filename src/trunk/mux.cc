@@ -13,7 +13,7 @@ namespace vmsgr::trunk {
 
 mux::channel* mux::find(uint64_t id) noexcept {
     auto at = _channels.find(id);
-    return at == _channels.end() ? nullptr : &at->second;
+    return at == _channels.end() || _frozen ? nullptr : &at->second;
 }
 
 // --- what channels want -----------------------------------------------------------------------------------------
@@ -214,6 +214,65 @@ void mux::write_due() noexcept {
         }
         if (channel* c = find(id)) {
             erase_if_done(id, *c);
+        }
+    }
+}
+
+// --- from one process to the next -------------------------------------------------------------------------------
+
+void mux::save(base::record_writer& to) const {
+    to.put(_last_channel);
+    to.put(uint64_t(_channels.size()));
+    for (auto& [id, c] : _channels) {
+        for (const uint64_t word : {id, c.sent, c.may_send, c.received, c.granted}) {
+            to.put(word);
+        }
+        to.put(int32_t(c.err));
+        to.put(c.due);
+        for (const bool is : {c.up, c.fin_sent, c.fin_received, c.sink != nullptr || c.unclaimed}) {
+            to.put(uint8_t(is));
+        }
+    }
+}
+
+bool mux::load(base::record_reader& from) {
+    _last_channel = from.get<uint64_t>();
+    for (auto left = from.get<uint64_t>(); left > 0 && from.complete(); --left) {
+        const auto id = from.get<uint64_t>();
+        channel& c = _channels.try_emplace(id, id).first->second;
+        for (uint64_t* word : {&c.sent, &c.may_send, &c.received, &c.granted}) {
+            *word = from.get<uint64_t>();
+        }
+        c.err = from.get<int32_t>();
+        c.due = from.get<uint8_t>();
+        for (bool* is : {&c.up, &c.fin_sent, &c.fin_received, &c.unclaimed}) {
+            *is = from.get<uint8_t>() != 0;
+        }
+        if (c.due != 0) {
+            _due.push_back(c);
+        }
+        if (id == 0 || id > _last_channel || c.sent > c.may_send || c.received > c.granted) {
+            return false;
+        }
+    }
+    return from.complete();
+}
+
+std::optional<channel_state> mux::claim(uint64_t id, channel_sink& sink) noexcept {
+    channel* c = find(id);
+    if (c == nullptr || !std::exchange(c->unclaimed, false)) {
+        return std::nullopt;
+    }
+    c->sink = &sink;
+    return channel_state{c->received, c->granted, c->fin_sent || (c->due & due_fin) != 0, c->fin_received};
+}
+
+void mux::end_unclaimed() noexcept {
+    for (auto& [id, c] : _channels) {
+        if (std::exchange(c.unclaimed, false)) {
+            c.err = c.up || _settings.which == side::initiator ? ECONNRESET : ECONNREFUSED;
+            add_due(c, c.up || _settings.which == side::initiator ? due_reset : due_refuse);
+            ++_count.channels_reset;
         }
     }
 }

@@ -48,6 +48,12 @@ protected:
     ~engine_owner() = default;
 };
 
+// Of a channel that another process has had before.
+struct channel_state {
+    uint64_t received = 0, granted = 0;
+    bool fin_sent = false, fin_received = false;
+};
+
 enum class side : uint8_t { initiator, acceptor };
 
 struct engine_settings {
@@ -99,6 +105,7 @@ class mux {
         bool up = false;  // accepted
         bool fin_sent = false, fin_received = false;
         bool wants_writable = false;  // on_writable must follow
+        bool unclaimed = false;  // loaded; its sink has not come yet
         in_list due_hook, waiting_hook;
         bool ends() const noexcept { return (due & (due_refuse | due_reset)) != 0; }
     };
@@ -114,6 +121,7 @@ class mux {
     list<&channel::due_hook> _due;  // have frames to be written
     list<&channel::waiting_hook> _waiting;  // for room, in their turn
     uint64_t _last_channel = 0;  // opened by either side
+    bool _frozen = false;
 
 public:
     mux(const engine_settings& s, engine_owner& owner, replay_window& out, engine_counters& count) noexcept
@@ -140,6 +148,13 @@ public:
 
     // All frames of a data packet. A fault: the rest of it was not read.
     std::optional<packet_fault> take_frames(std::span<const std::byte> payload) noexcept;
+
+    // See engine.
+    void freeze() noexcept { _frozen = true; }
+    void save(base::record_writer& to) const;
+    bool load(base::record_reader& from);
+    std::optional<channel_state> claim(uint64_t id, channel_sink& sink) noexcept;
+    void end_unclaimed() noexcept;
 
 private:
     channel* find(uint64_t id) noexcept;

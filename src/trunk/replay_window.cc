@@ -118,6 +118,33 @@ bool replay_window::acknowledged(uint64_t ack) noexcept {
     return more;
 }
 
+void replay_window::save(base::record_writer& to) {
+    finish_filling();
+    to.put(_acked);
+    to.put(uint64_t(std::max(_handed_out, _handed_out_before)));
+    to.put(uint64_t(kept()));
+    for (size_t i = 0; i < kept(); ++i) {
+        to.put_bytes(_packets[i]->bytes().first(_packets[i]->filled).subspan(header_bytes));
+    }
+}
+
+bool replay_window::load(base::record_reader& from) {
+    _acked = from.get<uint64_t>();
+    _handed_out_before = size_t(from.get<uint64_t>());
+    const auto count = from.get<uint64_t>();
+    for (uint64_t i = 0; i < count && from.complete(); ++i) {
+        const auto payload = from.get_bytes();
+        if (payload.size() > _packet_bytes - header_bytes) {
+            return false;
+        }
+        auto& p = _packets.emplace_back(std::make_shared<packet_buffer>(_packet_bytes, _share));
+        auto* at = std::ranges::copy(payload, p->bytes().data() + header_bytes).out;
+        p->filled = header_bytes + payload.size();
+        memset(at, 0, _packet_bytes - p->filled);
+    }
+    return from.complete() && _handed_out_before <= count;
+}
+
 void replay_window::clear() noexcept {
     _packets.clear();
     _filling = nullptr;

@@ -8,6 +8,7 @@
 #include <deque>
 #include <memory>
 
+#include "base/record.hh"
 #include "trunk/packet.hh"
 
 namespace vmsgr::trunk {
@@ -85,6 +86,11 @@ public:
 
     uint64_t bytes() const noexcept { return kept() * _packet_bytes; }
     void clear() noexcept;
+
+    // For another process, which goes on with it as after a cut; load() is for a new window of this packet size. False:
+    // the record is none. Throws std::bad_alloc.
+    void save(base::record_writer& to);
+    bool load(base::record_reader& from);
 
 private:
     size_t kept() const noexcept { return _packets.size() - (_filling != nullptr ? 1 : 0); }

@@ -52,6 +52,7 @@ struct test_sink final : channel_sink {
 struct test_end final : engine_owner {
     const side which;
     memory_share share;
+    memory_share& memory;
     engine_counters count;
     engine e;
     std::map<uint64_t, std::unique_ptr<test_sink>> sinks;
@@ -65,7 +66,7 @@ struct test_end final : engine_owner {
 
     // with: shared with other ends, and outlives this.
     explicit test_end(engine_settings s, memory_share* with = nullptr)
-        : which(s.which), e(s, *this, with != nullptr ? *with : share, count) {}
+        : which(s.which), memory(with != nullptr ? *with : share), e(s, *this, memory, count) {}
     channel_sink* on_open(uint64_t channel, const base::address& source,
                           const base::address& destination) noexcept override {
         seen_source = source;
@@ -87,6 +88,32 @@ struct test_end final : engine_owner {
         return s.get();
     }
     void on_output() noexcept override { output = true; }
+    // Another process goes on with everything.
+    void start_anew() {
+        const engine_settings settings = e.settings();
+        base::record_writer to;
+        e.freeze();
+        for (auto& [id, s] : sinks) {
+            EXPECT_EQ(s->send(1), 0u);
+            e.fin(id);
+            e.reset(id, EIO);
+        }
+        e.save(to);
+        std::destroy_at(&e);
+        std::construct_at(&e, settings, *this, memory, count);
+        base::record_reader from(to.bytes());
+        EXPECT_TRUE(e.load(from));
+        for (auto& [id, s] : sinks) {
+            if (s->gone || s->closed) {
+                continue;
+            }
+            const auto now = e.claim(id, *s);
+            EXPECT_TRUE(now && now->received == s->received && now->granted == s->granted &&
+                        now->fin_received == s->fin_received && now->fin_sent == s->fin_sent)
+                << "channel " << id;
+        }
+        e.end_unclaimed();
+    }
     test_sink* open() {
         auto s = std::make_unique<test_sink>(*this);
         s->granted = first_credit;

@@ -1,5 +1,6 @@
 // Two engines over a link that cuts anywhere, repeats, corrupts, truncates and delays. Every byte has to come once and
-// in order, as urgent data if it was sent as such, and every channel to its end. VMSGR_SEED replays a run.
+// in order, as urgent data if it was sent as such, and every channel to its end, also where another process goes on with
+// an end at any moment. VMSGR_SEED replays a run.
 #include "trunk/tests/ends.hh"
 
 namespace vmsgr::trunk::tests {
@@ -23,7 +24,7 @@ class simulation {
 
 public:
     test_end a, b;
-    uint64_t cuts = 0;
+    uint64_t cuts = 0, starts = 0;
 
     explicit simulation(uint64_t seed)
         : _random(seed),
@@ -54,6 +55,10 @@ public:
             }
         } else if (_damage && one_in(100)) {
             cut();
+            if (one_in(2)) {
+                ++starts;
+                (one_in(2) ? a : b).start_anew();
+            }
         } else {
             write(a, _to_b);
             write(b, _to_a);
@@ -138,7 +143,8 @@ private:
     }
 };
 
-void run(uint64_t seed) {
+// How often another process went on.
+uint64_t run(uint64_t seed) {
     SCOPED_TRACE("VMSGR_SEED=" + std::to_string(seed));
     constexpr size_t channels = 12;
     simulation sim(seed);
@@ -167,6 +173,7 @@ void run(uint64_t seed) {
         EXPECT_FALSE(sim.b.sinks.at(id)->gone || sim.a.sinks.at(id)->gone);
     }
     EXPECT_GT(sim.cuts, 0u);
+    return sim.starts;
 }
 
 TEST(simulation, every_byte_arrives_once_and_in_order_over_a_bad_link) {
@@ -174,9 +181,11 @@ TEST(simulation, every_byte_arrives_once_and_in_order_over_a_bad_link) {
     const uint64_t first = given != nullptr ? strtoull(given, nullptr, 0) : std::random_device()();
     const char* more = std::getenv("VMSGR_RUNS");
     const uint64_t runs = more != nullptr ? strtoull(more, nullptr, 0) : 8;
+    uint64_t starts = 0;
     for (uint64_t i = 0; i < runs && !::testing::Test::HasFailure(); ++i) {
-        run(first + i);
+        starts += run(first + i);
     }
+    EXPECT_GE(starts, runs);
 }
 
 // A peer that speaks correct packets of nonsense: the engine answers with faults, and never with more than it has.
