@@ -116,13 +116,15 @@ public:
     brought bring(bring_request& r, budget& all);
 
     // A connection of this shard that an earlier worker carried. place: without an owner where none was to be had.
-    // why: it is to be reset, and so says the log. False: it was reset.
+    // why: it is to be reset, and so says the log. far: over a trunk, if its channel goes on. False: it was reset.
     bool take_over(keeper::entry& e, kept_descriptors fds, program_ptr owner, places place, budget& all,
-                   const char* why);
+                   const char* why, std::unique_ptr<far_side> far);
     // Once what earlier workers have left (held) is known; until then nothing is handed over.
     void start_keeping(std::span<keeper::entry> ledger, std::span<const keeper::kept> held);
     // All that is young. How many are not ready for it, and are lost when the worker ends.
     unsigned hand_over_all() noexcept;
+    // Connections over trunks, which move nothing any more. How many do not rest yet.
+    unsigned rest() noexcept;
     keeper::ledger_share& kept() noexcept { return _kept; }
     // It is handed over when it is not young any more.
     void keep_later(uint64_t id) noexcept;
@@ -159,7 +161,8 @@ private:
     void run(conn_ptr c);
     void keep();
     bool later(young y) noexcept;
-    const char* go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all);
+    const char* go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all,
+                      std::unique_ptr<far_side> far);
     void look_at(unheard_bell& b) noexcept;
     void call_back() noexcept;
     seastar::future<> part();

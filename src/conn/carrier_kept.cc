@@ -32,6 +32,21 @@ end_mark mark_of(const keeper::connection_facts& f, int tcp) noexcept {
     return f.has_linger != 0 && base::lingers_zero(tcp) ? end_mark(linger{f.linger[0], f.linger[1]}) : end_mark();
 }
 
+// The bytes that have moved, as the kernel counts them. Null, or why they are not known.
+const char* count_again(const keeper::connection_facts& f, int tcp, restored& from) noexcept {
+    constexpr int on = 1;
+    ::setsockopt(tcp, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+    const auto counted = count_tcp(tcp);
+    if (from.life.over()) {
+        return nullptr;
+    }
+    if (counted) {
+        from.sent = counted->written - f.sent_base;
+        from.received = counted->read - f.received_base;
+    }
+    return counted ? nullptr : counted.error();
+}
+
 }  // namespace
 
 void carrier::start_keeping(std::span<keeper::entry> ledger, std::span<const keeper::kept> held) {
@@ -124,12 +139,20 @@ void carrier::close_when_back(keeper::entry& e, kept_descriptors fds, user_ptr s
     }
 }
 
+unsigned carrier::rest() noexcept {
+    return unsigned(std::ranges::count_if(_conns, [](auto& c) { return !c.second->rest(); }));
+}
+
 // Why not; null: it goes on.
-const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all) {
+const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr owner, places place, budget& all,
+                           std::unique_ptr<far_side> far) {
     const auto& f = e.connection;
     const auto life = life::connection::restore(f.life[f.life_at.load(std::memory_order_acquire) & 1]);
     if (!life || f.plain.load(std::memory_order_relaxed) != 0) {
         return life ? "it was plain" : life.error();
+    }
+    if (f.trunk != 0 && !far) {
+        return "its trunk has ended";
     }
     auto memory = _arenas.join(fds[keeper::kept_arena].get(), f.slot, all, owner);
     if (!memory) {
@@ -141,18 +164,9 @@ const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr 
                   f.opened_s};
     auto& tcp = fds[keeper::kept_tcp];
     const uint32_t program = conduit.header().end[0].flags.load(std::memory_order_acquire);
-    from.gone = (program & shm::end_granted) != 0;
-    if (!from.gone) {
-        constexpr int on = 1;
-        ::setsockopt(tcp.get(), SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
-        const auto counted = count_tcp(tcp.get());
-        if (!counted && !life->over()) {
-            return counted.error();
-        }
-        if (counted && !life->over()) {
-            from.sent = counted->written - f.sent_base;
-            from.received = counted->read - f.received_base;
-        }
+    from.gone = f.trunk == 0 && (program & shm::end_granted) != 0;
+    if (const char* why = from.gone || f.trunk != 0 ? nullptr : count_again(f, tcp.get(), from)) {
+        return why;
     }
     if (ring[0].head.load(std::memory_order_acquire) - from.sent > conduit.capacity ||
         from.received - ring[1].tail.load(std::memory_order_acquire) > conduit.capacity) {
@@ -170,22 +184,26 @@ const char* carrier::go_on(keeper::entry& e, kept_descriptors& fds, program_ptr 
     p.program_fd = f.program_fd;
     p.shown = owner->show_again(f.shown, f.id, p.role, seastar::this_shard_id(), f.program_fd);
     p.peer = f.peer;
-    if (!from.gone || (program & shm::end_recalled) == 0) {
+    if (f.trunk == 0 && (!from.gone || (program & shm::end_recalled) == 0)) {
         p.mark = mark_of(f, tcp.get());  // else SO_LINGER is the program's
     }
+    p.far = std::move(far);
     p.tcp = std::move(tcp);
     p.bell = std::move(fds[keeper::kept_bell]);
     p.conduit = conduit;
     p.memory = std::move(*memory);
     p.from = from;
-    run(seastar::make_lw_shared<vm_conn>(*this, f.id, conn_state::established, std::move(p)));
+    const auto state = life->at == life::phase::connecting ? conn_state::connecting : conn_state::established;
+    run(seastar::make_lw_shared<vm_conn>(*this, f.id, state, std::move(p)));
     return nullptr;
 }
 
 bool carrier::take_over(keeper::entry& e, kept_descriptors fds, program_ptr owner, places place, budget& all,
-                        const char* why) {
+                        const char* why, std::unique_ptr<far_side> far) {
     try {
-        why = why != nullptr ? why : place.owner ? go_on(e, fds, owner, std::move(place), all) : no_room_in_limits;
+        why = why != nullptr ? why
+              : place.owner  ? go_on(e, fds, owner, std::move(place), all, std::move(far))
+                             : no_room_in_limits;
     } catch (const std::bad_alloc&) {
         why = "there is no memory";
     }

@@ -66,6 +66,11 @@ protected:
     ~push_source() = default;
 };
 
+// A channel of a trunk's session.
+struct channel_name {
+    uint64_t session = 0, channel = 0;  // 0: none
+};
+
 class far_side {
 public:
     virtual ~far_side() = default;
@@ -73,6 +78,9 @@ public:
     virtual bool encrypted() const noexcept { return false; }
     // Who the other daemon has proved to be; empty where there is none.
     virtual std::string peer_identity() const { return {}; }
+
+    // Another worker finds it by that name.
+    virtual channel_name channel() const noexcept { return {}; }
 
     // Events go to `user`; what is true now comes first.
     virtual bool watch(ssx::event_set& events, far_user& user) = 0;

@@ -171,6 +171,7 @@ private:
     seastar::timer<seastar::lowres_clock> _progress_timer;
     keeper::entry* _entry = nullptr;  // the keeper holds it
     going_back _back;
+    bool _rests = false;
 
 public:
     vm_conn(carrier& c, uint64_t id, conn_state state, parts p);
@@ -196,6 +197,9 @@ public:
 
     // To the keeper, if it is such a connection. False: not now.
     bool hand_over() noexcept;
+    // Over a trunk whose session moves nothing any more: it is handed over, and changes nothing from now on. False: a
+    // fiber is still at work, or it cannot be handed over.
+    bool rest() noexcept;
     // It will not be.
     void stay_here() noexcept { _p.arena.reset(); }
 
@@ -242,6 +246,7 @@ private:
 
     // Custody (vm_conn_kept.cc).
     void note_life() noexcept;
+    bool give(uint64_t sent_base, uint64_t received_base) noexcept;
     void go_on_from(const restored& f) noexcept;
     void do_again() noexcept;
     seastar::future<> take_back();

@@ -35,15 +35,48 @@ void vm_conn::note_life() noexcept {
 }
 
 bool vm_conn::hand_over() noexcept {
-    const int fds[] = {tcp_fd(), _p.bell.get(), _p.arena ? _p.arena.get() : _p.memory.fd()};
-    if (_entry != nullptr || _life.over() || _plain || _back.gone || _far->path() != conn_path::direct || fds[2] < 0) {
+    if (_entry != nullptr || _life.over() || _plain || _back.gone) {
         return true;
+    }
+    if (_far->path() == conn_path::trunk) {
+        return _far->channel().session != 0 && give(0, 0);
     }
     if (_life.at == life::phase::connecting || urgent_waits(tcp_fd())) {
         return false;
     }
     const auto counted = count_tcp(tcp_fd());
-    auto* e = counted ? _carrier.kept().take(keeper::entry_kind::connection) : nullptr;
+    return counted && give(counted->written - _near.in.consumed(), counted->read - _near.out.published());
+}
+
+bool vm_conn::rest() noexcept {
+    if (_rests || _plain || _far->path() != conn_path::trunk) {
+        return true;
+    }
+    if (_life.over()) {
+        return false;  // it will be gone in a moment
+    }
+    if (_entry == nullptr && (!hand_over() || _entry == nullptr)) {
+        return false;
+    }
+    const bool moves = _life.at != life::phase::connecting;
+    if (moves && ((_pump.sends() && _out.on == waits::nothing) || (_pump.receives() && _in.on == waits::nothing))) {
+        return false;
+    }
+    _rests = true;
+    _bell_watch.reset();
+    _far->unwatch();
+    _carrier.rings().forget(*this);
+    _progress_timer.cancel();
+    return true;
+}
+
+// True: there is nothing to be given, as it will never be the keeper's.
+bool vm_conn::give(uint64_t sent_base, uint64_t received_base) noexcept {
+    const int fds[] = {tcp_fd(), _p.bell.get(), _p.arena ? _p.arena.get() : _p.memory.fd()};
+    if (fds[2] < 0) {
+        return true;
+    }
+    auto* e = _carrier.kept().take(keeper::entry_kind::connection);
     if (e == nullptr) {
         return false;
     }
@@ -54,8 +87,10 @@ bool vm_conn::hand_over() noexcept {
     f.slot = _p.memory.index();
     f.shown = _slot;
     f.id = _id;
-    f.sent_base = counted->written - _near.in.consumed();
-    f.received_base = counted->read - _near.out.published();
+    f.sent_base = sent_base;
+    f.received_base = received_base;
+    f.trunk = _far->channel().session;
+    f.channel = _far->channel().channel;
     f.opened_s = _opened_s;
     f.local = _local;
     f.peer = _peer;

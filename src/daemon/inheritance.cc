@@ -51,7 +51,7 @@ inheritance::inheritance(const keeper::seat& at, std::span<const keeper::kept> h
         } else if (found.entry->version != keeper::ledger_version || n != keeper::descriptors_of(kind)) {
             found.why_not = "this version of vmsgrd does not know what it is";
         }
-        kind = std::min(kind, keeper::entry_kind::lifeline);
+        kind = std::min(kind, keeper::entry_kind::relay);
         of(kind).push_back(std::move(found));
     }
     for (auto& s : of(keeper::entry_kind::session)) {
@@ -108,15 +108,39 @@ void inheritance::report(const char* what) {
     _go_on = _end = 0;
 }
 
-seastar::future<> inheritance::connections() {
+seastar::future<> inheritance::connections(seastar::sharded<trunks::service>& trunks) {
+    for (auto& i : of(keeper::entry_kind::trunks)) {
+        if (i.why_not != nullptr) {
+            co_await end(i, i.why_not);
+            continue;
+        }
+        co_await trunks.invoke_on(
+            i.shard, [&i](trunks::service& t) { return t.take_over(*i.entry, std::move(i.fds[keeper::kept_record])); });
+    }
+    for (auto& i : of(keeper::entry_kind::relay)) {
+        if (i.why_not != nullptr) {
+            co_await end(i, i.why_not);
+            continue;
+        }
+        co_await trunks.invoke_on(
+            i.shard, [&i](trunks::service& t) { t.take_over_relay(*i.entry, std::move(i.fds[keeper::kept_tcp])); });
+    }
+    _end = 0;
     for (auto& i : of(keeper::entry_kind::connection)) {
         auto place = conn::places::take(_budget, i.owner, _config.limits.ring_bytes);
-        auto task = [this, &i, place = place ? std::move(*place) : conn::places{}](conn::carrier& c) mutable {
-            return c.take_over(*i.entry, std::move(i.fds), i.owner, std::move(place), _budget, i.why_not);
+        auto task = [this, &i, &trunks, place = place ? std::move(*place) : conn::places{}](conn::carrier& c) mutable {
+            const auto& f = i.entry->connection;
+            std::unique_ptr<conn::far_side> far;
+            if (i.why_not == nullptr && f.trunk != 0) {
+                far = trunks.local().claim({f.trunk, f.channel}, f.local, f.peer);
+            }
+            return c.take_over(*i.entry, std::move(i.fds), i.owner, std::move(place), _budget, i.why_not,
+                               std::move(far));
         };
         const bool goes_on = co_await _carriers.invoke_on(i.shard, std::move(task));
         ++(goes_on ? _go_on : _end);
     }
+    co_await trunks.invoke_on_all(&trunks::service::go_on);
     report("connections");
 }
 

@@ -1,7 +1,7 @@
-// What earlier workers have left in the keeper's hands (docs/KEEPER.md), given to those who go on with it: connections
-// to the carriers, listeners and their lifelines, sessions. In this order, each once, as soon as its part of the daemon
-// stands. What cannot go on ends as if its worker had not been kept: connections are reset, listeners come to the
-// kernel, programs attach again. Shard 0 only.
+// What earlier workers have left in the keeper's hands (docs/KEEPER.md), given to those who go on with it: trunks,
+// connections to the carriers, listeners and their lifelines, sessions. In this order, each once, as soon as its part
+// of the daemon stands. What cannot go on ends as if its worker had not been kept: connections are reset, listeners
+// come to the kernel, programs attach again. Shard 0 only.
 #pragma once
 
 #include <map>
@@ -12,6 +12,7 @@
 
 #include "attach/control_server.hh"
 #include "keeper/keeper.hh"
+#include "trunks/service.hh"
 
 namespace vmsgr::daemon {
 
@@ -36,7 +37,8 @@ public:
     inheritance(const keeper::seat& at, std::span<const keeper::kept> held, const conf::daemon_config& config,
                 conn::budget& all, conn::users& users, seastar::sharded<conn::carrier>& carriers);
 
-    seastar::future<> connections();
+    // Trunks come first, as connections claim their channels.
+    seastar::future<> connections(seastar::sharded<trunks::service>& trunks);
     // Then the registry has nothing else, and the other doors of the folder are knocked at and gone.
     seastar::future<> listeners(seastar::sharded<local::listeners>& to, local::registry& r, const std::string& doors);
     seastar::future<> sessions(attach::control_server& to);

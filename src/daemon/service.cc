@@ -35,6 +35,7 @@ conn::carrier_settings settings_of(const conf::daemon_config& c) {
 
 // For what is under way when another version takes over, and between two looks at it.
 constexpr auto hand_over_limit = std::chrono::milliseconds(50);
+constexpr auto rest_limit = std::chrono::milliseconds(20);
 constexpr auto hand_over_pause = std::chrono::milliseconds(1);
 
 // Beside the control socket, which belongs to one daemon; where there are no trunks nobody asks for it.
@@ -265,7 +266,7 @@ std::unique_ptr<inheritance> service::take_over() {
     const std::span<const keeper::kept> held = _seat.stands_by ? std::span<const keeper::kept>(_given) : _seat.held;
     _carriers.invoke_on_all([this, held](conn::carrier& c) { c.start_keeping(_seat.ledger, held); }).get();
     auto left = std::make_unique<inheritance>(_seat, held, _config, _budget, _users, _carriers);
-    left->connections().get();
+    left->connections(_trunks).get();
     return left;
 }
 
@@ -274,6 +275,25 @@ seastar::future<unsigned> service::young_left() {
     const unsigned connections = co_await _carriers.map_reduce0(left, 0U, std::plus<>());
     auto brought = [](local::listeners& l) { return l.under_way(); };
     co_return connections + co_await _listeners.map_reduce0(brought, 0U, std::plus<>()) + _control->under_way();
+}
+
+seastar::future<size_t> service::moving_over_trunks() {
+    auto opening = [](trunks::service& t) { return t.under_way(); };
+    auto at_work = [](conn::carrier& c) { return size_t(c.hand_over_all() + c.rest()); };
+    const size_t opens = co_await _trunks.map_reduce0(opening, size_t(0), std::plus<>());
+    co_return opens + co_await _carriers.map_reduce0(at_work, size_t(0), std::plus<>());
+}
+
+seastar::future<> service::hand_over_trunks() {
+    if (!_config.trunks.wanted()) {
+        co_return;
+    }
+    const auto until = std::chrono::steady_clock::now() + rest_limit;
+    co_await _trunks.invoke_on_all(&trunks::service::freeze);
+    while (co_await moving_over_trunks() != 0 && std::chrono::steady_clock::now() < until) {
+        co_await seastar::sleep(hand_over_pause);
+    }
+    co_await _trunks.invoke_on_all(&trunks::service::hand_over);
 }
 
 // Nothing is begun any more, and what has begun gets a moment to be done. Bytes move until the keeper ends this worker.
@@ -285,8 +305,14 @@ seastar::future<> service::hand_over() {
     while ((left = co_await young_left()) != 0 && std::chrono::steady_clock::now() < until) {
         co_await seastar::sleep(hand_over_pause);
     }
+    co_await hand_over_trunks();
     log.info("another vmsgrd takes over; {} connections or requests were not ready for it", left);
     _manager.has_handed_over();
+}
+
+void service::start_trunks() {
+    _trunks.invoke_on_all(&trunks::service::start).get();
+    _trunks.invoke_on_all(&trunks::service::begin).get();
 }
 
 void service::serve_programs(std::unique_ptr<inheritance> left) {
@@ -331,7 +357,7 @@ void service::run(signals& from, seastar::alien::instance& reactors) {
     }
 
     auto stop_opening = seastar::defer([this]() noexcept { _trunks.invoke_on_all(&trunks::service::quiesce).get(); });
-    _trunks.invoke_on_all(&trunks::service::start).get();
+    start_trunks();
 
     auto stop_control = seastar::defer([this]() noexcept {
         if (_control) {

@@ -75,9 +75,12 @@ private:
     void tell_ready();
     conn::carrier_settings settings_of_carriers() const;
     void stand_by(seastar::alien::instance& reactors);
+    seastar::future<size_t> moving_over_trunks();
+    seastar::future<> hand_over_trunks();
     seastar::future<> hand_over();
     seastar::future<unsigned> young_left();
     std::unique_ptr<inheritance> take_over();
+    void start_trunks();
     void serve_programs(std::unique_ptr<inheritance> left);
     void start_hearts();
     void be_ready(signals& from);

@@ -12,7 +12,7 @@
 
 namespace vmsgr::keeper {
 
-inline constexpr uint32_t ledger_version = 1;
+inline constexpr uint32_t ledger_version = 2;
 
 enum entry_state : uint32_t {
     entry_free = 0,
@@ -21,7 +21,7 @@ enum entry_state : uint32_t {
     entry_back = 3,   // the keeper has closed its copies; only it writes this
 };
 
-enum class entry_kind : uint32_t { connection, session, listener, lifeline };
+enum class entry_kind : uint32_t { connection, session, listener, lifeline, trunks, relay };
 
 // The program whose thing it is.
 struct owner_facts {
@@ -44,6 +44,8 @@ struct connection_facts {
     uint64_t received_base;  // ... as read, when ring 1 was written up to 0
     double opened_s;         // Unix time
     base::address local, peer;
+    // Over a trunk, where the bases are not used: the session's cookie and its channel; 0: tcp itself is the far side.
+    uint64_t trunk, channel;
     int32_t linger[2];  // the program's SO_LINGER, where has_linger
     uint8_t has_linger;
     uint8_t role;
@@ -53,8 +55,8 @@ struct connection_facts {
 // One of shard 0.
 struct session_facts {
     std::atomic<uint32_t> pending;  // proto::kind of the request that is being handled; 0: none
-    uint32_t serial, slot;          // of that
-    uint64_t id;                    // ... connect: of its job; unlist: the door's cookie
+    uint32_t serial, slot;  // of that
+    uint64_t id;  // ... connect: of its job; unlist: the door's cookie
     uint32_t gid;
 };
 
@@ -72,6 +74,16 @@ struct lifeline_facts {
     uint64_t listener;
 };
 
+// Of a shard, as it was when nothing moved any more: trunks::service::save().
+struct trunks_facts {
+    std::atomic<uint32_t> used;  // another worker went on with it, so it is not true any more
+};
+
+// The record of its shard's trunks knows the rest.
+struct relay_facts {
+    uint64_t trunk, channel;  // as of a connection
+};
+
 struct alignas(shm::cache_line) entry {
     std::atomic<uint32_t> state;
     // The rest but for atomics: once, before state.
@@ -83,18 +95,21 @@ struct alignas(shm::cache_line) entry {
         session_facts session;
         listener_facts listener;
         lifeline_facts lifeline;
+        trunks_facts trunks;
+        relay_facts relay;
     };
 };
 
 // The descriptors of an entry, in their order.
 inline constexpr size_t kept_fds = 3;
 enum kept_fd : uint8_t {
-    kept_tcp = 0,  // of a connection; of a listener, alone
+    kept_tcp = 0,  // of a connection; of a listener or a relay, alone
     kept_bell = 1,
     kept_arena = 2,
     kept_control = 0,  // of a session
     kept_segment = 1,
     kept_lifeline = 0,  // the daemon's end
+    kept_record = 0,  // of trunks: a memfd
 };
 constexpr size_t descriptors_of(entry_kind k) noexcept {
     return k == entry_kind::connection ? 3 : k == entry_kind::session ? 2 : 1;

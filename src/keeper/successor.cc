@@ -19,7 +19,8 @@ namespace vmsgr::keeper {
 namespace {
 
 constexpr int64_t prepare_ms = 5000;
-constexpr int64_t rest_ms = 100;  // the worker's own limit is shorter
+// The worker's own limits are far shorter; what it has not handed over when it is killed is lost.
+constexpr int64_t rest_ms = 1000;
 constexpr int64_t take_ms = 2000;
 constexpr int messages_at_once = 64;
 

@@ -44,6 +44,7 @@ void engine::save(base::record_writer& to) {
 }
 
 bool engine::load(base::record_reader& from) {
+    _mux.may_send(false);
     _session = from.get<uint64_t>();
     _received = from.get<uint64_t>();
     return _out.load(from) && _mux.load(from);

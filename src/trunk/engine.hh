@@ -74,22 +74,26 @@ public:
     void end(int err) noexcept;
 
     // --- from one process to the next ---
-    // It moves nothing any more, and its channels neither change nor end: what they are asked from here on is asked
-    // again by who claims them. Then save(), and nothing else.
+    // It moves nothing any more; channels still end.
     void freeze() noexcept {
         _attached = false;
-        _mux.freeze();
+        _mux.may_send(false);
     }
+    // What channels are asked from here on is ignored.
     void save(base::record_writer& to);
-    // Into a new engine of the same settings, before anything else; it waits for a connection then, as after a cut.
-    // False: the record is none, and the engine is of no use. Both throw std::bad_alloc.
+    // Into a new engine of the same settings, before anything else. It takes no bytes until go_on(), so that until then
+    // yet another process may load the same record. False: the record is none, and the engine is of no use. Both throw
+    // std::bad_alloc.
     bool load(base::record_reader& from);
     // Whose channel it was goes on with it. Nothing: it is gone.
     std::optional<channel_state> claim(uint64_t channel, channel_sink& sink) noexcept {
         return _mux.claim(channel, sink);
     }
-    // Nobody goes on with the others: they are reset, or refused.
-    void end_unclaimed() noexcept { _mux.end_unclaimed(); }
+    // As after a cut; the record is not true any more. Channels that nobody has claimed are reset, or refused: so many.
+    size_t go_on() noexcept {
+        _mux.may_send(true);
+        return _mux.end_unclaimed();
+    }
 
     // --- channels ---
     // 0: no room, or too many; nothing was done. Initiator only.

@@ -13,7 +13,7 @@ namespace vmsgr::trunk {
 
 mux::channel* mux::find(uint64_t id) noexcept {
     auto at = _channels.find(id);
-    return at == _channels.end() || _frozen ? nullptr : &at->second;
+    return at == _channels.end() || _saved ? nullptr : &at->second;
 }
 
 // --- what channels want -----------------------------------------------------------------------------------------
@@ -112,6 +112,10 @@ size_t mux::send(uint64_t id, std::span<const iovec> pieces, bool urgent) {
     if (c == nullptr || !c->up || c->fin_sent || c->ends()) {
         return 0;
     }
+    if (!_sends) {
+        wait_for_room(*c);
+        return 0;
+    }
     if (c->due != 0 && !write_due_of(id, *c)) {
         c->wants_writable = true;
         return 0;
@@ -127,15 +131,22 @@ size_t mux::send(uint64_t id, std::span<const iovec> pieces, bool urgent) {
     }
     _count.bytes_out += taken;
     if (taken < wanted) {
-        c->wants_writable = true;
-        if (c->may_send != c->sent && !c->waiting_hook.is_linked()) {
-            _waiting.push_back(*c);
+        c->wants_writable = true;  // for the peer's credit, or
+        if (c->may_send != c->sent) {
+            wait_for_room(*c);
         }
     }
     if (taken != 0) {
         _owner.on_output();
     }
     return taken;
+}
+
+void mux::wait_for_room(channel& c) noexcept {
+    c.wants_writable = true;
+    if (!c.waiting_hook.is_linked()) {
+        _waiting.push_back(c);
+    }
 }
 
 void mux::tell_writable(channel& c) noexcept {
@@ -220,7 +231,8 @@ void mux::write_due() noexcept {
 
 // --- from one process to the next -------------------------------------------------------------------------------
 
-void mux::save(base::record_writer& to) const {
+void mux::save(base::record_writer& to) {
+    _saved = true;
     to.put(_last_channel);
     to.put(uint64_t(_channels.size()));
     for (auto& [id, c] : _channels) {
@@ -264,17 +276,20 @@ std::optional<channel_state> mux::claim(uint64_t id, channel_sink& sink) noexcep
         return std::nullopt;
     }
     c->sink = &sink;
-    return channel_state{c->received, c->granted, c->fin_sent || (c->due & due_fin) != 0, c->fin_received};
+    return channel_state{c->received, c->granted, c->up, c->fin_sent || (c->due & due_fin) != 0, c->fin_received};
 }
 
-void mux::end_unclaimed() noexcept {
+size_t mux::end_unclaimed() noexcept {
+    size_t ended = 0;
     for (auto& [id, c] : _channels) {
         if (std::exchange(c.unclaimed, false)) {
             c.err = c.up || _settings.which == side::initiator ? ECONNRESET : ECONNREFUSED;
             add_due(c, c.up || _settings.which == side::initiator ? due_reset : due_refuse);
             ++_count.channels_reset;
+            ++ended;
         }
     }
+    return ended;
 }
 
 // --- what the peer says -----------------------------------------------------------------------------------------

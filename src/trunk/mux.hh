@@ -51,7 +51,7 @@ protected:
 // Of a channel that another process has had before.
 struct channel_state {
     uint64_t received = 0, granted = 0;
-    bool fin_sent = false, fin_received = false;
+    bool up = false, fin_sent = false, fin_received = false;
 };
 
 enum class side : uint8_t { initiator, acceptor };
@@ -121,7 +121,7 @@ class mux {
     list<&channel::due_hook> _due;  // have frames to be written
     list<&channel::waiting_hook> _waiting;  // for room, in their turn
     uint64_t _last_channel = 0;  // opened by either side
-    bool _frozen = false;
+    bool _sends = true, _saved = false;
 
 public:
     mux(const engine_settings& s, engine_owner& owner, replay_window& out, engine_counters& count) noexcept
@@ -150,16 +150,17 @@ public:
     std::optional<packet_fault> take_frames(std::span<const std::byte> payload) noexcept;
 
     // See engine.
-    void freeze() noexcept { _frozen = true; }
-    void save(base::record_writer& to) const;
+    void may_send(bool yes) noexcept { _sends = yes; }
+    void save(base::record_writer& to);
     bool load(base::record_reader& from);
     std::optional<channel_state> claim(uint64_t id, channel_sink& sink) noexcept;
-    void end_unclaimed() noexcept;
+    size_t end_unclaimed() noexcept;
 
 private:
     channel* find(uint64_t id) noexcept;
     void add_due(channel& c, due_frame what) noexcept;
     bool write_due_of(uint64_t id, channel& c) noexcept;
+    void wait_for_room(channel& c) noexcept;
     void tell_writable(channel& c) noexcept;
     void erase_if_done(uint64_t id, channel& c) noexcept;
     std::optional<packet_fault> take_frame(const frame& f) noexcept;

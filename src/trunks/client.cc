@@ -18,6 +18,7 @@ namespace vmsgr::trunks {
 namespace {
 
 constexpr auto first_pause = std::chrono::milliseconds(10);
+constexpr unsigned first_pauses = 30;  // a peer that is upgraded is back by then
 constexpr auto longest_pause = std::chrono::milliseconds(1000);
 
 }  // namespace
@@ -51,6 +52,7 @@ void client::interrupt() noexcept {
 
 seastar::future<> client::run() {
     auto pause = std::chrono::milliseconds(0);
+    unsigned pauses = 0;
     while (!_env.stop.abort_requested()) {
         auto done = co_await seastar::coroutine::as_future(attempt());
         const bool failed = done.failed();
@@ -58,6 +60,7 @@ seastar::future<> client::run() {
             report_down(done.get_exception());
         } else if (done.get()) {
             pause = std::chrono::milliseconds(0);
+            pauses = 0;
         }
         if (_session && _session->ended()) {
             _session = nullptr;
@@ -73,7 +76,7 @@ seastar::future<> client::run() {
             break;
         }
         co_await ssx::pause(pause, _env.stop);
-        pause = std::clamp(pause * 2, first_pause, longest_pause);
+        pause = ++pauses < first_pauses ? first_pause : std::min(pause * 2, longest_pause);
     }
 }
 
@@ -213,6 +216,13 @@ void client::begin_session(const trunk::hello& answer, const link& l) {
         trunk::agreed_outage_ms(_env.terms, answer),
         trunk::settings_of(trunk::side::initiator, _env.terms, answer, answer.body.packet_bytes), _env.memory, _count,
         nullptr);
+}
+
+void client::go_on(const kept_session& s) {
+    _session = s.make(_env.memory, _count, nullptr);
+    if (!_session) {
+        log.warn("trunk {}: what the worker before has left of it cannot be read; its channels are reset", _peer.name);
+    }
 }
 
 session_info client::info() const {

@@ -1,10 +1,11 @@
 // This shard's lane to one peer: connects, asks for the session to go on or for a new one, and again when the
-// connection breaks, with growing pauses. One that a probe made gives up when nobody answers at its first attempt, or
-// once its session is lost, and is remembered as absent for a while. Owner: the shard's directory.
+// connection breaks, with pauses that grow after a while. One that a probe made gives up when nobody answers at its
+// first attempt, or once its session is lost, and is remembered as absent for a while. Owner: the shard's directory.
 #pragma once
 
 #include "trunks/environment.hh"
 #include "trunks/info.hh"
+#include "trunks/kept.hh"
 #include "trunks/session.hh"
 
 namespace vmsgr::trunks {
@@ -26,12 +27,15 @@ class client {
 
 public:
     client(environment& env, conf::trunk_peer p, bool learnt);
+    // With the session of another worker; before run().
+    void go_on(const kept_session& s);
     // Until the room stops, or a learnt peer is absent.
     seastar::future<> run();
     // Whatever waits for the peer's answer ends.
     void interrupt() noexcept;
 
     bool learnt() const noexcept { return _learnt; }
+    const conf::trunk_peer& peer() const noexcept { return _peer; }
     // The configuration has changed, but not where the peer is: see is_to().
     void change(const conf::trunk_peer& p) { _peer = p; }
     bool is_to(const conf::trunk_peer& p) const noexcept {

@@ -27,11 +27,10 @@ directory::~directory() = default;
 
 void directory::start() {
     _probes = _env.config.probe.on();
-    for (auto& p : _env.config.peers) {
-        if (p.connect.family != 0) {
-            run(p, false);
-        }
+    for (auto& c : _clients) {
+        run(*c);  // of another worker
     }
+    change_peers();
     if (_probes && !_env.config.tls.on() && seastar::this_shard_id() == 0) {
         log.warn("trunk.probe without trunk.tls: whoever listens on port {} of a host that a route leads to gets the "
                  "connections of programs to that host",
@@ -98,8 +97,11 @@ void directory::tick() {
 // --- outgoing ---------------------------------------------------------------------------------------------------
 
 void directory::run(conf::trunk_peer peer, bool learnt) {
-    auto& c = _clients.emplace_back(std::make_unique<client>(_env, std::move(peer), learnt));
-    ssx::spawn_for_good(_env.fibers, log, "the lane to a peer", [at = c.get()] { return at->run(); });
+    run(*_clients.emplace_back(std::make_unique<client>(_env, std::move(peer), learnt)));
+}
+
+void directory::run(client& c) {
+    ssx::spawn_for_good(_env.fibers, log, "the lane to a peer", [&c] { return c.run(); });
 }
 
 session_ptr directory::way_to(const base::address& destination, bool may_probe) {
@@ -207,20 +209,29 @@ session_ptr directory::begin(const trunk::hello& hello, const peer_proof& proof,
         }
     }
     forget_ended();
-    const auto settings = trunk::settings_of(trunk::side::acceptor, _env.terms, hello,
-                                             trunk::agreed_packet_bytes(_env.terms, hello));
+    kept_session s;
+    s.cookie = base::random_u64_nonzero();
+    s.who = who;
+    s.outage_ms = trunk::agreed_outage_ms(_env.terms, hello);
+    s.settings = trunk::settings_of(trunk::side::acceptor, _env.terms, hello,
+                                    trunk::agreed_packet_bytes(_env.terms, hello));
+    log.info("trunk from {}: session of lane {} begins, packets of {} bytes", who.peer, who.lane,
+             s.settings.packet_bytes);
+    return add_incoming(s);
+}
+
+// Null: it is of another worker, and its engine cannot be read.
+session_ptr directory::add_incoming(const kept_session& s) {
     auto count = std::make_unique<trunk::engine_counters>();
     auto refused = std::make_unique<trunk::refusals>();
     auto open = [this, counts = refused.get()](trunk_session& session, uint64_t channel, const base::address& source,
                                                const base::address& destination) {
         return _openings.on_open(session, *counts, channel, source, destination);
     };
-    auto session = seastar::make_lw_shared<trunk_session>(base::random_u64_nonzero(), who,
-                                                          trunk::agreed_outage_ms(_env.terms, hello), settings,
-                                                          _env.memory, *count, open);
-    _incoming.emplace(session->cookie(), incoming{session, std::move(count), std::move(refused)});
-    log.info("trunk from {}: session of lane {} begins, packets of {} bytes", who.peer, who.lane,
-             settings.packet_bytes);
+    auto session = s.make(_env.memory, *count, open);
+    if (session) {
+        _incoming.emplace(s.cookie, incoming{session, std::move(count), std::move(refused)});
+    }
     return session;
 }
 

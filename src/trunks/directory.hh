@@ -73,10 +73,26 @@ public:
     // All who connect again are judged anew; what they carry goes on.
     void renew_links() noexcept;
 
+    // --- from one worker to the next ---
+    void freeze() noexcept;
+    // All sessions that have not ended. Throws std::bad_alloc.
+    void save(base::record_writer& to);
+    // Before start(): they wait for their connections. False: the record is none.
+    seastar::future<bool> load(base::record_reader& from);
+    // Of a session that was loaded, before start(). Null: it is gone.
+    std::unique_ptr<trunk_far> claim(conn::channel_name which, uint64_t window, const base::address& local,
+                                     const base::address& peer);
+    // Before start(), once all is claimed and the record is not used any more.
+    void go_on() noexcept;
+
     std::vector<session_info> list() const;
 
 private:
     void run(conf::trunk_peer peer, bool learnt);
+    void run(client& c);
+    session_ptr add_incoming(const kept_session& s);
+    template <typename F>
+    void for_each_session(F what);
     void probe(const base::address& destination);
     void forget_ended();
     void serve_waiting();

@@ -54,6 +54,30 @@ std::unique_ptr<trunk_far> trunk_far::opened(session_ptr s, uint64_t channel, ui
     return w;
 }
 
+std::unique_ptr<trunk_far> trunk_far::going_on(session_ptr s, uint64_t channel, uint64_t window,
+                                               const base::address& local, const base::address& peer) {
+    std::unique_ptr<trunk_far> w(new trunk_far(std::move(s), window, local, peer));
+    const auto now = w->_session->engine().claim(channel, *w);
+    if (!now) {
+        w->_state = at::closed;
+        return nullptr;
+    }
+    w->_channel = channel;
+    w->_received = now->received;
+    w->_granted = now->granted;
+    w->_fin = now->fin_received;
+    w->_fin_sent = now->fin_sent;
+    if (const auto& share = w->_session->who.share) {
+        w->_place = conn::lease::take(*share).value_or(conn::lease());  // it had one
+    }
+    if (now->up) {
+        w->_state = at::up;
+    } else if (w->owes_answer()) {
+        w->_granted = window;
+    }
+    return w;
+}
+
 trunk_far::~trunk_far() {
     reset();
     if (_in_batch) {

@@ -43,6 +43,9 @@ public:
     // For one that the peer has opened; accept() is owed; one that is dropped before is reset.
     static std::unique_ptr<trunk_far> opened(session_ptr s, uint64_t channel, uint64_t window,
                                              const base::address& local, const base::address& peer, conn::lease place);
+    // Another worker had the channel. window: of before accept(). Null: it is gone.
+    static std::unique_ptr<trunk_far> going_on(session_ptr s, uint64_t channel, uint64_t window,
+                                               const base::address& local, const base::address& peer);
     ~trunk_far() override;
 
     bool waits() const noexcept { return _state == at::waiting; }
@@ -53,6 +56,10 @@ public:
     // Where the peer does not carry the destination the connect fails.
     void forbid_other_ways() noexcept { _only = true; }
 
+    // The peer has opened it, and waits for accept() or refuse().
+    bool owes_answer() const noexcept {
+        return _state == at::opening && _session->engine().settings().which == trunk::side::acceptor;
+    }
     void accept() noexcept;
     // Before accept(): room for so many bytes.
     void set_window(uint64_t bytes) noexcept { _window = _granted = bytes; }
@@ -77,6 +84,9 @@ public:
     conn::conn_path path() const noexcept override { return conn::conn_path::trunk; }
     bool encrypted() const noexcept override { return _session && _session->who.proof.secured; }
     std::string peer_identity() const override { return _session ? _session->who.proof.identity : std::string(); }
+    conn::channel_name channel() const noexcept override {
+        return _session ? conn::channel_name{_session->cookie(), _channel} : conn::channel_name{};
+    }
     bool watch(ssx::event_set& events, conn::far_user& user) noexcept override;
     void unwatch() noexcept override { _user = nullptr; }
     conn::progress connecting() noexcept override;

@@ -105,8 +105,7 @@ void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destinat
         w->refuse(EHOSTUNREACH);
         return;
     }
-    auto memory = relay_memory::take(_relay_memory,
-                                     _relay_shares.find(w->peer_identity(), (_relay_memory.limit() + 1) / 2));
+    auto memory = take_memory(*w);
     if (!memory) {
         count.count(trunk::refusal::memory);
         say_refused(w->peer_identity(), w->peer(), destination, trunk::refusal::memory);

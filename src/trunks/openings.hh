@@ -13,11 +13,14 @@
 
 namespace vmsgr::trunks {
 
+class directory;
+
 class openings {
     environment& _env;
     conn::usage _relay_memory;  // of this shard
     peer_shares _relay_shares;  // of that
     std::vector<std::unique_ptr<trunk_relay>> _relays;
+    std::vector<kept_relay> _left;  // of another worker
     seastar::gate _gate;
     bool _refuses_all = false;
 
@@ -29,6 +32,8 @@ public:
     void refuse_all(bool on) noexcept { _refuses_all = on; }
     // To programs without VMSGR.
     size_t relays() const noexcept { return _relays.size(); }
+    // Opens that are not answered yet.
+    size_t under_way() const noexcept { return _gate.get_count(); }
     // Bytes that relays keep, or have promised to keep.
     const conn::usage& relay_bytes() const noexcept { return _relay_memory; }
 
@@ -36,11 +41,21 @@ public:
     trunk::channel_sink* on_open(trunk_session& s, trunk::refusals& count, uint64_t channel,
                                  const base::address& source, const base::address& destination);
 
+    // --- from one worker to the next ---
+    // The relays stand still, and go to the keeper as far as there is room. Throws std::bad_alloc.
+    void hand_over(base::record_writer& to, keeper::ledger_share& kept);
+    bool load(base::record_reader& from);
+    // One of those, with its socket; it stands still until go_on(). Where it cannot both sides see a reset.
+    void take_over(conn::channel_name which, base::unique_fd socket, directory& of);
+    // See directory.
+    void go_on() noexcept;
+
 private:
     std::optional<trunk::refusal> judge(const peer_proof& who, const base::address& source,
                                         const base::address& destination) const noexcept;
     // The session of `w` keeps `count`.
     seastar::future<> open(std::unique_ptr<trunk_far> w, base::address destination, trunk::refusals& count);
+    std::optional<relay_memory> take_memory(const trunk_far& channel);
     void relay(std::unique_ptr<trunk_far> w, const base::address& destination, trunk::refusals& count);
     // Into the queue of the program's listener.
     seastar::future<> deliver(std::unique_ptr<trunk_far> w, local::registry::found at);

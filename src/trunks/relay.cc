@@ -28,6 +28,42 @@ trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> chan
     settle();
 }
 
+trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
+                         relay_memory memory, kept_relay from)
+    : _socket(std::move(socket)),
+      _server(conn::make_tcp_far(_socket)),
+      _channel(std::move(channel)),
+      _place(std::move(place)),
+      _fds(std::move(fds)),
+      _memory(std::move(memory)),
+      _to_server{.bytes = std::move(from.to_server.bytes), .urgent_end = size_t(from.to_server.urgent_end)},
+      _to_channel{.bytes = std::move(from.to_channel.bytes), .urgent_end = size_t(from.to_channel.urgent_end)},
+      _window(from.window),
+      _taken(from.taken),
+      _life(from.life),
+      _pump(*this, _server, _life, scratch().size()),
+      _mark(_life.at == life::phase::connecting ? conn::end_mark() : conn::end_mark(linger{})) {
+    // What the last events asked for; each may be done twice.
+    if (_life.out == life::way::ended) {
+        _server->shut_send();
+    }
+    if (_life.in == life::way::fin) {
+        _channel->shut_send();
+    }
+    settle();
+}
+
+kept_relay trunk_relay::keep() {
+    auto left = [](const buffer& b) {
+        const uint64_t urgent = b.urgent_end - std::min(b.urgent_end, b.sent);
+        return kept_relay::waiting{{b.bytes.begin() + ptrdiff_t(b.sent), b.bytes.end()}, urgent};
+    };
+    _server->unwatch();
+    _channel->unwatch();
+    return {_channel->channel(), _channel->local(), _channel->peer(), _life, _window, _taken,
+            left(_to_server),    left(_to_channel)};
+}
+
 trunk_relay::~trunk_relay() { step(life::event::aborted); }
 
 bool trunk_relay::start(ssx::event_set& events) {

@@ -12,6 +12,7 @@
 #include "conn/end_mark.hh"
 #include "conn/pump.hh"
 #include "trunks/far.hh"
+#include "trunks/kept.hh"
 #include "trunks/relay_memory.hh"
 
 namespace vmsgr::trunks {
@@ -53,7 +54,13 @@ public:
     trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
                 relay_memory memory);
     ~trunk_relay();
+    // Another worker had it. The channel goes on as well.
+    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
+                relay_memory memory, kept_relay from);
     bool start(ssx::event_set& events);
+    // Nothing moves from now on; what another worker needs to go on. Throws std::bad_alloc.
+    kept_relay keep();
+    int socket() const noexcept { return _socket.get(); }
     bool over() const noexcept { return _life.over(); }
 
 private:

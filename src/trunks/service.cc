@@ -1,6 +1,8 @@
 #include "trunks/service.hh"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
@@ -74,6 +76,13 @@ seastar::future<> service::start() {
     }
     base::unique_fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     _env.netns = base::netns_cookie(probe.get());
+}
+
+void service::begin() {
+    auto& config = _env.config;
+    if (!config.wanted()) {
+        return;
+    }
     if (config.listen.family != 0 && seastar::this_shard_id() == 0) {
         _acceptor.listen();
     }
@@ -105,6 +114,82 @@ void service::change(const conf::trunk_config& c) {
         _prepared = nullptr;
         _directory.renew_links();
     }
+}
+
+void service::freeze() noexcept {
+    _acceptor.stop_listening();
+    _env.stop.request_abort();
+    _directory.freeze();
+}
+
+void service::hand_over() noexcept try {
+    base::record_writer record;
+    record.put(record_version);
+    auto& kept = _env.carriers.local().kept();
+    _directory.save(record);
+    _openings.hand_over(record, kept);
+    base::unique_fd memory(::memfd_create("vmsgr-trunks", MFD_CLOEXEC | MFD_NOEXEC_SEAL));
+    seastar::throw_system_error_on(!memory, "memfd_create");
+    for (auto left = record.bytes(); !left.empty();) {
+        const ssize_t n = ::write(memory.get(), left.data(), left.size());
+        seastar::throw_system_error_on(n < 0, "write");
+        left = left.subspan(size_t(n));
+    }
+    auto* e = kept.take(keeper::entry_kind::trunks);
+    if (e == nullptr) {
+        throw std::runtime_error("the ledger is full");
+    }
+    e->owner = {};
+    e->trunks.used.store(0, std::memory_order_relaxed);
+    const int fds[] = {memory.get()};
+    if (!kept.give(*e, fds)) {
+        throw std::runtime_error("the keeper does not take it");
+    }
+} catch (const std::exception& e) {
+    log.warn("the channels of trunks are reset by the upgrade: {}", e.what());
+}
+
+seastar::future<> service::take_over(keeper::entry& entry, base::unique_fd record) {
+    _taken_over = &entry;
+    struct stat st{};
+    if (entry.trunks.used.load(std::memory_order_acquire) != 0 || ::fstat(record.get(), &st) != 0 || st.st_size <= 0) {
+        co_return;
+    }
+    void* at = ::mmap(nullptr, size_t(st.st_size), PROT_READ, MAP_PRIVATE, record.get(), 0);
+    if (at == MAP_FAILED) {
+        log.warn("the channels of trunks are reset: their record cannot be mapped");
+        co_return;
+    }
+    const shm::mapping mapped(static_cast<std::byte*>(at), size_t(st.st_size));
+    base::record_reader from({mapped.data(), mapped.size()});
+    const bool known = from.get<uint32_t>() == record_version && _env.config.wanted();
+    if (!known || !co_await _directory.load(from) || !_openings.load(from)) {
+        log.warn("channels of trunks are reset: this version of vmsgrd does not know their record");
+    }
+}
+
+std::unique_ptr<conn::far_side> service::claim(conn::channel_name which, const base::address& local,
+                                               const base::address& peer) {
+    const uint64_t window = _env.carriers.local().settings().ring_bytes;
+    auto far = _directory.claim(which, window, local, peer);
+    if (far && far->owes_answer()) {
+        far->accept();  // the program has it already
+    }
+    return far;
+}
+
+void service::take_over_relay(keeper::entry& entry, base::unique_fd socket) {
+    _openings.take_over({entry.relay.trunk, entry.relay.channel}, std::move(socket), _directory);
+    _env.carriers.local().kept().leave(entry);
+}
+
+void service::go_on() noexcept {
+    if (_taken_over != nullptr) {
+        _taken_over->trunks.used.store(1, std::memory_order_release);
+        _env.carriers.local().kept().leave(*std::exchange(_taken_over, nullptr));
+    }
+    _directory.go_on();
+    _openings.go_on();
 }
 
 seastar::future<> service::quiesce() {

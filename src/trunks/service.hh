@@ -21,16 +21,33 @@ class service : public seastar::peering_sharded_service<service> {
     seastar::timer<seastar::lowres_clock> _timer;
     std::unique_ptr<credentials> _prepared;
     peer_shares _shares;  // shard 0
+    keeper::entry* _taken_over = nullptr;
 
 public:
     service(const conf::trunk_config& c, uint64_t node, conn::budget& b, seastar::sharded<conn::carrier>& carriers,
             seastar::sharded<local::listeners>& listeners, local::registry& r);
-    // Throws when the address is in use or a certificate cannot be read.
+    // Throws when a certificate cannot be read.
     seastar::future<> start();
+    // Once all shards have started, as peers may come to any of them at once. Throws when the address is in use.
+    void begin();
     // A configuration that was read again, in two steps: certificates are read, which may fail (throws) and changes
     // nothing; then all of it is in use, for what begins from now on. Connections stay.
     seastar::future<> prepare(const conf::trunk_config& c);
     void change(const conf::trunk_config& c);
+    // Another worker goes on. Nothing moves over trunks any more;
+    void freeze() noexcept;
+    // what peers have opened still reaches its listener;
+    size_t under_way() const noexcept { return _openings.under_way(); }
+    // then, what it needs goes to the keeper; the log says where that fails.
+    void hand_over() noexcept;
+    // In that worker, before start(). entry: of this shard, with its record; once.
+    seastar::future<> take_over(keeper::entry& entry, base::unique_fd record);
+    // Before start(). Null: the channel is gone.
+    std::unique_ptr<conn::far_side> claim(conn::channel_name which, const base::address& local,
+                                          const base::address& peer);
+    void take_over_relay(keeper::entry& entry, base::unique_fd socket);
+    // All is claimed. Until here yet another worker may take over from the same record, so nothing has moved.
+    void go_on() noexcept;
     // No new connections and channels.
     seastar::future<> quiesce();
     // The daemon is to leave: peers find another way for what is new.

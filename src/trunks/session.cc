@@ -84,7 +84,7 @@ seastar::future<std::optional<trunk_session::turn>> trunk_session::take_turn(lin
 }
 
 seastar::future<> trunk_session::run_on([[maybe_unused]] turn t, uint64_t peer_ack) {
-    if (_ended || _broken) {
+    if (_ended || _broken || _frozen) {
         co_return;  // meanwhile, for instance as a newer connection has come
     }
     if (!_engine.attach(_cookie, peer_ack, clock_us())) {
@@ -118,14 +118,20 @@ void trunk_session::break_link() noexcept {
 }
 
 void trunk_session::end(int err) noexcept {
-    if (!std::exchange(_ended, true)) {
+    if (!_frozen && !std::exchange(_ended, true)) {
         break_link();
         _engine.end(err);
     }
 }
 
+void trunk_session::freeze() noexcept {
+    _frozen = true;
+    _engine.freeze();
+    break_link();
+}
+
 void trunk_session::tick(uint64_t now_us) noexcept {
-    if (_ended) {
+    if (_ended || _frozen) {
         return;
     }
     if (_engine.attached()) {

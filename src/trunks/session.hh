@@ -46,6 +46,7 @@ private:
     bool _broken = false;  // _link is to leave
     bool _ended = false;
     bool _says_bye = false;
+    bool _frozen = false;  // another worker goes on with it
 
 public:
     // Whose session it is.
@@ -82,6 +83,7 @@ public:
     uint64_t cookie() const noexcept { return _cookie; }
     // May open channels: a connection stands.
     bool up() const noexcept { return !_ended && !_says_bye && _engine.attached(); }
+    uint32_t outage_ms() const noexcept { return uint32_t(_outage_us / 1000); }
     bool ended() const noexcept { return _ended; }
     bool linked() const noexcept { return _link != nullptr; }
     // For the hello that asks for it, or goes on with it.
@@ -101,6 +103,9 @@ public:
     // A far side that got bytes: it hears on_end_of_batch() after what was read at once, unless it ends before.
     void remember(trunk_far& w) noexcept;
     void forget(trunk_far& w) noexcept;
+
+    // The connection ends, and nothing moves or ends here any more: see trunk::engine.
+    void freeze() noexcept;
 
     // No new channels; what was sent leaves, up to the limit, then the session ends with a bye.
     seastar::future<> finish(std::chrono::milliseconds limit);

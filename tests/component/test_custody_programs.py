@@ -11,6 +11,7 @@ import time
 
 from lib import process, vmsgrd
 from lib.agents import Agent
+from lib.loads import CONNECTS, ECHO
 
 from test_custody import Killer, OLD_S
 from test_keeper import worker_after
@@ -19,81 +20,6 @@ SECONDS = 60
 DIRECT, LOCAL = "127.0.0.1", "127.0.0.2"
 ROUTES = [vmsgrd.route("direct", address=DIRECT, local="no"), vmsgrd.route("local", address=LOCAL)]
 PORTS = {"iperf3": 7101, "redis": 7102, "http": 7103}
-
-ECHO = """
-    l = socket.create_server((HOST, 0), backlog=512)
-    l.setblocking(False)
-    def serve():
-        loop = select.epoll()
-        loop.register(l, select.EPOLLIN)
-        open_ = {}
-        while True:
-            for fd, what in loop.poll():
-                if fd == l.fileno():
-                    try:
-                        s, _ = l.accept()
-                    except BlockingIOError:
-                        continue
-                    s.setblocking(False)
-                    open_[s.fileno()] = s
-                    loop.register(s, select.EPOLLIN)
-                    continue
-                s = open_[fd]
-                try:
-                    b = s.recv(100)
-                    if b:
-                        s.sendall(b)
-                        continue
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    pass
-                loop.unregister(fd)
-                del open_[fd]
-                s.close()
-    threading.Thread(target=serve, daemon=True).start()
-    """
-
-# young: when a connection that was reset had been made; made: of those that were not.
-CONNECTS = """
-    made, longest, young, failed = 0, 0, [], []
-    def connect():
-        global made, longest
-        began = time.monotonic()
-        c = socket.create_connection(AT, timeout=20)
-        up = time.monotonic()
-        longest = max(longest, up - began)
-        try:
-            c.sendall(b'ping')
-            got = c.recv(4)
-            made += 1
-            if got != b'ping':
-                failed.append(got)
-        except ConnectionError:
-            young.append(up)
-        c.close()
-    def connects(seconds):
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            try:
-                connect()
-            except BaseException as e:
-                failed.append(repr(e))
-            time.sleep(0.003)
-    idle = [socket.create_connection(AT, timeout=30) for _ in range(100)]
-    def asks(seconds):
-        until, n = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
-            for i, c in enumerate(idle):
-                word = b'%d-%d' % (n, i)
-                c.sendall(word)
-                got = c.recv(100)
-                assert got == word, (i, got, word)
-            time.sleep(0.1)
-            n += 1
-        return n
-    """
-
 
 class Downloads(threading.Thread):
     """curl, one after the other, each for about two seconds; what it gets is compared by its hash."""

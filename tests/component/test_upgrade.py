@@ -1,6 +1,5 @@
 """vmsgrd --upgrade: a new vmsgrd takes over from the one that runs, with all that it carries; where it cannot, the old one
 goes on. VMSGR_UPGRADES: how many in a row."""
-import json
 import os
 import re
 import shutil
@@ -16,9 +15,10 @@ import pytest
 
 from lib import process, vmsgrd
 from lib.agents import Agent
+from lib.loads import BEATS, CONNECTS, ECHO, longest_pauses_ms
 
 from test_custody import WIRE, connect, daemon, pair  # noqa: F401
-from test_custody_programs import CONNECTS, DIRECT, ECHO, ROUTES, Load
+from test_custody_programs import DIRECT, ROUTES, Load
 from test_custody_steps import DiesAt
 from test_keeper import gone, worker_after
 from test_privileges import status_of
@@ -26,23 +26,6 @@ from test_supervised import manager  # noqa: F401
 
 UPGRADES = int(os.environ.get("VMSGR_UPGRADES", "10"))
 PAUSE_MS = 250   # the median of the longest pauses
-
-# 1,000 times a second; slow: when a byte took longer than 5 ms to come back, and how long.
-BEATS = """
-    slow = []
-    def beat(seconds):
-        until, n = time.monotonic() + seconds, 0
-        while (began := time.monotonic()) < until:
-            c.sendall(b'x')
-            assert c.recv(1) == b'x'
-            took = time.monotonic() - began
-            if took > 0.005:
-                slow.append((began, took))
-            time.sleep(max(0.0, 0.001 - took))
-            n += 1
-        return n
-    """
-
 
 def works(pair, daemon):
     """The old connection, and one that is new."""
@@ -285,11 +268,6 @@ def test_strangers_may_not_upgrade(daemon):
         assert done.returncode == 1 and "only root and vmsgrd's own user" in done.stderr, done
 
 
-def injected(*rules):
-    """Words before vmsgrd --upgrade, under which its processes are killed or stopped as they make their nth call."""
-    return ["strace", "-f", "-qq", "-o", "/dev/null", *[w for r in rules for w in ("-e", f"inject={r}")]]
-
-
 # The new one's keeper or worker. A worker takes over with getsockopt; before that it makes none on its main thread.
 CRASHES = {
     "at its start": "memfd_create:signal=SEGV:when=1",
@@ -313,7 +291,7 @@ def test_a_new_one_that_crashes_leaves_the_old_one(daemon, pair, rule):
     keeper = daemon.process.pid
     works(pair, daemon)
     for _ in range(2):
-        done = daemon.upgrade(before=injected(rule))
+        done = daemon.upgrade(before=vmsgrd.injected(rule))
         assert done.returncode != 0, done
         assert daemon.process.pid == keeper and daemon.process.alive()
         works(pair, daemon)
@@ -325,7 +303,7 @@ def test_a_new_one_that_crashes_leaves_the_old_one(daemon, pair, rule):
 def test_a_new_one_that_hangs_is_killed(daemon, pair, rule):
     keeper = daemon.process.pid
     began = time.monotonic()
-    done = daemon.upgrade(before=injected(rule))
+    done = daemon.upgrade(before=vmsgrd.injected(rule))
     assert done.returncode != 0 and time.monotonic() - began < 12, done
     assert daemon.process.pid == keeper and daemon.process.alive()
     works(pair, daemon)
@@ -336,7 +314,7 @@ def test_a_new_one_that_hangs_is_killed(daemon, pair, rule):
 
 def hanging(daemon):
     """An upgrade that stands still before its worker stands by."""
-    p = process.Process([*injected(HANGS["before standby"]), vmsgrd.VMSGRD, "--upgrade", "--config", daemon.config])
+    p = process.Process([*vmsgrd.injected(HANGS["before standby"]), vmsgrd.VMSGRD, "--upgrade", "--config", daemon.config])
     process.wait_until(lambda: "prepares to take over" in process.tail(daemon.log, 100), 10, "the upgrade to begin")
     return p
 
@@ -421,8 +399,7 @@ def test_ten_in_a_row_under_load(here):
             times.append((began, time.monotonic() + 0.3))
         asked, downloads = load.end(seconds), load.downloads
         assert beats.end(60).isdigit()
-        slow = json.loads(beats("slow").replace("(", "[").replace(")", "]"))
-        pauses = [max([1000 * took for at, took in slow if b <= at <= e], default=0) for b, e in times]
+        pauses = longest_pauses_ms(beats, times)
         print("longest pause at each upgrade, ms:", [round(p) for p in pauses], "median", round(statistics.median(pauses)),
               "- as vmsgrd says:", said)
         for agent, n in zip(load.agents, asked):

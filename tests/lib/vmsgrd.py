@@ -61,6 +61,11 @@ def descendants(pid):
     return [d for c in children for d in (c, *descendants(c))]
 
 
+def injected(*rules):
+    """Words before vmsgrd --upgrade, under which its processes are killed or stopped as they make their nth call."""
+    return ["strace", "-f", "-qq", "-o", "/dev/null", *[w for r in rules for w in ("-e", f"inject={r}")]]
+
+
 class Vmsgrd:
     """One daemon. With plain=True nothing is started, and programs get an empty prefix: the same test on TCP."""
 
@@ -98,7 +103,8 @@ class Vmsgrd:
 
     def upgrade(self, *words, before=(), timeout_s=30):
         """vmsgrd --upgrade. If it has succeeded, `process` is the new keeper, and the one before has ended in order."""
-        done = run([*before, self.program, "--upgrade", "--config", self.config, *words], check=False, timeout_s=timeout_s)
+        done = run([*before, self.program, "--upgrade", "--config", self.config, *words], check=False, netns=self.netns,
+                   timeout_s=timeout_s)
         if done.returncode == 0:
             pid = int(re.match(r"vmsgrd \S+ \(pid (\d+)\) has taken over", done.stdout)[1])
             old, self.process = self.process, Adopted(pid, log=self.log, name=self.name)

@@ -113,7 +113,8 @@ def test_a_killed_program_is_seen_at_the_other_end(pair, server):
         time.sleep(1)
         short.kill()
         for r in channel_load.results(doomed, 20):
-            assert r["error"] == 104 and "connect anew" in r["why"], r
+            # 32: the end of file came first, and what was sent after it was answered by a reset
+            assert r["error"] in (32, 104) and "connect anew" in r["why"], r
     load.kill()
     process.wait_until(lambda: all(t["channels"] == 0 for n in "ab" for t in pair[n].status()["trunks"]), 10,
                        "no channel left")

@@ -95,10 +95,12 @@ struct test_end final : engine_owner {
         e.freeze();
         for (auto& [id, s] : sinks) {
             EXPECT_EQ(s->send(1), 0u);
+        }
+        e.save(to);
+        for (auto& [id, s] : sinks) {
             e.fin(id);
             e.reset(id, EIO);
         }
-        e.save(to);
         std::destroy_at(&e);
         std::construct_at(&e, settings, *this, memory, count);
         base::record_reader from(to.bytes());
@@ -112,7 +114,10 @@ struct test_end final : engine_owner {
                         now->fin_received == s->fin_received && now->fin_sent == s->fin_sent)
                 << "channel " << id;
         }
-        e.end_unclaimed();
+        for (auto& [id, s] : sinks) {
+            EXPECT_EQ(s->send(1), 0u);
+        }
+        e.go_on();
     }
     test_sink* open() {
         auto s = std::make_unique<test_sink>(*this);

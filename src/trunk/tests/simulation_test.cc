@@ -1,6 +1,6 @@
 // Two engines over a link that cuts anywhere, repeats, corrupts, truncates and delays. Every byte has to come once and
-// in order, as urgent data if it was sent as such, and every channel to its end, also where another process goes on with
-// an end at any moment. VMSGR_SEED replays a run.
+// in order, as urgent data if it was sent as such, and every channel to its end, also where another process goes on
+// with an engine at any moment. VMSGR_SEED replays a run.
 #include "trunk/tests/ends.hh"
 
 namespace vmsgr::trunk::tests {
