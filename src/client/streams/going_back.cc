@@ -29,6 +29,8 @@ namespace {
 
 // The daemon has let go of it, so it has the socket for whoever asks; where its worker was killed, the next one has.
 constexpr int gone_patience_ms = 5000;
+// For threads that sleep on the doorbell and have been woken.
+constexpr int sleepers_patience_ms = 200;
 
 bool is_empty(const shm::ring_words& r) noexcept {
     return r.head.load(std::memory_order_acquire) == r.tail.load(std::memory_order_acquire);
@@ -84,6 +86,15 @@ bool stream::may_ask() const noexcept {
     return (there & shm::end_hold) != 0 ? out_ring_is_empty() : is_empty(header().ring[in()]);
 }
 
+// The daemon has woken them (vm_conn::leave_to_program), and our locks keep them from sleeping anew. The kernel looks
+// again by the number before poll() returns: where that is the socket by then, and not ready, poll sleeps on, and
+// only the doorbell could wake it.
+void stream::await_sleepers() const noexcept {
+    for (const base::deadline until(sleepers_patience_ms); sleepers() != 0 && until.left_ms() != 0;) {
+        nap();
+    }
+}
+
 stream::goes stream::go_back(int fd) noexcept {
     if (went_back()) {
         return goes::gone;
@@ -93,9 +104,10 @@ stream::goes stream::go_back(int fd) noexcept {
     }
     send_late_token(fd);
     auto e = end(fd);
-    side_lock sends(*this, e, side_lock::side::sends);
-    if (!sends.take()) {
-        return goes::no;  // a handler above this thread's own send
+    // A reader takes tokens by the number: it must be done before that is the socket, whose bytes are no tokens.
+    side_lock receives(*this, e, side_lock::side::receives), sends(*this, e, side_lock::side::sends);
+    if (!receives.take() || !sends.take()) {
+        return goes::no;  // a handler above this thread's own call
     }
     base::signals_blocked together;
     if (went_back()) {
@@ -132,6 +144,7 @@ stream::goes stream::go_back(int fd) noexcept {
         flags().fetch_or(shm::end_recalled, std::memory_order_seq_cst);
     }
     _went_back.store(true, std::memory_order_seq_cst);
+    await_sleepers();
     become_socket(fd, socket, first);
     give_up_hold();
     return goes::gone;

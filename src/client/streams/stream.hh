@@ -360,6 +360,7 @@ private:
     bool withdraw_question() noexcept;
     bool may_ask() const noexcept;
     void dress(int socket) noexcept;
+    void await_sleepers() const noexcept;
     // Plain mode: plain.cc.
     bool other_is_plain() const noexcept {
         return (header().end[in()].flags.load(std::memory_order_acquire) & shm::end_plain) != 0;
