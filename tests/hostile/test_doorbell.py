@@ -215,14 +215,15 @@ def test_redis_goes_on_under_all_sorts_of_diallers(world, redis):
             keep.append(end)
             if i % 6 == 0:
                 end.put(0, client.HEAD, 1 << 40, "=Q")
-                end.ring_bell()
+                end.ring_after_lie()
             elif i % 6 == 1:
                 end.bell.send(b"no token")
             elif i % 6 == 2:
                 end.bell.send(client.TOKEN * 5)   # not counted
             elif i % 6 == 3:
                 end.put(1, client.TAIL, 1 << 50, "=Q")
-                end.send(b"PING\r\n")
+                end.publish(b"PING\r\n")
+                end.ring_after_lie()
             elif i % 6 == 4:
                 end.flag(0, client.LEFT | client.DONE)
             else:

@@ -180,7 +180,7 @@ def test_indices_out_of_range(world):
                     end.put(ring, name, value, "=Q")
                     if ring:
                         end.publish(b"y" * 200)   # the answer meets the tail
-                    end.ring_bell()
+                    end.ring_after_lie()
                     keep.append(end)
                 slowest = max(slowest, honest_after(listener))
         yield slowest
@@ -276,7 +276,7 @@ def test_the_memory_of_an_honest_pair_stays_theirs(world):
         second = dial(listener, arena=arena, slot=0)
         keep.append((bell, other, tcp, second))
         first.put(0, client.HEAD, 0, "=Q")
-        first.ring_bell()
+        first.ring_after_lie()
         yield honest_after(listener)
     with world.attacker(part) as attacker:
         assert attacker.next() < conftest.PATIENCE_S

@@ -145,7 +145,7 @@ def test_sockets_that_linger_beside_tokens(make_world):
                 end.publish(b"x")
             else:
                 end.put(0, client.HEAD, 1 << 40, "=Q")
-            end.ring_bell([fd])
+            end.ring_after_lie([fd])
             client.close_aside(fd)
             end.bell.close()
             for s in others:
