@@ -78,13 +78,13 @@ int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out
     return 0;
 }
 
-void discard(base::unique_fd sock) noexcept {
-    sys::call(SYS_shutdown, sock.get(), SHUT_RDWR);  // nothing more comes
-    const bool packets = base::socket_option(sock.get(), SO_TYPE) == SOCK_SEQPACKET;
+void drop_unread(int sock) noexcept {
+    sys::call(SYS_shutdown, sock, SHUT_RDWR);  // nothing more comes
+    const bool packets = base::socket_option(sock, SO_TYPE) == SOCK_SEQPACKET;
     char bytes[1024];
     received got;
     for (int i = 0; i < queued_max; ++i) {
-        const int e = receive_with_fds(sock.get(), bytes, sizeof bytes, MSG_DONTWAIT, got);
+        const int e = receive_with_fds(sock, bytes, sizeof bytes, MSG_DONTWAIT, got);
         got.drop();
         const bool end = got.bytes == 0 && !packets;  // an empty packet looks like the end of file, and may not be it
         if (e != EINTR && (e != 0 || end)) {

@@ -180,9 +180,10 @@ int send_with_fds(int sock, const void* msg, size_t bytes, std::span<const int> 
 int receive_with_fds(int sock, void* msg, size_t bytes, int flags, received& out,
                      shm::rights_sink* surplus = nullptr) noexcept;
 
-// Closes a unix socket that a stranger may have sent descriptors on. What lies there unread is closed with it, and that
-// would wait if it lingers; so it is received first.
-void discard(base::unique_fd sock) noexcept;
+// Before a unix socket is closed for the last time that a stranger may have sent descriptors on: what lies there unread
+// is closed with it, and that would wait if it lingers. So nothing more comes, and what is there is received.
+void drop_unread(int sock) noexcept;
+inline void discard(base::unique_fd sock) noexcept { drop_unread(sock.get()); }
 
 // An end of a conduit has moved (shm::end_moved): the socket that came with a token of its, counted in tokens_taken as
 // those before it. None: it is under way, or what came is no socket of that kind. Does not wait, but for what is closed

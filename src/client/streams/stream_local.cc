@@ -103,6 +103,7 @@ void stream::close_last(int fd, bool may_linger) noexcept {
     }
     if (broken()) {
         flags().fetch_or(shm::end_left, std::memory_order_release);
+        proto::drop_unread(fd);  // who broke the rules may send a socket still whose last close waits
         return;
     }
     if (abort || unread_bytes(fd) != 0 || urgent_left) {
