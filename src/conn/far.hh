@@ -69,6 +69,7 @@ protected:
 // A channel of a trunk's session.
 struct channel_name {
     uint64_t session = 0, channel = 0;  // 0: none
+    bool operator==(const channel_name&) const = default;
 };
 
 class far_side {

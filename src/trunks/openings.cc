@@ -118,8 +118,9 @@ void openings::relay(std::unique_ptr<trunk_far> w, const base::address& destinat
         w->refuse(err);
         return;
     }
+    auto begun = trunk_relay::begin(*memory, *w);
     auto r = std::make_unique<trunk_relay>(std::move(socket), std::move(w), std::move(*place), std::move(*fds),
-                                           std::move(*memory));
+                                           std::move(*memory), std::move(begun));
     if (r->start(_env.carriers.local().events())) {
         _relays.push_back(std::move(r));
     }

@@ -34,8 +34,7 @@ bool openings::load(base::record_reader& from) {
 }
 
 void openings::take_over(conn::channel_name which, base::unique_fd socket, directory& of) {
-    const auto at = std::ranges::find_if(
-        _left, [&](auto& r) { return r.which.session == which.session && r.which.channel == which.channel; });
+    const auto at = std::ranges::find(_left, which, &kept_relay::which);
     if (at == _left.end()) {
         return;
     }

@@ -14,18 +14,11 @@ constexpr size_t kept_bytes = 4 << 10;
 
 }  // namespace
 
-trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
-                         relay_memory memory)
-    : _socket(std::move(socket)),
-      _server(conn::make_tcp_far(_socket)),
-      _channel(std::move(channel)),
-      _place(std::move(place)),
-      _fds(std::move(fds)),
-      _memory(std::move(memory)),
-      _window(std::min(window_first, relay_memory::least + _memory.room())),
-      _pump(*this, _server, _life, scratch().size()) {
-    _channel->set_window(_window);
-    settle();
+kept_relay trunk_relay::begin(const relay_memory& memory, trunk_far& channel) {
+    kept_relay r;
+    r.window = std::min(window_first, relay_memory::least + memory.room());
+    channel.set_window(r.window);
+    return r;
 }
 
 trunk_relay::trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,

@@ -50,11 +50,10 @@ public:
     // Buffered at most, from the peer; a new relay begins with less, as most never use that much.
     static constexpr uint64_t window_max = 256 << 10, window_first = 16 << 10;
 
-    // socket: connecting.
-    trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
-                relay_memory memory);
     ~trunk_relay();
-    // Another worker had it. The channel goes on as well.
+    // Of a new one, whose socket is connecting.
+    static kept_relay begin(const relay_memory& memory, trunk_far& channel);
+    // from: begin(), or of another worker; then the channel goes on as well.
     trunk_relay(base::unique_fd socket, std::unique_ptr<trunk_far> channel, conn::lease place, conn::lease fds,
                 relay_memory memory, kept_relay from);
     bool start(ssx::event_set& events);

@@ -1,8 +1,6 @@
 #include "trunks/service.hh"
 
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/smp.hh>
@@ -128,20 +126,18 @@ void service::hand_over() noexcept try {
     auto& kept = _env.carriers.local().kept();
     _directory.save(record);
     _openings.hand_over(record, kept);
-    base::unique_fd memory(::memfd_create("vmsgr-trunks", MFD_CLOEXEC | MFD_NOEXEC_SEAL));
-    seastar::throw_system_error_on(!memory, "memfd_create");
-    for (auto left = record.bytes(); !left.empty();) {
-        const ssize_t n = ::write(memory.get(), left.data(), left.size());
-        seastar::throw_system_error_on(n < 0, "write");
-        left = left.subspan(size_t(n));
+    const auto made = shm::create_published("vmsgr-trunks", record.bytes().size());
+    if (!made) {
+        throw std::runtime_error(made.error().text);
     }
+    std::ranges::copy(record.bytes(), made->memory.data());
     auto* e = kept.take(keeper::entry_kind::trunks);
     if (e == nullptr) {
         throw std::runtime_error("the ledger is full");
     }
     e->owner = {};
     e->trunks.used.store(0, std::memory_order_relaxed);
-    const int fds[] = {memory.get()};
+    const int fds[] = {made->fd.get()};
     if (!kept.give(*e, fds)) {
         throw std::runtime_error("the keeper does not take it");
     }
@@ -151,17 +147,16 @@ void service::hand_over() noexcept try {
 
 seastar::future<> service::take_over(keeper::entry& entry, base::unique_fd record) {
     _taken_over = &entry;
-    struct stat st{};
-    if (entry.trunks.used.load(std::memory_order_acquire) != 0 || ::fstat(record.get(), &st) != 0 || st.st_size <= 0) {
+    if (entry.trunks.used.load(std::memory_order_acquire) != 0) {
         co_return;
     }
-    void* at = ::mmap(nullptr, size_t(st.st_size), PROT_READ, MAP_PRIVATE, record.get(), 0);
-    if (at == MAP_FAILED) {
-        log.warn("the channels of trunks are reset: their record cannot be mapped");
+    const auto bytes = shm::sealed_size(record.get(), sizeof record_version, SIZE_MAX);
+    const auto mapped = bytes ? shm::map_published(record.get(), *bytes) : std::unexpected(bytes.error());
+    if (!mapped) {
+        log.warn("the channels of trunks are reset: {}", std::string_view(mapped.error().text));
         co_return;
     }
-    const shm::mapping mapped(static_cast<std::byte*>(at), size_t(st.st_size));
-    base::record_reader from({mapped.data(), mapped.size()});
+    base::record_reader from({mapped->data(), mapped->size()});
     const bool known = from.get<uint32_t>() == record_version && _env.config.wanted();
     if (!known || !co_await _directory.load(from) || !_openings.load(from)) {
         log.warn("channels of trunks are reset: this version of vmsgrd does not know their record");

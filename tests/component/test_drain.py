@@ -10,9 +10,10 @@ import pytest
 
 from lib import process, vmsgrd
 from lib.agents import Agent
+from lib.loads import ASKS, ECHO
 
 from test_custody import STREAM
-from test_custody_programs import Downloads, ECHO, started
+from test_custody_programs import Downloads, started
 
 HOST = "127.0.0.1"
 WIRE = [vmsgrd.route("wire", address="127.0.0.0/8", local="no")]
@@ -390,20 +391,6 @@ def test_only_root_and_the_daemons_user_may(here):
         assert not daemon.status()["drain"]["on"]
 
 
-ASKS = """
-    idle = [socket.create_connection(AT, timeout=30) for _ in range(100)]
-    def asks(seconds):
-        until, n = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
-            for i, c in enumerate(idle):
-                word = b'%d-%d' % (n, i)
-                c.sendall(word)
-                got = c.recv(100)
-                assert got == word, (i, got, word)
-            time.sleep(0.1)
-            n += 1
-        return n
-    """
 SECONDS = 14
 
 

@@ -7,13 +7,12 @@ import pytest
 
 from lib import process, vmsgrd
 from lib.agents import Agent
+from lib.loads import ASK, ECHO
 
 from test_custody import Killer, OLD_S
-from test_custody_programs import ECHO
 from test_custody_steps import DiesAt, ends
 from test_drain import WIRE, all_drained, causes, daemon, drain, echoes, is_tcp, is_tcp_of, left, order, pair  # noqa: F401
 from test_keeper import worker_after
-from test_upgrade import upgraded
 
 
 def kill(daemon):
@@ -35,7 +34,7 @@ def the_clients_end_goes(daemon, client):
     all_drained(daemon)
 
 
-REPLACE = {"kill": kill, "upgrade": upgraded}
+REPLACE = {"kill": kill, "upgrade": vmsgrd.upgraded}
 
 
 @pytest.mark.parametrize("how", REPLACE)
@@ -63,7 +62,7 @@ def test_a_cancel_outlives_it_too(daemon, pair):
     order(daemon)
     assert drain(daemon, "--cancel").returncode == 0
     kill(daemon)
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
     os.kill(client.process.pid, signal.SIGCONT)
     time.sleep(0.5)
     echoes(server, client)
@@ -128,17 +127,14 @@ def test_a_kill_at_any_step_of_giving_it_back(here, call, nth):
 
 
 # Each is used a hundred times a second or less, so that going back takes its time.
-SLOWLY = """
+SLOWLY = ASK + """
     idle = [socket.create_connection(AT, timeout=30) for _ in range(200)]
     over = threading.Event()
     def asks():
         n = 0
         while not over.is_set():
             for i, c in enumerate(idle):
-                word = b'%d-%d' % (n, i)
-                c.sendall(word)
-                got = c.recv(100)
-                assert got == word, (i, got, word)
+                ask(c, n, i)
                 time.sleep(0.01)
                 n += 1
         return n
@@ -165,7 +161,7 @@ def test_no_connection_is_lost_while_workers_are_replaced(here, how):
             worker_after(daemon, None)
         else:
             for _ in range(4):
-                upgraded(daemon)
+                vmsgrd.upgraded(daemon)
         all_drained(daemon)
         assert daemon.status()["totals"]["faults"] == 0 and daemon.stop() == 0
         time.sleep(1)

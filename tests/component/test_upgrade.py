@@ -49,17 +49,11 @@ def adopt(daemon, done):
     daemon.process = process.Adopted(int(re.search(r"\(pid (\d+)\) has taken over", done.stdout)[1]), log=daemon.log)
 
 
-def upgraded(daemon):
-    done = daemon.upgrade()
-    assert done.returncode == 0, (done.stdout, done.stderr, process.tail(daemon.log, 30))
-    return int(re.search(r"the pause was (\d+) ms", done.stdout)[1])
-
-
 def test_a_connection_and_a_listener_go_on(daemon, pair):
     before = daemon.process.pid, daemon.pid
     works(pair, daemon)
     for _ in range(3):
-        upgraded(daemon)
+        vmsgrd.upgraded(daemon)
         works(pair, daemon)
     assert daemon.process.pid not in before and daemon.pid not in before and gone(before[1])
     assert daemon.status()["daemon"]["pid"] == daemon.process.pid
@@ -71,12 +65,12 @@ def test_a_connection_and_a_listener_go_on(daemon, pair):
 
 
 def test_a_worker_that_is_killed_after_it_is_replaced(daemon, pair):
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
     pid = daemon.pid
     os.kill(pid, signal.SIGKILL)
     worker_after(daemon, pid)
     works(pair, daemon)
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
     works(pair, daemon)
 
 
@@ -89,7 +83,7 @@ def test_young_connections_and_requests_under_way_are_not_lost(daemon):
         client.begin("connects(8)")
         time.sleep(0.5)
         for _ in range(4):
-            upgraded(daemon)
+            vmsgrd.upgraded(daemon)
         client.end()
         assert client("(failed[:5], young[:5])") == "([], [])"
         assert int(client("made")) > 300 and float(client("longest")) < 1
@@ -104,7 +98,7 @@ def test_local_listeners_are_found_in_the_new_list(here):
         server("!s, a = l.accept()")
         sessions = {s["id"] for s in daemon.status()["sessions"]}
         for n in range(3):
-            upgraded(daemon)
+            vmsgrd.upgraded(daemon)
             client("!c.sendall(b'ping')")
             assert server("s.recv(4)") == "b'ping'"
             client("!d = socket.create_connection(at)")
@@ -126,7 +120,7 @@ def test_the_configuration_is_read_anew(daemon, pair):
     with open(daemon.config, "w", encoding="ascii") as f:
         f.write(text.split("routes:")[0] + vmsgrd.routes_yaml([vmsgrd.route("other", address="127.0.0.0/8", local="no")])
                 + "limits: {connections: 5000}\n")
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
     routes = process.run_json([vmsgrd.VMSGR, "routes", "--json", "--socket", daemon.socket])
     assert [r["name"] for r in routes] == ["other"]
     works(pair, daemon)
@@ -139,7 +133,7 @@ def test_what_else_listens_goes_on(here):
     config = f"metrics: {{listen: 127.0.0.1:{metrics}}}\ntrunk: {{listen: 127.0.0.1:{trunks}}}\n"
     with vmsgrd.Vmsgrd(here, routes=WIRE, config=config) as daemon:
         for _ in range(2):
-            upgraded(daemon)
+            vmsgrd.upgraded(daemon)
             socket.create_connection(("127.0.0.1", trunks), timeout=5).close()
             with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=10) as answer:
                 assert b"vmsgr_worker_restarts_total 0" in answer.read()
@@ -158,7 +152,7 @@ def test_a_daemon_of_another_user_is_upgraded_by_root(here):
             Agent(daemon.prefix()) as server, Agent(daemon.prefix()) as client:
         connect(server, client)
         for _ in range(2):
-            upgraded(daemon)
+            vmsgrd.upgraded(daemon)
             for pid in (daemon.process.pid, daemon.pid):
                 for s in status_of(pid):
                     assert s["Uid"].split() == ["65534"] * 4 and s["Seccomp"] == "2"
@@ -238,7 +232,7 @@ def test_another_ledger_or_protocol_is_refused_and_changes_nothing(daemon, pair)
     assert "upgrades in another way" in say_hello(daemon, protocol=2)
     assert (daemon.process.pid, daemon.pid) == before
     works(pair, daemon)
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
 
 
 def test_a_refusal_ends_the_new_one(here):
@@ -295,7 +289,7 @@ def test_a_new_one_that_crashes_leaves_the_old_one(daemon, pair, rule):
         assert done.returncode != 0, done
         assert daemon.process.pid == keeper and daemon.process.alive()
         works(pair, daemon)
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
     works(pair, daemon)
 
 
@@ -308,7 +302,7 @@ def test_a_new_one_that_hangs_is_killed(daemon, pair, rule):
     assert daemon.process.pid == keeper and daemon.process.alive()
     works(pair, daemon)
     assert "this vmsgrd goes on" in process.tail(daemon.log, 300)
-    upgraded(daemon)
+    vmsgrd.upgraded(daemon)
     works(pair, daemon)
 
 
@@ -345,7 +339,7 @@ def test_an_old_keeper_that_is_killed_meanwhile(daemon, pair, nth, goes_on):
     if goes_on:
         adopt(daemon, done)
         works(pair, daemon)
-        upgraded(daemon)
+        vmsgrd.upgraded(daemon)
         works(pair, daemon)
     else:
         assert client("c.recv(1)").startswith("ConnectionResetError")
@@ -395,7 +389,7 @@ def test_ten_in_a_row_under_load(here):
         for n in range(UPGRADES):
             time.sleep(max(0.0, until - seconds + 1 + 4 * n - time.monotonic()))
             began = time.monotonic()
-            said.append(upgraded(daemon))
+            said.append(vmsgrd.upgraded(daemon))
             times.append((began, time.monotonic() + 0.3))
         asked, downloads = load.end(seconds), load.downloads
         assert beats.end(60).isdigit()

@@ -35,15 +35,34 @@ ECHO = """
     threading.Thread(target=serve, daemon=True).start()
     """
 
-# young: when a connection that was reset had been made; made: of those that were not.
-CONNECTS = """
-    made, longest, young, failed = 0, 0, [], []
+ASK = """
     def echoed(c, word):
         c.sendall(word)
         got = b''
         while len(got) < len(word) and (more := c.recv(100)):
             got += more
         return got
+    def ask(c, n, i):
+        word = b'%d-%d' % (n, i)
+        got = echoed(c, word)
+        assert got == word, (i, got, word)
+    """
+
+ASKS = ASK + """
+    idle = [socket.create_connection(AT, timeout=30) for _ in range(100)]
+    def asks(seconds):
+        until, n = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            for i, c in enumerate(idle):
+                ask(c, n, i)
+            time.sleep(0.1)
+            n += 1
+        return n
+    """
+
+# young: when a connection that was reset had been made; made: of those that were not.
+CONNECTS = ASKS + """
+    made, longest, young, failed = 0, 0, [], []
     def connect():
         global made, longest
         began = time.monotonic()
@@ -66,17 +85,6 @@ CONNECTS = """
             except BaseException as e:
                 failed.append(repr(e))
             time.sleep(0.003)
-    idle = [socket.create_connection(AT, timeout=30) for _ in range(100)]
-    def asks(seconds):
-        until, n = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
-            for i, c in enumerate(idle):
-                word = b'%d-%d' % (n, i)
-                got = echoed(c, word)
-                assert got == word, (i, got, word)
-            time.sleep(0.1)
-            n += 1
-        return n
     """
 
 # 1,000 times a second; slow: when a byte took longer than 5 ms to come back, and how long.

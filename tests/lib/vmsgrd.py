@@ -3,7 +3,7 @@ import os
 import re
 import signal
 
-from .process import ROOT, Adopted, Failed, Process, run, run_json
+from .process import ROOT, Adopted, Failed, Process, run, run_json, tail
 
 BIN = os.environ.get("VMSGR_BIN", os.path.join(ROOT, "build/release/bin"))
 VMSGR = os.path.join(BIN, "vmsgr")
@@ -64,6 +64,13 @@ def descendants(pid):
 def injected(*rules):
     """Words before vmsgrd --upgrade, under which its processes are killed or stopped as they make their nth call."""
     return ["strace", "-f", "-qq", "-o", "/dev/null", *[w for r in rules for w in ("-e", f"inject={r}")]]
+
+
+def upgraded(daemon):
+    """How long the pause was in ms, as the new one says it."""
+    done = daemon.upgrade()
+    assert done.returncode == 0, (done.stdout, done.stderr, tail(daemon.log, 90))
+    return int(re.search(r"the pause was (\d+) ms", done.stdout)[1])
 
 
 class Vmsgrd:

@@ -2,7 +2,6 @@
 VMSGR_UPGRADES: how many in a row."""
 import contextlib
 import os
-import re
 import signal
 import statistics
 import time
@@ -23,12 +22,6 @@ def tls_of(directory):
     return {"a": {**ca.sign("a"), "names": "[b]"}, "b": {**ca.sign("b"), "names": "[a]"}}
 
 
-def upgraded(daemon):
-    done = daemon.upgrade()
-    assert done.returncode == 0, (done.stdout, done.stderr, process.tail(daemon.log, 90))
-    return int(re.search(r"the pause was (\d+) ms", done.stdout)[1])
-
-
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 def test_streams_and_idle_connections_go_on(own_net, directory, secured):
     to = own_net["b"].address
@@ -40,7 +33,7 @@ def test_streams_and_idle_connections_go_on(own_net, directory, secured):
         streams = start_streams(p, count=6, seconds=8, port=7301)
         process.wait_until(lambda: p["a"].status()["totals"]["bytes_trunk"] > 3_000_000, 10, "streams run")
         for daemon in (p["a"], p["b"], p["b"], p["a"]):
-            upgraded(daemon)
+            vmsgrd.upgraded(daemon)
             time.sleep(0.5)
             client("!c.sendall(b'ping')")
             assert server("s.recv(4)") == "b'ping'"
@@ -103,7 +96,7 @@ def test_relays_go_on(own_net, directory):
         streams = start_streams(p, count=4, seconds=6, port=7301)
         process.wait_until(lambda: p["a"].status()["totals"]["bytes_trunk"] > 3_000_000, 10, "streams run")
         for _ in range(3):
-            upgraded(p["b"])
+            vmsgrd.upgraded(p["b"])
             time.sleep(0.7)
             assert [t["state"] for t in p.sessions("a")] == ["up"] * 2
         client("!threading.Thread(target=lambda: (c.setblocking(True), c.sendall(data[sent:]), c.shutdown(1))).start()")
@@ -126,7 +119,7 @@ def test_a_new_one_that_is_killed_costs_no_channel(own_net, rule, handed_over):
             done = p[name].upgrade(before=vmsgrd.injected(rule))
             assert done.returncode != 0, done
             assert ("another vmsgrd takes over" in process.tail(p[name].log, 200)) == handed_over
-        upgraded(p["a"])
+        vmsgrd.upgraded(p["a"])
         all_whole(streams)
 
 
@@ -140,7 +133,7 @@ def test_connects_that_wait_for_their_answer_get_it(own_net):
         os.kill(worker, signal.SIGSTOP)
         client.begin(f"socket.create_connection(('{to}', 7302), timeout=20).getpeername()")
         time.sleep(0.2)
-        upgraded(p["a"])
+        vmsgrd.upgraded(p["a"])
         os.kill(worker, signal.SIGCONT)
         assert client.end() == repr((to, 7302))
         server("!s, a = l.accept()")
@@ -173,7 +166,7 @@ def test_ten_in_a_row_under_load(own_net, directory):
         for i in range(UPGRADES):
             time.sleep(max(0.0, began + 2 + 3 * i - time.monotonic()))
             at = time.monotonic()
-            said.append(upgraded(p[hosts[i % 2]]))
+            said.append(vmsgrd.upgraded(p[hosts[i % 2]]))
             times.append((at, time.monotonic() + 0.5))
         for n in hosts:
             assert clients[n].end(seconds + 40).isdigit() and beats[n].end(60).isdigit()
