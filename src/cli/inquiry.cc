@@ -2,45 +2,14 @@
 
 #include <errno.h>
 
-#include "base/program_file.hh"
 #include "cli/decide.hh"
-#include "cli/program.hh"
 #include "cli/sock_diag.hh"
 #include "conf/words.hh"
 #include "proto/control.hh"
-#include "proto/plain_cause.hh"
 
 namespace vmsgr::cli {
 
 namespace {
-
-// Why the library is not in a process, as a word and as a text.
-std::pair<std::string, std::string> find_why_without_library(pid_t pid, const std::string& program) {
-    const auto loaded = has_mapped(pid, preload_library);
-    if (loaded && *loaded) {
-        return {};
-    }
-    if (!loaded) {
-        return {"not_permitted", "what the process has loaded cannot be read; run as root or as its user"};
-    }
-    if (was_secure_execution(pid).value_or(false)) {
-        return {"cannot_be_preloaded",
-                "the library cannot be loaded into " + program +
-                    ": it was started with rights that its user has not (setuid, setgid, capabilities)"};
-    }
-    if (auto why = preload_obstacle(executable_of(pid)); !why.empty()) {
-        return {"cannot_be_preloaded", "the library cannot be loaded into " + program + ": " + why};
-    }
-    const pid_t parent = status_number(pid, "PPid");
-    if (!environment_of(pid, "LD_PRELOAD") && has_mapped(parent, preload_library).value_or(false)) {
-        return {"environment_cleared", std::string(preload_library) + " is not loaded: process " +
-                                           std::to_string(parent) +
-                                           ", which has it, started this one with "
-                                           "an environment that has no LD_PRELOAD"};
-    }
-    return {"library_not_loaded",
-            std::string(preload_library) + " is not loaded; start the program with 'vmsgr run -- ...'"};
-}
 
 class inquiry {
     process_facts& _of;
@@ -51,8 +20,7 @@ class inquiry {
     verdict _v;
     std::string _link;
     socket_facts _socket;
-    json _session = json::object();  // the daemon's entry of this process
-    bool _planned = false;           // asked of a connection that is not made yet
+    bool _planned = false;  // asked of a connection that is not made yet
 
 public:
     inquiry(process_facts& of, int fd, const json& daemon, const std::string& daemon_error)
@@ -99,16 +67,12 @@ private:
     // Each step below is true when it has the answer.
 
     bool find_process() {
-        if (!process_exists(_pid)) {
+        if (!_of.exists) {
             return missing("process_gone", "there is no process " + std::to_string(_pid));
         }
-        _v.program = program_of(_pid);
-        for (const auto& s : list_of(_daemon, "sessions")) {
-            if (number_of(s, "pid") == uint64_t(_pid)) {
-                _v.program = text_of(s, "program");
-                fact("session", text_of(s, "id"));
-                _session = s;
-            }
+        _v.program = _of.program;
+        if (const json& session = _of.session(); !session.empty()) {
+            fact("session", text_of(session, "id"));
         }
         return false;
     }
@@ -133,14 +97,15 @@ private:
         if (const auto* c = socket_inode(_link) ? _of.connection_at(_link) : nullptr) {
             return carried(*c);
         }
-        for (const auto& l : list_of(_daemon, "listeners")) {
-            bool same = l.contains("fd") && pid_t(number_of(l, "pid")) == _pid && int(number_of(l, "fd")) == _fd;
-            if (same) {
-                fact("listens on", text_of(l, "address"));
-                return conclude("listener", "a listener that vmsgrd serves", true);
-            }
+        if (const auto* l = _of.listener_at(_fd)) {
+            return listens(*l);
         }
         return false;
+    }
+
+    bool listens(const json& l) {
+        fact("listens on", text_of(l, "address"));
+        return conclude("listener", "a listener that vmsgrd serves", true);
     }
 
     bool carried(const json& c) {
@@ -174,17 +139,12 @@ private:
     // which may have closed its own. The other end of this unix socket tells which it is.
     bool find_alien(uint64_t inode) {
         const auto peer = peer_of_unix_socket(inode);
-        for (const auto& c : list_of(_daemon, "connections")) {
-            const json& plain = object_of(c, "plain");
-            if (peer && !plain.empty() && number_of(plain, "bell_inode") == *peer) {
-                fact("given by", "process " + text_of(c, "pid"));
-                return carried(c);
-            }
-            if (peer && is_other_end(c, *peer) && !has_mapped(_pid, preload_library).value_or(false)) {
-                return given_from_beyond(c);
-            }
+        if (const auto* c = peer ? _of.plain_by_bell(*peer) : nullptr) {
+            fact("given by", "process " + text_of(*c, "pid"));
+            return carried(*c);
         }
-        return false;
+        const auto* other_end = peer ? _of.connection_at(socket_link(*peer)) : nullptr;
+        return other_end != nullptr && !_of.has_library.value_or(false) && given_from_beyond(*other_end);
     }
 
     // The giver of this end has closed it; `c` is the other end of the local connection.
@@ -200,23 +160,10 @@ private:
         return carried(own);
     }
 
-    // Of a local connection, which the entry of the program at the other end shows.
-    bool is_other_end(const json& c, uint64_t inode) {
-        auto link = descriptor_link(pid_t(number_of(c, "pid")), int(number_of(c, "fd")));
-        return link && socket_inode(*link) == inode;
-    }
-
     // Why it went direct, or over whom: what a probe of its peer's daemon has found.
     void tell_probe(const json& c) {
-        auto peer = base::parse_address(text_of(c, "peer"));
-        for (const auto& t : list_of(_daemon, "trunks")) {
-            auto asked = base::parse_address(text_of(t, "address"));
-            const bool learnt = t.contains("learnt") && t["learnt"] == true;
-            const bool same_shard = text_of(t, "shard") == text_of(c, "shard");
-            if (!learnt || !same_shard || !peer || !asked || peer->unmapped().ip != asked->ip) {
-                continue;
-            }
-            const std::string state = text_of(t, "state"), where = text_of(t, "address");
+        for (const auto* t : _of.probes_of(c)) {
+            const std::string state = text_of(*t, "state"), where = text_of(*t, "address");
             fact("trunk", state == "absent"    ? "no daemon answers at " + where + ", or it refuses; asked again later"
                           : state == "probing" ? "a daemon at " + where + " is being asked"
                                                : "to the daemon at " + where + ", " + state);
@@ -245,63 +192,42 @@ private:
     }
 
     bool unix_socket() {
-        bool loaded = has_mapped(_pid, preload_library).value_or(false);
+        const bool loaded = _of.has_library.value_or(false);
         if (loaded && !daemon_known()) {
             return conclude("unix_socket_daemon_unknown",
                             "it is a unix socket, perhaps a doorbell of VMSGR; only vmsgrd can tell");
         }
         // A listener's doorbell: the status names its session, not its number.
-        if (loaded && _socket.kind == socket_kind::unix_seqpacket && session_listens()) {
-            return conclude("listener", "a listener that vmsgrd serves", true);
+        const auto* const l = _of.any_listener();
+        if (loaded && _socket.kind == socket_kind::unix_seqpacket && l != nullptr) {
+            return listens(*l);
         }
         return conclude("not_tcp", "it is a unix socket that is no connection of vmsgrd; VMSGR carries TCP");
     }
 
-    bool session_listens() {
-        for (const auto& s : list_of(_daemon, "sessions")) {
-            for (const auto& l : list_of(_daemon, "listeners")) {
-                if (number_of(s, "pid") == uint64_t(_pid) && text_of(l, "session") == text_of(s, "id")) {
-                    fact("listens on", text_of(l, "address"));
-                    return true;
-                }
-            }
-        }
-        return false;
-    }
-
     bool find_library() {
-        const auto& [reason, text] = _of.without_library(_v.program);
+        const auto& [reason, text] = _of.without_library();
         return !reason.empty() && conclude(reason, text);
     }
 
     // The route would carry it. What of the program itself is against that.
     bool find_own_fault() {
-        if (const json& left = object_of(_session, "left_to_kernel"); !left.empty()) {
-            return left_to_kernel(text_of(left, "cause"), text_of(left, "why"));
+        const auto& [cause, why] = _of.own_fault();
+        if (cause.empty()) {
+            return false;
         }
-        using proto::plain_cause;
-        if (has_descriptor(_pid, "anon_inode:[io_uring]")) {
-            return left_to_kernel(proto::to_word(plain_cause::io_uring), proto::to_text(plain_cause::io_uring));
-        }
-        if (base::look_at_program(executable_of(_pid).c_str()).obstacle == base::preload_obstacle::go) {
-            return left_to_kernel("go", base::to_text(base::preload_obstacle::go));
-        }
-        return false;
-    }
-
-    bool left_to_kernel(const std::string& cause, const std::string& why) {
         _v.cause = cause;
         return conclude("left_to_kernel", "the program's connections are the kernel's: " + why);
     }
 
     bool find_route() {
         proto::route_table routes;
-        auto text = environment_of(_pid, "VMSGR_ROUTES");
-        if (!text && environment_of(_pid, "LD_PRELOAD")) {
+        const auto* const text = _of.variable("VMSGR_ROUTES");
+        if (text == nullptr && _of.variable("LD_PRELOAD") != nullptr) {
             return conclude("no_routes", "the library is loaded, but the process has no routes; start it with "
                                          "'vmsgr run -- ...'");
         }
-        if (!text) {
+        if (text == nullptr) {
             return conclude("environment_lost", "the process has overwritten its environment, so its routes cannot "
                                                 "be read; try 'vmsgr routes test'");
         }
@@ -343,12 +269,12 @@ private:
                                            " would carry it, but vmsgrd is being drained: what is new is "
                                            "the kernel's, and what it carried has gone back");
         }
-        auto socket = environment_of(_pid, "VMSGR_SOCKET");
-        return conclude(
-            "fell_back",
-            "route " + name + " would carry it, but vmsgrd at " + socket.value_or(proto::default_socket) +
-                " was not there, or refused, when it was made, or has given it back since (vmsgr drain)" +
-                (status_number(_pid, "Seccomp") != 0 ? ", or the program had set a seccomp filter before" : ""));
+        const auto* const socket = _of.variable("VMSGR_SOCKET");
+        return conclude("fell_back",
+                        "route " + name + " would carry it, but vmsgrd at " +
+                            (socket != nullptr ? *socket : proto::default_socket) +
+                            " was not there, or refused, when it was made, or has given it back since (vmsgr drain)" +
+                            (_of.filters_calls ? ", or the program had set a seccomp filter before" : ""));
     }
 
     bool is_drained() const { return object_of(_daemon, "drain").value("on", false); }
@@ -381,28 +307,6 @@ private:
 };
 
 }  // namespace
-
-process_facts::process_facts(pid_t process, const json& daemon) : pid(process), sockets(process) {
-    // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
-    // same socket, which the link shows.
-    for (const auto& c : list_of(daemon, "connections")) {
-        if (const auto link = descriptor_link(pid_t(number_of(c, "pid")), int(number_of(c, "fd")))) {
-            _by_link.emplace(*link, &c);
-        }
-    }
-}
-
-const json* process_facts::connection_at(const std::string& link) const {
-    const auto at = _by_link.find(link);
-    return at == _by_link.end() ? nullptr : at->second;
-}
-
-const std::pair<std::string, std::string>& process_facts::without_library(const std::string& program) {
-    if (!_library) {
-        _library = find_why_without_library(pid, program);
-    }
-    return *_library;
-}
 
 verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error) {
     process_facts of(pid, daemon);

@@ -5,12 +5,11 @@
 
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "cli/document.hh"
-#include "cli/proc.hh"
+#include "cli/process_facts.hh"
 
 namespace vmsgr::cli {
 
@@ -23,23 +22,6 @@ struct verdict {
     std::string program;
     std::vector<std::pair<std::string, std::string>> facts;
     json connection;           // the daemon's entry, when it is accelerated
-};
-
-// What the answers about one process have in common, of one moment: it may have thousands of sockets.
-class process_facts {
-    std::unordered_map<std::string, const json*> _by_link;
-    std::optional<std::pair<std::string, std::string>> _library;
-
-public:
-    const pid_t pid;
-    const socket_table sockets;
-
-    // daemon: its status, which outlives this.
-    process_facts(pid_t process, const json& daemon);
-    // The daemon's connection at this socket, by the descriptors of whose it is; null: none.
-    const json* connection_at(const std::string& link) const;
-    // Why the library is not in it, as a word and as a text; both are empty where it is.
-    const std::pair<std::string, std::string>& without_library(const std::string& program);
 };
 
 // daemon: its status; daemon_error: why there is none.

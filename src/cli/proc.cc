@@ -108,6 +108,8 @@ std::optional<uint64_t> socket_inode(const std::string& link) {
     return strtoull(link.c_str() + strlen("socket:["), nullptr, 10);
 }
 
+std::string socket_link(uint64_t inode) { return "socket:[" + std::to_string(inode) + "]"; }
+
 socket_table::socket_table(pid_t pid) {
     for (const auto& [table, kind] :
          {std::pair("net/udp", socket_kind::udp), std::pair("net/udp6", socket_kind::udp),
@@ -195,17 +197,17 @@ bool has_descriptor(pid_t pid, const std::string& link) {
     });
 }
 
-base::result<std::string> environment_of(pid_t pid, const std::string& name) {
+base::result<environment> environment_of(pid_t pid) {
     std::ifstream in(proc_path(pid, "environ"), std::ios::binary);
-    std::string entry;
+    environment out;
     bool read = false;
-    while (in && std::getline(in, entry, '\0')) {
+    for (std::string entry; in && std::getline(in, entry, '\0');) {
         read = true;
-        if (entry.starts_with(name + "=")) {
-            return entry.substr(name.size() + 1);
+        if (const auto sign = entry.find('='); sign != entry.npos) {
+            out.emplace(entry.substr(0, sign), entry.substr(sign + 1));
         }
     }
-    return read ? base::fail(ENOENT, "not set") : base::fail(EACCES, "cannot be read");
+    return read ? base::result<environment>(std::move(out)) : base::fail(EACCES, "cannot be read");
 }
 
 }  // namespace vmsgr::cli

@@ -25,6 +25,7 @@ std::string executable_of(pid_t pid);
 // What /proc/PID/fd/FD points to: "socket:[123]". errnum: ENOENT, EACCES ...
 base::result<std::string> descriptor_link(pid_t pid, int fd);
 std::optional<uint64_t> socket_inode(const std::string& link);
+std::string socket_link(uint64_t inode);
 
 enum class socket_kind { tcp, udp, unix_stream, unix_seqpacket, unix_other, other };
 struct socket_facts {
@@ -55,7 +56,8 @@ std::vector<int> descriptors_of(pid_t pid);
 // Has it an open descriptor of this kind: "anon_inode:[io_uring]"?
 bool has_descriptor(pid_t pid, const std::string& link);
 
-// The variable as the process was started with; errnum ENOENT when it is not set.
-base::result<std::string> environment_of(pid_t pid, const std::string& name);
+// The variables with which the process was started; errnum EACCES: they cannot be read, or are overwritten.
+using environment = std::unordered_map<std::string, std::string>;
+base::result<environment> environment_of(pid_t pid);
 
 }  // namespace vmsgr::cli

@@ -1,0 +1,158 @@
+#include "cli/process_facts.hh"
+
+#include "base/program_file.hh"
+#include "cli/program.hh"
+#include "proto/plain_cause.hh"
+
+namespace vmsgr::cli {
+
+namespace {
+
+// The daemon's entry of a process; empty: none.
+const json& session_of(const json& daemon, pid_t pid) {
+    static const json none = json::object();
+    const json* last = &none;
+    for (const auto& s : list_of(daemon, "sessions")) {
+        if (number_of(s, "pid") == uint64_t(pid)) {
+            last = &s;
+        }
+    }
+    return *last;
+}
+
+template <typename Key>
+const json* found(const std::unordered_map<Key, const json*>& in, const Key& key) {
+    const auto at = in.find(key);
+    return at == in.end() ? nullptr : at->second;
+}
+
+// Of an entry's address and shard, whatever the port; empty where it has none.
+std::string probe_key(const json& entry, const char* address) {
+    auto a = base::parse_address(text_of(entry, address));
+    if (!a) {
+        return {};
+    }
+    a = a->unmapped();
+    a->port = 0;
+    return base::to_string(*a) + " " + text_of(entry, "shard");
+}
+
+reason_and_text find_why_without_library(const process_facts& of) {
+    if (of.has_library.value_or(false)) {
+        return {};
+    }
+    if (!of.has_library) {
+        return {"not_permitted", "what the process has loaded cannot be read; run as root or as its user"};
+    }
+    const std::string cannot = "the library cannot be loaded into " + of.program + ": ";
+    if (was_secure_execution(of.pid).value_or(false)) {
+        return {"cannot_be_preloaded",
+                cannot + "it was started with rights that its user has not (setuid, setgid, capabilities)"};
+    }
+    if (const auto why = preload_obstacle(executable_of(of.pid)); !why.empty()) {
+        return {"cannot_be_preloaded", cannot + why};
+    }
+    const pid_t parent = status_number(of.pid, "PPid");
+    if (of.variable("LD_PRELOAD") == nullptr && has_mapped(parent, preload_library).value_or(false)) {
+        return {"environment_cleared", std::string(preload_library) + " is not loaded: process " +
+                                           std::to_string(parent) +
+                                           ", which has it, started this one with "
+                                           "an environment that has no LD_PRELOAD"};
+    }
+    return {"library_not_loaded",
+            std::string(preload_library) + " is not loaded; start the program with 'vmsgr run -- ...'"};
+}
+
+reason_and_text find_own_fault(const process_facts& of) {
+    if (const json& left = object_of(of.session(), "left_to_kernel"); !left.empty()) {
+        return {text_of(left, "cause"), text_of(left, "why")};
+    }
+    using proto::plain_cause;
+    if (has_descriptor(of.pid, "anon_inode:[io_uring]")) {
+        return {std::string(proto::to_word(plain_cause::io_uring)), std::string(proto::to_text(plain_cause::io_uring))};
+    }
+    if (base::look_at_program(executable_of(of.pid).c_str()).obstacle == base::preload_obstacle::go) {
+        return {"go", std::string(base::to_text(base::preload_obstacle::go))};
+    }
+    return {};
+}
+
+std::string program_named(pid_t pid, const json& daemon) {
+    const json& session = session_of(daemon, pid);
+    return session.empty() ? program_of(pid) : text_of(session, "program");
+}
+
+}  // namespace
+
+process_facts::process_facts(pid_t process, const json& daemon)
+    : _session(session_of(daemon, process)),
+      pid(process),
+      exists(process_exists(process)),
+      program(program_named(process, daemon)),
+      has_library(has_mapped(process, preload_library)),
+      started_with(environment_of(process)),
+      filters_calls(status_number(process, "Seccomp") != 0),
+      sockets(process) {
+    // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
+    // same socket, which the link shows.
+    for (const auto& c : list_of(daemon, "connections")) {
+        if (const auto link = descriptor_link(pid_t(number_of(c, "pid")), int(number_of(c, "fd")))) {
+            _by_link.emplace(*link, &c);
+        }
+        if (const json& plain = object_of(c, "plain"); !plain.empty()) {
+            _by_bell.emplace(number_of(plain, "bell_inode"), &c);
+        }
+    }
+    for (const auto& t : list_of(daemon, "trunks")) {
+        if (t.value("learnt", false)) {
+            _learnt.emplace(probe_key(t, "address"), &t);
+        }
+    }
+    for (const auto& l : list_of(daemon, "listeners")) {
+        if (l.contains("fd") && pid_t(number_of(l, "pid")) == pid) {
+            _listeners.emplace(int(number_of(l, "fd")), &l);
+        }
+        if (!_session.empty() && text_of(l, "session") == text_of(_session, "id")) {
+            _listener_of_session = &l;
+        }
+    }
+}
+
+const json* process_facts::connection_at(const std::string& link) const { return found(_by_link, link); }
+
+const json* process_facts::plain_by_bell(uint64_t inode) const { return found(_by_bell, inode); }
+
+std::vector<const json*> process_facts::probes_of(const json& connection) const {
+    std::vector<const json*> out;
+    const auto key = probe_key(connection, "peer");
+    for (auto [at, end] = _learnt.equal_range(key); at != end && !key.empty(); ++at) {
+        out.push_back(at->second);
+    }
+    return out;
+}
+
+const json* process_facts::listener_at(int fd) const { return found(_listeners, fd); }
+
+const std::string* process_facts::variable(const std::string& name) const {
+    if (!started_with) {
+        return nullptr;
+    }
+    const auto at = started_with->find(name);
+    return at == started_with->end() ? nullptr : &at->second;
+}
+
+const reason_and_text& process_facts::without_library() {
+    if (!_library) {
+        _library = find_why_without_library(*this);
+    }
+    return *_library;
+}
+
+const reason_and_text& process_facts::own_fault() {
+    if (!_own_fault) {
+        _own_fault = find_own_fault(*this);
+    }
+    return *_own_fault;
+}
+
+}  // namespace vmsgr::cli
