@@ -9,6 +9,7 @@
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/internal/pollable_fd.hh>
+#include <seastar/core/semaphore.hh>
 #include <seastar/coroutine/as_future.hh>
 #include <seastar/net/packet.hh>
 #include <seastar/net/posix-stack.hh>
@@ -18,23 +19,73 @@
 
 namespace vmsgr::trunks {
 
+// The records that TLS has made of one batch, to leave by one write: TLS hands them down one by one. On while batches
+// are sent; off during the handshake, which waits for its answers, and for the farewell.
+class record_gatherer {
+    seastar::net::posix_data_sink_impl _to;
+    seastar::net::packet _held;
+    seastar::semaphore _turn{1};  // to write: Seastar also flushes of its own accord
+
+public:
+    bool on = false;
+
+    explicit record_gatherer(const seastar::pollable_fd& fd) : _to(fd) {}
+    seastar::future<> put(seastar::net::packet p) {
+        _held.append(std::move(p));
+        return on ? seastar::make_ready_future<>() : flush();
+    }
+    seastar::future<> flush() {
+        return seastar::with_semaphore(_turn, 1, [this] {
+            auto all = std::exchange(_held, seastar::net::packet());
+            return all.len() == 0 ? seastar::make_ready_future<>() : _to.put(std::move(all));
+        });
+    }
+    void on_batch_flush_error() noexcept { _to.on_batch_flush_error(); }
+    seastar::future<> close() {
+        return flush().finally([this] { return _to.close(); });
+    }
+};
+
 namespace {
 
 constexpr unsigned read_bytes = 128 << 10;
 
+seastar::connected_socket_input_stream_config large_reads() {
+    seastar::connected_socket_input_stream_config c;
+    c.buffer_size = c.max_buffer_size = read_bytes;
+    c.min_buffer_size = read_bytes / 8;
+    return c;
+}
+
+class gathering_sink final : public seastar::data_sink_impl {
+    std::shared_ptr<record_gatherer> _to;
+
+public:
+    explicit gathering_sink(std::shared_ptr<record_gatherer> to) noexcept : _to(std::move(to)) {}
+    using seastar::data_sink_impl::put;
+    seastar::future<> put(seastar::net::packet p) override { return _to->put(std::move(p)); }
+    seastar::future<> flush() override { return _to->flush(); }
+    seastar::future<> close() override { return _to->close(); }
+    size_t buffer_size() const noexcept override { return read_bytes; }
+    // A flush when the shard has nothing else to do: what a turn brings, leaves by one write.
+    bool can_batch_flushes() const noexcept override { return true; }
+    void on_batch_flush_error() noexcept override { _to->on_batch_flush_error(); }
+};
+
 // What Seastar's streams and its TLS need of a socket.
 class fd_socket final : public seastar::net::connected_socket_impl {
     seastar::pollable_fd _fd;
+    std::shared_ptr<record_gatherer> _records;
 
 public:
-    explicit fd_socket(base::unique_fd fd) : _fd(seastar::file_desc::from_fd(fd.release())) {}
-    seastar::data_source source() override { return source({}); }
+    explicit fd_socket(base::unique_fd fd)
+        : _fd(seastar::file_desc::from_fd(fd.release())), _records(std::make_shared<record_gatherer>(_fd)) {}
+    const std::shared_ptr<record_gatherer>& records() const noexcept { return _records; }
+    seastar::data_source source() override { return source(large_reads()); }
     seastar::data_source source(seastar::connected_socket_input_stream_config c) override {
         return seastar::data_source(std::make_unique<seastar::net::posix_data_source_impl>(_fd, c));
     }
-    seastar::data_sink sink() override {
-        return seastar::data_sink(std::make_unique<seastar::net::posix_data_sink_impl>(_fd));
-    }
+    seastar::data_sink sink() override { return seastar::data_sink(std::make_unique<gathering_sink>(_records)); }
     void shutdown_input() override { _fd.shutdown(SHUT_RD, seastar::pollable_fd::shutdown_kernel_only::no); }
     void shutdown_output() override { _fd.shutdown(SHUT_WR, seastar::pollable_fd::shutdown_kernel_only::no); }
     void set_nodelay(bool) override {}
@@ -59,6 +110,9 @@ public:
 
 }  // namespace
 
+link::link() = default;
+link::~link() = default;
+
 seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_role& role) {
     int on = 1;
     ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -71,7 +125,9 @@ seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_r
     base::address host = _peer.from;
     host.port = 0;
     _peer.identity = base::to_string(host);
-    _socket = seastar::connected_socket(std::make_unique<fd_socket>(std::move(fd)));
+    auto socket = std::make_unique<fd_socket>(std::move(fd));
+    _records = socket->records();
+    _socket = seastar::connected_socket(std::move(socket));
     if (tls.on()) {
         auto secured = co_await tls.wrap(std::move(_socket), role);
         _socket = std::move(secured.socket);
@@ -79,10 +135,7 @@ seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_r
         _peer.names = std::move(secured.names);
         _peer.identity = std::move(secured.identity);
     }
-    seastar::connected_socket_input_stream_config c;
-    c.buffer_size = c.max_buffer_size = read_bytes;
-    c.min_buffer_size = read_bytes / 8;
-    _in = _socket.input(c);
+    _in = _socket.input(large_reads());
     _out = _socket.output();
     _started = true;
 }
@@ -97,6 +150,9 @@ void link::shut() noexcept {
 seastar::future<> link::finish_output() noexcept {
     if (std::exchange(_out_closed, true)) {
         return seastar::make_ready_future<>();
+    }
+    if (_records) {
+        _records->on = false;
     }
     return _out.close().handle_exception([](const std::exception_ptr&) {});
 }
@@ -117,6 +173,18 @@ seastar::future<> link::send(const trunk::hello& h) {
     // two kinds of writes before that.
     co_await _out.write(seastar::net::packet(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
     co_await _out.flush();
+}
+
+seastar::future<> link::send(seastar::net::packet batch) {
+    if (_peer.secured) {
+        batch.linearize();  // TLS fills its records from one piece only
+        _records->on = true;
+    }
+    co_await _out.write(std::move(batch));
+    co_await _out.flush();
+    if (_peer.secured) {
+        co_await _records->flush();  // Seastar's flush comes later, and more would be made before it
+    }
 }
 
 seastar::future<std::expected<trunk::hello, trunk::packet_fault>> link::receive_hello() {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <expected>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,11 @@ struct peer_proof {
     std::string identity;            // of the certificate (trunk::identity_of), or the address, as text
 };
 
+class record_gatherer;
+
 class link {
     base::unique_fd _handle;  // of the same socket: to end waits on it
+    std::shared_ptr<record_gatherer> _records;  // below TLS, which may outlive the link
     seastar::connected_socket _socket;
     seastar::input_stream<char> _in;
     seastar::output_stream<char> _out;
@@ -35,14 +39,14 @@ class link {
     bool _out_closed = false;
 
 public:
-    link() = default;
+    link();
     link(const link&) = delete;
+    ~link();
     // fd: connected, non-blocking.
     seastar::future<> start(base::unique_fd fd, credentials& tls, const link_role& role);
     // Of a link that has started.
     const peer_proof& peer() const noexcept { return _peer; }
     seastar::input_stream<char>& in() noexcept { return _in; }
-    seastar::output_stream<char>& out() noexcept { return _out; }
     // Every fiber that waits on it is woken; nothing more comes or leaves.
     void shut() noexcept;
     // What was written leaves, and nothing after it: Seastar sends a flush of its own accord later, which shut() would
@@ -52,6 +56,8 @@ public:
     seastar::future<> close() noexcept;
 
     seastar::future<> send(const trunk::hello& h);
+    // All of it leaves.
+    seastar::future<> send(seastar::net::packet batch);
     seastar::future<std::expected<trunk::hello, trunk::packet_fault>> receive_hello();
 };
 

@@ -9,6 +9,7 @@
 #include <seastar/coroutine/maybe_yield.hh>
 #include <seastar/net/packet.hh>
 #include <seastar/util/defer.hh>
+#include <seastar/util/later.hh>
 
 #include "trunks/far.hh"
 #include "trunks/log.hh"
@@ -19,6 +20,10 @@ namespace {
 
 // Handed to the kernel by one write.
 constexpr size_t write_bytes_max = 256 << 10;
+// Read at a stretch, before the programs whose bytes these are get woken: TLS gives one record at a time.
+constexpr size_t untold_max = 64 << 10;
+// More may lie behind one of this size; behind a smaller one it does not.
+constexpr size_t full_record = 16 << 10;
 constexpr auto bye_limit = std::chrono::milliseconds(200);
 
 void add(seastar::net::packet& to, trunk::packet_ptr p) {
@@ -187,8 +192,7 @@ seastar::future<> trunk_session::write_loop(link& l) {
             co_await _output.wait();
             continue;
         }
-        co_await l.out().write(std::move(batch));
-        co_await l.out().flush();
+        co_await l.send(std::move(batch));
         if (last) {
             co_await l.finish_output();
             break_link();
@@ -198,18 +202,31 @@ seastar::future<> trunk_session::write_loop(link& l) {
 }
 
 seastar::future<> trunk_session::read_loop(link& l) {
+    const auto at_the_end = seastar::defer([this]() noexcept { end_of_data(); });
+    size_t untold = 0;  // bytes since the programs were woken last
     while (!_broken) {
-        auto buf = co_await l.in().read();
+        auto read = l.in().read();
+        if (untold != 0 && !read.available()) {
+            end_of_data();
+            untold = 0;
+        }
+        auto buf = co_await std::move(read);
         if (buf.empty()) {
             if (!_part.empty() && !_broken) {
                 _engine.count(trunk::packet_fault::truncated);
             }
             break;
         }
-        const bool fine = !_broken && feed(std::as_bytes(std::span(buf.get(), buf.size())));
-        end_of_data();
-        if (!fine) {
+        if (_broken || !feed(std::as_bytes(std::span(buf.get(), buf.size())))) {
             break;
+        }
+        untold += buf.size();
+        if (buf.size() < full_record || untold >= untold_max) {
+            end_of_data();
+            if (untold >= untold_max) {
+                co_await seastar::yield();  // credits and acknowledgements leave
+            }
+            untold = 0;
         }
     }
     break_link();

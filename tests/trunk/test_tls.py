@@ -1,7 +1,10 @@
 """TLS on trunks: both certificates are checked, names too, and renewed without a restart."""
+import shutil
+
 import pytest
 
-from lib import certificates, process, trunks
+from lib import certificates, pcap, process, trunks
+from test_dissector import Capture
 from test_streams import ask, serve
 
 pytestmark = pytest.mark.skipif(certificates.why_not() is not None, reason=certificates.why_not() or "")
@@ -31,6 +34,30 @@ def test_streams_go_over_tls_and_survive_a_cut(own_net, directory):
         process.wait_until(lambda: p["a"].status()["trunks"][0]["bytes_out"] > 6_000_000, 10, "streams run")
         kill_sockets(p)
         all_whole(streams)
+
+
+def records(sent):
+    """The sizes of the records with application data that an initiator sent after its greeting."""
+    at, out = 8, []
+    while at + 5 <= len(sent):
+        size = int.from_bytes(sent[at + 3:at + 5], "big")
+        if sent[at] == 23:
+            out.append(size)
+        at += 5 + size
+    return out
+
+
+@pytest.mark.skipif(shutil.which("dumpcap") is None, reason="no dumpcap on this machine")
+def test_a_stream_fills_its_records(own_net, directory):
+    """One of 8 KiB, or one write for each, took a third of vmsgrd's time."""
+    ca = certificates.Authority(directory, "ca")
+    capture = Capture(own_net["a"], directory)
+    with pair_of(own_net, ca.sign("a"), ca.sign("b")) as p, serve(p, "b", 7302):
+        assert ask(p, "a", own_net["b"].address, 7302, "echo", 8_000_000)["same"]
+    capture.stop()
+    sizes = max((records(c.sent[c.client]) for c in pcap.connections(capture.path)), key=sum)
+    large = sum(s for s in sizes if s > 16000)
+    assert sum(sizes) > 8_000_000 and large > 0.7 * sum(sizes), (len(sizes), large / sum(sizes))
 
 
 @pytest.mark.parametrize("wrong", ["name", "authority", "plain"])
