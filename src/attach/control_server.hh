@@ -45,7 +45,7 @@ struct control_deps {
     shm::stats_page& page;
     std::atomic<uint64_t>& sessions;  // numbers given, by workers before this one too
     const std::atomic<uint32_t>& drains_since_s;  // 0: it does not
-    std::function<seastar::future<>(viewer, document_writer&)> status;  // the JSON document
+    std::function<seastar::future<>(viewer, bool brief, document_writer&)> status;  // the JSON document
     std::function<seastar::future<>(bool)> drain;
 };
 

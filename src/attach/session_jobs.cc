@@ -308,7 +308,8 @@ seastar::future<> session::send_document(const proto::request_msg& m) {
         if (m.what == proto::kind::routes) {
             co_await out->write(proto::to_text(_server.deps().config.routes));
         } else {
-            co_await _server.deps().status(viewer_at(_server.deps().config.access, _sock.get(), _who), *out);
+            const auto viewer = viewer_at(_server.deps().config.access, _sock.get(), _who);
+            co_await _server.deps().status(viewer, (m.flags & proto::status_brief) != 0, *out);
         }
         co_await out->finish();
     } catch (const reader_gone&) {

@@ -43,7 +43,7 @@ void look_at_descriptor(osd_report& out, process_facts& of, int fd, const json& 
         }
         return;
     }
-    const auto s = of.sockets.look_up(*inode);
+    const auto s = of.sockets().look_up(*inode);
     if (s.kind != socket_kind::tcp || s.listening || s.peer.family == 0) {
         return;
     }

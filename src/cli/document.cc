@@ -10,14 +10,14 @@
 
 namespace vmsgr::cli {
 
-base::result<json> ask_status(const std::string& socket) {
+base::result<json> ask_status(const std::string& socket, bool brief) {
     const auto health = ask_stats(socket, "health");  // none: the daemon may know more
     if (health && is_held(*health)) {
         if (auto doc = ask_stats(socket, "status")) {
             return doc;
         }
     }
-    auto text = ask_daemon(socket, proto::kind::status);
+    auto text = ask_daemon(socket, proto::kind::status, brief ? uint32_t(proto::status_brief) : 0);
     if (!text && text.error().errnum == ETIMEDOUT) {  // stopped since, or overloaded
         if (auto doc = ask_stats(socket, "status")) {
             return doc;

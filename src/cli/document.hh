@@ -15,7 +15,8 @@ using json = nlohmann::json;
 
 // Where shards of the daemon are stopped, or it does not answer within query_timeout_ms, what the page of counters has
 // of it (cli/stats.hh); then "partial" is true.
-base::result<json> ask_status(const std::string& socket);
+// brief: what connections add up to, and no list of them, which may be long.
+base::result<json> ask_status(const std::string& socket, bool brief = false);
 
 std::string text_of(const json& object, const char* key);
 uint64_t number_of(const json& object, const char* key);

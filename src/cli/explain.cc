@@ -102,7 +102,7 @@ int run_explain(const options& o, const explain_options& e) {
                          e.fd ? "explain: either FD or --to"
                               : "explain: --to: " + conf::quote(e.to) + " is not an address such as 10.0.0.1:6800");
     }
-    auto doc = ask_status(o.socket);
+    auto doc = ask_status(o.socket, to.has_value());
     const json daemon = doc ? *doc : json::object();
     const std::string daemon_error = doc ? "" : doc.error().text;
     if (!e.to.empty()) {

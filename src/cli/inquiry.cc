@@ -175,7 +175,7 @@ private:
         if (!inode) {
             return conclude("not_a_socket", "it is not a socket, but " + _link);
         }
-        _socket = _of.sockets.look_up(*inode);
+        _socket = _of.sockets().look_up(*inode);
         switch (_socket.kind) {
         case socket_kind::tcp:
             fact("local", base::to_string(_socket.local));

@@ -91,8 +91,7 @@ process_facts::process_facts(pid_t process, const json& daemon)
       program(program_named(process, daemon)),
       has_library(has_mapped(process, preload_library)),
       started_with(environment_of(process)),
-      filters_calls(status_number(process, "Seccomp") != 0),
-      sockets(process) {
+      filters_calls(status_number(process, "Seccomp") != 0) {
     // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
     // same socket, which the link shows.
     for (const auto& c : list_of(daemon, "connections")) {
@@ -139,6 +138,13 @@ const std::string* process_facts::variable(const std::string& name) const {
     }
     const auto at = started_with->find(name);
     return at == started_with->end() ? nullptr : &at->second;
+}
+
+const socket_table& process_facts::sockets() {
+    if (!_sockets) {
+        _sockets.emplace(pid);
+    }
+    return *_sockets;
 }
 
 const reason_and_text& process_facts::without_library() {

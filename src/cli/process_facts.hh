@@ -26,6 +26,7 @@ class process_facts {
     const json& _session;
     const json* _listener_of_session = nullptr;
     std::optional<reason_and_text> _library, _own_fault;
+    std::optional<socket_table> _sockets;
 
 public:
     const pid_t pid;
@@ -34,7 +35,6 @@ public:
     const std::optional<bool> has_library;  // nothing: it may not be read
     const base::result<environment> started_with;
     const bool filters_calls;  // by seccomp
-    const socket_table sockets;
 
     // daemon: its status, which outlives this.
     process_facts(pid_t process, const json& daemon);
@@ -53,6 +53,8 @@ public:
     const json* any_listener() const { return _listener_of_session; }
     // The variable as the process was started with; null: not set, or not to be read.
     const std::string* variable(const std::string& name) const;
+    // Those of its network namespace.
+    const socket_table& sockets();
     // Why the library is not in it.
     const reason_and_text& without_library();
     // What of the program itself leaves its connections to the kernel, whatever the routes say: a plain_cause.

@@ -49,7 +49,7 @@ void print_sessions(const json& doc) {
 command add_status(CLI::App& app, const options& o) {
     app.footer("Examples:\n  vmsgr status\n  vmsgr status --json | jq .totals");
     return {[&o] {
-        auto doc = ask_status(o.socket);
+        auto doc = ask_status(o.socket, !o.json);
         if (!doc) {
             return say_error(exit_no_daemon, doc.error().text);
         }

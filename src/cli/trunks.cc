@@ -65,7 +65,7 @@ command add_trunks(CLI::App& app, const options& o) {
         "may (trunk.connections_per_peer). IN FLIGHT is kept until the peer has it.\n\n"
         "Examples:\n  vmsgr trunks\n  vmsgr trunks --json");
     return {[&o] {
-        auto doc = ask_status(o.socket);
+        auto doc = ask_status(o.socket, true);
         if (!doc) {
             return say_error(exit_no_daemon, doc.error().text);
         }

@@ -86,9 +86,9 @@ service::service(const conf::daemon_config& c, std::string path, attach::control
     _budget.connections.show_in(_registry.connections());
 }
 
-seastar::future<> service::status(attach::viewer who, attach::document_writer& to) {
-    return write_status({who, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control, _started_s,
-                         _page.worker.restarts, _reloaded, _board.drains_since_s},
+seastar::future<> service::status(attach::viewer who, bool brief, attach::document_writer& to) {
+    return write_status({who, brief, _config, _budget, _users, _closer, _carriers, _listeners, _trunks, *_control,
+                         _started_s, _page.worker.restarts, _reloaded, _board.drains_since_s},
                         to);
 }
 
@@ -317,10 +317,11 @@ void service::start_trunks() {
 
 void service::serve_programs(std::unique_ptr<inheritance> left) {
     _control = std::make_unique<attach::control_server>(
-        attach::control_deps{_config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page,
-                             _board.sessions, _board.drains_since_s,
-                             [this](attach::viewer who, attach::document_writer& to) { return status(who, to); },
-                             [this](bool on) { return drain(on); }},
+        attach::control_deps{
+            _config, _budget, _users, _carriers, _connectors, _listeners, _registry, _page, _board.sessions,
+            _board.drains_since_s,
+            [this](attach::viewer who, bool brief, attach::document_writer& to) { return status(who, brief, to); },
+            [this](bool on) { return drain(on); }},
         _socket);
     left->sessions(*_control).get();
     left.reset();

@@ -88,7 +88,7 @@ private:
     seastar::future<> reload(loaded fresh, signals& from);
     seastar::future<> name_routes();
     seastar::future<> change_to(conf::daemon_config fresh);
-    seastar::future<> status(attach::viewer who, attach::document_writer& to);
+    seastar::future<> status(attach::viewer who, bool brief, attach::document_writer& to);
     bool drains() const noexcept { return _board.drains_since_s != 0; }
     seastar::future<> drain(bool on);
     seastar::future<> drain_or_not();

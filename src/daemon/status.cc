@@ -302,9 +302,11 @@ seastar::future<> add_rows(text& out, shown& sum, const status_sources& s, unsig
                                                   [last](conn::carrier& c) { return c.list(last, rows_at_once); });
         for (auto& c : rows) {
             if (s.viewer.sees(c.uid)) {
-                json shown = row(c);
-                shown["stays"] = s.drains_since_s != 0 ? stays(c.why_it_stays) : json();
-                out.add(shown);
+                if (!s.brief) {
+                    json shown = row(c);
+                    shown["stays"] = s.drains_since_s != 0 ? stays(c.why_it_stays) : json();
+                    out.add(shown);
+                }
                 sum.add(c.path, c.bytes_in + c.bytes_out);
             }
             co_await out.pass_on();
@@ -324,7 +326,9 @@ seastar::future<> add_connections(text& out, shown& sum, const status_sources& s
     for (attach::control_server::local_cursor at; at.session != ~uint64_t{0};) {
         for (auto& c : s.control.list_locals(at)) {
             if (s.viewer.sees(c.uid)) {
-                out.add(row(c));
+                if (!s.brief) {
+                    out.add(row(c));
+                }
                 sum.add(conn::conn_path::local, c.bytes_in + c.bytes_out);
                 sum.sent_locally += c.bytes_out;
             }

@@ -19,6 +19,7 @@ struct reload_state {
 
 struct status_sources {
     attach::viewer viewer;  // is shown what belongs to them, or to all
+    bool brief;             // no list of connections, only what they add up to
     const conf::daemon_config& config;
     const conn::budget& budget;
     const conn::users& users;

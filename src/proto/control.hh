@@ -73,7 +73,7 @@ enum class kind : uint16_t {
     // fds: a doorbell; id of its connection, which the daemon has marked (shm::end_go_back). The caller holds the send
     // lock. Answer: the kernel socket, which the daemon carries no more; EAGAIN: not now, and the marks say when.
     go_back = 25,
-    status = 30,  // a JSON document, in pieces (proto/documents.hh)
+    status = 30,  // flags: status_flag. A JSON document, in pieces (proto/documents.hh)
     routes = 31,  // the daemon's routes in compact text (proto/routes.hh), in pieces
     drain = 32,  // flags: drain_flag. By root or the daemon's user: connections and listeners go back to the kernel
     reply = 40,
@@ -134,6 +134,9 @@ enum borrow_flag : uint32_t {
     borrow_plain = 1,  // SO_LINGER is to be the program's own, not what guards the daemon's end (conn/end_mark.hh)
 };
 
+enum status_flag : uint32_t {
+    status_brief = 1,  // `connections` is empty; a daemon from before it may fill it
+};
 enum drain_flag : uint32_t {
     drain_cancel = 1,  // it carries again
 };
