@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <system_error>
 
 #include <seastar/core/coroutine.hh>
@@ -49,6 +51,7 @@ public:
 namespace {
 
 constexpr unsigned read_bytes = 128 << 10;
+constexpr size_t record_bytes = 16 << 10;  // the most of TLS
 
 seastar::connected_socket_input_stream_config large_reads() {
     seastar::connected_socket_input_stream_config c;
@@ -71,6 +74,31 @@ public:
     bool can_batch_flushes() const noexcept override { return true; }
     void on_batch_flush_error() noexcept override { _to->on_batch_flush_error(); }
 };
+
+// TLS makes a record of each piece. One piece for all of a batch would fill records too, but ask for much memory in a
+// row.
+seastar::net::packet in_full_records(seastar::net::packet batch) {
+    seastar::net::packet out;
+    seastar::temporary_buffer<char> piece;
+    size_t filled = 0, left = batch.len();
+    for (const auto& f : batch.fragments()) {
+        for (size_t at = 0; at < f.size;) {
+            if (filled == piece.size()) {
+                if (filled != 0) {
+                    out = seastar::net::packet(std::move(out), std::move(piece));
+                }
+                piece = seastar::temporary_buffer<char>(std::min(left, record_bytes));
+                filled = 0;
+            }
+            const size_t n = std::min(piece.size() - filled, f.size - at);
+            memcpy(piece.get_write() + filled, f.base + at, n);
+            filled += n;
+            at += n;
+            left -= n;
+        }
+    }
+    return filled == 0 ? std::move(out) : seastar::net::packet(std::move(out), std::move(piece));
+}
 
 // What Seastar's streams and its TLS need of a socket.
 class fd_socket final : public seastar::net::connected_socket_impl {
@@ -177,7 +205,7 @@ seastar::future<> link::send(const trunk::hello& h) {
 
 seastar::future<> link::send(seastar::net::packet batch) {
     if (_peer.secured) {
-        batch.linearize();  // TLS fills its records from one piece only
+        batch = in_full_records(std::move(batch));
         _records->on = true;
     }
     co_await _out.write(std::move(batch));
