@@ -103,16 +103,16 @@ process_facts::process_facts(pid_t process, const json& daemon)
         }
     }
     for (const auto& t : list_of(daemon, "trunks")) {
-        if (t.value("learnt", false)) {
-            _learnt.emplace(probe_key(t, "address"), &t);
+        if (t.contains("learnt") && t["learnt"] == true) {
+            _learnt[probe_key(t, "address")].push_back(&t);
         }
     }
     for (const auto& l : list_of(daemon, "listeners")) {
         if (l.contains("fd") && pid_t(number_of(l, "pid")) == pid) {
             _listeners.emplace(int(number_of(l, "fd")), &l);
         }
-        if (!_session.empty() && text_of(l, "session") == text_of(_session, "id")) {
-            _listener_of_session = &l;
+        if (_any_listener == nullptr && pid_t(number_of(l, "pid")) == pid) {
+            _any_listener = &l;
         }
     }
 }
@@ -122,12 +122,9 @@ const json* process_facts::connection_at(const std::string& link) const { return
 const json* process_facts::plain_by_bell(uint64_t inode) const { return found(_by_bell, inode); }
 
 std::vector<const json*> process_facts::probes_of(const json& connection) const {
-    std::vector<const json*> out;
     const auto key = probe_key(connection, "peer");
-    for (auto [at, end] = _learnt.equal_range(key); at != end && !key.empty(); ++at) {
-        out.push_back(at->second);
-    }
-    return out;
+    const auto at = key.empty() ? _learnt.end() : _learnt.find(key);
+    return at == _learnt.end() ? std::vector<const json*>() : at->second;
 }
 
 const json* process_facts::listener_at(int fd) const { return found(_listeners, fd); }

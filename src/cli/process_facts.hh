@@ -22,9 +22,9 @@ class process_facts {
     std::unordered_map<std::string, const json*> _by_link;  // the daemon's connections, by "socket:[123]"
     std::unordered_map<uint64_t, const json*> _by_bell;  // those in plain mode, by the inode of their doorbell
     std::unordered_map<int, const json*> _listeners;  // the daemon's of this process
-    std::unordered_multimap<std::string, const json*> _learnt;  // trunks to daemons that were asked for, by probe_key()
+    std::unordered_map<std::string, std::vector<const json*>> _learnt;  // trunks to daemons that were asked for
     const json& _session;
-    const json* _listener_of_session = nullptr;
+    const json* _any_listener = nullptr;
     std::optional<reason_and_text> _library, _own_fault;
     std::optional<socket_table> _sockets;
 
@@ -49,8 +49,8 @@ public:
     std::vector<const json*> probes_of(const json& connection) const;
     // The daemon's listener at this descriptor; null: none, or the daemon does not know the number.
     const json* listener_at(int fd) const;
-    // One listener of its session; null: it has none.
-    const json* any_listener() const { return _listener_of_session; }
+    // The first of its listeners; null: it has none.
+    const json* any_listener() const { return _any_listener; }
     // The variable as the process was started with; null: not set, or not to be read.
     const std::string* variable(const std::string& name) const;
     // Those of its network namespace.

@@ -7,7 +7,9 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <memory>
 #include <system_error>
+#include <vector>
 
 #include <seastar/core/coroutine.hh>
 #include <seastar/core/internal/pollable_fd.hh>
@@ -21,11 +23,11 @@
 
 namespace vmsgr::trunks {
 
-// The records that TLS has made of one batch, to leave by one write: TLS hands them down one by one. On while batches
-// are sent; off during the handshake, which waits for its answers, and for the farewell.
-class record_gatherer {
+// The records that TLS has made of one batch, to leave by one write: TLS hands them down one by one. On from the first
+// batch; off during the handshake, which waits for its answers, and for the farewell.
+class record_gatherer : public std::enable_shared_from_this<record_gatherer> {
     seastar::net::posix_data_sink_impl _to;
-    seastar::net::packet _held;
+    std::vector<seastar::net::packet> _held;
     seastar::semaphore _turn{1};  // to write: Seastar also flushes of its own accord
 
 public:
@@ -33,25 +35,38 @@ public:
 
     explicit record_gatherer(const seastar::pollable_fd& fd) : _to(fd) {}
     seastar::future<> put(seastar::net::packet p) {
-        _held.append(std::move(p));
+        _held.push_back(std::move(p));
         return on ? seastar::make_ready_future<>() : flush();
     }
+    // Seastar waits for some of these and not for others: each keeps this alive.
     seastar::future<> flush() {
-        return seastar::with_semaphore(_turn, 1, [this] {
-            auto all = std::exchange(_held, seastar::net::packet());
-            return all.len() == 0 ? seastar::make_ready_future<>() : _to.put(std::move(all));
-        });
+        return seastar::with_semaphore(_turn, 1, [this] { return write(std::exchange(_held, {})); })
+            .finally([me = shared_from_this()] {});
     }
     void on_batch_flush_error() noexcept { _to.on_batch_flush_error(); }
     seastar::future<> close() {
-        return flush().finally([this] { return _to.close(); });
+        if (_turn.current() == 0) {
+            return _to.close();  // the write that is under way ends by this
+        }
+        return flush().finally([me = shared_from_this()] { return me->_to.close(); });
+    }
+
+private:
+    seastar::future<> write(std::vector<seastar::net::packet> records) {
+        if (records.empty()) {
+            return seastar::make_ready_future<>();
+        }
+        for (size_t i = 1; i < records.size(); ++i) {
+            records.front().append(std::move(records[i]));
+        }
+        return _to.put(std::move(records.front()));
     }
 };
 
 namespace {
 
 constexpr unsigned read_bytes = 128 << 10;
-constexpr size_t record_bytes = 16 << 10;  // the most of TLS
+constexpr unsigned record_bytes = 16 << 10;  // the most of TLS
 
 seastar::connected_socket_input_stream_config large_reads() {
     seastar::connected_socket_input_stream_config c;
@@ -87,7 +102,7 @@ seastar::net::packet in_full_records(seastar::net::packet batch) {
                 if (filled != 0) {
                     out = seastar::net::packet(std::move(out), std::move(piece));
                 }
-                piece = seastar::temporary_buffer<char>(std::min(left, record_bytes));
+                piece = seastar::temporary_buffer<char>(std::min<size_t>(left, record_bytes));
                 filled = 0;
             }
             const size_t n = std::min(piece.size() - filled, f.size - at);
@@ -109,7 +124,8 @@ public:
     explicit fd_socket(base::unique_fd fd)
         : _fd(seastar::file_desc::from_fd(fd.release())), _records(std::make_shared<record_gatherer>(_fd)) {}
     const std::shared_ptr<record_gatherer>& records() const noexcept { return _records; }
-    seastar::data_source source() override { return source(large_reads()); }
+    // For TLS, which is over it.
+    seastar::data_source source() override { return source({.buffer_size = record_bytes}); }
     seastar::data_source source(seastar::connected_socket_input_stream_config c) override {
         return seastar::data_source(std::make_unique<seastar::net::posix_data_source_impl>(_fd, c));
     }

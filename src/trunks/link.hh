@@ -56,7 +56,7 @@ public:
     seastar::future<> close() noexcept;
 
     seastar::future<> send(const trunk::hello& h);
-    // All of it leaves.
+    // All of it leaves; what does not fill a record, when the shard has nothing else to do.
     seastar::future<> send(seastar::net::packet batch);
     seastar::future<std::expected<trunk::hello, trunk::packet_fault>> receive_hello();
 };

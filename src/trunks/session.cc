@@ -22,7 +22,7 @@ namespace {
 constexpr size_t write_bytes_max = 256 << 10;
 // Read at a stretch, before the programs whose bytes these are get woken: TLS gives one record at a time.
 constexpr size_t untold_max = 64 << 10;
-// More may lie behind one of this size; behind a smaller one it does not.
+// Behind a smaller piece there is likely nothing.
 constexpr size_t full_record = 16 << 10;
 constexpr auto bye_limit = std::chrono::milliseconds(200);
 
@@ -130,6 +130,7 @@ void trunk_session::end(int err) noexcept {
 }
 
 void trunk_session::freeze() noexcept {
+    end_of_data();  // read_loop may wait with some
     _frozen = true;
     _engine.freeze();
     break_link();
