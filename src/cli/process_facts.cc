@@ -77,18 +77,13 @@ reason_and_text find_own_fault(const process_facts& of) {
     return {};
 }
 
-std::string program_named(pid_t pid, const json& daemon) {
-    const json& session = session_of(daemon, pid);
-    return session.empty() ? program_of(pid) : text_of(session, "program");
-}
-
 }  // namespace
 
 process_facts::process_facts(pid_t process, const json& daemon)
     : _session(session_of(daemon, process)),
       pid(process),
       exists(process_exists(process)),
-      program(program_named(process, daemon)),
+      program(_session.empty() ? program_of(process) : text_of(_session, "program")),
       has_library(has_mapped(process, preload_library)),
       started_with(environment_of(process)),
       filters_calls(status_number(process, "Seccomp") != 0) {
