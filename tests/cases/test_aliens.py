@@ -230,6 +230,7 @@ def test_plain_connection_keeps_its_names_and_options_for_its_giver(ends, cat):
 def test_both_ends_are_given_away_at_once(ends, cat):
     """Each end has bytes for the other, read by neither, and starts a child without the library in the same moment."""
     ends.pair()
+    ends.client("!c.setblocking(True)")  # its timeout made it non-blocking, and the child only reads
     ends.server("!s.sendall(b'from the server' * 1000)")
     ends.client("!c.sendall(b'from the client' * 1000)")
     for agent, end in ((ends.server, "s"), (ends.client, "c")):
