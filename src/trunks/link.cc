@@ -154,9 +154,6 @@ public:
 
 }  // namespace
 
-link::link() = default;
-link::~link() = default;
-
 seastar::future<> link::start(base::unique_fd fd, credentials& tls, const link_role& role) {
     int on = 1;
     ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

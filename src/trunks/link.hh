@@ -39,9 +39,8 @@ class link {
     bool _out_closed = false;
 
 public:
-    link();
+    link() = default;
     link(const link&) = delete;
-    ~link();
     // fd: connected, non-blocking.
     seastar::future<> start(base::unique_fd fd, credentials& tls, const link_role& role);
     // Of a link that has started.

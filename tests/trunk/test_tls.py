@@ -1,5 +1,7 @@
 """TLS on trunks: both certificates are checked, names too, and renewed without a restart."""
+import os
 import shutil
+import sys
 
 import pytest
 
@@ -76,6 +78,37 @@ def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, w
         assert p["a"].status()["totals"]["bytes_trunk"] == 0
     finally:
         p.close()
+
+
+# It has the greeting and a certificate that b takes, and speaks one version of TLS.
+OF_VERSION = """
+import socket, ssl, sys
+from lib import trunk_wire
+address, port, ca, certificate, key, version = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname = False
+context.load_verify_locations(ca)
+context.load_cert_chain(certificate, key)
+context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+s = socket.create_connection((address, int(port)), timeout=10)
+s.sendall(trunk_wire.greeting())
+try:
+    t = context.wrap_socket(s)
+    t.sendall(trunk_wire.hello(name=b"a"))
+    print("session" if t.recv(4096) else "closed")
+except ssl.SSLError as e:
+    print(e.reason)
+"""
+
+
+@pytest.mark.parametrize("version, answer", [("TLSv1_2", "ALERT"), ("TLSv1_3", "session")])
+def test_a_trunk_speaks_the_latest_version_of_tls_alone(own_net, directory, version, answer):
+    ca = certificates.Authority(directory, "ca")
+    a = ca.sign("a")
+    with pair_of(own_net, a, ca.sign("b")):
+        said = process.run([sys.executable, "-c", OF_VERSION, own_net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"],
+                            version], netns=own_net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))})
+    assert answer in said.stdout, said.stdout
 
 
 # What b may see as a's name: only `a` is in its list.
