@@ -68,12 +68,12 @@ int tell(const options& o, const explain_options& e, const verdict& v) {
 
 // Each socket of the process in a line.
 int tell_all(const options& o, const explain_options& e, const json& daemon, const std::string& daemon_error) {
-    if (!process_exists(e.pid)) {
+    process_facts of(e.pid, daemon);
+    if (!of.exists) {
         return say_error(exit_failure, "explain: there is no process " + std::to_string(e.pid));
     }
     json all = json::array();
     const auto descriptors = descriptors_of(e.pid);
-    process_facts of(e.pid, daemon);
     if (descriptors.empty()) {
         return tell(o, {e.pid, 0, {}}, inquire(of, 0, daemon, daemon_error));  // none, or they cannot be read
     }
