@@ -35,9 +35,9 @@ def verdict(was, now, higher):
     return "better" if (after > before) == higher else "worse"
 
 
-def beside_rivals(values, variant, higher):
+def beside_rivals(values, variant, higher, others=RIVALS):
     """values: variant -> those of its runs. 'ahead of', 'level with' or 'behind' the best rival; '' without one."""
-    rivals = {rival: statistics.median(values[rival]) for rival in RIVALS if values.get(rival)}
+    rivals = {rival: statistics.median(values[rival]) for rival in others if values.get(rival)}
     if not rivals or variant.startswith("TCP") or variant in rivals or not values.get(variant):
         return ""
     best = (max if higher else min)(rivals, key=rivals.get)
@@ -72,7 +72,7 @@ class Recorder:
         self._csv.writerow([now, self.commit, f"{machine.load():.2f}", *words])
         self._file.flush()
 
-    def alternate(self, bench, variants, metrics, *, warm_up=True, paths=None, prepare=None):
+    def alternate(self, bench, variants, metrics, *, warm_up=True, paths=None, rivals=RIVALS):
         """variants: name -> function that measures once and returns metric -> value. Reports when all have run."""
         if self.settings.plain:
             variants = dict(list(variants.items())[:1]) | {f"{k} (plain)": v for k, v in list(variants.items())[1:]}
@@ -87,9 +87,9 @@ class Recorder:
                     values.setdefault((metric, variant), []).append(value)
                     self._row(bench, variant, run, metric, f"{value:.6g}", metrics[metric].unit,
                               "higher" if metrics[metric].higher else "lower")
-        self._judge(bench, list(variants), metrics, values, paths or {}, loads)
+        self._judge(bench, list(variants), metrics, values, paths or {}, loads, rivals)
 
-    def _judge(self, bench, variants, metrics, values, paths, loads):
+    def _judge(self, bench, variants, metrics, values, paths, loads, rivals):
         rows = []
         for metric, about in metrics.items():
             base = values.get((metric, variants[0]))
@@ -103,7 +103,8 @@ class Recorder:
                 if base and variant != variants[0] and statistics.median(base) > 0:
                     row["ratio"] = row["median"] / statistics.median(base)
                 if not about.absolute:
-                    row["beside"] = beside_rivals({v: values.get((metric, v)) for v in variants}, variant, about.higher)
+                    row["beside"] = beside_rivals({v: values.get((metric, v)) for v in variants}, variant, about.higher,
+                                                  rivals)
                 target = about.targets.get(variant)
                 if target is not None:
                     judged = row["median"] if about.absolute else row.get("ratio")

@@ -10,7 +10,7 @@ BEGIN, END = "<!-- made by bench/bench.py: begin -->", "<!-- made by bench/bench
 RATIOS, SIZES, PERF = "benchmarks-ratios.png", "benchmarks-sizes.png", "benchmarks-perf.png"
 
 
-ORDER = ("channel", "vmsgr perf", "trunk", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3",
+ORDER = ("channel", "vmsgr perf", "trunk", "TLS", "stream", "round trip", "connect", "sockperf", "redis", "nginx", "iperf3",
          "messenger", "rados", "idle", "ring")
 
 

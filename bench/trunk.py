@@ -24,7 +24,7 @@ class Host:
 
 
 class Pair:
-    """A client's and a server's daemon with a trunk between them. keys: of the `trunk:` section."""
+    """A client's and a server's daemon with a trunk between them. keys: of the `trunk:` section; `tls` by host."""
 
     def __init__(self, world, number, keys):
         self.client = Host("a", f"10.98.{number}.1", world.netns)
@@ -34,11 +34,13 @@ class Pair:
             host.netns.ip("addr", "add", f"{host.address}/24", "dev", LINK)
         net = f"10.98.{number}.0/24"
         keys = {"accept_from": [net]} | keys
+        tls = keys.pop("tls", {})
         self.daemons = {me: vmsgrd.Vmsgrd(
             world.dir, netns=me.netns, name=f"trunk{number}{me.name}", shards=world.settings.shards,
             routes=[vmsgrd.route("trunk", address=net, via="trunk")],
             config=trunks.trunk_yaml(me.name, f"{me.address}:{trunks.PORT}",
-                                     {other.name: (f"{other.address}:{trunks.PORT}", [other.address])}, **keys))
+                                     {other.name: (f"{other.address}:{trunks.PORT}", [other.address])},
+                                     tls=tls.get(me.name), **keys))
             for me, other in peers.items()}
 
     def start(self):
