@@ -25,8 +25,8 @@ import programs
 import trunk
 import trunk_channels
 
-BENCHES = {"stream": micro.stream, "rtt": micro.round_trip, "connect": micro.connect, "ring": micro.ring,
-           "channels": channels.channels, "trunk": trunk.trunk, "tls": encryption.encryption,
+BENCHES = {"stream": micro.stream, "rtt": micro.round_trip, "connect": micro.connect, "starts": micro.starts,
+           "ring": micro.ring, "channels": channels.channels, "trunk": trunk.trunk, "tls": encryption.encryption,
            "perf": trunk_channels.perf,
            "idle_channels": trunk_channels.idle_channels, "idle_peers": trunk_channels.idle_peers, "idle": micro.idle, "half-idle": micro.half_idle,
            "sockperf": programs.sockperf, "redis": programs.redis, "nginx": programs.nginx, "iperf3": programs.iperf3,

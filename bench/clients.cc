@@ -126,7 +126,7 @@ int round_trips(const endpoint& to, const options& o) {
 int connects(const endpoint& to, const options& o) {
     double cpu = cpu_s(), begin = now_s(), now = begin;
     uint64_t done = 0;
-    for (; now - begin < o.seconds; ++done, now = now_s()) {
+    for (; o.times != 0 ? done < o.times : now - begin < o.seconds; ++done, now = now_s()) {
         char back[request_bytes];
         int fd = connect_to(to);
         send_request(fd, wish::once, 0);

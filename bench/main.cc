@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* usage =
     "bench_net serve|serve-epoll|stream|rtt|connect|idle|seldom|stall tcp:ADDRESS:PORT|unix:PATH\n"
-    "  --size BYTES --seconds S --count ROUND_TRIPS --connections N --epoll --congestion NAME\n";
+    "  --size BYTES --seconds S --count ROUND_TRIPS --connections N --times CONNECTS --epoll --congestion NAME\n";
 
 [[noreturn]] void say_usage() {
     fputs(usage, stderr);
@@ -42,6 +42,8 @@ bench::options parse(int argc, char** argv) {
             o.count = uint32_t(value);
         } else if (name == "--connections" && value >= 1) {
             o.connections = uint32_t(value);
+        } else if (name == "--times" && value >= 1) {
+            o.times = uint32_t(value);
         } else {
             say_usage();
         }

@@ -1,5 +1,6 @@
 """Benches of our own programs (bench_net, bench_ring): streams, round trips, connects, idle connections, the ring."""
 import json
+import shlex
 import subprocess
 import time
 
@@ -69,6 +70,35 @@ def connect(settings, recorder):
 
         recorder.alternate("connect request close", {v: lambda v=v: measure(v) for v in servers}, {
             "rate": Metric("1/s", targets={VMSGR: 1.0}), CPU: cpu_metric()}, paths=world.path_of)
+
+
+# Prints how many of them failed.
+STORM = """
+for i in $(seq {programs}); do {one} >/dev/null & started+=($!); done
+for p in "${{started[@]}}"; do wait $p || failed=$((failed + 1)); done
+echo $((failed))
+"""
+
+
+def starts(settings, recorder):
+    """500 programs that start at once, each with ten connects, one request on each."""
+    programs, each = (50 if settings.quick else 500), 10
+
+    def measure(variant):
+        with World(settings) as world:
+            server, where = world.serve_net(variant, "serve-epoll")
+            one = shlex.join([*world.prefix(variant), NET, "connect", where, "--times", str(each)])
+
+            def storm():
+                begin = time.monotonic()
+                done = process.run(["bash", "-c", STORM.format(programs=programs, one=one)], netns=world.netns)
+                return time.monotonic() - begin, int(done.stdout)
+            (took_s, failed), cost = world.measure(variant, [server], storm)
+            return {"time": took_s, "failed": failed, "CPU a program": cost.us_per(programs) / 1e3}
+
+    recorder.alternate(f"{programs} starts at once", {v: lambda v=v: measure(v) for v in (TCP, VMSGR)}, {
+        "time": Metric("s", higher=False), "CPU a program": Metric("ms", higher=False),
+        "failed": Metric("programs", higher=False, worst=True, targets={TCP: 0, VMSGR: 0})}, warm_up=False)
 
 
 class Memory:

@@ -48,6 +48,7 @@ double percentile(std::vector<float>& values, double share);  // sorts
 struct options {
     double seconds = 1;
     uint32_t size = 64, count = 20000, connections = 10000;
+    uint32_t times = 0;  // of connect; 0: for as long as `seconds`
     bool epoll = false;
     std::string congestion;  // of the serving side's TCP sockets
 };
