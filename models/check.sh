@@ -103,7 +103,7 @@ explore() {
   shift
   gcc -O0 -w -DMEMLIM=1500 -DVECTORSZ=512 "${defines[@]}" -o pan pan.c ||
     { echo "does not compile"; return; }
-  timeout 60 ./pan -m4000000 "$@" >out 2>&1
+  (ulimit -t 60 && exec timeout 300 ./pan -m4000000 "$@") >out 2>&1   # of processor time: others may want it, too
   if grep -qE 'too small|out of memory|memory limit' out || ! grep -q 'errors:' out; then
     echo "not explored to the end"
   else
