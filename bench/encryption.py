@@ -12,7 +12,7 @@ from lib import certificates   # world.py has said where it is
 TLS, HAPROXY, STUNNEL = "VMSGR TLS", "HAProxy", "stunnel"
 SIZES = (4096, 65536)
 
-# Where: what it listens on; to: where it connects; tls: certificate and key, both of them also in one file.
+# where: what it listens on; to: where it connects; near, far: what TLS needs on either side.
 HAPROXY_FILE = """
 global
   nbthread 1
@@ -54,9 +54,9 @@ class Proxies:
 
     def before(self, kind, server, where):
         """(the processes of the way to that server, where a client connects)."""
-        address, _, port = where.removeprefix("tcp:").rpartition(":")
-        between, front = f"{address}:{self.world.port()}", f"127.0.0.1:{self.world.port()}"
-        far = self._start(kind, False, between, f"{address}:{port}")
+        target = where.removeprefix("tcp:")
+        between, front = f"{target.rpartition(':')[0]}:{self.world.port()}", f"127.0.0.1:{self.world.port()}"
+        far = self._start(kind, False, between, target)
         near = self._start(kind, True, front, between)
         return [server, far, near], f"tcp:{front}"
 
@@ -69,9 +69,8 @@ class Proxies:
         return self.world.serve(TCP, argv, port=int(where.rpartition(":")[2]), host=None if is_client else self.world.far)
 
     def _haproxy(self, is_client, where, to):
-        keys = f"crt {self.both} ca-file {self.tls['ca']}"
-        return HAPROXY_FILE.format(where=where, to=to, near="" if is_client else f"ssl verify required {keys}",
-                                   far=f"ssl verify required {keys}" if is_client else "")
+        secured = f"ssl verify required crt {self.both} ca-file {self.tls['ca']}"
+        return HAPROXY_FILE.format(where=where, to=to, near="" if is_client else secured, far=secured if is_client else "")
 
     def _stunnel(self, is_client, where, to):
         return STUNNEL_FILE.format(where=where, to=to, client="yes" if is_client else "no", **self.tls)
@@ -90,10 +89,12 @@ def encryption(settings, recorder):
         ca = certificates.Authority(folder, "ca")
         certified = {name: ca.sign(name) for name in "ab"}
         with Trunks(settings, {VMSGR: {}, TLS: {"tls": certified}}) as world:
-            ways = {v: ([server], where) for v in (TCP, *world.pairs) for server, where in (world.serve_far(v),)}
+            ways = {}
+            for variant in (TCP, *world.pairs):
+                server, where = world.serve_far(variant)
+                ways[variant] = [server], where
             proxies = Proxies(world, certified["a"])
             for kind in rivals:
-                world.use_prefix_of(TCP, kind)
                 ways[kind] = proxies.before(kind, *world.serve_far(TCP))
             _measure(settings, recorder, world, ways, rivals)
     finally:
@@ -101,9 +102,10 @@ def encryption(settings, recorder):
 
 
 def _measure(settings, recorder, world, ways, rivals):
-    def run(variant, *words):
+    def run(variant, mode, *words):
         servers, where = ways[variant]
-        return world.measure(variant, servers, lambda: world.run_net(variant, words[0], where, *map(str, words[1:])))
+        client = TCP if variant in rivals else variant   # a proxy's client is a plain one
+        return world.measure(variant, servers, lambda: world.run_net(client, mode, where, *map(str, words)))
 
     def stream(variant, size):
         out, cost = run(variant, "stream", "--size", size, "--seconds", settings.seconds / 2)

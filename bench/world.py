@@ -137,10 +137,6 @@ class World:
     def prefix(self, variant):
         return self._prefixes[variant]
 
-    def use_prefix_of(self, variant, name):
-        """name: a variant more, whose programs start as those of variant do."""
-        self._prefixes[name] = self._prefixes[variant]
-
     def port(self):
         return next(self._ports)
 
