@@ -1,11 +1,12 @@
 """Asks an HTTP server over and over, a connection for each request, from several threads, until its input ends. Each
-must be answered in full: a reload of the server is not to be seen. Prints how many requests were made."""
+must be answered in full: a reload of the server is not to be seen. Prints a line after the first of them, and at the
+end how many there were."""
 import socket
 import sys
 import threading
 
 address, port, threads, wanted = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
-ended = threading.Event()
+first, ended = threading.Event(), threading.Event()
 wrong, counts = [], []
 
 
@@ -25,12 +26,15 @@ def loop():
         except OSError as e:
             wrong.append(f"request {count}: {e!r}")
         count += 1
+        first.set()
     counts.append(count)
 
 
 running = [threading.Thread(target=loop) for _ in range(threads)]
 for t in running:
     t.start()
+first.wait()
+print("the first one", flush=True)
 sys.stdin.read()
 ended.set()
 for t in running:

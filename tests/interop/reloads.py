@@ -1,7 +1,6 @@
 """For tests of servers that are reloaded under load: clients that must not notice."""
 import os
 import subprocess
-import time
 
 from lib import process
 
@@ -18,7 +17,7 @@ class Load:
         self.log, self.requests = ends.path(f"load-{port}"), 0
 
     def __enter__(self):
-        time.sleep(0.2)
+        self.process.stdout.readline()
         return self
 
     def __exit__(self, kind, *_):

@@ -44,7 +44,8 @@ for _ in range(count):
         answer = b"".join(iter(lambda: c.recv(4096), b""))
         assert answer.endswith(b"served"), answer
 """
-# Five connections that say nothing, then ask. What did the server accept meanwhile?
+# Five connections that say nothing, then ask. What did the server accept meanwhile? The kernel holds them back for a
+# second; a machine that stands still for so long tells nothing, and they are made anew.
 HESITATE = """
 import json, re, socket, sys, time
 address, port, status_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -57,10 +58,16 @@ def accepts():
     with socket.create_connection((address, status_port), 10) as c:
         return int(re.search(r"requests\\s+(\\d+)", ask(c))[1])
 
-before = accepts()
-silent = [socket.create_connection((address, port), 10) for _ in range(5)]
-time.sleep(0.3)
-after = accepts()
+for _ in range(20):
+    before, since = accepts(), time.monotonic()
+    silent = [socket.create_connection((address, port), 10) for _ in range(5)]
+    time.sleep(0.3)
+    after = accepts()
+    if time.monotonic() - since < 0.8:
+        break
+    for c in silent:
+        c.close()
+    time.sleep(1)
 print(json.dumps({"accepted_silent_ones": after - before - 1, "served": sum(ask(c).endswith("served") for c in silent)}))
 """
 
