@@ -45,7 +45,7 @@ local f = {
     answer = ProtoField.uint32("vmsgr.hello.answer", "Answer", base.DEC, ANSWERS),
     outage = ProtoField.uint32("vmsgr.hello.outage_ms", "Keeps a session without a connection (ms)"),
     hello_lane = ProtoField.uint16("vmsgr.hello.lane", "Lane"),
-    features = ProtoField.uint32("vmsgr.hello.features", "Knows (1: urgent data)", base.HEX),
+    features = ProtoField.uint32("vmsgr.hello.features", "Knows (1: urgent data, 2: CRC of headers)", base.HEX),
     name = ProtoField.stringz("vmsgr.hello.name", "Name"),
     frame = ProtoField.none("vmsgr.frame", "Frame"),
     channel = ProtoField.uint64("vmsgr.frame.channel", "Channel"),
@@ -347,7 +347,9 @@ local function dissect_packet(tvb, at, size, pinfo, tree)
         say[#say + 1] = "size"
     end
     if p.crc then
-        local good = crc32c(raw:sub(1, 56) .. "\0\0\0\0" .. raw:sub(61)) == crc
+        -- The header's alone, where both hellos of a connection with TLS say so.
+        local good = crc32c(raw:sub(1, 56) .. "\0\0\0\0" .. raw:sub(61, HEADER_BYTES)) == crc
+        good = good or crc32c(raw:sub(1, 56) .. "\0\0\0\0" .. raw:sub(61)) == crc
         crc_item:add(f.crc_good, range(56, 4), good):set_generated()
         if not good then
             say[#say + 1] = "crc"

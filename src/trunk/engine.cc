@@ -15,11 +15,12 @@ engine::engine(const engine_settings& s, engine_owner& owner, memory_share& shar
       _out(s.packet_bytes, s.replay_bytes, share),
       _mux(_settings, owner, _out, count) {}
 
-bool engine::attach(uint64_t session, uint64_t peer_ack, uint64_t now_us) noexcept {
+bool engine::attach(uint64_t session, uint64_t peer_ack, uint64_t now_us, crc_cover cover) noexcept {
     if (!_out.reconnected(peer_ack)) {
         return false;
     }
     _session = session;
+    _crc_cover = cover;
     _attached = true;
     ack_leaves();  // with the hello
     _dummy_due = false;
@@ -77,7 +78,7 @@ packet_ptr engine::data_packet(packet_ptr p) noexcept {
     h.sequence = _out.last_sequence();
     h.ack = _received;
     h.payload_bytes = uint32_t(p->filled - header_bytes);
-    seal(p->bytes(), h);
+    seal(p->bytes(), h, _crc_cover);
     ack_leaves();
     ++_count.packets_out;
     _count.replayed += _out.last_left_before();
@@ -99,7 +100,7 @@ packet_ptr engine::control_packet(packet_type type, uint64_t now_us) {
         _dummy_due = false;
     }
     ack_leaves();
-    seal(p->bytes(), h);
+    seal(p->bytes(), h, _crc_cover);
     return p;
 }
 
@@ -152,7 +153,7 @@ std::optional<packet_fault> engine::out_of_order(const header& h) const noexcept
 
 std::optional<packet_fault> engine::receive(std::span<const std::byte> packet, uint64_t now_us, bool& bye) noexcept {
     header h;
-    auto why = packet.size() == _settings.packet_bytes ? invalid(packet, h) : packet_fault::size;
+    auto why = packet.size() == _settings.packet_bytes ? invalid(packet, h, _crc_cover) : packet_fault::size;
     if (!why) {
         why = out_of_order(h);
     }

@@ -36,6 +36,7 @@ class engine {
 
     uint64_t _session = 0;
     bool _attached = false;
+    crc_cover _crc_cover = crc_cover::packet;  // on the connection of now
     uint64_t _received = 0;         // the last data packet that came in order
     unsigned _to_be_acked = 0;
     bool _ack_due = false, _dummy_due = false;
@@ -50,7 +51,7 @@ public:
     // --- the connection below ---
     // A connection is up, and the peer has all data packets up to peer_ack. False: it cannot have; the session is
     // to be given up.
-    bool attach(uint64_t session, uint64_t peer_ack, uint64_t now_us) noexcept;
+    bool attach(uint64_t session, uint64_t peer_ack, uint64_t now_us, crc_cover = crc_cover::packet) noexcept;
     void detach() noexcept { _attached = false; }
     bool attached() const noexcept { return _attached; }
     uint64_t session() const noexcept { return _session; }

@@ -6,13 +6,13 @@ namespace vmsgr::trunk {
 
 namespace {
 
-hello hello_of(const session_terms& ours, uint16_t lane) noexcept {
+hello hello_of(const session_terms& ours, uint16_t lane, below under) noexcept {
     hello h;
     h.body.node = ours.node;
     h.body.packet_bytes = ours.packet_bytes;
     h.body.outage_ms = ours.outage_ms;
     h.body.lane = lane;
-    h.body.features = features_known;
+    h.body.features = feature_urgent | (under == below::tls ? feature_header_crc : 0);
     ours.name.copy(h.body.name, name_bytes - 1);
     return h;
 }
@@ -39,8 +39,8 @@ std::expected<hello, packet_fault> to_hello(std::span<const std::byte> bytes) {
     return h;
 }
 
-hello ask(const session_terms& ours, uint16_t lane, const known_session* known) noexcept {
-    hello h = hello_of(ours, lane);
+hello ask(const session_terms& ours, uint16_t lane, const known_session* known, below under) noexcept {
+    hello h = hello_of(ours, lane, under);
     if (known != nullptr) {
         h.session = known->session;
         h.ack = known->received;
@@ -75,9 +75,9 @@ uint32_t agreed_packet_bytes(const session_terms& ours, const hello& theirs) noe
     return std::min(ours.packet_bytes, theirs.body.packet_bytes);
 }
 
-hello answer(const session_terms& ours, const hello& asked, hello_verdict verdict,
-             const known_session* session) noexcept {
-    hello h = hello_of(ours, asked.body.lane);
+hello answer(const session_terms& ours, const hello& asked, hello_verdict verdict, const known_session* session,
+             below under) noexcept {
+    hello h = hello_of(ours, asked.body.lane, under);
     h.body.answer = verdict;
     h.body.packet_bytes = agreed_packet_bytes(ours, asked);
     if (session != nullptr) {
@@ -97,6 +97,11 @@ engine_settings settings_of(side which, const session_terms& ours, const hello& 
     s.keepalive_ms = ours.keepalive_ms;
     s.urgent = (theirs.body.features & feature_urgent) != 0;
     return s;
+}
+
+crc_cover crc_cover_of(const hello& asked, const hello& answered) noexcept {
+    const bool both = (asked.body.features & answered.body.features & feature_header_crc) != 0;
+    return both ? crc_cover::header : crc_cover::packet;
 }
 
 uint32_t agreed_outage_ms(const session_terms& ours, const hello& theirs) noexcept {

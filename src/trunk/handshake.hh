@@ -23,6 +23,9 @@ struct session_terms {
     uint64_t channels_max = 0;
 };
 
+// How the connection below is secured.
+enum class below : uint8_t { tcp, tls };
+
 // A hello with those fields of its packet's header that matter.
 struct hello {
     uint64_t session = 0;
@@ -44,7 +47,7 @@ struct known_session {
 // --- the initiator ----------------------------------------------------------------------------------------------
 
 // Asks for a new session, or for `known` to go on.
-hello ask(const session_terms& ours, uint16_t lane, const known_session* known) noexcept;
+hello ask(const session_terms& ours, uint16_t lane, const known_session* known, below) noexcept;
 
 enum class answer_kind : uint8_t {
     begins,  // the session that the answer names
@@ -67,13 +70,15 @@ hello_verdict judge_request(const hello& asked, const acceptor_state& s) noexcep
 // The size of packets in a new session.
 uint32_t agreed_packet_bytes(const session_terms& ours, const hello& theirs) noexcept;
 // `session`: the one that begins or goes on; null where the verdict is no welcome.
-hello answer(const session_terms& ours, const hello& asked, hello_verdict verdict,
-             const known_session* session) noexcept;
+hello answer(const session_terms& ours, const hello& asked, hello_verdict verdict, const known_session* session,
+             below) noexcept;
 
 // --- both -------------------------------------------------------------------------------------------------------
 
 // theirs: the peer's hello at the beginning of the session.
 engine_settings settings_of(side which, const session_terms& ours, const hello& theirs, size_t packet_bytes) noexcept;
+// What the CRC of packets covers on this connection. It depends on what both ends said: TLS may end before a daemon.
+crc_cover crc_cover_of(const hello& asked, const hello& answered) noexcept;
 // How long a session lives without a connection.
 uint32_t agreed_outage_ms(const session_terms& ours, const hello& theirs) noexcept;
 

@@ -46,8 +46,11 @@ uint32_t crc_more(uint32_t crc, std::span<const std::byte> bytes) noexcept {
     return crc32_iscsi(p, int(bytes.size()), crc);
 }
 
-// Over all bytes, those of the CRC itself taken as zero.
-uint32_t packet_crc(std::span<const std::byte> packet) noexcept {
+// Over all bytes that it covers, those of the CRC itself taken as zero.
+uint32_t packet_crc(std::span<const std::byte> packet, crc_cover cover) noexcept {
+    if (cover == crc_cover::header) {
+        packet = packet.first(header_bytes);
+    }
     constexpr std::byte zero[4]{};
     uint32_t crc = crc_more(~0u, packet.first(at_crc));
     crc = crc_more(crc, zero);
@@ -84,7 +87,7 @@ std::string_view to_text(hello_verdict v) noexcept {
 
 uint32_t crc32c(std::span<const std::byte> bytes) noexcept { return ~crc_more(~0u, bytes); }
 
-void seal(std::span<std::byte> packet, const header& h) noexcept {
+void seal(std::span<std::byte> packet, const header& h, crc_cover cover) noexcept {
     auto* p = packet.data();
     memset(p, 0, header_bytes);
     put(p + at_magic, packet_magic);
@@ -97,10 +100,10 @@ void seal(std::span<std::byte> packet, const header& h) noexcept {
     put(p + at_echo, h.echo);
     put(p + at_payload_bytes, h.payload_bytes);
     put(p + at_packet_bytes, uint32_t(packet.size()));
-    put(p + at_crc, packet_crc(packet));
+    put(p + at_crc, packet_crc(packet, cover));
 }
 
-std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h) noexcept {
+std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h, crc_cover cover) noexcept {
     if (packet.size() < header_bytes) {
         return packet_fault::truncated;
     }
@@ -114,7 +117,7 @@ std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h
     if (get<uint32_t>(p + at_packet_bytes) != packet.size()) {
         return packet_fault::size;
     }
-    if (get<uint32_t>(p + at_crc) != packet_crc(packet)) {
+    if (get<uint32_t>(p + at_crc) != packet_crc(packet, cover)) {
         return packet_fault::crc;
     }
     auto type = get<uint8_t>(p + at_type);
@@ -216,11 +219,11 @@ void make_hello(std::span<std::byte> packet, uint64_t session, uint64_t ack, con
     h.session = session;
     h.ack = ack;
     h.payload_bytes = hello_body_bytes;
-    seal(packet, h);
+    seal(packet, h, crc_cover::packet);
 }
 
 std::optional<packet_fault> read_hello(std::span<const std::byte> packet, header& h, hello_body& b) {
-    if (auto why = invalid(packet, h)) {
+    if (auto why = invalid(packet, h, crc_cover::packet)) {
         return why;
     }
     if (h.type != packet_type::hello) {

@@ -67,11 +67,14 @@ struct header {
     uint32_t payload_bytes = 0;
 };
 
-// Writes the header and the CRC over the whole packet, whose payload and zero padding must be there already.
-void seal(std::span<std::byte> packet, const header& h) noexcept;
+// What the CRC of a packet covers. The header alone where TLS proves the payload and both hellos have said that
+// (feature_header_crc): a property of the connection, not of the session.
+enum class crc_cover : uint8_t { packet, header };
+// Writes the header and the CRC; payload and zero padding must be there already.
+void seal(std::span<std::byte> packet, const header& h, crc_cover) noexcept;
 // The reason why these bytes are no packet of this size, or nothing, and `h` is filled. Looks at magic, version, size,
 // CRC, type and length, in this order; session, sequence and ack are for the engine to judge.
-std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h) noexcept;
+std::optional<packet_fault> invalid(std::span<const std::byte> packet, header& h, crc_cover) noexcept;
 uint32_t crc32c(std::span<const std::byte> bytes) noexcept;
 
 // --- frames ---------------------------------------------------------------------------------------------------
@@ -138,11 +141,11 @@ struct hello_body {
     hello_verdict answer = hello_verdict::welcome;
     uint32_t outage_ms = 0;  // how long the sender keeps a session without a connection
     uint16_t lane = 0;
-    uint32_t features = 0;  // what the sender knows beyond this version; a session has what both know
+    uint32_t features = 0;  // what the sender knows beyond this version; what both know holds
     char name[name_bytes] = {};  // the sender's own, informational
 };
-inline constexpr uint32_t feature_urgent = 1;
-inline constexpr uint32_t features_known = feature_urgent;
+inline constexpr uint32_t feature_urgent = 1;      // of the session: its first hellos
+inline constexpr uint32_t feature_header_crc = 2;  // of the connection: said on TLS only, the sender's end of it
 inline constexpr size_t hello_body_bytes = 32 + name_bytes;
 
 // header.session, header.ack and the body; the packet has hello_bytes.

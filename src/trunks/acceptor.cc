@@ -187,7 +187,9 @@ seastar::future<> acceptor::run(greeted g, seastar::promise<> handshake_over) {
         log.debug("a connection for a trunk: {}", shaken.get_exception());
     } else if (auto hands = shaken.get()) {
         ran = co_await seastar::coroutine::as_future(
-            seastar::futurize_invoke([&] { return hands->session->run_on(std::move(hands->turn), hands->peer_ack); }));
+            seastar::futurize_invoke([&] {
+                return hands->session->run_on(std::move(hands->turn), hands->peer_ack, hands->cover);
+            }));
     }
     l.shut();
     co_await l.close();
@@ -239,7 +241,7 @@ seastar::future<std::optional<acceptor::agreed>> acceptor::answer(link& l, uint1
         _directory.count(trunk::refusal::sessions);
     }
     if (verdict != trunk::hello_verdict::welcome) {
-        co_await l.send(trunk::answer(_env.terms, *asked, verdict, nullptr));
+        co_await l.send(trunk::answer(_env.terms, *asked, verdict, nullptr, l.below()));
         co_return std::nullopt;
     }
     if (!turn) {
@@ -251,8 +253,9 @@ seastar::future<std::optional<acceptor::agreed>> acceptor::answer(link& l, uint1
         }
     }
     const auto known = session->known();
-    co_await l.send(trunk::answer(_env.terms, *asked, verdict, &known));
-    co_return agreed{std::move(session), std::move(*turn), asked->ack};
+    const auto answer = trunk::answer(_env.terms, *asked, verdict, &known, l.below());
+    co_await l.send(answer);
+    co_return agreed{std::move(session), std::move(*turn), asked->ack, trunk::crc_cover_of(*asked, answer)};
 }
 
 }  // namespace vmsgr::trunks

@@ -70,6 +70,7 @@ private:
         session_ptr session;
         trunk_session::turn turn;
         uint64_t peer_ack;
+        trunk::crc_cover cover;
     };
     // Nothing: refused.
     seastar::future<std::optional<agreed>> shake_hands(link& l, greeted& g);

@@ -142,7 +142,7 @@ seastar::future<bool> client::converse(link& l, base::unique_fd fd) {
         log.info("trunk {}: connected to {}", _peer.name, base::to_string(_peer.connect));
     }
     auto session = _session;
-    co_await session->run_on(std::move(hands->turn), hands->peer_ack);
+    co_await session->run_on(std::move(hands->turn), hands->peer_ack, hands->cover);
     co_return true;
 }
 
@@ -179,7 +179,7 @@ seastar::future<std::optional<client::agreed>> client::shake_hands(link& l, base
         }
         known = _session->known();
     }
-    const auto asked = trunk::ask(_env.terms, uint16_t(seastar::this_shard_id()), known ? &*known : nullptr);
+    const auto asked = trunk::ask(_env.terms, uint16_t(seastar::this_shard_id()), known ? &*known : nullptr, l.below());
     co_await l.send(asked);
     const auto answer = co_await l.receive_hello();
     if (!answer) {
@@ -206,7 +206,7 @@ seastar::future<std::optional<client::agreed>> client::shake_hands(link& l, base
     if (!turn) {
         co_return std::nullopt;
     }
-    co_return agreed{std::move(*turn), answer->ack};
+    co_return agreed{std::move(*turn), answer->ack, trunk::crc_cover_of(asked, *answer)};
 }
 
 void client::begin_session(const trunk::hello& answer, const link& l) {

@@ -64,6 +64,7 @@ private:
     struct agreed {
         trunk_session::turn turn;
         uint64_t peer_ack;
+        trunk::crc_cover cover;
     };
     // Nothing: the peer has lost the session.
     seastar::future<std::optional<agreed>> shake_hands(link& l, base::unique_fd fd);

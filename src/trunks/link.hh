@@ -45,6 +45,7 @@ public:
     seastar::future<> start(base::unique_fd fd, credentials& tls, const link_role& role);
     // Of a link that has started.
     const peer_proof& peer() const noexcept { return _peer; }
+    trunk::below below() const noexcept { return _peer.secured ? trunk::below::tls : trunk::below::tcp; }
     seastar::input_stream<char>& in() noexcept { return _in; }
     // Every fiber that waits on it is woken; nothing more comes or leaves.
     void shut() noexcept;

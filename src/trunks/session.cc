@@ -88,11 +88,11 @@ seastar::future<std::optional<trunk_session::turn>> trunk_session::take_turn(lin
     co_return turn(std::move(self), std::move(units));
 }
 
-seastar::future<> trunk_session::run_on([[maybe_unused]] turn t, uint64_t peer_ack) {
+seastar::future<> trunk_session::run_on([[maybe_unused]] turn t, uint64_t peer_ack, trunk::crc_cover cover) {
     if (_ended || _broken || _frozen) {
         co_return;  // meanwhile, for instance as a newer connection has come
     }
-    if (!_engine.attach(_cookie, peer_ack, clock_us())) {
+    if (!_engine.attach(_cookie, peer_ack, clock_us(), cover)) {
         log.warn("trunk {}: the peer claims to have what never left; the session ends", who.peer);
         _engine.count(trunk::packet_fault::ack);
         end(ECONNRESET);

@@ -93,7 +93,7 @@ public:
     // connection waits. `l` outlives the turn, and is the caller's to close.
     seastar::future<std::optional<turn>> take_turn(link& l);
     // Moves packets over the turn's connection until it breaks or the session ends. peer_ack: from the peer's hello.
-    seastar::future<> run_on(turn t, uint64_t peer_ack);
+    seastar::future<> run_on(turn t, uint64_t peer_ack, trunk::crc_cover cover);
     // The connection ends, the session does not.
     void break_link() noexcept;
     // All channels hear err; the connection ends.

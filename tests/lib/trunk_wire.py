@@ -13,7 +13,7 @@ HELLO_BYTES, HEADER_BYTES, FRAME_HEADER_BYTES = 512, 64, 16
 _HEADER = struct.Struct("<IHBxQQQQQIIII")
 _FRAME = struct.Struct("<QIHBx")
 _HELLO = struct.Struct("<QIIIH2xI4x64s")
-KNOWS_URGENT = 1   # of a hello
+KNOWS_URGENT, KNOWS_HEADER_CRC = 1, 2   # of a hello
 URGENT = 1   # of the value of a data frame: its last byte
 
 
@@ -48,7 +48,7 @@ def greeting(lane=0, magic=GREETING_MAGIC, version=VERSION):
 
 
 def packet(kind, size, *, session, sequence=0, ack=0, stamp=0, echo=0, payload=b"", magic=MAGIC, version=VERSION,
-           payload_bytes=None, says_size=None):
+           payload_bytes=None, says_size=None, crc_covers=None):
     """A sealed packet; the named parts may be told to lie."""
     n = len(payload) if payload_bytes is None else payload_bytes
     says = size if says_size is None else says_size
@@ -56,7 +56,7 @@ def packet(kind, size, *, session, sequence=0, ack=0, stamp=0, echo=0, payload=b
     def head(crc):
         return _HEADER.pack(magic, version, kind, session, sequence, ack, stamp, echo, n, says, crc, 0)
     rest = payload.ljust(size - HEADER_BYTES, b"\0")
-    return head(crc32c(head(0) + rest)) + rest
+    return head(crc32c((head(0) + rest)[:crc_covers])) + rest
 
 
 def hello(*, session=0, ack=0, node=1, packet_bytes=4096, outage_ms=10000, lane=0, name=b"python", answer=0,
@@ -79,7 +79,7 @@ def open_frame(channel, source, destination, credit=1 << 20):
 
 
 class Packet:
-    def __init__(self, data):
+    def __init__(self, data, crc_covers=None):
         (magic, version, self.kind, self.session, self.sequence, self.ack, self.stamp, self.echo, payload, size, crc,
          zero) = _HEADER.unpack_from(data)
         if magic != MAGIC:
@@ -88,7 +88,7 @@ class Packet:
             raise Bad("version")
         if size != len(data):
             raise Bad("size")
-        if crc != crc32c(data[:56] + b"\0\0\0\0" + data[60:]):
+        if crc != crc32c(data[:56] + b"\0\0\0\0" + data[60:crc_covers]):
             raise Bad("crc")
         if not HELLO <= self.kind <= BYE:
             raise Bad("type")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lib import certificates, pcap, process, trunks
+from lib import certificates, pcap, process, trunk_wire as w, trunks
 from test_dissector import Capture
 from test_streams import ask, serve
 
@@ -109,6 +109,50 @@ def test_a_trunk_speaks_the_latest_version_of_tls_alone(own_net, directory, vers
         said = process.run([sys.executable, "-c", OF_VERSION, own_net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"],
                             version], netns=own_net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))})
     assert answer in said.stdout, said.stdout
+
+
+# Asks for an answer and says how much of it the CRC covers; its own packets cover so many bytes.
+COVERED = """
+import socket, ssl, sys
+from lib import trunk_wire as w
+address, port, ca, certificate, key, features, covers = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname = False
+context.load_verify_locations(ca)
+context.load_cert_chain(certificate, key)
+s = socket.create_connection((address, int(port)), timeout=10)
+s.sendall(w.greeting())
+t = context.wrap_socket(s)
+t.sendall(w.hello(features=int(features)))
+stream = t.makefile("rb")
+answer = w.Packet(stream.read(w.HELLO_BYTES))
+t.sendall(w.packet(w.DUMMY, 4096, session=answer.session, stamp=77, crc_covers=int(covers)))
+while True:
+    raw = stream.read(4096)
+    if len(raw) < 4096:
+        print("refused")
+        break
+    for part in (w.HEADER_BYTES, 4096):
+        try:
+            if w.Packet(raw, part).echo == 77:
+                print(part)
+                sys.exit()
+        except w.Bad as e:
+            assert str(e) == "crc"
+"""
+
+
+@pytest.mark.parametrize("features, covers, answer", [
+    (w.KNOWS_HEADER_CRC, w.HEADER_BYTES, "64"), (0, 4096, "4096"), (w.KNOWS_HEADER_CRC, 4096, "refused"),
+    (0, w.HEADER_BYTES, "refused")])
+def test_a_packets_crc_leaves_out_what_tls_proves(own_net, directory, features, covers, answer):
+    """Where both sides say so."""
+    ca = certificates.Authority(directory, "ca")
+    a = ca.sign("a")
+    with pair_of(own_net, a, ca.sign("b")):
+        said = process.run([sys.executable, "-c", COVERED, own_net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"],
+                            features, covers], netns=own_net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))})
+        assert said.stdout == f"{answer}\n"
 
 
 # What b may see as a's name: only `a` is in its list.

@@ -178,9 +178,10 @@ inline std::optional<packet_fault> exchange(test_end& a, test_end& b, uint64_t n
     return std::nullopt;
 }
 
-inline void connect(test_end& a, test_end& b, uint64_t session = 1, uint64_t now_us = 1000) {
-    ASSERT_TRUE(a.e.attach(session, b.e.received(), now_us));
-    ASSERT_TRUE(b.e.attach(session, a.e.received(), now_us));
+inline void connect(test_end& a, test_end& b, uint64_t session = 1, uint64_t now_us = 1000,
+                    crc_cover cover = crc_cover::packet) {
+    ASSERT_TRUE(a.e.attach(session, b.e.received(), now_us, cover));
+    ASSERT_TRUE(b.e.attach(session, a.e.received(), now_us, cover));
 }
 
 }  // namespace vmsgr::trunk::tests

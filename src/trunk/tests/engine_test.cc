@@ -173,7 +173,7 @@ TEST_F(engines, data_beyond_the_credit_is_dropped_counted_and_resets_the_channel
     h.session = 1;
     h.sequence = b.e.received() + 1;
     h.payload_bytes = frame_header_bytes + 101;
-    seal(p, h);
+    seal(p, h, crc_cover::packet);
     bool bye = false;
     EXPECT_EQ(b.e.receive(p, 1000, bye), std::nullopt);
     EXPECT_EQ(b.count.faults[size_t(packet_fault::credit)], 1u);
@@ -247,6 +247,31 @@ TEST_F(engines, what_was_not_acknowledged_leaves_again_and_once_is_enough) {
     EXPECT_EQ(other(s).received, 3000u);
 }
 
+// The session began on TLS and goes on without it, as after a change of the configuration: what leaves again is sealed
+// anew.
+TEST_F(engines, what_the_crc_covers_is_each_connections_own) {
+    a.e.detach();
+    b.e.detach();
+    connect(a, b, 1, 1000, crc_cover::header);
+    auto* s = a.open();
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    s->send(3000);
+    while (a.e.next_packet(1000)) {
+    }
+    a.e.detach();
+    b.e.detach();
+    connect(a, b, 1, 1000, crc_cover::packet);
+    EXPECT_EQ(exchange(a, b), std::nullopt);
+    EXPECT_GE(a.count.replayed, 3u);
+    EXPECT_EQ(other(s).received, 3000u);
+    // An end that has not agreed to it refuses such a packet.
+    s->send(10);
+    a.e.detach();
+    ASSERT_TRUE(a.e.attach(1, b.e.received(), 1000, crc_cover::header));
+    bool bye = false;
+    EXPECT_EQ(b.e.receive(a.e.next_packet(1000)->bytes(), 1000, bye), packet_fault::crc);
+}
+
 TEST_F(engines, a_peer_that_claims_what_never_left_is_no_peer) { EXPECT_FALSE(a.e.attach(1, 5, 1000)); }
 
 TEST_F(engines, the_replay_limit_holds_senders_back_until_the_peer_acknowledges) {
@@ -296,7 +321,7 @@ TEST_F(engines, packets_of_all_sessions_share_a_limit) {
 TEST_F(engines, wrong_packets_are_refused_by_reason) {
     auto send = [&](header h, size_t size = 1024) {
         std::vector<std::byte> p(size);
-        seal(p, h);
+        seal(p, h, crc_cover::packet);
         bool bye = false;
         return b.e.receive(p, 1000, bye);
     };
@@ -330,7 +355,7 @@ TEST_F(engines, frames_for_channels_never_opened_end_the_session) {
     h.sequence = 1;
     h.payload_bytes = frame_header_bytes;
     put_frame_header(p.data() + header_bytes, 9, frame_kind::fin, 0);
-    seal(p, h);
+    seal(p, h, crc_cover::packet);
     bool bye = false;
     auto why = b.e.receive(p, 1000, bye);
     ASSERT_EQ(why, packet_fault::channel);
@@ -352,7 +377,7 @@ TEST_F(engines, frames_at_a_wrong_time_end_the_session) {
         h.session = 1;
         h.sequence = to.e.received() + 1;
         h.payload_bytes = uint32_t(at - header_bytes);
-        seal(p, h);
+        seal(p, h, crc_cover::packet);
         bool bye = false;
         return to.e.receive(p, 1000, bye);
     };

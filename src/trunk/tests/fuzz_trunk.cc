@@ -67,6 +67,7 @@ struct owner final : engine_owner {
     engine e;
     std::map<uint64_t, std::unique_ptr<checked_sink>> sinks;
     uint64_t now_us = 1;
+    const crc_cover cover;
 
     owner(fuzz::input& i, side which)
         : in(i),
@@ -75,7 +76,8 @@ struct owner final : engine_owner {
              .replay_bytes = 8 << 10,
              .channels_max = 6,
              .urgent = i.one_in(2)},
-            *this, share, count) {}
+            *this, share, count),
+          cover(i.one_in(2) ? crc_cover::header : crc_cover::packet) {}
     checked_sink* on_open(uint64_t channel, const base::address&, const base::address& to) noexcept override {
         must(to.names_one_host(), "an open to an address that names no one host");
         must(!sinks.contains(channel), "a channel is opened twice");
@@ -151,7 +153,7 @@ bool act(fuzz::input& in, owner& o) {
         }
         break;
     case 6: o.now_us += in.below(400) * 10000; break;
-    default: o.e.detach(); return o.e.attach(session, in.below(4), o.now_us);
+    default: o.e.detach(); return o.e.attach(session, in.below(4), o.now_us, o.cover);
     }
     return true;
 }
@@ -205,7 +207,7 @@ bool receive(fuzz::input& in, owner& o) {
         h.echo = in.one_in(8) ? in.number() : 0;
         const size_t bytes = put_frames(in, std::span(packet).subspan(header_bytes));
         h.payload_bytes = in.one_in(32) ? in.take<uint32_t>() : uint32_t(bytes);
-        seal(packet, h);
+        seal(packet, h, o.cover);
     }
     const auto why = o.e.receive(packet, o.now_us, bye);
     return !bye && !(why && engine::session_is_over(*why));
@@ -216,7 +218,7 @@ bool receive(fuzz::input& in, owner& o) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     fuzz::input in(data, size);
     owner o(in, in.one_in(2) ? side::acceptor : side::initiator);
-    must(o.e.attach(session, 0, 1), "a new session does not begin");
+    must(o.e.attach(session, 0, 1, o.cover), "a new session does not begin");
     for (bool goes_on = true; goes_on && !in.empty();) {
         switch (in.below(4)) {
         case 0: goes_on = receive(in, o); break;

@@ -60,7 +60,7 @@ std::vector<std::byte> packet(fuzz::input& in) {
     again.session = h.session;
     again.ack = h.ack;
     again.payload_bytes = in.one_in(8) ? in.take<uint32_t>() : uint32_t(hello_body_bytes);
-    seal(out, again);
+    seal(out, again, crc_cover::packet);
     return out;
 }
 
@@ -87,11 +87,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto verdict = judge_request(*theirs, state);
     const bool continues = verdict == hello_verdict::welcome && theirs->session != 0;
     must(!continues || theirs->session == known.session, "a session goes on that is not known");
-    const auto said = answer(ours, *theirs, verdict, continues ? &known : nullptr);
+    const auto under = in.one_in(2) ? below::tls : below::tcp;
+    const auto said = answer(ours, *theirs, verdict, continues ? &known : nullptr, under);
     must(to_hello(to_packet(said)).has_value(), "an answer that is no hello");
+    must(under == below::tls || crc_cover_of(*theirs, said) == crc_cover::packet, "nothing proves the payload");
     check_settings(settings_of(side::acceptor, ours, *theirs, agreed_packet_bytes(ours, *theirs)));
     // As the initiator, who has asked for a new session or for its own.
-    const auto asked = ask(ours, 3, in.one_in(2) ? &known : nullptr);
+    const auto asked = ask(ours, 3, in.one_in(2) ? &known : nullptr, under);
     switch (judge_answer(asked, *theirs)) {
     case answer_kind::begins:
         must(asked.session == 0 && theirs->session != 0, "a session begins that was not asked for");

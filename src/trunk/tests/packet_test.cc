@@ -17,7 +17,7 @@ uint64_t seed_of_this_run() {
 
 std::vector<std::byte> sealed(header h, size_t size = 1024) {
     std::vector<std::byte> p(size);
-    seal(p, h);
+    seal(p, h, crc_cover::packet);
     return p;
 }
 
@@ -26,7 +26,7 @@ TEST(packet, crc_is_castagnoli) { EXPECT_EQ(crc32c(std::as_bytes(std::span("1234
 TEST(packet, what_is_sealed_is_read) {
     header h{packet_type::dummy, 1, 2, 3, 4, 5, 6}, out;
     auto p = sealed(h);
-    EXPECT_EQ(invalid(p, out), std::nullopt);
+    EXPECT_EQ(invalid(p, out, crc_cover::packet), std::nullopt);
     EXPECT_EQ(out.type, h.type);
     EXPECT_EQ(out.session, 1u);
     EXPECT_EQ(out.sequence, 2u);
@@ -41,23 +41,31 @@ TEST(packet, every_wrong_header_has_its_reason) {
     auto good = sealed({});
     auto p = good;
     p[0] ^= std::byte(1);
-    EXPECT_EQ(invalid(p, out), packet_fault::magic);
+    EXPECT_EQ(invalid(p, out, crc_cover::packet), packet_fault::magic);
     p = good;
     p[4] ^= std::byte(1);
-    EXPECT_EQ(invalid(p, out), packet_fault::version);
-    EXPECT_EQ(invalid(std::span(good).first(512), out), packet_fault::size);
-    EXPECT_EQ(invalid(std::span(good).first(63), out), packet_fault::truncated);
+    EXPECT_EQ(invalid(p, out, crc_cover::packet), packet_fault::version);
+    EXPECT_EQ(invalid(std::span(good).first(512), out, crc_cover::packet), packet_fault::size);
+    EXPECT_EQ(invalid(std::span(good).first(63), out, crc_cover::packet), packet_fault::truncated);
     for (size_t at : {8u, 60u, 64u, 1023u}) {
         p = good;
         p[at] ^= std::byte(0x80);
-        EXPECT_EQ(invalid(p, out), packet_fault::crc) << at;
+        EXPECT_EQ(invalid(p, out, crc_cover::packet), packet_fault::crc) << at;
+    }
+    good.resize(1024);
+    seal(good, {}, crc_cover::header);
+    for (auto [at, wanted] : {std::pair(8u, true), {60u, true}, {64u, false}, {1023u, false}}) {
+        p = good;
+        p[at] ^= std::byte(0x80);
+        EXPECT_EQ(invalid(p, out, crc_cover::header) == packet_fault::crc, wanted) << at;
+        EXPECT_EQ(invalid(p, out, crc_cover::packet), packet_fault::crc) << at;
     }
     header h;
     h.type = packet_type(9);
-    EXPECT_EQ(invalid(sealed(h), out), packet_fault::type);
+    EXPECT_EQ(invalid(sealed(h), out, crc_cover::packet), packet_fault::type);
     h = {};
     h.payload_bytes = 1024 - 63;
-    EXPECT_EQ(invalid(sealed(h), out), packet_fault::length);
+    EXPECT_EQ(invalid(sealed(h), out, crc_cover::packet), packet_fault::length);
 }
 
 TEST(packet, frames_are_read_one_by_one) {
@@ -150,11 +158,11 @@ TEST(packet, random_bytes_are_only_refused) {
             header h;
             h.type = packet_type(random() % 7);
             h.payload_bytes = uint32_t(random() % (size + 64));
-            seal(p, h);
+            seal(p, h, crc_cover::packet);
         }
         header h;
         hello_body b;
-        if (!invalid(p, h)) {
+        if (!invalid(p, h, crc_cover::packet)) {
             ++taken;
             std::span<const std::byte> left = std::span(p).subspan(header_bytes, h.payload_bytes);
             frame f;

@@ -19,6 +19,7 @@ class simulation {
     engine_settings _sa, _sb;
     bool _connected = false;
     bool _damage = true;
+    crc_cover _cover = crc_cover::packet;
     pipe_sim _to_b, _to_a;
     uint64_t _now_us = 1;
 
@@ -50,7 +51,8 @@ public:
         if (!_connected) {
             if (one_in(3)) {
                 _to_b = _to_a = {};
-                connect(a, b, 1, _now_us);
+                _cover = one_in(3) ? crc_cover::header : crc_cover::packet;
+                connect(a, b, 1, _now_us, _cover);
                 _connected = true;
             }
         } else if (_damage && one_in(100)) {
@@ -84,6 +86,7 @@ private:
     }
 
     void write(test_end& from, pipe_sim& to) {
+        const bool damage = _damage && _cover == crc_cover::packet;  // TLS lets none through
         for (int n = int(below(4)); n > 0; --n) {
             auto p = from.e.next_packet(_now_us);
             if (p == nullptr) {
@@ -91,13 +94,13 @@ private:
             }
             auto bytes = p->bytes();
             to.bytes.insert(to.bytes.end(), bytes.begin(), bytes.end());
-            if (_damage && one_in(300)) {  // a relay that repeats
+            if (damage && one_in(300)) {  // a relay that repeats
                 to.bytes.insert(to.bytes.end(), bytes.begin(), bytes.end());
             }
-            if (_damage && one_in(500)) {
+            if (damage && one_in(500)) {
                 to.bytes[below(to.bytes.size())] ^= std::byte(1 + below(255));
             }
-            if (_damage && one_in(500)) {  // bytes are lost in the middle
+            if (damage && one_in(500)) {  // bytes are lost in the middle
                 auto at = to.bytes.begin() + ptrdiff_t(below(to.bytes.size()));
                 to.bytes.erase(at, at + ptrdiff_t(below(size_t(to.bytes.end() - at))));
             }
@@ -222,7 +225,7 @@ TEST(simulation, hostile_frames_harm_only_their_session) {
             h.session = 1;
             h.sequence = b.e.received() + 1;
             h.payload_bytes = uint32_t(filled - header_bytes);
-            seal(p, h);
+            seal(p, h, crc_cover::packet);
             over = b.e.receive(p, 1, bye).has_value();
             for (auto& [id, s] : b.sinks) {
                 if (!s->gone && s->accepted) {
