@@ -18,6 +18,7 @@ from record import Recorder
 from world import process
 
 import ceph_benches
+import ceph_hosts
 import channels
 import encryption
 import micro
@@ -30,8 +31,9 @@ BENCHES = {"stream": micro.stream, "rtt": micro.round_trip, "connect": micro.con
            "perf": trunk_channels.perf,
            "idle_channels": trunk_channels.idle_channels, "idle_peers": trunk_channels.idle_peers, "idle": micro.idle, "half-idle": micro.half_idle,
            "sockperf": programs.sockperf, "redis": programs.redis, "nginx": programs.nginx, "iperf3": programs.iperf3,
-           "messenger": ceph_benches.messenger, "rados": ceph_benches.rados, "rados-direct": ceph_benches.rados_direct}
-ONLY_WHEN_NAMED = ("rados-direct",)
+           "messenger": ceph_benches.messenger, "rados": ceph_benches.rados, "rados-direct": ceph_benches.rados_direct,
+           "rados-hosts": ceph_hosts.rados_hosts}
+ONLY_WHEN_NAMED = ("rados-direct", "rados-hosts")
 RUNS_KEPT = 5   # fewer are for a look, not for the record
 
 

@@ -20,48 +20,73 @@ admin socket =
 MESSENGER = {512: (30000, 1.1), 4096: (30000, 1.15), 65536: (15000, 1.3)}   # messages a second of run time, target
 
 
-class RadosRun:
-    """Everything that one new cluster is asked: memstores grow, and a used one is slower than a new one."""
+class RadosAnswers:
+    """What one new cluster was asked, all of it: memstores grow, and a used one is slower than a new one."""
 
-    def __init__(self, settings, variant, paths):
-        self.seconds, self.found = settings.ceph_seconds, {}
-        plain = settings.plain or variant in (TCP, SOCKMAP)
-        rig = Rig(plain=plain, shards=settings.shards, config=MEMSTORE)
-        if variant == DIRECT:
-            routes = [{**r, "local": "no"} for r in ROUTES]
-            rig.vmsgrd = vmsgrd.Vmsgrd(rig.dir, routes=routes, netns=rig.netns, shards=settings.shards, plain=plain)
-        with contextlib.ExitStack() as until_end:
-            redirected = None
-            if variant == SOCKMAP:
-                redirected = until_end.enter_context(contextlib.closing(sockmap.Sockmap(rig.dir)))
-                rig.cluster.prefixes = {name: redirected.prefix() for name in ("client", "osd.0", "osd.1")}
-            until_end.enter_context(rig)
-            before = {} if plain else rig.vmsgrd.status()["totals"]
-            rig.bench("write", 1, "-b", "4096")   # warm-up; it removes its objects
-            self._ask(rig, "4 KiB write", "write", "-b", "4096", "--no-cleanup")
-            self._ask(rig, "4 KiB random read", "rand")
-            self._ask(rig, "4 KiB random read, one in flight", "rand", "-t", "1")
-            self._ask(rig, "4 MiB write", "write", "-b", "4194304", "--no-cleanup", "--max-objects", str(OBJECT_4M_MAX))
-            self._ask(rig, "4 MiB read", "seq")
-            if redirected and redirected.moved() == 0:
-                raise process.Failed("sockmap moved nothing")
-            if not plain:
-                now = rig.vmsgrd.status()["totals"]
-                carried = {way: now[f"bytes_{way}"] - before[f"bytes_{way}"] for way in ("local", "direct")}
-                if sum(carried.values()) < 1 << 20:
-                    raise process.Failed(f"vmsgrd carried {sum(carried.values())} bytes of a whole rados bench")
-                paths[variant] = max(carried, key=carried.get)
+    def __init__(self, settings, cluster, daemons):
+        """daemons: the vmsgrd that carry it, whose processor time counts."""
+        self.seconds, self.cluster, self.daemons, self.found = settings.ceph_seconds, cluster, daemons, {}
+        cluster.bench("write", 1, "-b", "4096")   # warm-up; it removes its objects
+        self._ask("4 KiB write", "write", "-b", "4096", "--no-cleanup")
+        self._ask("4 KiB random read", "rand")
+        self._ask("4 KiB random read, one in flight", "rand", "-t", "1")
+        self._ask("4 MiB write", "write", "-b", "4194304", "--no-cleanup", "--max-objects", str(OBJECT_4M_MAX))
+        self._ask("4 MiB read", "seq")
 
-    def _ask(self, rig, name, kind, *words):
-        pids = [*rig.cluster.osd_pids().values()] + ([rig.vmsgrd.pid] if rig.vmsgrd.pid else [])
+    def _ask(self, name, kind, *words):
+        pids = [*self.cluster.osd_pids().values(), *(d.pid for d in self.daemons)]
         before = sum(map(process.cpu_s, pids)) + children_cpu_s()
-        out = rig.bench(kind, self.seconds, *words)
+        out = self.cluster.bench(kind, self.seconds, *words)
         spent = sum(map(process.cpu_s, pids)) + children_cpu_s() - before
         done = float(out.get("Total writes made") or out["Total reads made"])
         if done == 0:
             raise process.Failed(f"rados bench {kind} did nothing: {out}")
-        self.found |= {f"{name}: IOPS": float(out["Average IOPS"]), f"{name}: MB/s": float(out["Bandwidth (MB/sec)"]),
-                       f"{name}: latency": float(out["Average Latency(s)"]) * 1e6, f"{name}: {CPU}": 1e6 * spent / done}
+        found = {"IOPS": float(out["Average IOPS"]), "MB/s": float(out["Bandwidth (MB/sec)"]),
+                 "latency": float(out["Average Latency(s)"]) * 1e6, CPU: 1e6 * spent / done}
+        self.found |= {f"{name}: {what}": value for what, value in found.items() if f"{name}: {what}" in rados_metrics({})}
+
+
+def rados_metrics(goals):
+    """The metrics of RadosAnswers. goals: variant -> metric -> its target."""
+    units = {"IOPS": True, "MB/s": True, "latency": False, CPU: False}
+    metrics = {}
+    for name in ("4 KiB write", "4 KiB random read", "4 KiB random read, one in flight", "4 MiB write", "4 MiB read"):
+        for what, higher in units.items():
+            key = f"{name}: {what}"
+            if (what == "MB/s") == name.startswith("4 MiB") or what == CPU:   # the rest says the same twice
+                targets = {variant: of[key] for variant, of in goals.items() if key in of}
+                metrics[key] = Metric("us" if not higher else what, higher=higher, targets=targets)
+    return metrics
+
+
+def carried_since(daemon, before, ways, at_least=1 << 20):
+    """The way by which most bytes went. before: the daemon's totals then."""
+    now = daemon.status()["totals"]
+    carried = {way: now[f"bytes_{way}"] - before[f"bytes_{way}"] for way in ways}
+    if sum(carried.values()) < at_least:
+        raise process.Failed(f"vmsgrd carried {sum(carried.values())} bytes of a whole rados bench")
+    return max(carried, key=carried.get)
+
+
+def rados_once(settings, variant, paths):
+    plain = settings.plain or variant in (TCP, SOCKMAP)
+    rig = Rig(plain=plain, shards=settings.shards, config=MEMSTORE)
+    if variant == DIRECT:
+        routes = [{**r, "local": "no"} for r in ROUTES]
+        rig.vmsgrd = vmsgrd.Vmsgrd(rig.dir, routes=routes, netns=rig.netns, shards=settings.shards, plain=plain)
+    with contextlib.ExitStack() as until_end:
+        redirected = None
+        if variant == SOCKMAP:
+            redirected = until_end.enter_context(contextlib.closing(sockmap.Sockmap(rig.dir)))
+            rig.cluster.prefixes = {name: redirected.prefix() for name in ("client", "osd.0", "osd.1")}
+        until_end.enter_context(rig)
+        before = {} if plain else rig.vmsgrd.status()["totals"]
+        found = RadosAnswers(settings, rig.cluster, [] if plain else [rig.vmsgrd]).found
+        if redirected and redirected.moved() == 0:
+            raise process.Failed("sockmap moved nothing")
+        if not plain:
+            paths[variant] = carried_since(rig.vmsgrd, before, ("local", "direct"))
+        return found
 
 
 def rados(settings, recorder, routed=VMSGR, bench="rados"):
@@ -71,22 +96,10 @@ def rados(settings, recorder, routed=VMSGR, bench="rados"):
              "4 MiB write: MB/s": 1.2, "4 MiB read: MB/s": 1.2}
     if routed == DIRECT:
         goals = {"4 KiB write: IOPS": 0.9, "4 KiB random read: IOPS": 0.9}
-    units = {"IOPS": True, "MB/s": True, "latency": False, CPU: False}
-    metrics = {}
-    for name in ("4 KiB write", "4 KiB random read", "4 KiB random read, one in flight", "4 MiB write", "4 MiB read"):
-        for what, higher in units.items():
-            key = f"{name}: {what}"
-            if (what == "MB/s") == name.startswith("4 MiB") or what == CPU:   # the rest says the same twice
-                metrics[key] = Metric("us" if not higher else what, higher=higher,
-                                      targets={routed: goals[key]} if key in goals else None)
     paths = {}
-
-    def measure(variant):
-        found = RadosRun(settings, variant, paths).found
-        return {k: v for k, v in found.items() if k in metrics}
-
     variants = with_sockmap(TCP, routed) if routed == VMSGR else (TCP, routed)
-    recorder.alternate(bench, {v: lambda v=v: measure(v) for v in variants}, metrics, warm_up=False, paths=paths)
+    recorder.alternate(bench, {v: lambda v=v: rados_once(settings, v, paths) for v in variants},
+                       rados_metrics({routed: goals}), warm_up=False, paths=paths)
 
 
 def rados_direct(settings, recorder):

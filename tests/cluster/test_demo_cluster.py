@@ -19,12 +19,12 @@ def port(endpoint):
 
 
 def test_rados_bench_runs_without_error(rig):
-    wrote = rig.bench("write", 3, "-b", "65536", "--no-cleanup")
+    wrote = rig.cluster.bench("write", 3, "-b", "65536", "--no-cleanup")
     assert int(wrote["Total writes made"]) > 50
     for kind in ("seq", "rand"):
-        read = rig.bench(kind, 2)
+        read = rig.cluster.bench(kind, 2)
         assert int(read["Total reads made"]) > 50, kind
-    small = rig.bench("write", 2, "-b", "4096")
+    small = rig.cluster.bench("write", 2, "-b", "4096")
     assert int(small["Total writes made"]) > 50
 
 

@@ -45,7 +45,7 @@ def test_killed_osd_is_gone_and_marked_down_at_once(plain, record_property):
         record_property("marked_down_s", round(took, 3))
         print(f"marked down after {took:.3f} s ({'plain' if plain else 'routed'})")
         assert took < 1.0
-        assert int(rig.bench("write", 1, "-b", "4096")["Total writes made"]) > 0   # the other OSD serves on
+        assert int(rig.cluster.bench("write", 1, "-b", "4096")["Total writes made"]) > 0   # the other OSD serves on
 
 
 def test_killed_osd_comes_back_with_its_data():
@@ -102,7 +102,7 @@ def test_osd_marked_down_by_hand_rebinds_and_rejoins():
         after = rig.cluster.osd_dump()[1]
         assert after["cluster_addrs"] != before["cluster_addrs"], "osd.1 did not rebind"
         assert re.search(r"wrongly marked me down|map .* wrongly", rig.cluster.log_text("osd.1"))
-        assert int(rig.bench("write", 1, "-b", "4096")["Total writes made"]) > 0
+        assert int(rig.cluster.bench("write", 1, "-b", "4096")["Total writes made"]) > 0
         if not PLAIN:
             listening = {item["address"] for item in rig.vmsgrd.status()["listeners"]}
             assert {f"{a}:{p}" for i in (0, 1) for a, p in rig.cluster.osd_addresses(i)} == listening
@@ -125,7 +125,7 @@ def test_osd_without_free_descriptors_does_not_abort():
         for n, client in enumerate(clients):
             assert client.wait(60) == 0, tail(os.path.join(rig.dir, f"client-{n}.log"))
         rig.cluster.check_alive()
-        assert int(rig.bench("write", 1, "-b", "4096")["Total writes made"]) > 0
+        assert int(rig.cluster.bench("write", 1, "-b", "4096")["Total writes made"]) > 0
 
 
 @routed

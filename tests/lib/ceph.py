@@ -194,6 +194,12 @@ class CephCluster:
         return Process([*prefix, words[0], "-c", self.conf, *words[1:]], log=log, name=words[0],
                        netns=self.client_host.netns)
 
+    def bench(self, kind, seconds, *words, **kw):
+        """rados bench to its end; its output as a dictionary ('Bandwidth (MB/sec)': '31.2' ...)."""
+        done = self.client("rados", "-p", "test", "bench", str(seconds), kind, *words, timeout_s=60 + seconds, **kw)
+        rows = (line.partition(":") for line in done.stdout.splitlines())
+        return {key.strip(): value.strip() for key, _, value in rows if value}
+
     def ceph(self, *words, timeout_s=30):
         """`ceph WORDS` on plain sockets, as JSON (None when it prints nothing)."""
         done = run(["ceph", "-c", self.conf, "--connect-timeout", "20", *words, "-f", "json"],

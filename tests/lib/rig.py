@@ -48,13 +48,6 @@ class Rig:
         return (sorted(ids), [c["id"] for c in status["connections"] if c["pid"] == pid],
                 [item["address"] for item in status["listeners"] if item["session"] in ids])
 
-    def bench(self, kind, seconds, *words, **kw):
-        """rados bench to its end; its output as a dictionary ('Bandwidth (MB/sec)': '31.2' ...)."""
-        done = self.cluster.client("rados", "-p", "test", "bench", str(seconds), kind, *words, timeout_s=60 + seconds,
-                                   **kw)
-        rows = (line.partition(":") for line in done.stdout.splitlines())
-        return {key.strip(): value.strip() for key, _, value in rows if value}
-
 
 def object_bytes(name, size):
     return random.Random(name).randbytes(size)
