@@ -144,7 +144,7 @@ struct hello_body {
     uint32_t features = 0;  // what the sender knows beyond this version; what both know holds
     char name[name_bytes] = {};  // the sender's own, informational
 };
-inline constexpr uint32_t feature_urgent = 1;      // of the session: its first hellos
+inline constexpr uint32_t feature_urgent = 1;  // of the session: its first hellos
 inline constexpr uint32_t feature_header_crc = 2;  // of the connection: said on TLS only, the sender's end of it
 inline constexpr size_t hello_body_bytes = 32 + name_bytes;
 

@@ -186,10 +186,8 @@ seastar::future<> acceptor::run(greeted g, seastar::promise<> handshake_over) {
     if (shaken.failed()) {
         log.debug("a connection for a trunk: {}", shaken.get_exception());
     } else if (auto hands = shaken.get()) {
-        ran = co_await seastar::coroutine::as_future(
-            seastar::futurize_invoke([&] {
-                return hands->session->run_on(std::move(hands->turn), hands->peer_ack, hands->cover);
-            }));
+        ran = co_await seastar::coroutine::as_future(seastar::futurize_invoke(
+            [&] { return hands->session->run_on(std::move(hands->turn), hands->peer_ack, hands->cover); }));
     }
     l.shut();
     co_await l.close();

@@ -17,7 +17,7 @@ static void sleep_us(long us) {
     nanosleep(&t, 0);
 }
 
-static void wait_for(atomic_bool *what) {
+static void wait_for(atomic_bool* what) {
     while (!*what) {
         sleep_us(1000);
     }
@@ -30,9 +30,9 @@ int listen(int fd, int backlog) {
     return next(fd, backlog);
 }
 
-int epoll_ctl(int set, int op, int fd, struct epoll_event *event) {
-    int (*next)(int, int, int, struct epoll_event *) =
-        (int (*)(int, int, int, struct epoll_event *))dlsym(RTLD_NEXT, "epoll_ctl");
+int epoll_ctl(int set, int op, int fd, struct epoll_event* event) {
+    int (*next)(int, int, int, struct epoll_event*) = (int (*)(int, int, int, struct epoll_event*))dlsym(RTLD_NEXT,
+                                                                                                         "epoll_ctl");
     if (fd == listener) {
         shown = 1;
     }

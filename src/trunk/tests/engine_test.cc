@@ -247,8 +247,7 @@ TEST_F(engines, what_was_not_acknowledged_leaves_again_and_once_is_enough) {
     EXPECT_EQ(other(s).received, 3000u);
 }
 
-// The session began on TLS and goes on without it, as after a change of the configuration: what leaves again is sealed
-// anew.
+// As after a change of the configuration: what leaves again is sealed anew.
 TEST_F(engines, what_the_crc_covers_is_each_connections_own) {
     a.e.detach();
     b.e.detach();
