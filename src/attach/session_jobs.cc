@@ -154,6 +154,7 @@ seastar::future<> session::on_listen(proto::request_msg m, proto::received& got)
     local::listen_request r;
     r.route = proto::route_name(m.route);
     r.local = (m.flags & proto::listen_no_local) == 0;
+    r.only_local = (m.flags & proto::listen_only_local) != 0;
     r.backlog = m.backlog;
     r.program_fd = m.fd;
     auto& b = _server.deps().budget;

@@ -154,7 +154,7 @@ base::result<std::string> ceph_plan(const ceph_view& v, const ceph_options& c) {
     w.line("routes:");
     w.monitors();
     w.line("  # OSDs of this host and who talks to them here: through shared memory; from elsewhere by TCP as before.");
-    w.osds_of("osds-here", mine, "via: direct");
+    w.osds_of("osds-here", mine, c.between == "direct" ? "via: direct" : "via: local");
     if (c.between == "posix") {
         w.line("  # OSDs of other hosts have no route: what goes to them stays on the kernel's sockets.");
     } else {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/source.hh"
 #include "cli/ceph.hh"
 #include "cli/inquiry.hh"
 #include "cli/query.hh"
@@ -21,7 +22,8 @@ bool is_monitor(const base::address& a, const std::vector<ceph_monitor>& monitor
 const proto::route* missed(const socket_facts& s, const proto::route_table& routes) {
     const auto* r = s.served_here ? routes.match("ceph-osd", proto::role::server, s.local)
                                   : routes.match("ceph-osd", proto::role::client, s.peer);
-    return r != nullptr && (r->way == proto::via::direct || r->way == proto::via::trunk) ? r : nullptr;
+    const bool elsewhere = r != nullptr && r->way == proto::via::local && !base::is_this_host(s.peer);
+    return r != nullptr && r->carries() && !elsewhere ? r : nullptr;
 }
 
 void look_at_descriptor(osd_report& out, process_facts& of, int fd, const json& daemon,

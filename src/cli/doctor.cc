@@ -65,21 +65,23 @@ std::string ways(const proto::route& r) {
     const auto where = base::to_string(r.addresses);
     text += (r.who == proto::role::server ? " on " : " to ") + (where == "*" ? "any address" : where);
     text += ", ports " + ports_text(r) + ": " + std::string(proto::to_text(r.way));
-    const bool carried = r.way == proto::via::direct || r.way == proto::via::trunk;
-    if (carried) {
+    if (r.way == proto::via::local) {
+        text += ", memory to memory on this host, TCP to others";
+    } else if (r.carries()) {
         text += r.local ? ", memory to memory on this host" : ", never memory to memory";
     }
-    return text + (carried && r.without_daemon == proto::fallback::fail ? "; fails without vmsgrd" : "");
+    return text + (r.carries() && r.without_daemon == proto::fallback::fail ? "; fails without vmsgrd" : "");
 }
 
 void look_at_address(checkup& c, const proto::route_table& t, const base::address& to) {
     const auto* r = t.match(c.name, proto::role::client, to);
-    const bool carried = r != nullptr && (r->way == proto::via::direct || r->way == proto::via::trunk);
+    const bool carried = r != nullptr && r->carries();
     const std::string where = "a connection to " + base::to_string(to);
     const std::string by = r == nullptr ? "no route matches" : "by route " + conf::quote(r->name_text());
     c.add(carried ? weight::fine : weight::plain, "address",
           where +
-              (carried                                      ? " is carried, "
+              (carried && r->way == proto::via::local       ? " is carried where a program of this daemon listens there, "
+               : carried                                    ? " is carried, "
                : r != nullptr && r->way == proto::via::deny ? " is refused, "
                                                             : " stays plain, ") +
               by + (carried ? ", via " + std::string(proto::to_text(r->way)) : ""),

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/source.hh"
 #include "cli/decide.hh"
 #include "cli/sock_diag.hh"
 #include "conf/words.hh"
@@ -258,6 +259,10 @@ private:
                             "route " + name + " denies " + where +
                                 (_planned ? "" : "; this socket was made before or without the library"));
         }
+        if (rule->way == proto::via::local && !base::is_this_host(_planned ? a.where : _socket.peer)) {
+            return conclude("other_host", "route " + name + " carries what stays on this host (via: local), and " +
+                                              base::to_string(_planned ? a.where : _socket.peer) + " does not");
+        }
         if (find_own_fault()) {
             return true;
         }
@@ -270,6 +275,10 @@ private:
                                            "the kernel's, and what it carried has gone back");
         }
         const auto* const socket = _of.variable("VMSGR_SOCKET");
+        if (rule->way == proto::via::local) {
+            return conclude("peer_not_attached", "route " + name + " carries it where both ends are programs of this daemon "
+                                                 "(via: local); the peer is none, or did not take it");
+        }
         return conclude("fell_back",
                         "route " + name + " would carry it, but vmsgrd at " +
                             (socket != nullptr ? *socket : proto::default_socket) +
@@ -288,7 +297,8 @@ private:
         }
         return conclude("would_be_carried",
                         "it would be carried, path " + std::string(proto::to_text(rule.way)) + ", route " + name +
-                            (rule.local ? "; memory to memory if a program of this daemon listens there" : ""),
+                            (rule.local ? "; memory to memory if a program of this daemon listens there" : "") +
+                            (rule.way == proto::via::local ? ", else TCP" : ""),
                         true);
     }
 

@@ -77,7 +77,9 @@ void print_test(const proto::route_table& t, const asked& a, const std::vector<d
         line += d.condition.empty() ? (found.size() > 1 ? ", otherwise: " : ": ") : ", " + d.condition + ": ";
         if (d.rule != nullptr) {
             line += std::string(proto::to_text(d.rule->way)) + ", by route " + conf::quote(d.rule->name_text());
-            if (d.rule->way != proto::via::posix && d.rule->way != proto::via::deny) {
+            if (d.rule->way == proto::via::local) {
+                line += " (memory to memory on this host, TCP to others)";
+            } else if (d.rule->carries()) {
                 line += " (fallback " + std::string(proto::to_text(d.rule->without_daemon));
                 line += d.rule->way == proto::via::trunk
                             ? ", without a trunk " + std::string(proto::to_text(d.rule->without_trunk)) + ")"

@@ -2,7 +2,7 @@
 // whoever gets a daemon_config may use it as it is. Seastar-free; any thread; nothing is kept.
 //
 // An error is one line that names file, line and key, what stands there and what was expected:
-//   /etc/vmsgr/vmsgrd.yaml:7: routes[0].via: 'driect' is not one of posix, direct, trunk, deny; did you mean 'direct'?
+//   /etc/vmsgr/vmsgrd.yaml:7: routes[0].via: 'driect' is not one of posix, local, direct, trunk, deny; did you mean 'direct'?
 #pragma once
 
 #include <sys/types.h>

@@ -13,7 +13,7 @@ namespace vmsgr::conf {
 namespace {
 
 constexpr std::string_view role_words[] = {"client", "server", "any"};
-constexpr std::string_view via_words[] = {"posix", "direct", "trunk", "deny"};
+constexpr std::string_view via_words[] = {"posix", "local", "direct", "trunk", "deny"};
 constexpr std::string_view fallback_words[] = {"posix", "fail"};
 constexpr std::string_view local_words[] = {"no", "yes"};
 constexpr std::string_view without_words[] = {"wait", "fail", "direct"};
@@ -169,6 +169,10 @@ void read_route(reader& r, const spot& at, proto::route& out, bool& said) {
     } else if (fine && out.without_trunk != proto::without_trunk::unset && out.way != proto::via::trunk) {
         r.refuse(at, "'without_trunk' is for routes with via: trunk; this one has via: " +
                          std::string(proto::to_text(out.way)));
+    } else if (fine && out.way == proto::via::local && !out.local) {
+        r.refuse(at, "via: local and local: no leave nothing to carry; write via: posix");
+    } else if (fine && out.way == proto::via::local && out.without_daemon == proto::fallback::fail) {
+        r.refuse(at, "fallback: fail is for routes that carry everything; via: local leaves other hosts to TCP");
     }
 }
 

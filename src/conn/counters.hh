@@ -37,6 +37,7 @@ struct counters {
     base::tally resets_sent;  // connections that we ended with RST
     base::tally accept_pauses;  // out of descriptors or memory: accepting waited
     base::tally accepts_passed_on;  // no room to carry them: the program got the kernel's socket
+    base::tally accepts_by_route;  // the same, as their route is via: local
     base::tally probes;  // hosts that were asked for a daemon
     base::tally probes_absent;  // of these: none answered, or it refused
     base::tally probes_skipped;  // not asked: as many as the limit are known
@@ -61,6 +62,7 @@ inline constexpr base::counter<counters> counter_table[] = {
     {"resets_sent", &counters::resets_sent},
     {"accept_pauses", &counters::accept_pauses},
     {"accepts_passed_on", &counters::accepts_passed_on},
+    {"accepts_by_route", &counters::accepts_by_route},
     {"trunk_probes", &counters::probes},
     {"trunk_probes_absent", &counters::probes_absent},
     {"trunk_probes_skipped", &counters::probes_skipped},

@@ -160,7 +160,8 @@ seastar::future<const char*> inheritance::listener(item& i, seastar::sharded<loc
     r.fds = std::move(*fds);
     r.route = conn::text_in(f.route);
     r.program_fd = f.program_fd;
-    r.local = f.local != 0;
+    r.local = (f.local & keeper::listener_takes_local) != 0;
+    r.only_local = (f.local & keeper::listener_only_local) != 0;
     r.tcp = std::move(i.fds[keeper::kept_tcp]);
     auto task = [&i, r = std::move(r)](local::listeners& l) mutable {
         const char* why = l.take_over(*i.entry, r);

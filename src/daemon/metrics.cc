@@ -39,6 +39,7 @@ constexpr counter_text shard_counters[] = {
     {"resets_sent", "vmsgr_resets_sent_total", "Connections that the daemon ended with a reset."},
     {"accept_pauses", "vmsgr_accept_pauses_total", "Times that accepting waited for descriptors or memory."},
     {"accepts_passed_on", "vmsgr_accepts_passed_on_total", "Accepted connections left to the kernel for lack of room."},
+    {"accepts_by_route", "vmsgr_accepts_by_route_total", "Accepted connections left to the kernel by a route via: local."},
     {"trunk_probes", "vmsgr_trunk_probes_total", "Hosts that were asked for a daemon."},
     {"trunk_probes_absent", "vmsgr_trunk_probes_absent_total", "Hosts asked that had none, or that refused."},
     {"trunk_probes_skipped", "vmsgr_trunk_probes_skipped_total", "Hosts not asked, as the limit was reached."},

@@ -60,12 +60,18 @@ struct session_facts {
     uint32_t gid;
 };
 
+// Of listener_facts.
+enum listener_local : uint32_t {
+    listener_takes_local = 1,  // programs of this host may dial it
+    listener_only_local = 2,   // nothing else is carried
+};
+
 struct listener_facts {
     uint64_t id;
     uint64_t door_cookie;
     std::array<uint8_t, 16> word;  // proto::secret
     int32_t program_fd;
-    uint32_t local;  // programs of this host may dial it
+    uint32_t local;  // keeper::listener_local
     char door[shm::door_bytes];  // its name
     char route[shm::name_bytes];
 };

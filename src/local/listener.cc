@@ -140,7 +140,7 @@ conn::door_target listener::target() const { return {_id, _door.path, _word}; }
 listeners::reserved listener::reserve() {
     listeners::reserved out;
     if (!_closed) {
-        out.place = take_places();
+        out.place = take_places(_owner.local().settings().ring_bytes);
         out.no_room = !out.place;
         out.route = _r.route;
         out.door = target();
@@ -237,8 +237,8 @@ seastar::future<> listener::await_heir() {
     }
 }
 
-std::optional<conn::places> listener::take_places() {
-    auto taken = conn::places::take(_owner._budget, _r.owner, _owner.local().settings().ring_bytes);
+std::optional<conn::places> listener::take_places(uint32_t ring_bytes) {
+    auto taken = conn::places::take(_owner._budget, _r.owner, ring_bytes);
     return taken ? std::optional(std::move(*taken)) : std::nullopt;
 }
 
@@ -273,7 +273,8 @@ seastar::future<> listener::accept_one(accepted& one) {
         co_await _point.wait();
         co_return;
     }
-    auto place = ssx::is_short_of_memory() ? std::nullopt : take_places();
+    const uint32_t ring_bytes = _r.only_local ? 0 : _owner.local().settings().ring_bytes;
+    auto place = ssx::is_short_of_memory() ? std::nullopt : take_places(ring_bytes);
     auto passes = place ? std::nullopt : conn::lease::take(_owner._budget.passing, _r.owner->owner->of.passing);
     if (!place && !passes) {
         co_await pause();  // it waits in the kernel
@@ -300,10 +301,12 @@ seastar::future<> listener::accept_one(accepted& one) {
         brought.cancel();
         --_owner._under_way;
         co_await after_error(err);
-    } else if (place) {
-        co_await bring(one, std::move(*place));
+    } else if (!place) {
+        co_await pass_on(one, {.owner = _r.owner}, std::move(*passes));
+    } else if (_r.only_local) {
+        co_await pass_on(one, std::move(*place), {});
     } else {
-        co_await pass_on(one, std::move(*passes));
+        co_await bring(one, std::move(*place));
     }
 }
 
@@ -343,11 +346,12 @@ seastar::future<conn::brought> listener::until_there_is_room(Once once) {
     }
 }
 
-// There is no room to carry it: the program gets the socket that it would have without us. The kernel connected it,
-// so it must not be lost.
-seastar::future<> listener::pass_on(accepted& one, conn::lease passes) {
+// There is no room to carry it, or its route does not: the program gets the socket that it would have without us. The
+// kernel connected it, so it must not be lost.
+seastar::future<> listener::pass_on(accepted& one, conn::places place, conn::lease passes) {
     const base::unique_fd& tcp = one.tcp;
-    ++_owner.local().count().accepts_passed_on;
+    auto& count = _owner.local().count();
+    ++(_r.only_local ? count.accepts_by_route : count.accepts_passed_on);
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
     hello.local = conn::local_address(tcp.get());
@@ -368,7 +372,7 @@ seastar::future<> listener::pass_on(accepted& one, conn::lease passes) {
                                                                                          : conn::brought::refused);
     });
     if (bell) {
-        _owner.local().close_when_heard(std::move(bell), {_r.owner, {}, {}, {}, {}}, std::move(passes));
+        _owner.local().close_when_heard(std::move(bell), std::move(place), std::move(passes));
     }
 }
 

@@ -85,9 +85,9 @@ private:
     void leave_entry() noexcept;
     void let_go_of_socket() noexcept;
     lifeline* watch_lifeline(base::unique_fd& fd);
-    std::optional<conn::places> take_places();
+    std::optional<conn::places> take_places(uint32_t ring_bytes);
     seastar::future<> pause();
-    seastar::future<> pass_on(accepted& one, conn::lease passes);
+    seastar::future<> pass_on(accepted& one, conn::places place, conn::lease passes);
     seastar::future<> bring(accepted& one, conn::places place);
     seastar::future<> after_error(int err);
     template <typename Once>

@@ -23,7 +23,7 @@ void listener::hand_over() noexcept {
         f.door_cookie = _door.cookie;
         f.word = _word;
         f.program_fd = _r.program_fd;
-        f.local = _r.local ? 1 : 0;
+        f.local = (_r.local ? keeper::listener_takes_local : 0u) | (_r.only_local ? keeper::listener_only_local : 0u);
         proto::copy_text(f.door, _door.name);
         proto::copy_text(f.route, _r.route);
         const int fds[] = {_r.tcp.get()};

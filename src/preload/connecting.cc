@@ -267,7 +267,7 @@ int wait_connected(int fd, object* o) {
     return r;
 }
 
-// The route says direct or trunk.
+// The route carries something.
 int connect_by_route(int fd, const sockaddr* sa, socklen_t len, const base::address& peer, const proto::route& route) {
     auto& rt = runtime();
     const bool attached = rt.session.ensure();
@@ -275,6 +275,9 @@ int connect_by_route(int fd, const sockaddr* sa, socklen_t len, const base::addr
     if (connect_locally(fd, peer, route)) {
         use o(fd, kind::stream);
         return o && o->stream.page().state.load() == client::phase::up ? 0 : -1;
+    }
+    if (route.way == proto::via::local) {
+        return real.connect(fd, sa, len);
     }
     if (!attached) {
         rt.session.count_fall_back();

@@ -28,7 +28,9 @@ namespace vmsgr::preload {
 namespace {
 
 uint32_t listen_flags(const listener_part& part) {
-    return part.route->local && !defers_accept(part.kernel_fd) ? 0u : uint32_t(proto::listen_no_local);
+    const bool local = part.route->local && !defers_accept(part.kernel_fd);
+    return (local ? 0u : uint32_t(proto::listen_no_local)) |
+           (part.route->way == proto::via::local ? uint32_t(proto::listen_only_local) : 0u);
 }
 
 // Gives the listening socket to the daemon and puts a door behind the number. False: it stays the kernel's.
@@ -139,8 +141,8 @@ int take_connection(client::arrived& a, object* listener, int listener_fd, int f
     return fd;
 }
 
-// vmsgrd has no room for this one: it is what the kernel's accept would have given, on the number of the door's.
-int take_kernel_socket(client::arrived& a, int flags) noexcept {
+// vmsgrd does not carry this one: it is what the kernel's accept would have given, on the number of the door's.
+int take_kernel_socket(client::arrived& a, const proto::route& route, int flags) noexcept {
     const int fd = replace_number(a.bell.get(), a.port.get(), (flags & SOCK_CLOEXEC) != 0) ? a.bell.get() : -1;
     if (fd < 0) {
         base::linger_no_time(a.port.get());
@@ -155,7 +157,9 @@ int take_kernel_socket(client::arrived& a, int flags) noexcept {
         stale = clear_number(fd);
     }
     forget_stale(stale);
-    runtime().session.count_fall_back();
+    if (route.way != proto::via::local) {
+        runtime().session.count_fall_back();
+    }
     return fd;
 }
 
@@ -244,6 +248,9 @@ int routed_listen(int fd, int backlog) {
         sys::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) != 0 || protocol != IPPROTO_TCP) {
         return r;
     }
+    if (route->way == proto::via::local && defers_accept(fd)) {
+        return r;  // nothing comes to it but TCP
+    }
     if (route->way != proto::via::deny && !client::may_make_pages()) {
         log("listener %d stays the kernel's: RLIMIT_FSIZE leaves no room for memory", fd);
         return r;
@@ -296,7 +303,7 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             return -1;
         }
         const base::address peer = a.peer;
-        const int r = a.plain ? take_kernel_socket(a, flags) : take_connection(a, o.get(), fd, flags);
+        const int r = a.plain ? take_kernel_socket(a, *o->listener.route, flags) : take_connection(a, o.get(), fd, flags);
         if (r < 0) {
             return -1;
         }

@@ -29,7 +29,7 @@ using secret = std::array<uint8_t, secret_bytes>;
 
 enum dial_flag : uint16_t {
     dial_by_daemon = 1,  // with the listener's secret; the acceptor is end 0 and the daemon end 1
-    dial_plain = 2,  // by the daemon: it cannot carry this one; the TCP socket itself comes, and no memory
+    dial_plain = 2,  // by the daemon: it does not carry this one; the TCP socket itself comes, and no memory
     dial_trunk = 4,  // by the daemon: no TCP socket of its own stands behind it
     dial_keep_port = 8,  // by a program: the acceptor keeps the bound socket open, as the dialler has few descriptors
     dial_end_mark = 16,  // plain: the socket lingers for no time, and is to linger as the message says

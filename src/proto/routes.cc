@@ -12,7 +12,7 @@ namespace vmsgr::proto {
 namespace {
 
 constexpr std::string_view roles[] = {"client", "server", "any"};
-constexpr std::string_view vias[] = {"posix", "direct", "trunk", "deny"};
+constexpr std::string_view vias[] = {"posix", "direct", "trunk", "deny", "local"};
 constexpr std::string_view fallbacks[] = {"posix", "fail"};
 constexpr std::string_view withouts[] = {"default", "wait", "fail", "direct"};
 

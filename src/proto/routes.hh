@@ -14,7 +14,8 @@
 namespace vmsgr::proto {
 
 enum class role : uint8_t { client = 0, server = 1, any = 2 };
-enum class via : uint8_t { posix = 0, direct = 1, trunk = 2, deny = 3 };
+// local: memory where both ends are programs of one daemon, else as posix.
+enum class via : uint8_t { posix = 0, direct = 1, trunk = 2, deny = 3, local = 4 };
 enum class fallback : uint8_t { posix = 0, fail = 1 };
 // What a connect of a route via: trunk does while there is no trunk. unset: the daemon's default (docs/PROTOCOL.md, 2).
 enum class without_trunk : uint8_t { unset = 0, wait = 1, fail = 2, direct = 3 };
@@ -37,6 +38,8 @@ struct route {
 
     std::string_view name_text() const noexcept { return name.data(); }
     std::string_view program_text() const noexcept { return program.data(); }
+    // Is anything carried that it matches?
+    bool carries() const noexcept { return way != via::posix && way != via::deny; }
     bool matches_program(std::string_view basename) const noexcept;
     // It says itself that no connection goes another way than by trunk.
     bool only_by_trunk() const noexcept {

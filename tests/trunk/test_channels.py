@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lib import channel_load, process, vmsgrd
+from lib import channel_load, process, trunks, vmsgrd
 from test_cuts import kill_sockets, replayed
 from test_streams import opened
 
@@ -164,7 +164,9 @@ def test_what_is_sent_while_the_link_is_cut_arrives_whole(pair, directory):
             cuts, limit = 0, time.monotonic() + 20
             try:
                 while (cuts < 5 or replayed(pair) == replayed_before) and time.monotonic() < limit:
-                    kill_sockets(pair)
+                    with trunks.link_down(pair):   # what is sent now does not arrive
+                        time.sleep(0.1)
+                        kill_sockets(pair)
                     cuts += 1
                     pair.wait_up(20)
                     time.sleep(0.05)

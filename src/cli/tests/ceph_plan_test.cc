@@ -41,8 +41,8 @@ proto::via way(const conf::daemon_config& c, const char* to) {
 
 TEST(ceph_plan, osds_of_this_host_are_carried_and_others_are_not) {
     const auto c = planned(three_hosts(), {});
-    EXPECT_EQ(way(c, "10.0.0.1:6805"), proto::via::direct);
-    EXPECT_EQ(way(c, "10.1.0.1:7300"), proto::via::direct);
+    EXPECT_EQ(way(c, "10.0.0.1:6805"), proto::via::local);
+    EXPECT_EQ(way(c, "10.1.0.1:7300"), proto::via::local);
     EXPECT_EQ(way(c, "10.0.0.2:6800"), proto::via::posix);
     EXPECT_EQ(way(c, "10.0.0.1:3300"), proto::via::posix);
     EXPECT_EQ(way(c, "10.0.0.1:22"), proto::via::posix);
@@ -53,7 +53,7 @@ TEST(ceph_plan, trunks_to_the_other_hosts) {
     ceph_options o;
     o.between = "trunk";
     const auto c = planned(three_hosts(), o);
-    EXPECT_EQ(way(c, "10.0.0.1:6805"), proto::via::direct);
+    EXPECT_EQ(way(c, "10.0.0.1:6805"), proto::via::local);
     EXPECT_EQ(way(c, "10.0.0.2:6800"), proto::via::trunk);
     EXPECT_EQ(way(c, "10.1.0.2:6801"), proto::via::trunk);
     EXPECT_EQ(way(c, "10.0.0.3:6999"), proto::via::trunk);
@@ -73,7 +73,7 @@ TEST(ceph_plan, a_monitor_at_a_port_of_osds_stays_plain) {
     v.monitors.push_back({"b", {at("10.0.0.1:6850")}});
     const auto c = planned(v, {});
     EXPECT_EQ(way(c, "10.0.0.1:6850"), proto::via::posix);
-    EXPECT_EQ(way(c, "10.0.0.1:6851"), proto::via::direct);
+    EXPECT_EQ(way(c, "10.0.0.1:6851"), proto::via::local);
 }
 
 TEST(ceph_plan, ipv6) {
@@ -82,7 +82,7 @@ TEST(ceph_plan, ipv6) {
     ceph_options o;
     o.between = "trunk";
     const auto c = planned(v, o);
-    EXPECT_EQ(way(c, "[fd00::1]:7568"), proto::via::direct);
+    EXPECT_EQ(way(c, "[fd00::1]:7568"), proto::via::local);
     EXPECT_EQ(way(c, "[fd00::2]:6800"), proto::via::trunk);
 }
 
@@ -110,7 +110,7 @@ TEST(ceph_plan, more_hosts_than_routes) {
         const auto address = "10.2.0." + std::to_string(i + 1) + ":6800", host = "host" + std::to_string(i);
         v.osds.push_back(osd(10 + i, host.c_str(), {address.c_str()}));
     }
-    EXPECT_EQ(way(planned(v, {}), "10.0.0.1:6800"), proto::via::direct);
+    EXPECT_EQ(way(planned(v, {}), "10.0.0.1:6800"), proto::via::local);
     ceph_options o;
     o.between = "direct";
     const auto text = ceph_plan(v, o);

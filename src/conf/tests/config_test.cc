@@ -162,9 +162,13 @@ INSTANTIATE_TEST_SUITE_P(
             "f:2: trunk.probe: 'port' is missing; expected where daemons of other hosts listen for trunks, such as "
             "6790"},
         bad{"trunk:\n  probe: {port: 0}", "f:2: trunk.probe.port: '0' is not a number from 1 to 65535"},
-        bad{"routes:\n  - name: a", "f:2: routes[0]: 'via' is missing; expected one of posix, direct, trunk, deny"},
+        bad{"routes:\n  - {name: a, via: local, local: no}",
+            "f:2: routes[0]: via: local and local: no leave nothing to carry; write via: posix"},
+        bad{"routes:\n  - {name: a, via: local, fallback: fail}",
+            "f:2: routes[0]: fallback: fail is for routes that carry everything; via: local leaves other hosts to TCP"},
+        bad{"routes:\n  - name: a", "f:2: routes[0]: 'via' is missing; expected one of posix, local, direct, trunk, deny"},
         bad{"routes:\n  - name: a\n    via: driect",
-            "f:3: routes[0].via: 'driect' is not one of posix, direct, trunk, deny; did you mean 'direct'?"},
+            "f:3: routes[0].via: 'driect' is not one of posix, local, direct, trunk, deny; did you mean 'direct'?"},
         bad{"routes:\n  - {name: a, via: posix}\n  - {name: a, via: deny}",
             "f:3: routes[1]: name 'a' is taken by routes[0]; give it another"}));
 
