@@ -80,7 +80,7 @@ void look_at_address(checkup& c, const proto::route_table& t, const base::addres
     const std::string by = r == nullptr ? "no route matches" : "by route " + conf::quote(r->name_text());
     c.add(carried ? weight::fine : weight::plain, "address",
           where +
-              (carried && r->way == proto::via::local       ? " is carried where a program of this daemon listens there, "
+              (carried && r->way == proto::via::local       ? " is carried if a program of this daemon listens there, "
                : carried                                    ? " is carried, "
                : r != nullptr && r->way == proto::via::deny ? " is refused, "
                                                             : " stays plain, ") +

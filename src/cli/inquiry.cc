@@ -259,7 +259,8 @@ private:
                             "route " + name + " denies " + where +
                                 (_planned ? "" : "; this socket was made before or without the library"));
         }
-        if (rule->way == proto::via::local && !base::is_this_host(_planned ? a.where : _socket.peer)) {
+        if (rule->way == proto::via::local && !_socket.listening &&
+            !base::is_this_host(_planned ? a.where : _socket.peer)) {
             return conclude("other_host", "route " + name + " carries what stays on this host (via: local), and " +
                                               base::to_string(_planned ? a.where : _socket.peer) + " does not");
         }
@@ -275,9 +276,10 @@ private:
                                            "the kernel's, and what it carried has gone back");
         }
         const auto* const socket = _of.variable("VMSGR_SOCKET");
-        if (rule->way == proto::via::local) {
-            return conclude("peer_not_attached", "route " + name + " carries it where both ends are programs of this daemon "
-                                                 "(via: local); the peer is none, or did not take it");
+        if (rule->way == proto::via::local && !_socket.listening) {
+            return conclude("peer_not_attached", "route " + name +
+                                                     " carries it where both ends are programs of this daemon "
+                                                     "(via: local); the peer is none, or did not take it");
         }
         return conclude("fell_back",
                         "route " + name + " would carry it, but vmsgrd at " +

@@ -2,7 +2,7 @@
 // whoever gets a daemon_config may use it as it is. Seastar-free; any thread; nothing is kept.
 //
 // An error is one line that names file, line and key, what stands there and what was expected:
-//   /etc/vmsgr/vmsgrd.yaml:7: routes[0].via: 'driect' is not one of posix, local, direct, trunk, deny; did you mean 'direct'?
+//   /etc/vmsgr/vmsgrd.yaml:7: routes[0].role: 'clint' is not one of client, server, any; did you mean 'client'?
 #pragma once
 
 #include <sys/types.h>
@@ -23,7 +23,7 @@ namespace vmsgr::conf {
 
 enum class poll_mode : uint8_t { adaptive = 0, busy = 1 };
 enum class reactor_backend : uint8_t { epoll = 0, linux_aio = 1 };
-std::string_view to_text(poll_mode) noexcept;        // "adaptive", "busy"
+std::string_view to_text(poll_mode) noexcept;  // "adaptive", "busy"
 std::string_view to_text(reactor_backend) noexcept;  // "epoll", "linux-aio": what Seastar calls them
 
 inline constexpr unsigned shards_max = 256;
@@ -37,8 +37,8 @@ unsigned default_shards() noexcept;
 
 // Who may attach. Empty lists: whoever the socket's mode and group let in.
 struct access_config {
-    unsigned mode = 0660;     // of the control socket
-    std::string group;        // of the control socket; empty: the daemon's own
+    unsigned mode = 0660;  // of the control socket
+    std::string group;  // of the control socket; empty: the daemon's own
     std::vector<uid_t> uids;  // names in the file are looked up
     std::vector<gid_t> gids;
     // Whose members see what belongs to all users, in status; empty: root and the daemon's own user alone.

@@ -303,7 +303,8 @@ int routed_accept(int fd, sockaddr* sa, socklen_t* len, int flags) {
             return -1;
         }
         const base::address peer = a.peer;
-        const int r = a.plain ? take_kernel_socket(a, *o->listener.route, flags) : take_connection(a, o.get(), fd, flags);
+        const int r = a.plain ? take_kernel_socket(a, *o->listener.route, flags)
+                              : take_connection(a, o.get(), fd, flags);
         if (r < 0) {
             return -1;
         }

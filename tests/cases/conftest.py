@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from lib import process, vmsgrd  # noqa: E402
 from lib.agents import Agent  # noqa: E402
+from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODES = ["pp", "rp", "pr", "rr", "ll"]

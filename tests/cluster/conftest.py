@@ -7,6 +7,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from lib import ceph, netns  # noqa: E402
+from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -87,7 +87,7 @@ def test_plan_is_a_configuration_that_names_the_osds(rig, manager):
     for osd in rig.cluster.osds:
         for host, port in rig.cluster.osd_addresses(osd):
             tried = run([vmsgrd.VMSGR, "routes", "test", "--routes", path, "--json", "--program", "ceph-osd", f"{host}:{port}"])
-            assert json.loads(tried.stdout)["via"] == "direct", tried.stdout
+            assert json.loads(tried.stdout)["via"] == "local", tried.stdout
     for port in MON_PORTS:
         tried = run([vmsgrd.VMSGR, "routes", "test", "--routes", path, "--json", "--program", "ceph-osd", f"127.0.0.1:{port}"])
         assert json.loads(tried.stdout)["via"] == "posix", tried.stdout

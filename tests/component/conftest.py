@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from lib import process, vmsgrd  # noqa: E402
+from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 ENVIRONMENT = ("VMSGR_SOCKET", "VMSGR_ROUTES", "VMSGR_LOG", "VMSGR_PRELOAD", "VMSGR_SPIN_US",
                "LD_PRELOAD")

@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import client  # noqa: E402
 import people  # noqa: E402
 from lib import process, vmsgrd  # noqa: E402
+from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 HOST, PORT, PLAIN_PORT = "127.0.0.1", 7001, 7002
 ENVIRONMENT = ("VMSGR_SOCKET", "VMSGR_ROUTES", "VMSGR_LOG", "VMSGR_PRELOAD", "VMSGR_SPIN_US", "LD_PRELOAD")

@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from lib import ends as lib_ends  # noqa: E402
 from lib import netns  # noqa: E402
+from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 from lib import netns, process, trunks, vmsgrd  # noqa: E402
+from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 
 def pytest_collection_modifyitems(items):
