@@ -153,7 +153,8 @@ base::result<std::string> ceph_plan(const ceph_view& v, const ceph_options& c) {
     w.line("# The first route that matches wins. Monitors, and all that no route names, stay on the kernel's sockets.");
     w.line("routes:");
     w.monitors();
-    w.line("  # OSDs of this host and who talks to them here: through shared memory; from elsewhere by TCP as before.");
+    w.line(std::string("  # OSDs of this host, and who talks to them here: through shared memory") +
+           (c.between == "posix" ? "; from elsewhere by TCP as before." : "."));
     w.osds_of("osds-here", mine, c.between == "direct" ? "via: direct" : "via: local");
     if (c.between == "posix") {
         w.line("  # OSDs of other hosts have no route: what goes to them stays on the kernel's sockets.");

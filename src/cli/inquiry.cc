@@ -259,10 +259,10 @@ private:
                             "route " + name + " denies " + where +
                                 (_planned ? "" : "; this socket was made before or without the library"));
         }
-        if (rule->way == proto::via::local && !_socket.listening &&
-            !base::is_this_host(_planned ? a.where : _socket.peer)) {
+        const base::address& other = _planned ? a.where : _socket.peer;
+        if (rule->way == proto::via::local && !_socket.listening && !base::is_this_host(other) && !is_listened(other)) {
             return conclude("other_host", "route " + name + " carries what stays on this host (via: local), and " +
-                                              base::to_string(_planned ? a.where : _socket.peer) + " does not");
+                                              base::to_string(other) + " is no address of it");
         }
         if (find_own_fault()) {
             return true;
@@ -276,7 +276,7 @@ private:
                                            "the kernel's, and what it carried has gone back");
         }
         const auto* const socket = _of.variable("VMSGR_SOCKET");
-        if (rule->way == proto::via::local && !_socket.listening) {
+        if (rule->way == proto::via::local && !_socket.listening && daemon_known()) {
             return conclude("peer_not_attached", "route " + name +
                                                      " carries it where both ends are programs of this daemon "
                                                      "(via: local); the peer is none, or did not take it");
@@ -285,7 +285,16 @@ private:
                         "route " + name + " would carry it, but vmsgrd at " +
                             (socket != nullptr ? *socket : proto::default_socket) +
                             " was not there, or refused, when it was made, or has given it back since (vmsgr drain)" +
-                            (_of.filters_calls ? ", or the program had set a seccomp filter before" : ""));
+                            (_of.filters_calls ? ", or the program had set a seccomp filter before" : "") +
+                            (rule->way == proto::via::local && _socket.listening
+                                 ? ", or it defers accepting (TCP_DEFER_ACCEPT), which by via: local is left to TCP"
+                                 : ""));
+    }
+
+    // By a program of the daemon, whatever network namespace it is in.
+    bool is_listened(const base::address& a) const {
+        return std::ranges::any_of(_daemon.value("listeners", json::array()),
+                                   [&](const json& l) { return text_of(l, "address") == base::to_string(a); });
     }
 
     bool is_drained() const { return object_of(_daemon, "drain").value("on", false); }

@@ -63,7 +63,7 @@ struct session_facts {
 // Of listener_facts.
 enum listener_local : uint32_t {
     listener_takes_local = 1,  // programs of this host may dial it
-    listener_only_local = 2,  // nothing else is carried
+    listener_only_local = 2,  // TCP connections are passed on
 };
 
 struct listener_facts {

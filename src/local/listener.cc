@@ -349,28 +349,35 @@ seastar::future<conn::brought> listener::until_there_is_room(Once once) {
 // There is no room to carry it, or its route does not: the program gets the socket that it would have without us. The
 // kernel connected it, so it must not be lost.
 seastar::future<> listener::pass_on(accepted& one, conn::places place, conn::lease passes) {
-    const base::unique_fd& tcp = one.tcp;
     auto& count = _owner.local().count();
     ++(_r.only_local ? count.accepts_by_route : count.accepts_passed_on);
     proto::dial_hello hello;
     hello.flags = proto::dial_by_daemon | proto::dial_plain;
-    hello.local = conn::local_address(tcp.get());
+    hello.local = conn::local_address(one.tcp.get());
     hello.peer = one.peer;
     hello.word = _word;
     if ((_r.owner->features & proto::feature_end_mark) == 0) {
-        one.mark.lift(tcp.get());
+        one.mark.lift(one.tcp.get());
     } else if (const auto& own = one.mark.own()) {
         hello.flags |= proto::dial_end_mark;
         hello.id = proto::pack_linger(*own);
     }
     base::unique_fd bell;
     co_await until_there_is_room([&] {
-        const int fds[] = {tcp.get()};
-        const int err = _owner.local().alarm().guard([&] { return proto::dial(_door.path.c_str(), hello, fds, bell); });
-        return seastar::make_ready_future<conn::brought>(err == 0 || err == ESHUTDOWN    ? conn::brought::yes
-                                                         : err == EAGAIN || err == EPIPE ? conn::brought::queue_full
-                                                                                         : conn::brought::refused);
+        const int err = _owner.local().alarm().guard([&] {
+            const int fds[] = {one.tcp.get()};
+            const int e = proto::dial(_door.path.c_str(), hello, fds, bell);
+            if (e == 0 || e == ESHUTDOWN) {
+                one.tcp.reset();  // guarded: its program may have closed it by now, and have it linger
+            }
+            return e;
+        });
+        const bool later = err == EAGAIN || err == EPIPE || err == ETOOMANYREFS || is_shortage(err);
+        return seastar::make_ready_future<conn::brought>(!one.tcp ? conn::brought::yes
+                                                         : later  ? conn::brought::queue_full
+                                                                  : conn::brought::refused);
     });
+    _accepted += one.tcp ? 0 : 1;
     if (bell) {
         _owner.local().close_when_heard(std::move(bell), std::move(place), std::move(passes));
     }

@@ -21,7 +21,7 @@ struct listen_request {
     base::unique_fd tcp;
     int program_fd = -1;  // the program's number for it, to be shown
     bool local = true;  // programs of this host may dial it
-    bool only_local = false;  // and nothing else is carried: TCP connections are passed on
+    bool only_local = false;  // TCP connections are not carried but passed on
     uint32_t backlog = 0;
 };
 

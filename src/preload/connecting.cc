@@ -162,7 +162,8 @@ bool connect_locally(int fd, const base::address& asked, const proto::route& rou
         return false;
     }
     const auto to = client::find_local_peer(rt.session, fd, asked);
-    if (to.listener.id == 0) {
+    // By a route via: local a connect that the kernel has begun is its own.
+    if (to.listener.id == 0 || !base::is_unconnected(fd)) {
         return false;
     }
     spare_object place;

@@ -249,7 +249,8 @@ int routed_listen(int fd, int backlog) {
         return r;
     }
     if (route->way == proto::via::local && defers_accept(fd)) {
-        return r;  // nothing comes to it but TCP
+        log("listener %d stays the kernel's: it defers accepting, and route '%s' is via: local", fd, route->name.data());
+        return r;
     }
     if (route->way != proto::via::deny && !client::may_make_pages()) {
         log("listener %d stays the kernel's: RLIMIT_FSIZE leaves no room for memory", fd);
@@ -357,11 +358,14 @@ void deposit_listener(int fd, const object& o) noexcept {
     std::array<uint8_t, proto::data_bytes> data{};
     memcpy(data.data(), door.word.data(), door.word.size());
     memcpy(data.data() + door.word.size(), &door.id, sizeof door.id);
+    const uint32_t flags = listen_flags(o.listener);
+    memcpy(data.data() + door.word.size() + sizeof door.id, &flags, sizeof flags);
     runtime().session.deposit(fd, {}, data, door.id);
 }
 
 object* inherited_listener(client::inherited& from) noexcept {
     static constexpr proto::route inherited{.name = {"inherited"}};
+    static constexpr proto::route inherited_local{.name = {"inherited"}, .way = proto::via::local};
     if (from.fd_count != 2 || base::not_tcp(from.fds[0].get()) != nullptr) {
         return nullptr;
     }
@@ -391,7 +395,10 @@ object* inherited_listener(client::inherited& from) noexcept {
         memcpy(&part.door.id, from.data.data() + part.door.word.size(), sizeof part.door.id);
         part.page = page;
         const proto::route* route = rt.routes.match(rt.program, proto::role::server, part.door.own);
-        part.route = route != nullptr ? route : &inherited;
+        uint32_t flags = 0;
+        memcpy(&flags, from.data.data() + part.door.word.size() + sizeof part.door.id, sizeof flags);
+        const bool only_local = (flags & proto::listen_only_local) != 0;
+        part.route = route != nullptr ? route : only_local ? &inherited_local : &inherited;
         part.by_daemon.store(true);
     }
     make_internal(&o->listener.kernel_fd);

@@ -128,7 +128,7 @@ struct request_msg {
 
 enum listen_flag : uint32_t {
     listen_no_local = 1,  // its route takes no local connections
-    listen_only_local = 2,  // its route carries no others: the program gets the sockets of those (dial_plain)
+    listen_only_local = 2,  // of TCP connections the program gets the sockets (dial_plain)
 };
 
 enum borrow_flag : uint32_t {

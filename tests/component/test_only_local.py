@@ -1,11 +1,13 @@
 """Routes via: local: memory between programs of this host, the kernel's TCP to others. Two hosts, one of them with a daemon."""
 import json
 import os
+import shutil
 import signal
+import time
 
 import pytest
 from lib import netns, process, vmsgrd
-from lib.agents import Agent
+from lib.agents import AGENT, Agent
 from test_keeper import worker_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs network namespaces")
@@ -92,7 +94,7 @@ def test_other_hosts_have_tcp_and_this_one_memory(hosts, daemon, there):
         totals = daemon.status()["totals"]
         assert totals["accepts_by_route"] == 1 and totals["accepts_passed_on"] == 0
         assert totals["bytes_direct"] == totals["bytes_local"] == 0 and daemon.status()["connections"] == []
-        # It is what accept() of the kernel's would have given: the server's own, and no copy with the daemon.
+        # The server's own, and no copy with the daemon.
         owners = [s.pids for s in of_tcp(hosts["a"], 7350) if s.peer[1] != 7350]
         assert owners == [{s.process.pid}]
         assert s("kept[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)") == "1"
@@ -169,3 +171,57 @@ def test_who_does_not_accept_holds_nobody_else_up(hosts, daemon):
         c("!connect()")
         assert c("ask(100_000)") == "True"
         assert lazy("len([l.accept() for _ in range(300)])") == "300"
+
+
+def test_a_connect_that_the_kernel_has_begun_stays_its_own(hosts, daemon):
+    """The queues are full, so it is under way when the program asks again and there is room by then."""
+    there = hosts["a"].address
+    with Agent(daemon.prefix(), inside=hosts["a"]) as s, Agent(daemon.prefix(), inside=hosts["a"]) as c:
+        s(f"!l = socket.create_server(({there!r}, 7352), backlog=0)")
+        c.run(f"""
+            def is_up(x, ms):
+                p = select.poll()
+                p.register(x, select.POLLOUT)
+                return bool(p.poll(ms))
+            all = []
+            for _ in range(20):
+                x = socket.socket()
+                x.setblocking(False)
+                first = x.connect_ex(({there!r}, 7352))
+                all.append(x)
+                if not is_up(x, 300):
+                    break
+        """)
+        made = int(c("len(all)"))
+        assert made < 20 and c("first") == "115"
+        s("!got = [l.accept()[0]]")
+        time.sleep(0.1)
+        assert c(f"all[-1].connect_ex(({there!r}, 7352))") in ("114", "106")
+        s(f"!got += [l.accept()[0] for _ in range({made - 1})]")
+        assert c("all[-1].connect_ex((%r, 7352)) if is_up(all[-1], 10_000) else None" % there) in ("0", "106")
+        c("![x.send(b'%d' % n) for n, x in enumerate(all)]")
+        assert s("sorted(int(x.recv(9)) for x in got)") == str(list(range(made)))
+        assert s("select.select([l], [], [], 0.5)[0]") == "[]"
+
+
+def test_an_heir_of_another_name_leaves_them_to_the_kernel_too(hosts, here):
+    worker = os.path.join(here, "worker")
+    shutil.copy(os.path.realpath("/usr/bin/python3"), worker)
+    routes = [vmsgrd.route("here", program="python*", ports="7300-7399", via="local"),
+              vmsgrd.route("other", program="worker", ports="1-2")]
+    with vmsgrd.Vmsgrd(here, routes=routes, netns=hosts["a"], name="a") as daemon, \
+            Agent(daemon.prefix(), inside=hosts["a"]) as s, client([], hosts["b"], hosts["a"].address) as c:
+        s(f"!l = socket.create_server(({hosts['a'].address!r}, 7350))")
+        s("!os.set_inheritable(l.fileno(), True)")
+        fd = s("l.fileno()")
+        s.begin(f"!os.execv({worker!r}, [{worker!r}, '-c', {AGENT!r}])")
+        s(f"!l = socket.socket(fileno={fd})")
+        for _ in range(2):
+            s.begin("!c = l.accept()[0]; c.sendall(c.recv(9)); c.close()")
+            c("!connect()")
+            assert c("s.send(b'x') and s.recv(9)") == "b'x'" and s.end() == "None"
+            totals = daemon.status()["totals"]
+            assert totals["bytes_direct"] == 0 and [x["fell_back"] for x in daemon.status()["sessions"]] == [0]
+            daemon.stop()
+            daemon.start()   # it listens again, as its ancestor had
+            process.wait_until(lambda: daemon.status()["listeners"], 10, "the heir to listen through the new daemon")
