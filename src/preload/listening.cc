@@ -249,7 +249,8 @@ int routed_listen(int fd, int backlog) {
         return r;
     }
     if (route->way == proto::via::local && defers_accept(fd)) {
-        log("listener %d stays the kernel's: it defers accepting, and route '%s' is via: local", fd, route->name.data());
+        log("listener %d stays the kernel's: it defers accepting, and route '%s' is via: local", fd,
+            route->name.data());
         return r;
     }
     if (route->way != proto::via::deny && !client::may_make_pages()) {
