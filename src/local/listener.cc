@@ -377,7 +377,7 @@ seastar::future<> listener::pass_on(accepted& one, conn::places place, conn::lea
                                                          : later  ? conn::brought::queue_full
                                                                   : conn::brought::refused);
     });
-    _accepted += one.tcp ? 0 : 1;
+    _accepted += one.tcp ? 0u : 1u;
     if (bell) {
         _owner.local().close_when_heard(std::move(bell), std::move(place), std::move(passes));
     }

@@ -271,8 +271,9 @@ VMSGR_HOOK int ioctl(int fd, unsigned long request, ...) {
                 return r;
             }
         }
-        // How the number waits is the doorbell's matter, the rest the listening socket's.
-        if (o && o->what == kind::listener && request != FIONBIO && request != FIOASYNC) {
+        // How the number waits, and whether it is inherited, is the door's matter, the rest the listening socket's.
+        const bool of_number = request == FIONBIO || request == FIOASYNC || request == FIOCLEX || request == FIONCLEX;
+        if (o && o->what == kind::listener && !of_number) {
             return real.ioctl(o->listener.kernel_fd, request, arg);
         }
     }
