@@ -274,10 +274,19 @@ def test_diallers_that_say_nothing(world):
 
 
 def test_a_dialler_that_is_late_is_told_so(world):
-    """It says its hello at all sorts of moments: accepted, or refused by the kernel, and never both or neither."""
+    """It says its hello at all sorts of moments: accepted, or refused by the kernel, and never both. In the microsecond in which
+    the acceptor turns to the next one it is neither (docs/PLAN.md), and reset: told so all the same."""
+    def is_reset(bell):
+        try:
+            return bell.recv(1, socket.MSG_DONTWAIT) == b""
+        except ConnectionResetError:
+            return True
+        except BlockingIOError:
+            return False
+
     def part(path):
         listener = Session(path).listener(conftest.PORT)
-        accepted, refused, neither = 0, 0, 0
+        accepted, refused, neither, silent = 0, 0, 0, 0
         for i in range(2000):
             source, arena = bound(), client.Arena(slots=1)
             word = client.hello(client.address(conftest.HOST, conftest.PORT), client.address(*source.getsockname()))
@@ -293,16 +302,17 @@ def test_a_dialler_that_is_late_is_told_so(world):
             else:
                 try:
                     accepted += end.echo()
-                except (BrokenPipeError, ConnectionResetError):
+                except (BrokenPipeError, ConnectionResetError, TimeoutError):
                     neither += 1
+                    silent += not is_reset(bell)
                 end.close()
             source.close()
             arena.map.close()
             os.close(arena.fd)
-        yield accepted, refused, neither
+        yield accepted, refused, neither, silent
     with world.attacker(part) as attacker:
-        accepted, refused, neither = attacker.next(60)
-        assert accepted + refused == 2000 and neither == 0, (accepted, refused, neither)
+        accepted, refused, neither, silent = attacker.next(90)
+        assert accepted + refused + neither == 2000 and neither <= 4 and silent == 0, (accepted, refused, neither, silent)
 
 
 def test_knocking_does_not_make_the_victim_think_that_the_daemon_is_gone(world):
