@@ -9,6 +9,10 @@ from lib import netns, process, trunks, vmsgrd  # noqa: E402
 from lib.standstill import pytest_runtest_protocol, pytest_terminal_summary  # noqa: E402, F401
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "timed: judges time under load; nothing is to run beside it")
+
+
 def pytest_collection_modifyitems(items):
     why = netns.why_not() or vmsgrd.why_not()
     for item in items:

@@ -139,6 +139,7 @@ def test_connects_that_wait_for_their_answer_get_it(own_net):
         server("!s, a = l.accept()")
 
 
+@pytest.mark.timed
 def test_ten_in_a_row_under_load(own_net, directory):
     """On each host in turn, with TLS: streams, connects all the time, idle connections that are asked, and a 1 kHz echo."""
     hosts, seconds = ("a", "b"), 3 * UPGRADES + 6
