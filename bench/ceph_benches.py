@@ -43,7 +43,8 @@ class RadosAnswers:
             raise process.Failed(f"rados bench {kind} did nothing: {out}")
         found = {"IOPS": float(out["Average IOPS"]), "MB/s": float(out["Bandwidth (MB/sec)"]),
                  "latency": float(out["Average Latency(s)"]) * 1e6, CPU: 1e6 * spent / done}
-        self.found |= {f"{name}: {what}": value for what, value in found.items() if f"{name}: {what}" in rados_metrics({})}
+        wanted = rados_metrics({})
+        self.found |= {key: value for what, value in found.items() if (key := f"{name}: {what}") in wanted}
 
 
 def rados_metrics(goals):

@@ -18,11 +18,10 @@ GOALS = {DIRECT: {"4 KiB write: IOPS": 0.92, "4 KiB random read: IOPS": 0.97, "4
 def _hosts(variant, certified):
     """The cluster with what lies between its hosts."""
     config = MEMSTORE + (f"\n[global]\n{SECURE_MODE}" if variant == SECURE else "")
-    via = "direct" if variant == DIRECT else "trunk"
-    routes = [vmsgrd.route("ceph-osds", address="10.99.0.0/24", ports=ceph.OSD_PORTS, via=via)]
-    return hosts.Hosts(() if variant in (TCP, SECURE) else tuple(hosts.PROGRAMS), routes=routes, programs=PROGRAMS,
-                       trunk={} if via == "trunk" and variant not in (TCP, SECURE) else None,
-                       tls=certified if variant == TLS else None, config=config)
+    on_trunks = variant in (TRUNK, TLS)
+    routes = [vmsgrd.route("ceph-osds", address="10.99.0.0/24", ports=ceph.OSD_PORTS, via="trunk" if on_trunks else "direct")]
+    return hosts.Hosts(tuple(hosts.PROGRAMS) if on_trunks or variant == DIRECT else (), routes=routes, programs=PROGRAMS,
+                       trunk={} if on_trunks else None, tls=certified if variant == TLS else None, config=config)
 
 
 def _check_mode(cluster, variant):

@@ -49,7 +49,7 @@ def results(load, timeout_s=90):
     return json.loads(out)
 
 
-def all_whole(load, timeout_s=90, at_least=20):
+def all_whole(load, timeout_s=90, at_least=100):
     out = results(load, timeout_s)
     for r in out:
         whole = r["error"] is None and r["same"] and r["sent"] == r["back"] >= at_least

@@ -54,7 +54,7 @@ def test_beyond_the_limit_exactly_those_channels_are_reset(cut_pair):
         assert 4 < took < 12, took
         channel_load.all_whole(beside)
     cut_pair.wait_up(15)
-    channel_load.all_whole(start(cut_pair, seconds=1))
+    channel_load.all_whole(start(cut_pair, seconds=1), at_least=50)
 
 
 @pytest.mark.parametrize("faults", [{"cut": 0.002, "piece": 20000}, {
@@ -63,6 +63,6 @@ def test_beyond_the_limit_exactly_those_channels_are_reset(cut_pair):
 def test_a_relay_that_harms_the_bytes_is_not_seen(own_net, faults):
     with trunks.HarmfulRelay(own_net["a"], f"{own_net['b'].address}:{trunks.PORT}", faults) as relay, \
             trunks.Pair(own_net, via={"a": relay.at}, packet_bytes=4096) as p, channel_load.serve(p, "b", 7301):
-        channel_load.all_whole(start(p, seconds=SECONDS))
+        channel_load.all_whole(start(p, seconds=SECONDS), at_least=20)
         done = relay.end_faults()
         assert done["connections"] > 1, done

@@ -56,6 +56,7 @@ def test_channels_go_over_the_trunk_and_every_message_comes_back(pair, server):
     assert opened(pair) == before + len(out) == before + 4
 
 
+@pytest.mark.timed
 def test_both_ways_at_once_and_ipv6(pair, server):
     before = opened(pair, "b")
     with channel_load.serve(pair, "a", 7302, address=pair.net["a"].address6):

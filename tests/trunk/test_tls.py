@@ -80,21 +80,34 @@ def test_a_peer_without_the_right_certificate_gets_nothing(own_net, directory, w
         p.close()
 
 
-# It has the greeting and a certificate that b takes, and speaks one version of TLS.
-OF_VERSION = """
+# A program that b takes for a peer, up to the TLS handshake; what it does then follows, with the other words.
+PEER = """
 import socket, ssl, sys
-from lib import trunk_wire
-address, port, ca, certificate, key, version = sys.argv[1:]
+from lib import trunk_wire as w
+address, port, ca, certificate, key, *words = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname = False
 context.load_verify_locations(ca)
 context.load_cert_chain(certificate, key)
-context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
 s = socket.create_connection((address, int(port)), timeout=10)
-s.sendall(trunk_wire.greeting())
+s.sendall(w.greeting())
+"""
+
+
+def peer_says(net, directory, code, *words):
+    ca = certificates.Authority(directory, "ca")
+    a = ca.sign("a")
+    with pair_of(net, a, ca.sign("b")):
+        return process.run([sys.executable, "-c", PEER + code, net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"], *words],
+                           netns=net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}).stdout
+
+
+# One version of TLS.
+OF_VERSION = """
+context.minimum_version = context.maximum_version = ssl.TLSVersion[words[0]]
 try:
     t = context.wrap_socket(s)
-    t.sendall(trunk_wire.hello(name=b"a"))
+    t.sendall(w.hello(name=b"a"))
     print("session" if t.recv(4096) else "closed")
 except ssl.SSLError as e:
     print(e.reason)
@@ -103,25 +116,13 @@ except ssl.SSLError as e:
 
 @pytest.mark.parametrize("version, answer", [("TLSv1_2", "ALERT"), ("TLSv1_3", "session")])
 def test_a_trunk_speaks_the_latest_version_of_tls_alone(own_net, directory, version, answer):
-    ca = certificates.Authority(directory, "ca")
-    a = ca.sign("a")
-    with pair_of(own_net, a, ca.sign("b")):
-        said = process.run([sys.executable, "-c", OF_VERSION, own_net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"],
-                            version], netns=own_net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))})
-    assert answer in said.stdout, said.stdout
+    said = peer_says(own_net, directory, OF_VERSION, version)
+    assert answer in said, said
 
 
 # Asks for an answer and says how much of it the CRC covers; its own packets cover so many bytes.
 COVERED = """
-import socket, ssl, sys
-from lib import trunk_wire as w
-address, port, ca, certificate, key, features, covers = sys.argv[1:]
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-context.check_hostname = False
-context.load_verify_locations(ca)
-context.load_cert_chain(certificate, key)
-s = socket.create_connection((address, int(port)), timeout=10)
-s.sendall(w.greeting())
+features, covers = words
 t = context.wrap_socket(s)
 t.sendall(w.hello(features=int(features)))
 stream = t.makefile("rb")
@@ -147,12 +148,7 @@ while True:
     (0, w.HEADER_BYTES, "refused")])
 def test_a_packets_crc_leaves_out_what_tls_proves(own_net, directory, features, covers, answer):
     """Where both sides say so."""
-    ca = certificates.Authority(directory, "ca")
-    a = ca.sign("a")
-    with pair_of(own_net, a, ca.sign("b")):
-        said = process.run([sys.executable, "-c", COVERED, own_net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"],
-                            features, covers], netns=own_net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))})
-        assert said.stdout == f"{answer}\n"
+    assert peer_says(own_net, directory, COVERED, features, covers) == f"{answer}\n"
 
 
 # What b may see as a's name: only `a` is in its list.
