@@ -354,13 +354,24 @@ void listen_again() noexcept {
     }
 }
 
+namespace {
+
+// What an heir of a listener finds with the daemon (docs/PROTOCOL.md, 9).
+struct deposited {
+    proto::secret word;
+    uint64_t id;
+    uint32_t flags;  // proto::listen_flag
+    uint32_t spare;
+};
+static_assert(sizeof(deposited) == 32 && sizeof(deposited) <= proto::data_bytes);
+
+}  // namespace
+
 void deposit_listener(int fd, const object& o) noexcept {
     const auto& door = o.listener.door;
+    const deposited d{door.word, door.id, listen_flags(o.listener), 0};
     std::array<uint8_t, proto::data_bytes> data{};
-    memcpy(data.data(), door.word.data(), door.word.size());
-    memcpy(data.data() + door.word.size(), &door.id, sizeof door.id);
-    const uint32_t flags = listen_flags(o.listener);
-    memcpy(data.data() + door.word.size() + sizeof door.id, &flags, sizeof flags);
+    memcpy(data.data(), &d, sizeof d);
     runtime().session.deposit(fd, {}, data, door.id);
 }
 
@@ -392,13 +403,13 @@ object* inherited_listener(client::inherited& from) noexcept {
         part.kernel_fd = from.fds[0].release();
         part.door = door;
         part.door.lifeline = from.fds[1].release();
-        memcpy(part.door.word.data(), from.data.data(), part.door.word.size());
-        memcpy(&part.door.id, from.data.data() + part.door.word.size(), sizeof part.door.id);
+        deposited d;
+        memcpy(&d, from.data.data(), sizeof d);
+        part.door.word = d.word;
+        part.door.id = d.id;
         part.page = page;
         const proto::route* route = rt.routes.match(rt.program, proto::role::server, part.door.own);
-        uint32_t flags = 0;
-        memcpy(&flags, from.data.data() + part.door.word.size() + sizeof part.door.id, sizeof flags);
-        const bool only_local = (flags & proto::listen_only_local) != 0;
+        const bool only_local = (d.flags & proto::listen_only_local) != 0;
         part.route = route != nullptr ? route : only_local ? &inherited_local : &inherited;
         part.by_daemon.store(true);
     }
