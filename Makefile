@@ -4,7 +4,7 @@ BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
 .PHONY: all build build-programs setup-build setup-demo setup-suites setup-deb setup-site setup demo deb site check test test-suites test-cuts \
-        test-older fuzz soak bench clean
+        test-kills test-older fuzz soak bench clean
 all: build
 
 setup-build:
@@ -58,6 +58,10 @@ test-older: setup build
 test-cuts: setup build
 	@VMSGR_CUT_SECONDS=$${VMSGR_CUT_SECONDS:-600} /usr/bin/python3 -m pytest -q -s tests/trunk/test_all_cuts.py
 	@VMSGR_CLUSTER_CUT_ROUNDS=$${VMSGR_CLUSTER_CUT_ROUNDS:-3} /usr/bin/python3 -m pytest -q -s tests/cluster/test_cut_links.py
+
+# What make test does for a minute: programs that do not notice that their worker is killed once a second.
+test-kills: setup build
+	@VMSGR_KILL_SECONDS=$${VMSGR_KILL_SECONDS:-600} /usr/bin/python3 -m pytest -q -s tests/component/test_custody_programs.py
 
 # Each fuzz target for a minute or ten million inputs, with libFuzzer. Needs clang-19 and libclang-rt-19-dev. What it finds
 # new goes to build/fuzz/corpus, an input that fails to build/fuzz/finding-NAME-...
