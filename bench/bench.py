@@ -21,12 +21,14 @@ import ceph_benches
 import ceph_hosts
 import channels
 import encryption
+import keeper
 import micro
 import programs
 import trunk
 import trunk_channels
 
 BENCHES = {"stream": micro.stream, "rtt": micro.round_trip, "connect": micro.connect, "starts": micro.starts,
+           "keeper": keeper.keeper,
            "ring": micro.ring, "channels": channels.channels, "trunk": trunk.trunk, "tls": encryption.encryption,
            "perf": trunk_channels.perf,
            "idle_channels": trunk_channels.idle_channels, "idle_peers": trunk_channels.idle_peers, "idle": micro.idle, "half-idle": micro.half_idle,

@@ -13,6 +13,7 @@ from lib import netns, process, trunks, vmsgrd  # noqa: E402
 
 NET = os.path.join(vmsgrd.BIN, "bench_net")
 RING = os.path.join(vmsgrd.BIN, "bench_ring")
+ALONE = os.path.join(vmsgrd.BIN, "bench_vmsgrd_alone")   # vmsgrd without a keeper
 USLEEP0 = os.path.join(os.path.dirname(vmsgrd.BIN), "lib/libbench_usleep0.so")
 
 LOOPBACK = "127.0.0.0/8"
@@ -29,11 +30,12 @@ TCP_ONE, VMSGR_ONE = "TCP one CPU", "VMSGR one CPU"
 SPIN, NO_SPIN = f"VMSGR spin {SPIN_US}", "VMSGR spin 0"
 SOCKMAP = "sockmap"           # TCP that eBPF moves from socket to socket, where this machine can
 DIRECT = "VMSGR direct"       # local: no, so that vmsgrd stays in the path, twice
+NO_KEEPER = "no keeper"       # likewise
 
 
 def why_not():
     """None, or what is missing before anything can be measured."""
-    for path in (NET, RING, USLEEP0):
+    for path in (NET, RING, ALONE, USLEEP0):
         if not os.path.exists(path):
             return f"{path} is not built; run make (or set VMSGR_BIN)"
     return netns.why_not() or vmsgrd.why_not()
@@ -96,12 +98,14 @@ class Cost:
 
 
 class World:
-    def __init__(self, settings):
+    def __init__(self, settings, program=None):
+        """program: another than vmsgrd, and no sockmap, of which there is one."""
+        self._with_sockmap = program is None and sockmap.why_not() is None
         self.settings = settings
         self.dir = process.make_dir("vb-")
         self.netns = netns.Netns("bench")
         self.daemon = vmsgrd.Vmsgrd(self.dir, routes=[vmsgrd.route("all", address=LOOPBACK)], netns=self.netns,
-                                    shards=settings.shards, plain=settings.plain)
+                                    shards=settings.shards, plain=settings.plain, program=program)
         self._ports, self._servers, self._prefixes = itertools.count(5000), [], {TCP: [], UNIX: [], RENO: []}
         self.sockmap = None
         self.path_of = {}     # variant -> local or direct, as vmsgrd counted it
@@ -116,8 +120,8 @@ class World:
             one = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
             self._prefixes |= {TCP_ONE: one, VMSGR_ONE: [*one, *own]}
             self._prefixes |= {VMSGR: own, SPIN: with_spin(own, SPIN_US), NO_SPIN: with_spin(own, 0),
-                               DIRECT: no_local}
-            if sockmap.why_not() is None:
+                               DIRECT: no_local, NO_KEEPER: no_local}
+            if self._with_sockmap:
                 self.sockmap = sockmap.Sockmap(self.dir)
                 self._prefixes[SOCKMAP] = self.sockmap.prefix()
         except BaseException:
@@ -185,7 +189,8 @@ class World:
                 raise process.Failed("sockmap moved nothing")
             return result, cost
         before = self.daemon.status()["totals"]
-        cost = Cost(servers, [self.daemon.pid])
+        keeper = self.daemon.process.pid
+        cost = Cost(servers, {keeper, self.daemon.pid or keeper})
         result = call()
         cost.end()
         carried = {}
