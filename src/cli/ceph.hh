@@ -44,7 +44,7 @@ struct osd_report {
     unsigned carried = 0, by_the_kernel = 0, monitors_plain = 0;
     std::vector<std::string> wrong;
 };
-osd_report look_at_osd(int id, pid_t pid, const json& daemon, const proto::route_table& routes,
+osd_report look_at_osd(int id, pid_t pid, const listed_status& daemon, const proto::route_table& routes,
                        const std::vector<ceph_monitor>& monitors);
 
 int run_ceph_verify(const options& o, const ceph_options& c);

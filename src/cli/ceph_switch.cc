@@ -131,7 +131,7 @@ private:
     }
 
     base::result<void> attached(pid_t pid) const {
-        const auto doc = ask_status(_o.socket);
+        const auto doc = ask_status(_o.socket, true);
         if (!doc) {
             return std::unexpected(doc.error());
         }

@@ -26,7 +26,7 @@ const proto::route* missed(const socket_facts& s, const proto::route_table& rout
     return r != nullptr && r->carries() && !elsewhere ? r : nullptr;
 }
 
-void look_at_descriptor(osd_report& out, process_facts& of, int fd, const json& daemon,
+void look_at_descriptor(osd_report& out, process_facts& of, int fd, const listed_status& daemon,
                         const proto::route_table& routes, const std::vector<ceph_monitor>& monitors) {
     const auto link = descriptor_link(out.pid, fd);
     const auto inode = link ? socket_inode(*link) : std::nullopt;
@@ -70,10 +70,10 @@ json as_json(const osd_report& r) {
 
 }  // namespace
 
-osd_report look_at_osd(int id, pid_t pid, const json& daemon, const proto::route_table& routes,
+osd_report look_at_osd(int id, pid_t pid, const listed_status& daemon, const proto::route_table& routes,
                        const std::vector<ceph_monitor>& monitors) {
     osd_report out{.id = id, .pid = pid, .wrong = {}};
-    out.attached = is_attached(daemon, pid);
+    out.attached = is_attached(daemon.rest, pid);
     if (!out.attached) {
         out.wrong.push_back("it is not attached to vmsgrd; see 'vmsgr explain " + std::to_string(pid) + "'");
     }
@@ -97,7 +97,7 @@ int run_ceph_verify(const options& o, const ceph_options& c) {
     if (!monitors) {
         return say_error(exit_failure, "ceph verify: " + monitors.error().text);
     }
-    const auto daemon = ask_status(o.socket);
+    const auto daemon = ask_listed_status(o.socket);
     const auto routes = daemon ? ask_routes(o.socket) : std::unexpected(daemon.error());
     if (!routes) {
         return say_error(exit_no_daemon, "ceph verify: " + routes.error().text);

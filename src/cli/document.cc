@@ -5,24 +5,46 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cli/json_text.hh"
 #include "cli/query.hh"
 #include "cli/stats.hh"
 
 namespace vmsgr::cli {
 
-base::result<json> ask_status(const std::string& socket, bool brief) {
+namespace {
+
+// An object's text with one more member.
+std::string with_member(std::string object, const char* key, const json& value) {
+    const size_t end = object.find_last_of('}');
+    const bool empty = object.find_last_not_of(" {", end - 1) == object.npos;
+    return object.insert(end, (empty ? "\"" : ",\"") + std::string(key) + "\":" + value.dump());
+}
+
+bool is_object(std::string_view text) { return text.starts_with('{') && text.ends_with('}'); }
+
+}  // namespace
+
+base::result<std::string> ask_status_text(const std::string& socket, bool brief) {
     const auto health = ask_stats(socket, "health");  // none: the daemon may know more
     if (health && is_held(*health)) {
-        if (auto doc = ask_stats(socket, "status")) {
-            return doc;
+        if (auto text = ask_stats_text(socket, "status"); text && is_object(*text)) {
+            return text;
         }
     }
     auto text = ask_daemon(socket, proto::kind::status, brief ? uint32_t(proto::status_brief) : 0);
     if (!text && text.error().errnum == ETIMEDOUT) {  // stopped since, or overloaded
-        if (auto doc = ask_stats(socket, "status")) {
+        if (auto doc = ask_stats_text(socket, "status"); doc && is_object(*doc)) {
             return doc;
         }
     }
+    if (text && !is_object(*text)) {
+        return base::fail(EPROTO, "vmsgrd at " + socket + " answered with a status that is no JSON object");
+    }
+    return text && health ? with_member(std::move(*text), "shards", list_of(*health, "shards")) : std::move(text);
+}
+
+base::result<json> ask_status(const std::string& socket, bool brief) {
+    auto text = ask_status_text(socket, brief);
     if (!text) {
         return std::unexpected(text.error());
     }
@@ -30,10 +52,26 @@ base::result<json> ask_status(const std::string& socket, bool brief) {
     if (!doc.is_object()) {
         return base::fail(EPROTO, "vmsgrd at " + socket + " answered with a status that is no JSON object");
     }
-    if (health) {
-        doc["shards"] = list_of(*health, "shards");
-    }
     return doc;
+}
+
+base::result<listed_status> ask_listed_status(const std::string& socket, bool brief) {
+    auto text = ask_status_text(socket, brief);
+    if (!text) {
+        return std::unexpected(text.error());
+    }
+    listed_status out;
+    out.text = std::make_unique<const std::string>(std::move(*text));
+    for (json_walk members(*out.text); members.next();) {
+        if (members.key == "connections") {
+            for (json_walk rows(members.value); rows.next();) {
+                out.connections.push_back(rows.value);
+            }
+        } else {
+            out.rest[std::string(members.key)] = json::parse(members.value, nullptr, false);
+        }
+    }
+    return out;
 }
 
 std::string text_of(const json& object, const char* key) {

@@ -4,8 +4,11 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.hh"
 
@@ -17,6 +20,16 @@ using json = nlohmann::json;
 // of it (cli/stats.hh); then "partial" is true.
 // brief: what connections add up to, and no list of them, which may be long.
 base::result<json> ask_status(const std::string& socket, bool brief = false);
+// The same as text, one object.
+base::result<std::string> ask_status_text(const std::string& socket, bool brief = false);
+
+// The same with its longest list apart, whose rows stay text (cli/json_text.hh).
+struct listed_status {
+    std::unique_ptr<const std::string> text;
+    std::vector<std::string_view> connections;  // of the text
+    json rest = json::object();                 // all but them
+};
+base::result<listed_status> ask_listed_status(const std::string& socket, bool brief = false);
 
 std::string text_of(const json& object, const char* key);
 uint64_t number_of(const json& object, const char* key);

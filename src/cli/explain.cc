@@ -67,7 +67,7 @@ int tell(const options& o, const explain_options& e, const verdict& v) {
 }
 
 // Each socket of the process in a line.
-int tell_all(const options& o, const explain_options& e, const json& daemon, const std::string& daemon_error) {
+int tell_all(const options& o, const explain_options& e, const listed_status& daemon, const std::string& daemon_error) {
     process_facts of(e.pid, daemon);
     if (!of.exists) {
         return say_error(exit_failure, "explain: there is no process " + std::to_string(e.pid));
@@ -102,8 +102,8 @@ int run_explain(const options& o, const explain_options& e) {
                          e.fd ? "explain: either FD or --to"
                               : "explain: --to: " + conf::quote(e.to) + " is not an address such as 10.0.0.1:6800");
     }
-    auto doc = ask_status(o.socket, to.has_value());
-    const json daemon = doc ? *doc : json::object();
+    auto doc = ask_listed_status(o.socket, to.has_value());
+    const listed_status daemon = doc ? std::move(*doc) : listed_status{};
     const std::string daemon_error = doc ? "" : doc.error().text;
     if (!e.to.empty()) {
         return tell(o, e, inquire_planned(e.pid, *to, daemon, daemon_error));

@@ -24,8 +24,8 @@ class inquiry {
     bool _planned = false;  // asked of a connection that is not made yet
 
 public:
-    inquiry(process_facts& of, int fd, const json& daemon, const std::string& daemon_error)
-        : _of(of), _pid(of.pid), _fd(fd), _daemon(daemon), _daemon_error(daemon_error) {}
+    inquiry(process_facts& of, int fd, const listed_status& daemon, const std::string& daemon_error)
+        : _of(of), _pid(of.pid), _fd(fd), _daemon(daemon.rest), _daemon_error(daemon_error) {}
 
     verdict answer_planned(const base::address& to) {
         if (!find_process() && !find_library()) {
@@ -95,7 +95,8 @@ private:
     // The daemon knows the number at which a connection was made; a dup or a forked child has another number for
     // the same socket, which the inode shows.
     bool find_connection() {
-        if (const auto* c = socket_inode(_link) ? _of.connection_at(_link) : nullptr) {
+        const auto inode = socket_inode(_link);
+        if (const auto c = inode ? _of.connection_at(*inode) : std::nullopt) {
             return carried(*c);
         }
         if (const auto* l = _of.listener_at(_fd)) {
@@ -140,12 +141,12 @@ private:
     // which may have closed its own. The other end of this unix socket tells which it is.
     bool find_alien(uint64_t inode) {
         const auto peer = peer_of_unix_socket(inode);
-        if (const auto* c = peer ? _of.plain_by_bell(*peer) : nullptr) {
+        if (const auto c = peer ? _of.plain_by_bell(*peer) : std::nullopt) {
             fact("given by", "process " + text_of(*c, "pid"));
             return carried(*c);
         }
-        const auto* other_end = peer ? _of.connection_at(socket_link(*peer)) : nullptr;
-        return other_end != nullptr && !_of.has_library.value_or(false) && given_from_beyond(*other_end);
+        const auto other_end = peer ? _of.connection_at(*peer) : std::nullopt;
+        return other_end && !_of.has_library.value_or(false) && given_from_beyond(*other_end);
     }
 
     // The giver of this end has closed it; `c` is the other end of the local connection.
@@ -329,12 +330,13 @@ private:
 
 }  // namespace
 
-verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error) {
+verdict inquire_planned(pid_t pid, const base::address& to, const listed_status& daemon,
+                        const std::string& daemon_error) {
     process_facts of(pid, daemon);
     return inquiry(of, -1, daemon, daemon_error).answer_planned(to);
 }
 
-verdict inquire(process_facts& of, int fd, const json& daemon, const std::string& daemon_error) {
+verdict inquire(process_facts& of, int fd, const listed_status& daemon, const std::string& daemon_error) {
     return inquiry(of, fd, daemon, daemon_error).answer();
 }
 

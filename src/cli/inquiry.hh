@@ -25,8 +25,9 @@ struct verdict {
 };
 
 // daemon: its status; daemon_error: why there is none.
-verdict inquire(process_facts& of, int fd, const json& daemon, const std::string& daemon_error);
+verdict inquire(process_facts& of, int fd, const listed_status& daemon, const std::string& daemon_error);
 // A connection that this process would make to this address now.
-verdict inquire_planned(pid_t pid, const base::address& to, const json& daemon, const std::string& daemon_error);
+verdict inquire_planned(pid_t pid, const base::address& to, const listed_status& daemon,
+                        const std::string& daemon_error);
 
 }  // namespace vmsgr::cli

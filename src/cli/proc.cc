@@ -108,8 +108,6 @@ std::optional<uint64_t> socket_inode(const std::string& link) {
     return strtoull(link.c_str() + strlen("socket:["), nullptr, 10);
 }
 
-std::string socket_link(uint64_t inode) { return "socket:[" + std::to_string(inode) + "]"; }
-
 socket_table::socket_table(pid_t pid) {
     for (const auto& [table, kind] :
          {std::pair("net/udp", socket_kind::udp), std::pair("net/udp6", socket_kind::udp),

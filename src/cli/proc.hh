@@ -25,7 +25,6 @@ std::string executable_of(pid_t pid);
 // What /proc/PID/fd/FD points to: "socket:[123]". errnum: ENOENT, EACCES ...
 base::result<std::string> descriptor_link(pid_t pid, int fd);
 std::optional<uint64_t> socket_inode(const std::string& link);
-std::string socket_link(uint64_t inode);
 
 enum class socket_kind { tcp, udp, unix_stream, unix_seqpacket, unix_other, other };
 struct socket_facts {

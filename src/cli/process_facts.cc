@@ -1,6 +1,9 @@
 #include "cli/process_facts.hh"
 
+#include <charconv>
+
 #include "base/program_file.hh"
+#include "cli/json_text.hh"
 #include "cli/program.hh"
 #include "proto/plain_cause.hh"
 
@@ -20,10 +23,16 @@ const json& session_of(const json& daemon, pid_t pid) {
     return *last;
 }
 
-template <typename Key>
-const json* found(const std::unordered_map<Key, const json*>& in, const Key& key) {
-    const auto at = in.find(key);
-    return at == in.end() ? nullptr : at->second;
+std::optional<json> found(const std::unordered_map<uint64_t, std::string_view>& in, uint64_t inode) {
+    const auto at = in.find(inode);
+    return at == in.end() ? std::nullopt : std::optional(json::parse(at->second, nullptr, false));
+}
+
+uint64_t number_in(std::string_view object, std::string_view key) {
+    uint64_t n = 0;
+    const auto text = member_of(object, key);
+    std::from_chars(text.data(), text.data() + text.size(), n);
+    return n;
 }
 
 // Of an entry's address and shard, whatever the port; empty where it has none.
@@ -79,8 +88,8 @@ reason_and_text find_own_fault(const process_facts& of) {
 
 }  // namespace
 
-process_facts::process_facts(pid_t process, const json& daemon)
-    : _session(session_of(daemon, process)),
+process_facts::process_facts(pid_t process, const listed_status& daemon)
+    : _session(session_of(daemon.rest, process)),
       pid(process),
       exists(process_exists(process)),
       program(_session.empty() ? program_of(process) : text_of(_session, "program")),
@@ -89,20 +98,22 @@ process_facts::process_facts(pid_t process, const json& daemon)
       filters_calls(status_number(process, "Seccomp") != 0) {
     // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
     // same socket, which the link shows.
-    for (const auto& c : list_of(daemon, "connections")) {
-        if (const auto link = descriptor_link(pid_t(number_of(c, "pid")), int(number_of(c, "fd")))) {
-            _by_link.emplace(*link, &c);
+    for (const auto c : daemon.connections) {
+        if (const auto link = descriptor_link(pid_t(number_in(c, "pid")), int(number_in(c, "fd")))) {
+            if (const auto inode = socket_inode(*link)) {
+                _by_inode.emplace(*inode, c);
+            }
         }
-        if (const json& plain = object_of(c, "plain"); !plain.empty()) {
-            _by_bell.emplace(number_of(plain, "bell_inode"), &c);
+        if (const auto plain = member_of(c, "plain"); plain.starts_with('{')) {
+            _by_bell.emplace(number_in(plain, "bell_inode"), c);
         }
     }
-    for (const auto& t : list_of(daemon, "trunks")) {
+    for (const auto& t : list_of(daemon.rest, "trunks")) {
         if (t.contains("learnt") && t["learnt"] == true) {
             _learnt[probe_key(t, "address")].push_back(&t);
         }
     }
-    for (const auto& l : list_of(daemon, "listeners")) {
+    for (const auto& l : list_of(daemon.rest, "listeners")) {
         if (l.contains("fd") && pid_t(number_of(l, "pid")) == pid) {
             _listeners.emplace(int(number_of(l, "fd")), &l);
         }
@@ -112,9 +123,9 @@ process_facts::process_facts(pid_t process, const json& daemon)
     }
 }
 
-const json* process_facts::connection_at(const std::string& link) const { return found(_by_link, link); }
+std::optional<json> process_facts::connection_at(uint64_t inode) const { return found(_by_inode, inode); }
 
-const json* process_facts::plain_by_bell(uint64_t inode) const { return found(_by_bell, inode); }
+std::optional<json> process_facts::plain_by_bell(uint64_t inode) const { return found(_by_bell, inode); }
 
 std::vector<const json*> process_facts::probes_of(const json& connection) const {
     const auto key = probe_key(connection, "peer");
@@ -122,7 +133,10 @@ std::vector<const json*> process_facts::probes_of(const json& connection) const 
     return at == _learnt.end() ? std::vector<const json*>() : at->second;
 }
 
-const json* process_facts::listener_at(int fd) const { return found(_listeners, fd); }
+const json* process_facts::listener_at(int fd) const {
+    const auto at = _listeners.find(fd);
+    return at == _listeners.end() ? nullptr : at->second;
+}
 
 const std::string* process_facts::variable(const std::string& name) const {
     if (!started_with) {

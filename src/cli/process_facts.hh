@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -19,8 +20,8 @@ namespace vmsgr::cli {
 using reason_and_text = std::pair<std::string, std::string>;
 
 class process_facts {
-    std::unordered_map<std::string, const json*> _by_link;  // the daemon's connections, by "socket:[123]"
-    std::unordered_map<uint64_t, const json*> _by_bell;  // those in plain mode, by the inode of their doorbell
+    std::unordered_map<uint64_t, std::string_view> _by_inode;  // the daemon's connections, by that of their socket
+    std::unordered_map<uint64_t, std::string_view> _by_bell;  // those in plain mode, by the inode of their doorbell
     std::unordered_map<int, const json*> _listeners;  // the daemon's of this process
     std::unordered_map<std::string, std::vector<const json*>> _learnt;  // trunks to daemons that were asked for
     const json& _session;
@@ -37,14 +38,14 @@ public:
     const bool filters_calls;  // by seccomp
 
     // daemon: its status, which outlives this.
-    process_facts(pid_t process, const json& daemon);
+    process_facts(pid_t process, const listed_status& daemon);
 
     // The daemon's entry of this process; empty: none.
     const json& session() const { return _session; }
-    // The daemon's connection at this socket, by the descriptors of whose it is; null: none.
-    const json* connection_at(const std::string& link) const;
-    // That in plain mode whose doorbell has this inode; null: none.
-    const json* plain_by_bell(uint64_t inode) const;
+    // The daemon's connection at the socket with this inode, by the descriptors of whose it is.
+    std::optional<json> connection_at(uint64_t inode) const;
+    // That in plain mode whose doorbell has this inode.
+    std::optional<json> plain_by_bell(uint64_t inode) const;
     // The daemon's trunks that it learnt of by asking for a daemon at this connection's peer, on its shard.
     std::vector<const json*> probes_of(const json& connection) const;
     // The daemon's listener at this descriptor; null: none, or the daemon does not know the number.

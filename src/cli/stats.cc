@@ -39,7 +39,7 @@ base::result<std::string> read_all(int fd, const base::deadline& until) {
 
 }  // namespace
 
-base::result<json> ask_stats(const std::string& socket, const char* what) {
+base::result<std::string> ask_stats_text(const std::string& socket, const char* what) {
     const std::string path = socket + proto::stats_suffix, question = std::string(what) + "\n";
     sockaddr_un un;
     uint32_t len = 0;
@@ -50,13 +50,17 @@ base::result<json> ask_stats(const std::string& socket, const char* what) {
         ::send(fd.get(), question.data(), question.size(), MSG_NOSIGNAL) != ssize_t(question.size())) {
         return std::unexpected(base::os_error(path));
     }
-    auto text = read_all(fd.get(), until);
+    return read_all(fd.get(), until);
+}
+
+base::result<json> ask_stats(const std::string& socket, const char* what) {
+    auto text = ask_stats_text(socket, what);
     if (!text) {
         return std::unexpected(text.error());
     }
     json doc = json::parse(*text, nullptr, false);
     if (!doc.is_object()) {
-        return base::fail(EPROTO, path + " answered with no JSON object");
+        return base::fail(EPROTO, socket + proto::stats_suffix + " answered with no JSON object");
     }
     return doc;
 }

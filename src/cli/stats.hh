@@ -8,6 +8,8 @@ namespace vmsgr::cli {
 
 // what: "health" (the daemon and its shards) or "status" (also what it carries, as far as the page has it).
 base::result<json> ask_stats(const std::string& socket, const char* what);
+// The same as it came.
+base::result<std::string> ask_stats_text(const std::string& socket, const char* what);
 
 // Some shard is stopped or silent, so that the daemon itself would not answer.
 bool is_held(const json& doc);

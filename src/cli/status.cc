@@ -4,6 +4,7 @@
 
 #include "cli/cli.hh"
 #include "cli/document.hh"
+#include "cli/json_text.hh"
 #include "cli/table.hh"
 
 namespace vmsgr::cli {
@@ -49,13 +50,17 @@ void print_sessions(const json& doc) {
 command add_status(CLI::App& app, const options& o) {
     app.footer("Examples:\n  vmsgr status\n  vmsgr status --json | jq .totals");
     return {[&o] {
-        auto doc = ask_status(o.socket, !o.json);
+        if (o.json) {
+            const auto text = ask_status_text(o.socket);
+            if (!text) {
+                return say_error(exit_no_daemon, text.error().text);
+            }
+            puts(indented(*text).c_str());
+            return int(exit_ok);
+        }
+        const auto doc = ask_status(o.socket, true);
         if (!doc) {
             return say_error(exit_no_daemon, doc.error().text);
-        }
-        if (o.json) {
-            puts(doc->dump(2).c_str());
-            return int(exit_ok);
         }
         print_overview(*doc, o);
         print_sessions(*doc);

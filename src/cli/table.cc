@@ -23,18 +23,18 @@ std::string table::text() const {
     }
     std::string out;
     auto add = [&](auto&& cell) {
-        std::string line;
         for (size_t c = 0; c < _columns.size(); ++c) {
-            std::string text = cell(c);
-            std::string fill(width[c] - text.size(), ' ');
-            line += (c == 0 ? "" : " ") + (_columns[c].right ? fill + text : text + fill);
+            const std::string& text = cell(c);
+            const size_t fill = width[c] - text.size();
+            out.append(c == 0 ? 0 : 1, ' ');
+            _columns[c].right ? out.append(fill, ' ').append(text) : out.append(text).append(fill, ' ');
         }
-        line.erase(line.find_last_not_of(' ') + 1);
-        out += line + "\n";
+        out.erase(out.find_last_not_of(' ') + 1);
+        out += '\n';
     };
-    add([&](size_t c) { return _columns[c].title; });
+    add([&](size_t c) -> const std::string& { return _columns[c].title; });
     for (const auto& row : _rows) {
-        add([&](size_t c) { return row[c]; });
+        add([&](size_t c) -> const std::string& { return row[c]; });
     }
     return out;
 }

@@ -10,7 +10,7 @@
 #include <seastar/coroutine/maybe_yield.hh>
 
 #include "conf/peer_rights.hh"
-#include "daemon/words.hh"
+#include "daemon/status_rows.hh"
 #include "proto/control.hh"
 
 namespace vmsgr::daemon {
@@ -51,6 +51,12 @@ public:
         _first = true;
         add(value);
     }
+    // One that f(text) writes.
+    template <typename F>
+    void add_written(F&& f) {
+        comma();
+        f(_out);
+    }
     // After each few rows; others get their turn. Throws attach::reader_gone.
     seastar::future<> pass_on() {
         if (_out.size() >= enough) {
@@ -79,74 +85,7 @@ void add_counters(json& out, const Counters& from, const base::counter<Counters>
     }
 }
 
-// Null where there is none.
-json stall(uint64_t us) { return us == 0 ? json() : json(double(us) / 1e6); }
-
 double round_ms(double s) { return std::round(s * 1000) / 1000; }
-
-// Null where the connection is not in plain mode.
-json plain_mode(bool on, bool moved, proto::plain_cause why, uint64_t bell_inode) {
-    if (!on) {
-        return nullptr;
-    }
-    return {{"cause", proto::to_word(why)},
-            {"why", proto::to_text(why)},
-            {"moved", moved},
-            {"bell_inode", bell_inode != 0 ? json(bell_inode) : json()}};
-}
-
-json plain_mode(uint32_t shown) {
-    constexpr uint32_t cause_bits = 0xff;
-    return plain_mode((shown & shm::local_plain) != 0, (shown & shm::local_moved) != 0,
-                      proto::read_cause(shown >> shm::local_cause_shift & cause_bits), 0);
-}
-
-json stays(conn::stays s) { return {{"cause", conn::to_word(s)}, {"why", conn::to_text(s)}}; }
-
-json row(const conn::conn_info& c) {
-    return {{"id", c.id},
-            {"session", c.session},
-            {"pid", c.pid},
-            {"fd", c.fd},
-            {"role", c.role == conn::conn_role::client ? "client" : "server"},
-            {"local", base::to_string(c.local)},
-            {"peer", base::to_string(c.peer)},
-            {"path", to_text(c.path)},
-            {"route", c.route},
-            {"shard", c.shard},
-            {"state", to_text(c.state)},
-            {"plain", plain_mode(c.plain.on, c.plain.moved, c.plain.why, c.plain.bell_inode)},
-            {"bytes_in", c.bytes_in},
-            {"bytes_out", c.bytes_out},
-            {"opened_s", round_ms(c.opened_s)},
-            {"uid", c.uid},
-            {"encrypted", c.encrypted},
-            {"peer_identity", c.peer_identity.empty() ? json() : json(c.peer_identity)},
-            {"ring_bytes", c.ring_bytes},
-            {"unread_bytes", c.unread_bytes},
-            {"unsent_bytes", c.unsent_bytes},
-            {"program_stalls_s", stall(c.program_stalls_us)},
-            {"network_stalls_s", stall(c.network_stalls_us)}};
-}
-
-json row(const attach::control_server::local_row& c) {
-    return {{"id", nullptr},
-            {"session", c.session},
-            {"pid", c.pid},
-            {"fd", c.fd},
-            {"role", c.server ? "server" : "client"},
-            {"local", base::to_string(c.local)},
-            {"peer", base::to_string(c.peer)},
-            {"path", to_text(conn::conn_path::local)},
-            {"route", c.route},
-            {"shard", nullptr},
-            {"state", to_text(conn::conn_state::established)},
-            {"plain", plain_mode(c.plain)},
-            {"bytes_in", c.bytes_in},
-            {"bytes_out", c.bytes_out},
-            {"opened_s", round_ms(c.opened_s)},
-            {"uid", c.uid}};
-}
 
 json row(const local::listener_info& l) {
     return {{"id", l.id},
@@ -303,9 +242,7 @@ seastar::future<> add_rows(text& out, shown& sum, const status_sources& s, unsig
         for (auto& c : rows) {
             if (s.viewer.sees(c.uid)) {
                 if (!s.brief) {
-                    json shown = row(c);
-                    shown["stays"] = s.drains_since_s != 0 ? stays(c.why_it_stays) : json();
-                    out.add(shown);
+                    out.add_written([&](std::string& to) { add_row(to, c, s.drains_since_s != 0); });
                 }
                 sum.add(c.path, c.bytes_in + c.bytes_out);
             }
@@ -327,7 +264,7 @@ seastar::future<> add_connections(text& out, shown& sum, const status_sources& s
         for (auto& c : s.control.list_locals(at)) {
             if (s.viewer.sees(c.uid)) {
                 if (!s.brief) {
-                    out.add(row(c));
+                    out.add_written([&](std::string& to) { add_row(to, c); });
                 }
                 sum.add(conn::conn_path::local, c.bytes_in + c.bytes_out);
                 sum.sent_locally += c.bytes_out;

@@ -1,7 +1,7 @@
-"""Every command answers within 100 ms while shards are stopped by a debugger, and soon with 5,000 connections open.
+"""Every command answers within 100 ms with 5,000 connections open, and while shards are stopped by a debugger.
 
 A busy machine makes everything slow, so what counts is the processor time of the command and of the daemon for it; the time by the
-clock must show that nothing waited for a time limit.
+clock must show that nothing waited for a time limit, and is below 100 ms, too, where the machine was free.
 """
 import os
 import resource
@@ -14,7 +14,7 @@ from lib import process, vmsgrd
 from held import Held
 
 MANY, ANSWER_S, WAITED_S = 5000, 0.1, 1.0
-LISTED_S, EXPLAIN_ALL_S = 0.5, 3   # the first is to become ANSWER_S: docs/PLAN.md
+EXPLAIN_ALL_S = 1
 ROUTES = [vmsgrd.route("wire", address="127.0.0.0/8", local="no")]
 CODE = """
 import socket, sys, threading
@@ -60,16 +60,28 @@ def children_s():
     return used.ru_utime + used.ru_stime
 
 
+def machine_is_free(probe_s=0.01):
+    """So much processor time takes hardly longer by the clock."""
+    began, until = time.monotonic(), time.thread_time() + probe_s
+    while time.thread_time() < until:
+        pass
+    return time.monotonic() - began < 1.2 * probe_s
+
+
 def measured(daemon, words, pids):
     """The best of a few: (processor time of it and of the daemon, time by the clock, how it ended)."""
-    best = (9.0, 9.0, None)
+    best, free_s = (9.0, 9.0, None), []
     for _ in range(5):
+        free = machine_is_free()
         own, theirs, began = children_s(), sum(process.cpu_s(p) for p in pids), time.monotonic()
         done = subprocess.run([vmsgrd.VMSGR, "--socket", daemon.socket, *(str(w) for w in words)], capture_output=True, text=True,
                               stdin=subprocess.DEVNULL, timeout=60)
         took = (children_s() - own + sum(process.cpu_s(p) for p in pids) - theirs, time.monotonic() - began, done)
         best = min(best, took, key=lambda t: t[:2])
-    return best
+        if free and machine_is_free():
+            free_s.append(took[1])
+    # A single run may have been disturbed between two looks.
+    return best if len(free_s) < 3 or min(free_s) < ANSWER_S else (best[0], 9.0, best[2])
 
 
 def test_with_five_thousand_connections(busy):
@@ -82,8 +94,7 @@ def test_with_five_thousand_connections(busy):
         cpu_s, wall_s, done = measured(daemon, words, pids)
         assert done.returncode == 0, (words, done)
         print(words, round(cpu_s, 3), round(wall_s, 3))
-        listed = words[0] == "conns" or words == ["status", "--json"] or words[0] == "explain" and "--to" not in words
-        if cpu_s > (LISTED_S if listed else ANSWER_S) or wall_s > 2 * WAITED_S:
+        if cpu_s > ANSWER_S or wall_s > 2 * WAITED_S:
             slow[" ".join(map(str, words))] = (round(cpu_s, 3), round(wall_s, 3))
     assert slow == {}
 
