@@ -224,6 +224,7 @@ class Trap:
                 ptrace(INTERRUPT, pid)
                 status = wait(pid)
                 while os.WIFSTOPPED(status) and os.WSTOPSIG(status) == SYSCALL_STOP:
+                    ptrace(INTERRUPT, pid)   # any stop takes the place of the one that was asked for
                     ptrace(CONT, pid)
                     status = wait(pid)
                 if os.WIFSTOPPED(status):

@@ -58,7 +58,8 @@ def daemon(here):
 
 
 class Killer(threading.Thread):
-    """Kills the worker again and again, at random moments."""
+    """Kills the worker again and again, at random moments. A machine that is so busy that workers are not ready before they are
+    killed is given time, as their keeper gives up after some of these in a row (src/keeper/pauses.hh)."""
 
     def __init__(self, daemon, every_s=0.7):
         super().__init__(daemon=True)
@@ -67,9 +68,13 @@ class Killer(threading.Thread):
 
     def run(self):
         while not self.stopped.wait(self.every_s * (0.7 + 0.6 * os.urandom(1)[0] / 255)):
-            if pid := self.vmsgrd.pid:
+            if (pid := self.vmsgrd.pid) and not self._keeper_loses_patience():
                 os.kill(pid, signal.SIGKILL)
                 self.at.append(time.monotonic())
+
+    def _keeper_loses_patience(self):
+        text = process.tail(self.vmsgrd.log, 300)
+        return max(text.rfind(f"starts in {ms} ms") for ms in (400, 800, 1600)) > text.rfind(" ready:")
 
     @property
     def kills(self):

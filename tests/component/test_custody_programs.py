@@ -143,9 +143,9 @@ def test_programs_do_not_notice_that_workers_are_killed(here):
         for agent, n, how in zip(load.agents, asked, ("direct", "local")):
             print(f"{how}: {n} rounds of questions, {agent('made')} connects, longest {agent('longest')} s, "
                   f"{len(json.loads(agent('young')))} were reset")
-            assert n.isdigit() and int(n) > SECONDS, asked
+            assert n.isdigit() and int(n) > SECONDS / 4, asked   # a busy machine may do little
             agent("t.join(30)")
-            assert agent("failed[:5]") == "[]" and int(agent("made")) > 20 * SECONDS
+            assert agent("failed[:5]") == "[]" and int(agent("made")) > 5 * SECONDS
             assert float(agent("longest")) < 3
             assert not_excused(json.loads(agent("young")), killer.at, ready) == []
         assert not downloads.failed and downloads.good > SECONDS / 6, (downloads.failed, downloads.good)
