@@ -67,6 +67,29 @@ def test_the_filter_can_be_turned_off(here):
         assert {s["Seccomp"] for s in status_of(daemon.pid)} == {"0"}
 
 
+# Runs the words after $1 where the system call $1 fails with EPERM, as SystemCallFilter does.
+REFUSING = """
+import ctypes, os, struct, sys
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, int(sys.argv[1])), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *s) for s in steps))
+program = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, ctypes.get_errno()
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+CAPSET = 126
+
+
+def test_a_service_manager_that_has_taken_all_may_refuse_to_be_asked(here, write):
+    os.chmod(here, 0o777)
+    config = write(f"socket: {here}/v.sock\nshards: 1\nroutes: []\n")
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--",
+             "/usr/bin/python3", "-c", REFUSING, str(CAPSET), vmsgrd.VMSGRD, "--config", config]
+    with process.Process(words, log=f"{here}/log") as daemon:
+        asked = [vmsgrd.VMSGR, "status", "--socket", f"{here}/v.sock"]
+        daemon.wait_ready(lambda: process.run(asked, check=False).returncode == 0, 20, "answer")
+
+
 def test_an_unknown_user_is_one_line(here, write, daemon_command):
     done = daemon_command("--config", write(f"socket: {here}/v.sock\nuser: nosuchuser\nroutes: []\n"))
     done.refused(1, "vmsgrd: user: there is no user nosuchuser on this machine")
