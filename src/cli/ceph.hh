@@ -22,7 +22,9 @@ struct ceph_options {
     bool all = false;
     std::string units = "/etc/systemd/system";
     std::string drop_in = "/usr/share/vmsgr-ceph/ceph-osd@.service.d/vmsgr.conf";
-    std::string restart = "systemctl daemon-reload && systemctl restart ceph-osd@$OSD";
+    // reset-failed, as the unit starts three times in half an hour and not again, whoever asks.
+    std::string restart =
+        "systemctl daemon-reload && systemctl reset-failed ceph-osd@$OSD && systemctl restart ceph-osd@$OSD";
     unsigned timeout_s = 300, watch_s = 10;
 };
 
@@ -44,8 +46,6 @@ struct osd_report {
     unsigned carried = 0, by_the_kernel = 0, monitors_plain = 0;
     std::vector<std::string> wrong;
 };
-osd_report look_at_osd(int id, pid_t pid, const listed_status& daemon, const proto::route_table& routes,
-                       const std::vector<ceph_monitor>& monitors);
 
 int run_ceph_verify(const options& o, const ceph_options& c);
 // on: each gets the drop-in, else it loses it; one after the other, and back again where the cluster gets worse.

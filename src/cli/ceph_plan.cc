@@ -114,6 +114,7 @@ void write_trunks(writer& w, const ceph_view& v, const std::vector<remote_host>&
         return base::to_string(a);
     };
     w.line("");
+    w.line("# It listens for its peers from its start on: systemctl restart vmsgrd.");
     w.line("trunk:");
     namer names;
     w.line("  name: " + names.name(v.host));

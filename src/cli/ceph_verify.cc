@@ -1,6 +1,7 @@
 // vmsgr ceph verify: where each connection of this host's OSDs is, beside what the routes say.
 #include <algorithm>
 #include <cstdio>
+#include <unordered_set>
 
 #include "base/source.hh"
 #include "cli/ceph.hh"
@@ -18,28 +19,57 @@ bool is_monitor(const base::address& a, const std::vector<ceph_monitor>& monitor
     });
 }
 
-// What the routes say of a connection of the kernel's: it should have been carried.
-const proto::route* missed(const socket_facts& s, const proto::route_table& routes) {
-    const auto* r = s.served_here ? routes.match("ceph-osd", proto::role::server, s.local)
-                                  : routes.match("ceph-osd", proto::role::client, s.peer);
-    const bool elsewhere = r != nullptr && r->way == proto::via::local && !base::is_this_host(s.peer);
-    return r != nullptr && r->carries() && !elsewhere ? r : nullptr;
+// What an OSD's connections are compared with.
+struct expected {
+    const listed_status& daemon;
+    const proto::route_table& routes;
+    const std::vector<ceph_monitor>& monitors;
+    const std::unordered_set<uint64_t> sockets_of_attached;  // by inode
+};
+
+// Those of the programs that the daemon carries for.
+std::unordered_set<uint64_t> sockets_of_attached(const json& daemon) {
+    std::unordered_set<uint64_t> out;
+    for (const auto& session : list_of(daemon, "sessions")) {
+        const auto pid = pid_t(number_of(session, "pid"));
+        for (int fd : descriptors_of(pid)) {
+            const auto link = descriptor_link(pid, fd);
+            if (const auto inode = link ? socket_inode(*link) : std::nullopt) {
+                out.insert(*inode);
+            }
+        }
+    }
+    return out;
 }
 
-void look_at_descriptor(osd_report& out, process_facts& of, int fd, const listed_status& daemon,
-                        const proto::route_table& routes, const std::vector<ceph_monitor>& monitors) {
+// What the routes say of a connection of the kernel's: it should have been carried.
+const proto::route* missed(const socket_facts& s, const socket_table& sockets, const expected& e) {
+    const auto* r = s.served_here ? e.routes.match("ceph-osd", proto::role::server, s.local)
+                                  : e.routes.match("ceph-osd", proto::role::client, s.peer);
+    if (r == nullptr || !r->carries()) {
+        return nullptr;
+    }
+    if (r->way == proto::via::local) {  // with a program that is not attached, it is as it should be
+        const auto other = sockets.other_end(s);
+        return other && e.sockets_of_attached.contains(*other) ? r : nullptr;
+    }
+    return r;
+}
+
+void look_at_descriptor(osd_report& out, process_facts& of, int fd, const expected& e) {
     const auto link = descriptor_link(out.pid, fd);
     const auto inode = link ? socket_inode(*link) : std::nullopt;
     if (!inode) {
         return;
     }
-    const auto v = inquire(of, fd, daemon, "");
+    const auto v = inquire(of, fd, e.daemon, "");
     if (v.accelerated) {
         if (v.reason == "listener") {
             return;
         }
         ++out.carried;
-        if (const auto peer = base::parse_address(text_of(v.connection, "peer")); peer && is_monitor(*peer, monitors)) {
+        if (const auto peer = base::parse_address(text_of(v.connection, "peer"));
+            peer && is_monitor(*peer, e.monitors)) {
             out.wrong.push_back("descriptor " + std::to_string(fd) + ": the connection to the monitor at " +
                                 base::to_string(*peer) + " is carried");
         }
@@ -50,8 +80,8 @@ void look_at_descriptor(osd_report& out, process_facts& of, int fd, const listed
         return;
     }
     ++out.by_the_kernel;
-    out.monitors_plain += is_monitor(s.peer, monitors) ? 1u : 0u;
-    if (const auto* r = missed(s, routes)) {
+    out.monitors_plain += is_monitor(s.peer, e.monitors) ? 1u : 0u;
+    if (const auto* r = missed(s, of.sockets(), e)) {
         out.wrong.push_back("descriptor " + std::to_string(fd) + ", " + base::to_string(s.local) +
                             (s.served_here ? " from " : " to ") + base::to_string(s.peer) + ": route " +
                             std::string(r->name_text()) + " names it, but it is the kernel's: " + v.text);
@@ -68,12 +98,9 @@ json as_json(const osd_report& r) {
             {"wrong", r.wrong}};
 }
 
-}  // namespace
-
-osd_report look_at_osd(int id, pid_t pid, const listed_status& daemon, const proto::route_table& routes,
-                       const std::vector<ceph_monitor>& monitors) {
+osd_report look_at_osd(int id, pid_t pid, const expected& e) {
     osd_report out{.id = id, .pid = pid, .wrong = {}};
-    out.attached = is_attached(daemon.rest, pid);
+    out.attached = is_attached(e.daemon.rest, pid);
     if (!out.attached) {
         out.wrong.push_back("it is not attached to vmsgrd; see 'vmsgr explain " + std::to_string(pid) + "'");
     }
@@ -81,12 +108,14 @@ osd_report look_at_osd(int id, pid_t pid, const listed_status& daemon, const pro
     if (all.empty()) {
         out.wrong.push_back("its descriptors cannot be read; run as root");
     }
-    process_facts of(pid, daemon);
+    process_facts of(pid, e.daemon);
     for (int fd : all) {
-        look_at_descriptor(out, of, fd, daemon, routes, monitors);
+        look_at_descriptor(out, of, fd, e);
     }
     return out;
 }
+
+}  // namespace
 
 int run_ceph_verify(const options& o, const ceph_options& c) {
     const auto osds = chosen_osds(c);
@@ -102,11 +131,12 @@ int run_ceph_verify(const options& o, const ceph_options& c) {
     if (!routes) {
         return say_error(exit_no_daemon, "ceph verify: " + routes.error().text);
     }
+    const expected e{*daemon, *routes, *monitors, sockets_of_attached(daemon->rest)};
     json all = json::array();
     table t{">OSD", ">PID", "ATTACHED", ">CARRIED", ">KERNEL", ">TO MONITORS", "AS THE ROUTES SAY"};
     std::vector<std::string> wrong;
     for (const auto& [id, pid] : osds) {
-        const auto r = look_at_osd(id, pid, *daemon, *routes, *monitors);
+        const auto r = look_at_osd(id, pid, e);
         all.push_back(as_json(r));
         t.row({std::to_string(id), std::to_string(pid), r.attached ? "yes" : "no", std::to_string(r.carried),
                std::to_string(r.by_the_kernel), std::to_string(r.monitors_plain), r.wrong.empty() ? "yes" : "no"});

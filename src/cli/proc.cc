@@ -142,6 +142,16 @@ socket_facts socket_table::look_up(uint64_t inode) const {
     return f;
 }
 
+std::optional<uint64_t> socket_table::other_end(const socket_facts& of) const {
+    for (const auto& [inode, f] : _by_inode) {
+        if (f.kind == socket_kind::tcp && f.local.unmapped() == of.peer.unmapped() &&
+            f.peer.unmapped() == of.local.unmapped()) {
+            return inode;
+        }
+    }
+    return std::nullopt;
+}
+
 std::optional<bool> has_mapped(pid_t pid, const std::string& file_name) {
     std::ifstream in(proc_path(pid, "maps"));
     if (!in) {

@@ -41,6 +41,8 @@ class socket_table {
 public:
     explicit socket_table(pid_t pid);
     socket_facts look_up(uint64_t inode) const;
+    // The inode of the socket at the other end of a TCP connection; nothing: it is not of this namespace.
+    std::optional<uint64_t> other_end(const socket_facts& of) const;
 };
 
 // Is a file of this name mapped? Nothing when /proc/PID/maps may not be read.
