@@ -5,7 +5,7 @@ import socket
 import threading
 
 import pytest
-from conftest import LIBRARIES, RELEASE
+from conftest import FIRST_UID, LIBRARIES, RELEASE, UserSpace
 from lib import process, vmsgrd
 from lib.process import ROOT
 
@@ -15,10 +15,10 @@ _ports = itertools.count(23000)
 class Redis:
     """Debian 12's redis-server, routed."""
 
-    def __init__(self, old):
+    def __init__(self, old, users=None):
         self.port, self.log = next(_ports), f"{old.dir}/redis.log"
         words = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"]
-        self.process = process.Process(old.enter(*words), log=self.log, name="redis-server")
+        self.process = process.Process(old.enter(*words, users=users), log=self.log, name="redis-server")
         self.process.wait_ready(self._answers, 20, f"listen on port {self.port}")
 
     def _answers(self):
@@ -64,6 +64,22 @@ def test_values_go_through_shared_memory(old, redis, client):
     assert local_bytes(old) - before >= 2 * 20000 * 1000
     cli = redis.words("redis-cli", "STRLEN", "key:__rand_int__")
     assert process.run(old.enter(*cli)).stdout.strip() == "1000"
+
+
+def test_a_container_with_users_of_its_own_shares_memory_with_the_host(old):
+    users = UserSpace()
+    redis = Redis(old, users)
+    try:
+        [uid] = {s["uid"] for s in old.vmsgrd.status()["sessions"] if s["program"] == "redis-server"}
+        assert uid == FIRST_UID
+        words = redis.words("redis-benchmark", "-n", "20000", "-c", "20", "-t", "set,get", "-d", "1000", "--csv")
+        for who in ([*old.vmsgrd.prefix(), *words], old.enter(*words, users=users)):
+            before = local_bytes(old)
+            process.run(who)
+            assert local_bytes(old) - before >= 2 * 20000 * 1000
+    finally:
+        redis.process.kill()
+        users.close()
 
 
 def test_a_plain_client_is_served(old, redis):
