@@ -4,7 +4,7 @@ BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
 .PHONY: all build build-programs setup-build setup-demo setup-suites setup-deb setup-site setup demo deb site check test test-suites test-cuts \
-        test-kills test-older fuzz soak bench clean
+        test-kills test-older test-packages fuzz soak bench clean
 all: build
 
 setup-build:
@@ -53,6 +53,11 @@ test-suites: setup-suites build
 # The libraries in a fresh root of Debian 12, which it makes with debootstrap, as root and with a network: a minute.
 test-older: setup build
 	@/usr/bin/python3 -m pytest -q -rs tests/older
+
+# The packages on machines with a fresh Debian 13 and its systemd: their units, and on three of them a Ceph cluster under load:
+# in, OSDs over, seen, upgraded and back, out. As root, with a network; ten minutes, longer the first time.
+test-packages: setup deb
+	@/usr/bin/python3 -m pytest -q -rs -x -s tests/packages
 
 # The long versions of what tests/trunk and tests/cluster do in seconds: a quarter of an hour.
 test-cuts: setup build

@@ -49,16 +49,17 @@ class Netns:
 
 
 class Network:
-    """Hosts on one bridge. Each has eth0 with 10.99.0.N/24 and fd99::N/64; hosts by name, N in order from 1."""
+    """Hosts on one bridge. Each has eth0 with 10.99.0.N/24 and fd99::N/64; hosts by name, N in order from 1. make: of a
+    name, what a host is."""
 
-    def __init__(self, names):
+    def __init__(self, names, make=Netns):
         self.switch = Netns("switch")
         self.hosts = {}
         try:
             self.switch.ip("link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
             self.switch.ip("link", "set", "br0", "up")
             for n, name in enumerate(names, 1):
-                host = Netns(name)
+                host = make(name)
                 self.hosts[name] = host
                 port = f"p{n}"
                 self.switch.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
