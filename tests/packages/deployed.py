@@ -111,13 +111,17 @@ class Bench:
         row = re.compile(r"^ +(\d+) +\d+ +\d+ +(\d+) ")
         return [(int(m[1]), int(m[2])) for m in map(row.match, process.tail(self.log, 10000).splitlines()) if m]
 
-    def longest_pause_s(self):
-        longest = since = 0
-        rows = self.rows()
+    def second(self):
+        return next((second for second, _ in reversed(self.rows())), 0)
+
+    def pauses(self, least_s=2):
+        """{second: how many seconds nothing was written from then on}"""
+        found, since, rows = {}, 0, self.rows()
         for before, (second, written) in zip(rows, rows[1:]):
             since = since if written == before[1] else second
-            longest = max(longest, second - since)
-        return longest
+            if second - since >= least_s:
+                found[since] = second - since
+        return found
 
     def stop(self):
         self.process.kill()

@@ -30,7 +30,7 @@ def test_packages_in_osds_over_seen_upgraded_back_and_packages_out(machines, deb
 
     def step(text):
         bench.check(text)
-        print(f"{time.monotonic() - began:5.0f} s  {text}", flush=True)
+        print(f"{time.monotonic() - began:5.0f} s  {text}; second {bench.second()} of rados bench", flush=True)
     cluster = Cluster(machines, osds_each=2)
     bench = Bench(machines[0])
     step("cluster of six OSDs up, rados bench writes")
@@ -66,7 +66,7 @@ def test_packages_in_osds_over_seen_upgraded_back_and_packages_out(machines, deb
     step("well")
     rows = bench.rows()
     assert rows[-1][1] > rows[-3][1], "it writes no more"
-    print(f"rados bench: {rows[-1][1]} writes, no error, no second without one but {bench.longest_pause_s()} in a row", flush=True)
+    print(f"rados bench: {rows[-1][1]} writes, no error; seconds without one: {bench.pauses()}", flush=True)
 
 
 def start_daemons(machines):
