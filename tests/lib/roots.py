@@ -32,8 +32,11 @@ def with_this_machines_way_out(path):
 def make(name, suite, packages, more=()):
     """(path, None), or (None, why there is none). packages: of the first step; more: by apt, with what they need."""
     path = os.path.join(ROOT, "build", "roots", name)
+    with_what = " ".join((suite, *packages, *more))
     if os.path.exists(f"{path}/.made"):
-        return path, None
+        with open(f"{path}/.made", encoding="ascii") as f:
+            if f.read() == with_what:
+                return path, None
     if os.geteuid() != 0:
         return None, f"a root of Debian {suite} is made and entered by root alone"
     if shutil.which("debootstrap") is None:
@@ -51,5 +54,6 @@ def make(name, suite, packages, more=()):
         done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=900)
         if done.returncode != 0:
             return None, f"{words[0]} made no root of Debian {suite} (is there a network?): {done.stdout.strip().splitlines()[-1:]}"
-    with open(f"{path}/.made", "w", encoding="ascii"):
-        return path, None
+    with open(f"{path}/.made", "w", encoding="ascii") as f:
+        f.write(with_what)
+    return path, None
