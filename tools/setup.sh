@@ -19,7 +19,7 @@ seastar_version='25.05.0-1*'
 
 build=(g++-14 ninja-build ccache cmake make pkg-config git ca-certificates libgtest-dev libcli11-dev libftxui-dev
        nlohmann-json3-dev libboost-program-options1.83-dev libboost-thread1.83-dev libboost-filesystem1.83-dev
-       libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libhwloc-dev libseccomp-dev liblz4-dev libprotobuf-dev
+       libboost-test1.83-dev libfmt-dev libc-ares-dev libgnutls28-dev libssl-dev libhwloc-dev libseccomp-dev liblz4-dev libprotobuf-dev
        libsctp-dev libyaml-cpp-dev protobuf-compiler libisal-dev
        libxxhash-dev python3)
 from_sid=(seastar-dev)

@@ -21,11 +21,15 @@ inline constexpr size_t trunks_max = 256;
 inline constexpr size_t trunk_prefixes_max = 64;
 inline constexpr size_t trunk_names_max = 256;
 
+// RFC 8446, 5.5: AES-GCM keeps its margin for 2^24.5 full records, 400 GB.
+inline constexpr uint64_t tls_key_bytes_max = 64ull << 30;
+
 // Files in PEM. The first three, or none: plain. They are read again when they change.
 struct trunk_tls {
     std::string ca, certificate, key;
     std::string crl;  // revocation lists of the CA; empty: none. Read again like the others
     std::vector<std::string> names;  // a peer's certificate must have one of them; empty: any that the CA signed
+    uint64_t rekey_bytes = tls_key_bytes_max;  // what a key encrypts before a new one follows it
     bool on() const noexcept { return !ca.empty(); }
     bool operator==(const trunk_tls&) const = default;
 };

@@ -61,23 +61,28 @@ void read_path(reader& r, const spot& at, std::string& out) {
 }
 
 void read_tls(reader& r, const spot& at, trunk_tls& out) {
-    bool fine = r.mapping(at, {
-                                  {"ca", [&](const spot& s) { read_path(r, s, out.ca); }},
-                                  {"certificate", [&](const spot& s) { read_path(r, s, out.certificate); }},
-                                  {"key", [&](const spot& s) { read_path(r, s, out.key); }},
-                                  {"crl", [&](const spot& s) { read_path(r, s, out.crl); }},
-                                  {"names",
-                                   [&](const spot& s) {
-                                       r.list(s, "a list of common names", [&](const spot& each) {
-                                           if (out.names.size() == trunk_names_max) {
-                                               r.refuse(each, "is one name too many; " +
-                                                                  std::to_string(trunk_names_max) + " are allowed");
-                                           } else if (auto text = r.scalar(each, "a common name")) {
-                                               out.names.push_back(*text);
-                                           }
-                                       });
-                                   }},
-                              });
+    bool fine = r.mapping(
+        at, {
+                {"ca", [&](const spot& s) { read_path(r, s, out.ca); }},
+                {"certificate", [&](const spot& s) { read_path(r, s, out.certificate); }},
+                {"key", [&](const spot& s) { read_path(r, s, out.key); }},
+                {"crl", [&](const spot& s) { read_path(r, s, out.crl); }},
+                {"names",
+                 [&](const spot& s) {
+                     r.list(s, "a list of common names", [&](const spot& each) {
+                         if (out.names.size() == trunk_names_max) {
+                             r.refuse(each,
+                                      "is one name too many; " + std::to_string(trunk_names_max) + " are allowed");
+                         } else if (auto text = r.scalar(each, "a common name")) {
+                             out.names.push_back(*text);
+                         }
+                     });
+                 }},
+                {"rekey_bytes",
+                 [&](const spot& s) {
+                     out.rekey_bytes = r.size(s, 64 << 10, tls_key_bytes_max).value_or(out.rekey_bytes);
+                 }},
+            });
     if (fine && (out.ca.empty() || out.certificate.empty() || out.key.empty())) {
         r.refuse(at, "needs all of ca, certificate and key: both sides of a trunk show a certificate");
     }

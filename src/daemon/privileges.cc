@@ -89,7 +89,7 @@ base::result<void> drop_capabilities() {
 
 namespace {
 
-// What vmsgrd, Seastar, GnuTLS and libc call after the start.
+// What vmsgrd, Seastar, OpenSSL and libc call after the start.
 constexpr const char* allowed[] = {
     // memory
     "mmap",

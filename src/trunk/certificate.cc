@@ -1,7 +1,10 @@
 #include "trunk/certificate.hh"
 
 #include <errno.h>
-#include <gnutls/x509.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+#include <openssl/x509v3.h>
 
 #include <algorithm>
 #include <array>
@@ -13,44 +16,68 @@ namespace vmsgr::trunk {
 
 namespace {
 
-constexpr size_t name_bytes_max = 255;  // as DNS has it
-constexpr unsigned alt_names_max = 1024;
+constexpr int name_bytes_max = 255;  // as DNS has it
+constexpr int alt_names_max = 1024;
 
-using certificate_ptr = std::unique_ptr<std::remove_pointer_t<gnutls_x509_crt_t>, decltype(&gnutls_x509_crt_deinit)>;
+template <auto Free>
+struct freed {
+    void operator()(auto* p) const noexcept { Free(p); }
+};
+using certificate_ptr = std::unique_ptr<X509, freed<X509_free>>;
+using general_names_ptr = std::unique_ptr<GENERAL_NAMES, freed<GENERAL_NAMES_free>>;
 using name_list = std::vector<std::string>;
 
-// Where one entry cannot be read, the certificate names nobody: its common name is no substitute.
-base::result<name_list> dns_names(gnutls_x509_crt_t c) {
-    name_list out;
-    for (unsigned i = 0; i < alt_names_max; ++i) {
-        char name[name_bytes_max + 1];
-        size_t n = sizeof name;
-        const int type = gnutls_x509_crt_get_subject_alt_name(c, i, name, &n, nullptr);
-        if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) {
-            return out;
-        }
-        if (type < 0) {
-            return base::fail(EINVAL, std::string("a subject alternative name: ") + gnutls_strerror(type));
-        }
-        if (type == GNUTLS_SAN_DNSNAME) {
-            out.emplace_back(name, n);
-        }
-    }
-    return base::fail(E2BIG, "more than " + std::to_string(alt_names_max) + " subject alternative names");
+void free_text(unsigned char* p) noexcept { OPENSSL_free(p); }
+
+// What compares texts up to a NUL would take it for another name.
+bool ends_early(const std::string& name) noexcept { return name.contains('\0'); }
+
+std::string text_of(const ASN1_STRING* s) {
+    return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(s)), size_t(ASN1_STRING_length(s))};
 }
 
-name_list common_name(gnutls_x509_crt_t c) {
-    name_list out;
-    for (unsigned i = 0; i < 2; ++i) {
-        char name[name_bytes_max + 1];
-        size_t n = sizeof name;
-        const int err = gnutls_x509_crt_get_dn_by_oid(c, GNUTLS_OID_X520_COMMON_NAME, i, 0, name, &n);
-        if (err == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) {
-            break;
-        }
-        out.emplace_back(err == 0 ? std::string(name, n) : std::string());
+// Where one entry cannot be read, the certificate names nobody: its common name is no substitute.
+base::result<name_list> dns_names(X509* c) {
+    constexpr int absent = -1;
+    int found = absent;
+    const general_names_ptr names(
+        static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(c, NID_subject_alt_name, &found, nullptr)));
+    ERR_clear_error();
+    if (!names && found != absent) {
+        return base::fail(EINVAL, "a subject alternative name that cannot be read, or two of them");
     }
-    return out.size() == 1 && !out.front().empty() ? out : name_list();
+    const int n = names ? sk_GENERAL_NAME_num(names.get()) : 0;
+    if (n > alt_names_max) {
+        return base::fail(E2BIG, "more than " + std::to_string(alt_names_max) + " subject alternative names");
+    }
+    name_list out;
+    for (int i = 0; i < n; ++i) {
+        const GENERAL_NAME* name = sk_GENERAL_NAME_value(names.get(), i);
+        if (name->type != GEN_DNS) {
+            continue;
+        }
+        if (ASN1_STRING_length(name->d.dNSName) > name_bytes_max) {
+            return base::fail(EINVAL, "a DNS name of more than " + std::to_string(name_bytes_max) + " bytes");
+        }
+        out.push_back(text_of(name->d.dNSName));
+    }
+    return out;
+}
+
+base::result<name_list> common_name(X509* c) {
+    const X509_NAME* subject = X509_get_subject_name(c);
+    const int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+    if (at < 0 || X509_NAME_get_index_by_NID(subject, NID_commonName, at) >= 0) {
+        return name_list();
+    }
+    unsigned char* raw = nullptr;
+    const int n = ASN1_STRING_to_UTF8(&raw, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    const std::unique_ptr<unsigned char, freed<free_text>> utf8(raw);
+    ERR_clear_error();
+    if (n < 0) {
+        return base::fail(EINVAL, "a common name that cannot be read");
+    }
+    return name_list(n > 0 && n <= name_bytes_max, std::string(reinterpret_cast<const char*>(raw), size_t(n)));
 }
 
 std::string listed(std::span<const std::string> names) {
@@ -64,31 +91,32 @@ std::string listed(std::span<const std::string> names) {
 }  // namespace
 
 base::result<std::vector<std::string>> names_of_certificate(std::span<const uint8_t> der) {
-    gnutls_x509_crt_t raw = nullptr;
-    if (int err = gnutls_x509_crt_init(&raw); err != 0) {
-        return base::fail(ENOMEM, std::string("a certificate: ") + gnutls_strerror(err));
-    }
-    certificate_ptr c(raw, gnutls_x509_crt_deinit);
-    const gnutls_datum_t bytes{const_cast<unsigned char*>(der.data()), unsigned(der.size())};  // it only reads
-    if (int err = gnutls_x509_crt_import(c.get(), &bytes, GNUTLS_X509_FMT_DER); err != 0) {
-        return base::fail(EINVAL, std::string("a certificate that cannot be read: ") + gnutls_strerror(err));
+    const unsigned char* at = der.data();
+    const certificate_ptr c(d2i_X509(nullptr, &at, long(der.size())));
+    ERR_clear_error();
+    if (!c || at != der.data() + der.size()) {
+        return base::fail(EINVAL, "a certificate that cannot be read");
     }
     auto found = dns_names(c.get());
-    return found && found->empty() ? common_name(c.get()) : found;
+    if (found && found->empty()) {
+        found = common_name(c.get());
+    }
+    if (found && std::ranges::any_of(*found, ends_early)) {
+        return base::fail(EINVAL, "a name with a NUL in it");
+    }
+    return found;
 }
 
 std::string identity_of(std::span<const uint8_t> der, std::span<const std::string> names) {
     if (!names.empty()) {
         return base::printable(names.front().data(), names.front().size());
     }
-    std::array<unsigned char, 32> digest;
-    size_t n = digest.size();
-    const gnutls_datum_t bytes{const_cast<unsigned char*>(der.data()), unsigned(der.size())};  // it only reads
-    if (gnutls_fingerprint(GNUTLS_DIG_SHA256, &bytes, digest.data(), &n) != 0) {
+    std::array<unsigned char, SHA256_DIGEST_LENGTH> digest;
+    if (EVP_Q_digest(nullptr, "SHA256", nullptr, der.data(), der.size(), digest.data(), nullptr) != 1) {
         return {};
     }
     std::string out = "sha256:";
-    for (unsigned char c : std::span(digest).first(n)) {
+    for (unsigned char c : digest) {
         constexpr char hex[] = "0123456789abcdef";
         (out += hex[c >> 4]) += hex[c & 15];
     }

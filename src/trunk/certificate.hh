@@ -1,4 +1,4 @@
-// Whom a peer's certificate names. GnuTLS parses it; nothing here looks into a printed subject, where a value that
+// Whom a peer's certificate names. OpenSSL parses it; nothing here looks into a printed subject, where a value that
 // somebody chose can look like another field. The chain is not judged here: TLS has done that. Any thread.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace vmsgr::trunk {
 base::result<std::vector<std::string>> names_of_certificate(std::span<const uint8_t> der);
 
 // What tells its owner from all others, also after it was renewed: its first name, or for one without names its
-// fingerprint. Empty: GnuTLS cannot.
+// fingerprint. Empty: OpenSSL cannot.
 std::string identity_of(std::span<const uint8_t> der, std::span<const std::string> names);
 
 // See base::same_name.

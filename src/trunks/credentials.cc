@@ -1,91 +1,141 @@
 #include "trunks/credentials.hh"
 
-#include <string>
+#include <time.h>
+
+#include <array>
+#include <system_error>
 
 #include <seastar/core/coroutine.hh>
-#include <seastar/net/tls.hh>
+#include <seastar/core/seastar.hh>
+#include <seastar/util/file.hh>
 
 #include "trunk/certificate.hh"
 #include "trunks/log.hh"
 
 namespace vmsgr::trunks {
 
-namespace tls = seastar::tls;
-
 std::optional<trunk::refusal> refusal_of(const std::exception_ptr& e) noexcept {
     try {
         std::rethrow_exception(e);
     } catch (const wrong_peer&) {
         return trunk::refusal::name;
-    } catch (const tls::verification_error&) {
+    } catch (const tls_error&) {
         return trunk::refusal::certificate;
-    } catch (const std::system_error& s) {
-        return s.code().category() == tls::error_category() ? std::optional(trunk::refusal::certificate) : std::nullopt;
     } catch (...) {
         return std::nullopt;
     }
 }
 
-credentials::credentials() = default;
-credentials::~credentials() = default;
-
 namespace {
 
-// Both ends are ours, so there is nothing older to speak with, and by TLS 1.2 a peer may begin a handshake anew at any
-// time. The fastest cipher first that this processor has instructions for.
-std::string priorities() {
-    return std::string("SECURE128:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:") +
-           (__builtin_cpu_supports("aes") != 0 ? "+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
-                                               : "+CHACHA20-POLY1305:+AES-128-GCM:+AES-256-GCM");
+// What tells a file from the one that was there before. The time of modification: Seastar's opening sets an attribute,
+// which counts as a change.
+struct stamp {
+    uint64_t inode = 0, bytes = 0;
+    std::chrono::system_clock::time_point modified{};
+    bool operator==(const stamp&) const = default;
+};
+using stamps = std::array<stamp, 4>;
+
+std::array<const std::string*, 4> paths(const conf::trunk_tls& f) { return {&f.ca, &f.certificate, &f.key, &f.crl}; }
+
+seastar::future<stamps> look(const conf::trunk_tls& files) {
+    stamps out;
+    for (size_t i = 0; const auto* path : paths(files)) {
+        if (!path->empty()) {
+            const auto s = co_await seastar::file_stat(*path);
+            out[i] = {s.inode_number, s.size, s.time_modified};
+        }
+        ++i;
+    }
+    co_return out;
+}
+
+seastar::future<std::string> text_of(const std::string& path) {
+    if (path.empty()) {
+        co_return std::string();
+    }
+    const auto text = co_await seastar::util::read_entire_file_contiguous(std::filesystem::path(path));
+    co_return std::string(text.data(), text.size());
+}
+
+seastar::future<std::shared_ptr<const tls_context>> read(const conf::trunk_tls& files) {
+    tls_texts t;
+    t.ca = co_await text_of(files.ca);
+    t.certificate = co_await text_of(files.certificate);
+    t.key = co_await text_of(files.key);
+    if (!files.crl.empty()) {
+        t.crl = co_await text_of(files.crl);
+    }
+    t.rekey_bytes = files.rekey_bytes;
+    co_return std::make_shared<const tls_context>(t);
 }
 
 }  // namespace
 
-seastar::future<> credentials::load(const conf::trunk_tls& files, std::function<void()> renewed) {
-    tls::credentials_builder b;
-    co_await b.set_x509_trust_file(files.ca, tls::x509_crt_format::PEM);
-    co_await b.set_x509_key_file(files.certificate, files.key, tls::x509_crt_format::PEM);
-    if (!files.crl.empty()) {
-        co_await b.set_x509_crl_file(files.crl, tls::x509_crt_format::PEM);
-    }
-    b.set_client_auth(tls::client_auth::REQUIRE);
-    b.set_priority_string(priorities());
-    auto told = [renewed = std::move(renewed)](const std::unordered_set<seastar::sstring>& changed,
-                                               std::exception_ptr e) {
-        if (e) {
-            log.error("certificates of trunks: {}; the ones read before stay in use", e);
-        } else {
-            log.info("certificates of trunks were read again ({} files changed); peers are judged anew",
-                     changed.size());
-            renewed();
-        }
-    };
-    _client = co_await b.build_reloadable_certificate_credentials(tls::reload_callback(told));
-    _server = co_await b.build_reloadable_server_credentials(tls::reload_callback(told));
-    _names = files.names;
+struct credentials::loaded {
+    const conf::trunk_tls files;
+    std::shared_ptr<const tls_context> context;
+    stamps seen{};  // those of `context`
+    stamps last{};  // of the look before this one
+    std::string trouble{};  // of the look before this one
+};
+
+credentials::credentials() = default;
+credentials::~credentials() = default;
+
+seastar::future<> credentials::load(const conf::trunk_tls& files) {
+    const auto of = std::make_shared<loaded>(files);
+    of->seen = of->last = co_await look(files);
+    of->context = co_await read(files);
+    _loaded = of;
 }
 
-seastar::future<credentials::secured> credentials::wrap(seastar::connected_socket s, const link_role& role) {
+// A file that is being replaced is read a look later: when it has stayed the same.
+seastar::future<bool> credentials::look_again() {
+    const auto of = _loaded;
+    std::string trouble;
+    bool changed = false;
+    try {
+        const stamps now = co_await look(of->files);
+        if (now == std::exchange(of->last, now) && now != of->seen) {
+            of->context = co_await read(of->files);
+            of->seen = now;
+            changed = of == _loaded;
+            log.info("certificates of trunks were read again; peers are judged anew");
+        } else if (of->context->lists_end() < ::time(nullptr)) {
+            trouble = "a list of trunk.tls.crl is older than it says that it may become; what it revokes stays revoked";
+        }
+    } catch (const std::bad_alloc&) {
+        throw;
+    } catch (const std::exception& e) {
+        trouble = std::string(e.what()) + "; the ones read before stay in use";
+    }
+    if (!trouble.empty() && trouble != of->trouble) {
+        log.error("certificates of trunks: {}", trouble);
+    }
+    of->trouble = std::move(trouble);
+    co_return changed;
+}
+
+seastar::future<credentials::secured> credentials::secure(seastar::pollable_fd fd, const link_role& role) {
     secured out;
-    if (role.dials) {
-        tls::tls_options options;
-        options.wait_for_eof_on_shutdown = false;
-        out.socket = co_await tls::wrap_client(_client, std::move(s), std::move(options));
-    } else {
-        out.socket = co_await tls::wrap_server(_server, std::move(s));
+    const auto context = _loaded->context;
+    out.session = std::make_shared<tls_session>(context, std::move(fd), role.dials);
+    co_await out.session->shake_hands();
+    if (context != _loaded->context) {
+        throw std::system_error(EAGAIN, std::generic_category(), "certificates were read again during the handshake");
     }
-    auto chain = co_await tls::get_peer_certificate_chain(out.socket);  // the handshake happens here
-    if (chain.empty()) {
-        throw tls::verification_error("the peer shows no certificate");
-    }
-    auto names = trunk::names_of_certificate(chain.front());
+    const auto der = out.session->peer_certificate();
+    auto names = trunk::names_of_certificate(der);
     if (!names) {
-        throw tls::verification_error("the peer's certificate: " + names.error().text);
+        throw tls_error("the peer's certificate: " + std::string(names.error().text.view()));
     }
-    if (out.identity = trunk::identity_of(chain.front(), *names); out.identity.empty()) {
-        throw tls::verification_error("the peer's certificate has no name, and its fingerprint cannot be computed");
+    if (out.identity = trunk::identity_of(der, *names); out.identity.empty()) {
+        throw tls_error("the peer's certificate has no name, and its fingerprint cannot be computed");
     }
-    if (auto why = trunk::misfit(*names, role.wanted, _names); !why.empty()) {
+    if (auto why = trunk::misfit(*names, role.wanted, _loaded->files.names); !why.empty()) {
+        co_await out.session->close();
         throw wrong_peer(why);
     }
     out.names = std::move(*names);

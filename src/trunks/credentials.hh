@@ -2,24 +2,17 @@
 #pragma once
 
 #include <exception>
-#include <functional>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <seastar/core/future.hh>
-#include <seastar/core/shared_ptr.hh>
-#include <seastar/net/api.hh>
 
 #include "conf/trunks.hh"
 #include "trunk/refusal.hh"
-
-namespace seastar::tls {
-class certificate_credentials;
-class server_credentials;
-}  // namespace seastar::tls
+#include "trunks/tls.hh"
 
 namespace vmsgr::trunks {
 
@@ -39,33 +32,30 @@ public:
 std::optional<trunk::refusal> refusal_of(const std::exception_ptr& e) noexcept;
 
 class credentials {
-    seastar::shared_ptr<seastar::tls::certificate_credentials> _client;
-    seastar::shared_ptr<seastar::tls::server_credentials> _server;
-    std::vector<std::string> _names;
+    struct loaded;
+    std::shared_ptr<loaded> _loaded;
 
 public:
     credentials();
     ~credentials();
     credentials(const credentials&) = delete;
-    // Throws when a file is no certificate, key or list. `renewed`: files were read again, and who was let in by those
-    // before is to be judged anew.
-    seastar::future<> load(const conf::trunk_tls& files, std::function<void()> renewed);
+    // Throws when a file is no certificate, key or list.
+    seastar::future<> load(const conf::trunk_tls& files);
+    // To be asked each second: were files changed, and read again? Then who was let in by those before is to be judged
+    // anew. One call at a time; what is wrong with them is logged once. Throws std::bad_alloc.
+    seastar::future<bool> look_again();
     // Takes over what another has loaded, for handshakes from now on.
-    void replace(credentials& by) noexcept {
-        std::swap(_client, by._client);
-        std::swap(_server, by._server);
-        std::swap(_names, by._names);
-    }
-    bool on() const noexcept { return bool(_client); }
+    void replace(credentials& by) noexcept { std::swap(_loaded, by._loaded); }
+    bool on() const noexcept { return bool(_loaded); }
 
     struct secured {
-        seastar::connected_socket socket;
+        std::shared_ptr<tls_session> session;
         std::vector<std::string> names;  // of the peer's certificate
         std::string identity;  // trunk::identity_of it
     };
     // Handshake, and the peer's certificate judged: signed by the CA and not revoked, and its names fit.
-    // Throws: wrong_peer, or what Seastar and GnuTLS have found.
-    seastar::future<secured> wrap(seastar::connected_socket s, const link_role& role);
+    // Throws wrong_peer, tls_error, or std::system_error.
+    seastar::future<secured> secure(seastar::pollable_fd fd, const link_role& role);
 };
 
 }  // namespace vmsgr::trunks

@@ -1,5 +1,5 @@
-// One TCP connection of a trunk, as Seastar's streams: a descriptor that may move between shards becomes a
-// connected_socket here, with TLS around it where the trunk has it. On the shard where it was made: first one fiber
+// One TCP connection of a trunk, as Seastar's streams: of a descriptor that may move between shards, with TLS where the
+// trunk has it. On the shard where it was made: first one fiber
 // exchanges the hellos, then those of trunk_session use it.
 #pragma once
 
@@ -10,7 +10,6 @@
 
 #include <seastar/core/future.hh>
 #include <seastar/core/iostream.hh>
-#include <seastar/net/api.hh>
 
 #include "base/unique_fd.hh"
 #include "trunk/handshake.hh"
@@ -20,18 +19,15 @@ namespace vmsgr::trunks {
 
 // Who is at the other end, as far as that is proved.
 struct peer_proof {
-    bool secured = false;            // by TLS
+    bool secured = false;  // by TLS
     std::vector<std::string> names;  // of its certificate
-    base::address from;              // of the TCP connection
-    std::string identity;            // of the certificate (trunk::identity_of), or the address, as text
+    base::address from;  // of the TCP connection
+    std::string identity;  // of the certificate (trunk::identity_of), or the address, as text
 };
-
-class record_gatherer;
 
 class link {
     base::unique_fd _handle;  // of the same socket: to end waits on it
-    std::shared_ptr<record_gatherer> _records;  // below TLS, which may outlive the link
-    seastar::connected_socket _socket;
+    std::shared_ptr<tls_session> _tls;  // null: there is none
     seastar::input_stream<char> _in;
     seastar::output_stream<char> _out;
     peer_proof _peer;

@@ -7,6 +7,8 @@
 
 #include "base/netns.hh"
 #include "conf/peer_rights.hh"
+#include "ssx/pause.hh"
+#include "ssx/spawn.hh"
 #include "trunks/log.hh"
 
 namespace vmsgr::trunks {
@@ -70,7 +72,7 @@ seastar::future<> service::start() {
         co_return;
     }
     if (config.tls.on()) {
-        co_await _env.tls.load(config.tls, [this] { _directory.renew_links(); });
+        co_await _env.tls.load(config.tls);
     }
     base::unique_fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     _env.netns = base::netns_cookie(probe.get());
@@ -90,13 +92,24 @@ void service::begin() {
     }
     _directory.start();
     _timer.arm_periodic(tick);
+    ssx::spawn_for_good(_env.fibers, log, "looking at certificates", [this] { return watch_certificates(); });
+}
+
+seastar::future<> service::watch_certificates() {
+    constexpr auto every = std::chrono::seconds(1);
+    while (!_env.stop.abort_requested()) {
+        co_await ssx::pause(every, _env.stop);
+        if (!_env.stop.abort_requested() && _env.tls.on() && co_await _env.tls.look_again()) {
+            _directory.renew_links();
+        }
+    }
 }
 
 seastar::future<> service::prepare(const conf::trunk_config& c) {
     _prepared = nullptr;
     if (c.tls.on() && c.tls != _env.config.tls) {
         auto fresh = std::make_unique<credentials>();
-        co_await fresh->load(c.tls, [this] { _directory.renew_links(); });
+        co_await fresh->load(c.tls);
         _prepared = std::move(fresh);
     }
 }

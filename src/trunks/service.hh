@@ -69,6 +69,7 @@ public:
 
 private:
     uint64_t limit_of_peer() const noexcept;
+    seastar::future<> watch_certificates();
 };
 
 }  // namespace vmsgr::trunks

@@ -17,8 +17,9 @@ class Authority:
         process.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                      "-days", "2", "-subj", f"/CN={name}", "-keyout", f"{directory}/{name}.key", "-out", self.ca])
 
-    def revoke(self, *tls):
-        """The file of a revocation list with these certificates; it takes the place of the one before."""
+    def revoke(self, *tls, seconds=172800):
+        """The file of a revocation list with these certificates, to be renewed after so long; it takes the place of the
+        one before."""
         with open(f"{self.dir}/ca.conf", "w", encoding="ascii") as f:
             f.write(f"[ca]\ndefault_ca = d\n[d]\ndatabase = {self.dir}/index\ncrlnumber = {self.dir}/number\n"
                     "default_md = sha256\ndefault_crl_days = 2\n")
@@ -29,7 +30,7 @@ class Authority:
         ca = ["openssl", "ca", "-config", f"{self.dir}/ca.conf", "-keyfile", f"{self.dir}/{self.name}.key", "-cert", self.ca]
         for t in tls:
             process.run([*ca, "-revoke", t["certificate"]])
-        process.run([*ca, "-gencrl", "-out", f"{self.dir}/crl.new"])
+        process.run([*ca, "-gencrl", "-crlsec", str(seconds), "-out", f"{self.dir}/crl.new"])
         os.rename(f"{self.dir}/crl.new", f"{self.dir}/crl.pem")
         return f"{self.dir}/crl.pem"
 

@@ -2,6 +2,7 @@
 counted by its reason and shown by `vmsgr trunks`."""
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -184,6 +185,57 @@ def test_a_revoked_certificate_ends_its_trunk(own_net, directory):
         process.wait_until(lambda: refused(p["b"]).get("certificate", 0) > 0, 5, "it is counted")
         time.sleep(1)
         assert not p.sessions("a")
+
+
+def replace_file(path, text):
+    with open(f"{path}.part", "w", encoding="ascii") as f:
+        f.write(text)
+    os.rename(f"{path}.part", path)
+
+
+@needs_openssl
+@pytest.mark.parametrize("file, text", [
+    ("crl", ""), ("crl", "{whole}-----BEGIN X509 CRL-----\nMIIB\n"), ("crl", "no list\n"), ("ca", "{whole}-----BEGIN CERTIFICATE-----\n"),
+    ("key", "{other}"), ("key", "")], ids=["empty list", "half a list", "no list", "half a CA", "key of another", "empty key"])
+def test_a_file_that_cannot_be_used_changes_nothing(own_net, directory, file, text):
+    """A list that a full disk has cut off must not let in who was revoked."""
+    ca = certificates.Authority(directory, "ca")
+    tls, stranger = {name: ca.sign(name) for name in "ab"}, ca.sign("c")
+    tls["b"]["crl"] = ca.revoke(tls["a"])
+    with open(tls["b"][file], encoding="ascii") as f, open(stranger["key"], encoding="ascii") as g:
+        text = text.format(whole=f.read(), other=g.read())
+    tls["a"]["ca"] = shutil.copy(ca.ca, f"{directory}/ca.of.a.pem")
+    p = trunks.Pair(own_net, tls=tls)
+    try:
+        p["b"].start()
+        replace_file(tls["b"][file], text)
+        process.wait_until(lambda: "stay in use" in process.tail(p["b"].log), 10, "it is said")
+        time.sleep(2)
+        said = [line for line in process.tail(p["b"].log, 400).splitlines() if "stay in use" in line]
+        assert len(said) == len(p["b"].status()["shards"]), "\n".join(said)   # once a shard
+        p["a"].start()
+        process.wait_until(lambda: refused(p["b"]).get("certificate", 0) > 1, 10, "the revoked peer is refused")
+        assert not p.sessions("b", outgoing=False)
+    finally:
+        p.close()
+
+
+@needs_openssl
+def test_a_list_that_should_have_been_renewed_revokes_what_it_revokes(own_net, directory):
+    ca = certificates.Authority(directory, "ca")
+    a, b, c = ca.sign("a"), ca.sign("b"), ca.sign("c")
+    b["crl"] = ca.revoke(c, seconds=1)
+    p = trunks.Pair(own_net, tls={"a": a, "b": b})
+    try:
+        time.sleep(2)
+        for d in p.daemons.values():
+            d.start()
+        trunks.wait_up(p["a"])
+        process.wait_until(lambda: "what it revokes stays revoked" in process.tail(p["b"].log), 5, "it is said")
+        ca.revoke(a, seconds=1)
+        process.wait_until(lambda: not p.sessions("b", outgoing=False), 15, "the trunk is gone")
+    finally:
+        p.close()
 
 
 @needs_openssl

@@ -2,6 +2,7 @@
 import os
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -94,10 +95,10 @@ s.sendall(w.greeting())
 """
 
 
-def peer_says(net, directory, code, *words):
+def peer_says(net, directory, code, *words, **tls):
     ca = certificates.Authority(directory, "ca")
     a = ca.sign("a")
-    with pair_of(net, a, ca.sign("b")):
+    with pair_of(net, a, {**ca.sign("b"), **tls}):
         return process.run([sys.executable, "-c", PEER + code, net["b"].address, trunks.PORT, ca.ca, a["certificate"], a["key"], *words],
                            netns=net["a"], env={"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}).stdout
 
@@ -151,6 +152,36 @@ def test_a_packets_crc_leaves_out_what_tls_proves(own_net, directory, features, 
     assert peer_says(own_net, directory, COVERED, features, covers) == f"{answer}\n"
 
 
+# Asks for so many packets of 4 KiB, and says how often the other side has changed its key meanwhile.
+KEYS = """
+changes = []
+context._msg_callback = lambda c, way, version, kind, what, data: changes.append(1) if (way, what) == ("read", 24) else None
+t = context.wrap_socket(s)
+t.sendall(w.hello())
+stream = t.makefile("rb")
+answer = w.Packet(stream.read(w.HELLO_BYTES))
+for stamp in range(1, int(words[0]) + 1):
+    t.sendall(w.packet(w.DUMMY, 4096, session=answer.session, stamp=stamp))
+    while w.Packet(stream.read(4096)).echo != stamp:
+        pass
+print(len(changes))
+"""
+
+
+@pytest.mark.parametrize("packets, changes", [(14, 0), (80, 5)])
+def test_a_key_is_changed_after_what_it_may_encrypt(own_net, directory, packets, changes):
+    """80 packets with what TLS adds are a little more than 320 KiB, which are five times 64 KiB."""
+    said = peer_says(own_net, directory, KEYS, packets, rekey_bytes="64KiB")
+    assert said == f"{changes}\n"
+
+
+def test_streams_stay_right_while_keys_change(own_net, directory):
+    ca = certificates.Authority(directory, "ca")
+    often = {"rekey_bytes": "64KiB"}
+    with pair_of(own_net, {**ca.sign("a"), **often}, {**ca.sign("b"), **often}) as p, serve(p, "b", 7301):
+        assert ask(p, "a", own_net["b"].address, 7301, "echo", 20_000_000)["same"]
+
+
 # What b may see as a's name: only `a` is in its list.
 @pytest.mark.parametrize("keys, accepted", [
     (dict(subject="/O=company/CN=a"), True),
@@ -202,5 +233,8 @@ def test_certificates_are_renewed_without_a_restart(own_net, directory):
         assert holds(lambda: p.sessions("a"), 2)
         ca.sign("a")
         process.wait_until(lambda: p.sessions("a"), 15, "a session with the new certificate")
+        time.sleep(4)
+        for d in p.daemons.values():   # once, and not for ever
+            assert process.tail(d.log, 400).count("were read again") == (d is p["a"])
     finally:
         p.close()
