@@ -15,7 +15,7 @@
  *    only when nothing is left.
  *  - Nobody spins: no cycle without data being taken, even without any assumption of fairness.
  *  - Tokens are bounded: the kernel never refuses one (HARD; a real socket takes four times the
- *    threshold).
+ *    threshold), but after many take-overs.
  *  - -DEXACT: a reader that waits for IN never finds an empty ring, but after top-ups.
  *  - -DREST, when neither side is inside a call: data in the ring means a token in the socket, and
  *    a ring half free means that the producer's end is writable, whatever the consumer does next.
@@ -59,6 +59,18 @@
  *            instead (FIONREAD, before it announces). On the producer's side whoever takes the lock
  *            next also sends one token that is not counted.
  *
+ *  a worker of the daemon killed at any step, another taking over its end (CRASH_PRODUCER; CRASH_CONSUMER with
+ *            DAEMON), also within a take-over. Memory, doorbell and the kernel's counters are all that is left; the
+ *            other side sees no hang-up. Bytes are exact: what was moved is what the next one publishes (`moved`).
+ *   producer publish what was received; full fence; set inexact; one token, not counted, whatever the ring holds and
+ *            the consumer has announced: it stands for one that was counted and never sent, too, which a consumer
+ *            that has read the count may be about to take. It may be one for nothing: EXACT does not hold.
+ *            Where nobody takes those of many take-overs the socket refuses one: it is sent as soon as this end is
+ *            writable, whatever is announced. Of REST "a ring half free means writable" does not hold: who has
+ *            room does not wait for OUT.
+ *   consumer publish the tail; ask the kernel for tokens from now on; be awake (0); relieve as after a consume; then
+ *            look into the ring, as ever before it sleeps. Until it sleeps, data in the ring needs no token.
+ *
  * Abstracted: indices are their difference, as the counters are (acc = tokens_sent - tokens_taken),
  * so runs are endless and the state stays finite. Bytes have no value. A call to the kernel is one
  * step. Memory is sequentially consistent, but for -DTSO: there the publications of head and tail
@@ -69,7 +81,7 @@
  *   W, HARD; P_EDGE, C_EDGE edge-triggered (else level); C_BLOCKING readers that sleep in the call;
  *   DAEMON polls, then parks; END_FIN closes; KILL_PRODUCER, KILL_CONSUMER at any step; FORK_KILL
  *   one of two, also inside a lock; TSO; REST; EXACT; C_SPIN blocking calls that spin, and poll in between; C_LAZY tokens left untaken (with
- *   C_EDGE). Both ends programs (a local conduit): W = 4, and each side in any of its variants.
+ *   C_EDGE); CRASH_PRODUCER, CRASH_CONSUMER, so often: CRASHES (1). Both ends programs (a local conduit): W = 4, and each side in any of its variants.
  */
 #ifndef N
 #define N 4
@@ -85,6 +97,12 @@
 #endif
 #ifndef NR
 #define NR 1
+#endif
+#if defined(CRASH_PRODUCER) || defined(CRASH_CONSUMER)
+#define TAKE_OVER
+#endif
+#ifndef CRASHES
+#define CRASHES 1
 #endif
 #ifdef M_RETRACT_ALWAYS
 #define RETRACT_IF true
@@ -116,6 +134,12 @@ bit send_owner_died = 0, recv_owner_died = 0;
 bit inflight = 0;       /* published or counted, but not yet sent */
 bit p_kill = 0, c_kill = 0;
 byte p_stopped = 0;
+#ifdef TAKE_OVER
+bit crash = 0;          /* the worker dies before its next step */
+bit dead = 0;           /* it has, and the next one is not through its recovery */
+bit owed = 0;           /* a token, once the socket is not full any more */
+byte moved = 0;         /* by the kernel's counters, and not in the index: received, or sent */
+#endif
 /* REST: what programs may rely on while nobody is inside a call */
 #ifdef REST
 byte p_busy = 0, c_busy = 0;
@@ -123,14 +147,30 @@ byte p_busy = 0, c_busy = 0;
 #define C_BUSY c_busy++
 #define P_REST d_step { p_busy--; AT_REST }
 #define C_REST d_step { c_busy--; AT_REST }
+#ifdef CRASH_CONSUMER
+bit looks = 0;          /* a worker that has taken over looks into the ring, and needs no token, until it sleeps */
+#define UNTIL_SETTLED || looks
+#define SETTLED looks = 0
+#else
+#define UNTIL_SETTLED
+#define SETTLED skip
+#endif
+#ifdef CRASH_PRODUCER
+#define OUT_ANYWAY || N - data > 0      /* who has room does not wait for OUT */
+#define IN_SOON || owed && q < W
+#else
+#define OUT_ANYWAY
+#define IN_SOON
+#endif
 #define AT_REST \
-  assert(p_busy + c_busy > 0 || phup || chup || N - data < HALF || q < W); \
-  assert(p_busy + c_busy > 0 || phup || chup || data == 0 || q > 0)
+  assert(p_busy + c_busy > 0 || phup || chup || N - data < HALF || q < W OUT_ANYWAY); \
+  assert(p_busy + c_busy > 0 || phup || chup || data == 0 || q > 0 UNTIL_SETTLED IN_SOON)
 #else
 #define P_BUSY skip
 #define C_BUSY skip
 #define P_REST skip
 #define C_REST skip
+#define SETTLED skip
 #endif
 
 #ifdef EXACT
@@ -155,6 +195,18 @@ bit topped = 0;
 #define BELOW_MARK consumer_waits == 2 && data <= mark
 #endif
 
+#if defined(REST) && defined(TAKE_OVER)
+#define P_DIES p_busy = 1
+#define C_DIES c_busy = 1; looks = 1
+#else
+#define P_DIES skip
+#define C_DIES skip
+#endif
+#ifdef TSO
+#define RETIRED(buffer) buffer = 0
+#else
+#define RETIRED(buffer) skip
+#endif
 #ifdef TSO
 byte p_buf = 0, c_buf = 0;     /* published by one side, still in its store buffer */
 #define P_FREE (N - data - c_buf)
@@ -183,6 +235,27 @@ inline send_token() {
     fi
   }
 }
+#ifdef CRASH_PRODUCER
+/* Each take-over sends one, whether or not somebody reads: the socket may be full. Then it is sent
+   once this end is writable. */
+#ifdef M_NO_RETRY
+#define REFUSED d_step { consumer_waits = 1; NO_MARK }
+#else
+#define REFUSED owed = 1; d_step { consumer_waits = 1; NO_MARK }
+#endif
+inline try_token() {
+  d_step {
+    sent = (chup || q < HARD);
+    if :: !chup && sent -> q++; in_edge = 1 :: else fi
+  }
+}
+inline signal_token() {
+  acc++;
+  try_token();
+  if :: !sent -> acc--; REFUSED :: else fi;
+  sent = 0
+}
+#else
 inline signal_token() {
 #ifdef M_COUNT_AFTER
   send_token(); acc++
@@ -190,6 +263,7 @@ inline signal_token() {
   acc++; send_token()
 #endif
 }
+#endif
 
 /* Receives at most n tokens; fewer may be there. Only a killed holder is seen between the steps. */
 inline take(n) {
@@ -235,9 +309,73 @@ inline recover_recv() {
 #define P_CLOSE \
   d_step { p_holders--; if :: p_holders == 0 -> phup = 1; in_edge = 1 :: else fi; p_stopped++ }
 
+#ifdef CRASH_PRODUCER
+inline token_for_all() {               /* uncounted */
+  try_token();
+  if :: !sent -> REFUSED :: else fi;
+  sent = 0
+}
+#if defined(M_NO_TOKEN) || defined(M_TOKEN_BEFORE_HEAD)
+#define LAST_TOKEN skip
+#elif defined(M_TOKEN_IF_DATA)
+#define LAST_TOKEN if :: data > 0 -> token_for_all() :: else fi
+#elif defined(M_TOKEN_IF_ANNOUNCED)
+#define LAST_TOKEN if :: consumer_waits != 0 -> token_for_all() :: else fi
+#elif defined(M_COUNTED_TOKEN)
+#define LAST_TOKEN acc++; token_for_all()
+#else
+#define LAST_TOKEN token_for_all()
+#endif
+#ifdef M_TOKEN_BEFORE_HEAD
+#define FIRST_TOKEN token_for_all()
+#else
+#define FIRST_TOKEN skip
+#endif
+#ifdef M_OLD_HEAD
+#define HEAD_AGAIN skip
+#else
+#define HEAD_AGAIN d_step { P_PUBLISH(moved); moved = 0 }
+#endif
+#ifdef M_TRUST_COUNT
+#define DISTRUST skip
+#else
+#define DISTRUST d_step { P_FENCE -> inexact = 1 }
+#endif
+#ifdef END_FIN
+#define GO_ON if :: ending -> goto ends :: else fi
+#else
+#define GO_ON skip
+#endif
+/* A new worker as the producer: vm_conn::go_on_from, then do_again. */
+inline take_over_producer() {
+  if
+  :: dead ->
+     FIRST_TOKEN;
+     HEAD_AGAIN;
+     DISTRUST;
+     LAST_TOKEN;
+     d_step { dead = 0; inflight = 0; out_edge = (q < W) };    /* its own epoll tells it anew */
+     P_REST;
+     GO_ON
+  :: else
+  fi
+}
+#endif
+
 active [NP] proctype producer() {
   bit old; byte k;
+#ifdef CRASH_PRODUCER
+  bit sent;
+#ifdef END_FIN
+  bit ending = 0;                      /* the ledger says so */
+#endif
+new_worker:
+  skip;
+#endif
   {
+#ifdef CRASH_PRODUCER
+  take_over_producer();
+#endif
   do
   :: !chup ->
 write:
@@ -250,7 +388,12 @@ more:
      if
      :: P_FREE > 0 ->                  /* write some, or all that fits */
         if :: k = 1 :: k = P_FREE fi;
+#ifdef CRASH_PRODUCER
+        d_step { assert(moved == 0); moved = k; inflight = 1 };
+        d_step { P_PUBLISH(k); moved = 0; k = 0 };
+#else
         d_step { P_PUBLISH(k); inflight = 1; k = 0 };
+#endif
 #ifndef M_NO_FENCE_PRODUCER
         P_FENCE;
 #endif
@@ -306,10 +449,24 @@ decide:
 #endif
         if :: !chup -> goto write :: else fi
      fi
-  :: chup -> break
+#ifdef CRASH_PRODUCER
+  :: d_step { owed && q < W -> owed = 0; P_BUSY };
+#ifdef M_RETRY_IF_ANNOUNCED
+     goto decide
+#else
+     inflight = 1; signal_token(); inflight = 0; P_REST
+#endif
+  :: !owed -> break
+#else
   :: break
+#endif
+  :: chup -> break
   od;
 #ifdef END_FIN
+#ifdef CRASH_PRODUCER
+  ending = 1;
+ends:
+#endif
   skip;
 #ifdef FORK_KILL
   d_step { send_lock == 0 -> send_lock = _pid + 1 };
@@ -320,6 +477,9 @@ decide:
   d_step { p_users--; old = (p_users == 0) };
   P_CLOSE;
   if :: old -> fin = 1 :: else fi
+#elif defined(CRASH_PRODUCER)
+  fin = 1;
+  P_CLOSE
 #else
   d_step { p_users--; old = (p_users == 0) };
   if :: old -> fin = 1 :: else fi;
@@ -329,6 +489,11 @@ decide:
   p_stopped++
 #endif
   }
+#ifdef CRASH_PRODUCER
+  unless { d_step { crash -> crash = 0; dead = 1; inflight = 1; old = 0; k = 0; sent = 0; owed = 0; RETIRED(p_buf); P_DIES };
+progress_crashed:
+    goto new_worker }
+#endif
 #ifdef KILL_PRODUCER
   unless { d_step { p_kill && _pid == 0 ->
     if
@@ -345,6 +510,55 @@ decide:
 #endif
 }
 
+#ifdef CRASH_CONSUMER
+/* A new worker as the consumer: vm_conn::go_on_from, then established(). */
+inline take_over_consumer() {
+  if
+  :: dead ->
+     /* tokens_taken = tokens_sent - what the socket holds, in either order */
+#ifdef M_TRUST_ALL
+     acc = 0;
+#else
+     if
+     :: d = q; acc = d
+     :: acc = 0; d_step { acc = acc + q }
+     fi;
+     d = 0;
+#endif
+     d_step {
+#ifdef M_OLD_TAIL
+       skip
+#else
+       C_PUBLISH(moved); moved = 0
+#endif
+     };
+#ifndef M_TRUST_COUNT
+     inexact = 1;
+#endif
+#ifndef M_NOT_AWAKE
+     consumer_waits = 0;
+#endif
+#ifndef M_NO_RELIEF
+     C_FENCE;
+     d = (inexact -> q : acc) - 1;
+     if :: d >= 1 && N - data >= HALF -> take(d) :: else fi;
+#endif
+     d = acc;
+     if :: d > 0 -> take(d) :: else fi;
+     d = 0;
+     dead = 0;
+     d_step { in_edge = (q > 0 || phup) };     /* its own epoll tells it anew */
+     C_REST;
+#ifdef M_SLEEP_FIRST
+     goto sleep
+#else
+     goto call
+#endif
+  :: else
+  fi
+}
+#endif
+
 active [NR] proctype consumer() {
   short d, n; byte k, want, got; bit some = 0; byte prev = 0; bit answered = 0;
 #ifdef EXACT
@@ -356,8 +570,15 @@ active [NR] proctype consumer() {
 #ifdef DAEMON
   byte idle = 0;
 #endif
+#ifdef CRASH_CONSUMER
+new_worker:
+  skip;
+#endif
   {
   skip;                                /* spin wants no label first in a block */
+#ifdef CRASH_CONSUMER
+  take_over_consumer();
+#endif
 sleep:
   atomic { n = 0; d = 0; want = 0; some = 0 };
 #ifdef EXACT
@@ -393,7 +614,12 @@ more:
   :: C_DATA > 0 ->
      k = (C_DATA > want -> want : C_DATA);
 progress_taken:
+#ifdef CRASH_CONSUMER
+     d_step { assert(moved == 0); moved = k };
+     d_step { C_PUBLISH(k); moved = 0; want = want - k; some = 1; k = 0 };
+#else
      d_step { C_PUBLISH(k); want = want - k; some = 1; k = 0 };
+#endif
 #ifndef M_NO_FENCE_CONSUMER
      C_FENCE;
 #endif
@@ -412,8 +638,9 @@ progress_taken:
 #ifdef DAEMON
   if
   :: idle < 2 -> idle++;
-     n = acc - 1;
+     n = (inexact -> q : acc) - 1;
      if :: n >= 1 -> take(n) :: else fi;
+     if :: idle == 1 -> consumer_waits = 0 :: else fi;     /* while it polls no token is wanted */
      n = 0; C_REST; goto call
   :: else -> idle = 0
   fi;
@@ -469,7 +696,7 @@ settled:
 #else
   if :: d > 0 -> take(d) :: else fi;
 #endif
-  d = 0; prev = 0; answered = 0;
+  d_step { d = 0; prev = 0; answered = 0; SETTLED };
 #endif
 nothing:                               /* nothing to read: has the other side gone? */
   if
@@ -541,6 +768,12 @@ gone:                                  /* EOF or reset */
 stop:
   skip
   }
+#ifdef CRASH_CONSUMER
+  unless { d_step { crash -> crash = 0; dead = 1; RETIRED(c_buf); C_DIES;
+      d = 0; n = 0; k = 0; want = 0; got = 0; some = 0; prev = 0; answered = 0; idle = 0 };
+progress_crashed:
+    goto new_worker }
+#endif
 #ifdef KILL_CONSUMER
   unless { d_step { c_kill && _pid == NP ->
     if :: recv_lock == _pid + 1 -> recv_lock = 0; recv_owner_died = 1 :: else fi;
@@ -552,4 +785,19 @@ active proctype kill_producer() { p_kill = 1 }
 #endif
 #ifdef KILL_CONSUMER
 active proctype kill_consumer() { c_kill = 1 }
+#endif
+#ifdef TAKE_OVER
+active proctype crasher() {
+#if CRASHES
+  byte left = CRASHES;
+#endif
+  do
+#if CRASHES
+  :: d_step { left > 0 && !crash -> crash = 1; left-- }
+#else
+  :: d_step { !crash -> crash = 1 }
+#endif
+  :: break
+  od
+}
 #endif

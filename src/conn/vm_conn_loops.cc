@@ -319,6 +319,9 @@ void vm_conn::on_bell(uint32_t events) noexcept {
     if (_life.at == life::phase::connecting) {
         return;
     }
+    if ((events & EPOLLOUT) != 0) {
+        _near.out.send_refused(_near.doorbell);
+    }
     if ((events & (EPOLLIN | EPOLLRDHUP)) != 0 && _out.on == waits::ring) {
         _out.wake();
     }

@@ -38,6 +38,7 @@ struct tx_state {
     uint64_t tail_seen = 0;
     uint64_t base = 0;
     bool rewinds = true;  // who writes ahead of head must not
+    bool refused = false;  // a token: the socket was full
     bounds most;
     int64_t gave_back_ns = 0;
 };

@@ -75,7 +75,26 @@ public:
     void recover(Bell& bell) noexcept {
         publish_anew();
         set_flags(ring_inexact);
-        bell.send_token();
+        if (!bell.send_token()) {
+            refused();
+        }
+    }
+    // The process on this side has died, and another goes on, who knows what is published or will be. The token goes out
+    // whatever lies in the ring: it stands for one that was counted and never sent, too, which a reader may be about to take.
+    template <typename Bell>
+    void take_over(Bell& bell, uint64_t head) noexcept {
+        _st->head = head;
+        _st->tail_seen = _w->tail.load(std::memory_order_acquire);
+        _st->base = _w->base.load(std::memory_order_relaxed);
+        recover(bell);
+    }
+    // This end is writable. A token that was refused, as nobody had taken those of many take-overs, is sent now, whatever
+    // the announcement says: a reader that counts on the full socket may have emptied it since, and sleep.
+    template <typename Bell>
+    void send_refused(Bell& bell) noexcept {
+        if (std::exchange(_st->refused, false)) {
+            send_token(bell);
+        }
     }
 
     // Sends a token when the consumer has announced that it waits, and for no less than there is now. What it has taken
@@ -184,10 +203,15 @@ private:
         if (sent) {
             return true;
         }
-        // The other end is gone (its hang-up is seen elsewhere), or a stranger filled the socket.
         _w->tokens_sent.fetch_sub(1, std::memory_order_seq_cst);
-        _w->consumer_waits.store(announcement::asleep().word(), std::memory_order_seq_cst);
+        refused();
         return false;
+    }
+    // The other end is gone (its hang-up is seen elsewhere), or the socket is full: of tokens of many take-overs, or of a
+    // stranger's bytes.
+    void refused() noexcept {
+        _st->refused = true;
+        _w->consumer_waits.store(announcement::asleep().word(), std::memory_order_seq_cst);
     }
 };
 
@@ -207,6 +231,19 @@ public:
     void recover() noexcept {
         _w->tail.store(_st->tail, std::memory_order_release);
         distrust_count();
+    }
+    // As ring_sender::take_over. This side is awake, and looks before it sleeps. Who waits for room has it now, also where
+    // nothing more is taken for a while.
+    template <typename Bell>
+    void take_over(Bell& bell, uint64_t tail) noexcept {
+        _st->tail = _st->head_seen = tail;
+        _st->base = _w->base.load(std::memory_order_relaxed);
+        _st->tokens_taken = _w->tokens_sent.load(std::memory_order_acquire) - bell.unread();
+        recover();
+        stay_awake();
+        if (size_t n = 0; this->data_bytes(n) == look::ok) {
+            relieve(bell);
+        }
     }
 
     // After a consume: gives a producer that waits for room its writable end back, and keeps one token so that

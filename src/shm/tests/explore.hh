@@ -109,6 +109,9 @@ public:
     tokens q;
     bool producer_gone = false, consumer_gone = false;
     int killable = -1;  // this process may be killed at any point
+    unsigned heirs = 0;  // so often another takes its place, who has its end of the doorbell and nothing else
+    std::function<void()> heir;
+    bool may_refuse = false;  // tokens, by a full socket
     unsigned preemptions_left;
     std::string error;
     std::vector<event> events;
@@ -121,6 +124,9 @@ public:
         f.body = std::move(body);
         f.producer = producer;
         f.process = process;
+        if (running == this) {
+            f.stack = take_stack();
+        }
     }
     fiber& self() { return *_fibers[size_t(_current)]; }
     int self_id() const { return _current; }
@@ -129,12 +135,9 @@ public:
     // Runs until nobody can go on.
     void run(std::vector<std::unique_ptr<char[]>>& stacks) {
         running = this;
+        _stacks = &stacks;
         for (auto& f : _fibers) {
-            if (stacks.empty()) {
-                stacks.push_back(std::make_unique<char[]>(stack_bytes));
-            }
-            f->stack = std::move(stacks.back());
-            stacks.pop_back();
+            f->stack = take_stack();
         }
         if (_setjmp(_main) == 0) {
             schedule();
@@ -231,11 +234,20 @@ public:
     }
 
 private:
+    std::vector<std::unique_ptr<char[]>>* _stacks = nullptr;
     std::vector<std::unique_ptr<fiber>> _fibers;
     int _current = -1;
     size_t _steps = 0;
     jmp_buf _main;
 
+    std::unique_ptr<char[]> take_stack() {
+        if (_stacks->empty()) {
+            return std::make_unique<char[]>(stack_bytes);
+        }
+        auto s = std::move(_stacks->back());
+        _stacks->pop_back();
+        return s;
+    }
     static void drain(fiber& f) {
         while (!f.stores.empty()) {
             flush_one(f);
@@ -307,8 +319,29 @@ private:
             return;
         }
     }
+    void take_place(int process) {
+        bool producer = false;
+        for (auto& f : _fibers) {
+            if (f->process == process && !f->done) {
+                drain(*f);
+                f->done = true;
+                f->in_call = false;
+                producer = f->producer;
+            }
+        }
+        add(producer, process, heir);
+        auto& f = *_fibers.back();
+        f.in_call = f.in_edge = f.out_edge = true;
+        if (--heirs > 0) {
+            killable = process;
+        }
+    }
     void kill(int process) {
         note("killed", uint64_t(process));
+        if (heirs > 0) {
+            take_place(process);
+            return;
+        }
         bool producer = false;
         for (size_t i = 0; i < _fibers.size(); ++i) {
             auto& f = *_fibers[i];
@@ -466,6 +499,9 @@ public:
             return false;
         }
         if (w.q.there == w.q.refused_at) {
+            if (w.may_refuse) {
+                return false;
+            }
             w.fail("the socket refused a token");
         }
         if (w.broken == fault::token_lost && w.choices.choose(2) == 1) {

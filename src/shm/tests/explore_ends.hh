@@ -32,10 +32,18 @@ struct plan {
     uint32_t unwritable_at = 4;
     uint32_t lazy_left = lazy_tokens_max;
     uint64_t low = 1;  // the reader wants no less (SO_RCVLOWAT)
+    enum class worker : uint8_t {
+        none,
+        writes,
+        reads
+    } daemon = worker::none;  // one end is the daemon's: explore_worker.hh
+    unsigned deaths = 2;  // of it
+    uint32_t refused_at = 0;  // 0: as bell_limits promises
 };
 inline void PrintTo(const plan& p, std::ostream* out) { *out << p.name; }
 
 class scene {
+protected:
     static constexpr uint64_t capacity = 4;
     const plan& _p;
     world& _w;
@@ -47,6 +55,7 @@ class scene {
     uint32_t _waits_were = 0;
     bool _topped_up = false;
     bool _owed = false;
+    bool _awake = false;  // a daemon that reads, and looks before it sleeps
 
     basic_ring_sender<words> sender() { return {_words, _data, capacity, _tx}; }
     basic_ring_receiver<words> receiver() { return {_words, _data, capacity, _rx}; }
@@ -67,12 +76,12 @@ public:
         w.locks = {&_send_lock, &_recv_lock};
         w.killable = p.killed;
         w.q.unwritable_at = p.unwritable_at;
-        w.q.refused_at = p.unwritable_at + 4;  // as bell_limits promises
+        w.q.refused_at = p.refused_at != 0 ? p.refused_at : p.unwritable_at + 4;
         w.at_rest = [this] { check_rest(); };
-        for (int i = 0; i < p.writers; ++i) {
+        for (int i = 0; p.daemon != plan::worker::writes && i < p.writers; ++i) {
             w.add(true, p.relatives ? i : 0, [this, i] { write_all(share(i)); });
         }
-        for (size_t i = 0; i < p.readers.size(); ++i) {
+        for (size_t i = 0; p.daemon != plan::worker::reads && i < p.readers.size(); ++i) {
             w.add(false, p.relatives ? 10 + int(i) : 10, [this, i] { read_for_ever(_p.readers[i]); });
         }
     }
@@ -92,13 +101,14 @@ public:
                 _w.error = "a reader sleeps although there is data, or an end";
             }
         }
-        bool whole = _p.killed < 0 && left < _p.low;
-        if (_w.error.empty() && (whole ? _rx.tail + left != _p.bytes : _p.killed < 0)) {
+        const bool all_live = _p.killed < 0 || _p.daemon != plan::worker::none;
+        bool whole = all_live && left < _p.low;
+        if (_w.error.empty() && (whole ? _rx.tail + left != _p.bytes : all_live)) {
             _w.error = "not everything arrived";
         }
     }
 
-private:
+protected:
     unsigned share(int i) const {
         unsigned n = unsigned(_p.writers);
         return _p.bytes / n + (i == 0 ? _p.bytes % n : 0);
@@ -111,10 +121,11 @@ private:
             return;
         }
         uint64_t left = _words.head.raw() - _words.tail.raw();
-        if (left >= _p.low && _w.q.there == 0 && !_owed) {
+        const bool writes = _p.daemon == plan::worker::writes;
+        if (left >= _p.low && _w.q.there == 0 && !_owed && !_awake && !(writes && _tx.refused)) {
             _w.fail("at rest: data in the ring, and the descriptor is not readable");
         }
-        if (capacity - left >= capacity / 2 && !_w.writable()) {
+        if (capacity - left >= capacity / 2 && !_w.writable() && !writes) {  // who has room does not wait for OUT
             _w.fail("at rest: room in the ring, and the descriptor is not writable");
         }
         if (_p.exact && !_topped_up && left == 0 && _w.q.there != 0) {
@@ -162,7 +173,7 @@ private:
         }
         if (_p.fin) {
             sender().set_flags(ring_fin);
-        } else if (_p.killed < 0) {
+        } else if (_p.killed < 0 || _p.daemon != plan::worker::none) {
             _w.sleep(sleep_on::for_ever, "stays open");
         }
     }

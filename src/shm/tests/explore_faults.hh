@@ -26,6 +26,13 @@ enum class fault : uint8_t {
     no_decision,
     sleeps_unsettled,
     no_look_at_what_was_shown,
+    takes_over_without_token,
+    takes_over_with_token_for_data,
+    takes_over_trusting_counts,
+    takes_over_the_old_index,
+    takes_over_without_relief,
+    takes_over_and_sleeps,
+    forgets_refused_token,
 };
 
 }  // namespace vmsgr::shm::explore

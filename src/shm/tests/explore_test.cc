@@ -5,7 +5,7 @@
 
 #include <cstdlib>
 
-#include "shm/tests/explore_ends.hh"
+#include "shm/tests/explore_worker.hh"
 
 namespace vmsgr::shm::explore {
 namespace {
@@ -15,10 +15,10 @@ std::vector<std::unique_ptr<char[]>> stacks;
 // Empty, or what went wrong and how.
 std::string run_once(const plan& p, chooser& c, unsigned preemptions, fault f) {
     world w(c, f, preemptions);
-    scene s(p, w);
+    auto s = p.daemon == plan::worker::none ? std::make_unique<scene>(p, w) : std::make_unique<worker_scene>(p, w);
     w.run(stacks);
     if (w.error.empty()) {
-        s.check_end();
+        s->check_end();
     }
     return w.error.empty() ? "" : w.report();
 }
@@ -106,6 +106,28 @@ const plan plans[] = {
     {.name = "writer_killed_gathering", .readers = {r::gathering}, .killed = 0},
     {.name = "writer_killed_lazy", .readers = {r::lazy}, .killed = 0},
     {.name = "reader_killed", .readers = {r::spinning}, .bytes = 9, .killed = 10},
+    {.name = "worker_writes_level", .readers = {r::level}, .killed = 0, .daemon = plan::worker::writes},
+    {.name = "worker_writes_edge", .readers = {r::edge}, .bytes = 6, .killed = 0, .daemon = plan::worker::writes},
+    {.name = "worker_writes_lazy", .readers = {r::lazy}, .bytes = 9, .killed = 0, .daemon = plan::worker::writes},
+    {.name = "worker_writes_spinning", .readers = {r::spinning}, .killed = 0, .daemon = plan::worker::writes},
+    {.name = "worker_writes_loop", .readers = {r::loop_edge}, .killed = 0, .daemon = plan::worker::writes},
+    {.name = "worker_writes_two", .readers = {r::level, r::blocking}, .killed = 0, .daemon = plan::worker::writes},
+    {.name = "worker_writes_often",
+     .readers = {r::level},
+     .bytes = 6,
+     .killed = 0,
+     .daemon = plan::worker::writes,
+     .deaths = 6,
+     .refused_at = 5},
+    {.name = "worker_reads", .bytes = 6, .killed = 10, .daemon = plan::worker::reads},
+    {.name = "worker_reads_full", .bytes = 9, .killed = 10, .daemon = plan::worker::reads},
+    {.name = "worker_reads_full_edge",
+     .bytes = 9,
+     .edge_writer = true,
+     .killed = 10,
+     .unwritable_at = 3,
+     .daemon = plan::worker::reads},
+    {.name = "worker_reads_two", .bytes = 6, .writers = 2, .killed = 10, .daemon = plan::worker::reads, .deaths = 4},
     {.name = "relative_writer_killed", .readers = {r::level}, .bytes = 6, .writers = 2, .relatives = true, .killed = 0},
     {.name = "relative_reader_killed", .readers = {r::level, r::edge}, .bytes = 6, .relatives = true, .killed = 10},
 };
@@ -170,6 +192,35 @@ const mistake mistakes[] = {
      {.name = "no_send_recovery", .readers = {r::level}, .bytes = 6, .writers = 2, .relatives = true, .killed = 0}},
     {fault::sleeps_unsettled, {.name = "sleeps_unsettled", .readers = {r::loop_edge}}},
     {fault::no_look_at_what_was_shown, {.name = "no_look_at_what_was_shown", .readers = {r::loop_edge}}},
+    {fault::takes_over_without_token,
+     {.name = "takes_over_without_token", .readers = {r::level}, .killed = 0, .daemon = plan::worker::writes}},
+    {fault::takes_over_with_token_for_data,
+     {.name = "takes_over_with_token_for_data", .readers = {r::level}, .killed = 0, .daemon = plan::worker::writes}},
+    {fault::takes_over_trusting_counts,
+     {.name = "takes_over_trusting_counts", .readers = {r::level}, .killed = 0, .daemon = plan::worker::writes}},
+    {fault::takes_over_the_old_index,
+     {.name = "takes_over_the_old_head", .readers = {r::level}, .killed = 0, .daemon = plan::worker::writes}},
+    {fault::takes_over_the_old_index, {.name = "takes_over_the_old_tail", .killed = 10, .daemon = plan::worker::reads}},
+    {fault::takes_over_trusting_counts,
+     {.name = "takes_over_trusting_counts_and_reads",
+      .bytes = 9,
+      .edge_writer = true,
+      .killed = 10,
+      .unwritable_at = 3,
+      .daemon = plan::worker::reads,
+      .deaths = 6}},
+    {fault::takes_over_without_relief,
+     {.name = "takes_over_without_relief", .bytes = 9, .killed = 10, .daemon = plan::worker::reads}},
+    {fault::takes_over_and_sleeps,
+     {.name = "takes_over_and_sleeps", .bytes = 9, .killed = 10, .daemon = plan::worker::reads}},
+    {fault::forgets_refused_token,
+     {.name = "forgets_refused_token",
+      .readers = {r::level},
+      .bytes = 6,
+      .killed = 0,
+      .daemon = plan::worker::writes,
+      .deaths = 6,
+      .refused_at = 5}},
     {fault::no_decision, {.name = "no_decision", .readers = {r::level}, .exact = true}},
     {fault::none, {.name = "lazy_leaves_two", .readers = {r::lazy}, .lazy_left = 2}},
     {fault::none, {.name = "three_tokens_with_lazy", .readers = {r::lazy}, .unwritable_at = 3}},
