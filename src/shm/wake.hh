@@ -79,8 +79,8 @@ public:
             refused();
         }
     }
-    // The process on this side has died, and another goes on, who knows what is published or will be. The token goes out
-    // whatever lies in the ring: it stands for one that was counted and never sent, too, which a reader may be about to take.
+    // The process on this side has died, and another goes on, who knows how far the ring is filled. The token goes out
+    // whatever lies there: it stands for one that was counted and never sent, too, which a reader may be about to take.
     template <typename Bell>
     void take_over(Bell& bell, uint64_t head) noexcept {
         _st->head = head;
@@ -88,8 +88,8 @@ public:
         _st->base = _w->base.load(std::memory_order_relaxed);
         recover(bell);
     }
-    // This end is writable. A token that was refused, as nobody had taken those of many take-overs, is sent now, whatever
-    // the announcement says: a reader that counts on the full socket may have emptied it since, and sleep.
+    // This end is writable. A token that was refused, as nobody had taken those of many take-overs, is sent now,
+    // whatever the announcement says: a reader that counts on the full socket may have emptied it since, and sleep.
     template <typename Bell>
     void send_refused(Bell& bell) noexcept {
         if (std::exchange(_st->refused, false)) {
@@ -207,8 +207,8 @@ private:
         refused();
         return false;
     }
-    // The other end is gone (its hang-up is seen elsewhere), or the socket is full: of tokens of many take-overs, or of a
-    // stranger's bytes.
+    // The other end is gone (its hang-up is seen elsewhere), or the socket is full: of tokens of many take-overs, or of
+    // a stranger's bytes.
     void refused() noexcept {
         _st->refused = true;
         _w->consumer_waits.store(announcement::asleep().word(), std::memory_order_seq_cst);
@@ -232,8 +232,8 @@ public:
         _w->tail.store(_st->tail, std::memory_order_release);
         distrust_count();
     }
-    // As ring_sender::take_over. This side is awake, and looks before it sleeps. Who waits for room has it now, also where
-    // nothing more is taken for a while.
+    // As ring_sender::take_over. This side is awake, and looks before it sleeps. Who waits for room has it now, also
+    // where nothing more is taken for a while.
     template <typename Bell>
     void take_over(Bell& bell, uint64_t tail) noexcept {
         _st->tail = _st->head_seen = tail;

@@ -3,7 +3,7 @@
 // reader frees in steps, announces itself only before it sleeps or says EAGAIN, and says in between that it is awake.
 #pragma once
 
-#include "shm/tests/explore.hh"
+#include "shm/tests/explore_words.hh"
 
 namespace vmsgr::shm::explore {
 

@@ -1,7 +1,7 @@
 // Programs at both ends of one direction, for the explorer: the loops of client/streams around the ring's code.
 #pragma once
 
-#include "shm/tests/explore.hh"
+#include "shm/tests/explore_words.hh"
 
 namespace vmsgr::shm::explore {
 

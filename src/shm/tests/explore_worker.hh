@@ -1,5 +1,5 @@
-// The daemon at one end of one direction, for the explorer: the loops of conn/vm_conn around the ring's code. It dies at
-// any point, and another worker takes over what lies in memory, in the doorbell, and in the kernel's counters.
+// The daemon at one end of one direction, for the explorer: the loops of conn/vm_conn around the ring's code. It dies
+// at any point, and another worker takes over what lies in memory, in the doorbell, and in the kernel's counters.
 #pragma once
 
 #include "shm/tests/explore_ends.hh"
