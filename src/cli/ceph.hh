@@ -23,8 +23,8 @@ struct ceph_options {
     std::string units = "/etc/systemd/system";
     std::string drop_in = "/usr/share/vmsgr-ceph/ceph-osd@.service.d/vmsgr.conf";
     // reset-failed, as the unit starts three times in half an hour and not again, whoever asks.
-    std::string restart =
-        "systemctl daemon-reload && systemctl reset-failed ceph-osd@$OSD && systemctl restart ceph-osd@$OSD";
+    std::string restart = "systemctl daemon-reload && { systemctl reset-failed ceph-osd@$OSD 2>/dev/null; systemctl "
+                          "restart ceph-osd@$OSD; }";
     unsigned timeout_s = 300, watch_s = 10;
 };
 

@@ -27,12 +27,16 @@ struct expected {
     const std::unordered_set<uint64_t> sockets_of_attached;  // by inode
 };
 
-// Those of the programs that the daemon carries for.
-std::unordered_set<uint64_t> sockets_of_attached(const json& daemon) {
+// Those of the programs that the daemon carries for. unread: of these nobody knows, for want of rights.
+std::unordered_set<uint64_t> sockets_of_attached(const json& daemon, std::vector<pid_t>& unread) {
     std::unordered_set<uint64_t> out;
     for (const auto& session : list_of(daemon, "sessions")) {
         const auto pid = pid_t(number_of(session, "pid"));
-        for (int fd : descriptors_of(pid)) {
+        const auto all = descriptors_of(pid);
+        if (all.empty() && process_exists(pid)) {
+            unread.push_back(pid);
+        }
+        for (int fd : all) {
             const auto link = descriptor_link(pid, fd);
             if (const auto inode = link ? socket_inode(*link) : std::nullopt) {
                 out.insert(*inode);
@@ -131,10 +135,15 @@ int run_ceph_verify(const options& o, const ceph_options& c) {
     if (!routes) {
         return say_error(exit_no_daemon, "ceph verify: " + routes.error().text);
     }
-    const expected e{*daemon, *routes, *monitors, sockets_of_attached(daemon->rest)};
+    std::vector<pid_t> unread;
+    const expected e{*daemon, *routes, *monitors, sockets_of_attached(daemon->rest, unread)};
     json all = json::array();
     table t{">OSD", ">PID", "ATTACHED", ">CARRIED", ">KERNEL", ">TO MONITORS", "AS THE ROUTES SAY"};
     std::vector<std::string> wrong;
+    for (const pid_t pid : unread) {
+        wrong.push_back("the descriptors of process " + std::to_string(pid) +
+                        ", which is attached, cannot be read; run as root");
+    }
     for (const auto& [id, pid] : osds) {
         const auto r = look_at_osd(id, pid, e);
         all.push_back(as_json(r));

@@ -28,8 +28,9 @@ std::optional<json> found(const std::unordered_map<uint64_t, std::string_view>& 
     return at == in.end() ? std::nullopt : std::optional(json::parse(at->second, nullptr, false));
 }
 
-uint64_t number_in(std::string_view object, std::string_view key) {
-    uint64_t n = 0;
+// -1: there is none.
+int64_t number_in(std::string_view object, std::string_view key) {
+    int64_t n = -1;
     const auto text = member_of(object, key);
     std::from_chars(text.data(), text.data() + text.size(), n);
     return n;
@@ -99,13 +100,14 @@ process_facts::process_facts(pid_t process, const listed_status& daemon)
     // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
     // same socket, which the link shows.
     for (const auto c : daemon.connections) {
-        if (const auto link = descriptor_link(pid_t(number_in(c, "pid")), int(number_in(c, "fd")))) {
+        const auto fd = int(number_in(c, "fd"));  // none before it is accepted
+        if (const auto link = descriptor_link(pid_t(number_in(c, "pid")), fd); fd >= 0 && link) {
             if (const auto inode = socket_inode(*link)) {
                 _by_inode.emplace(*inode, c);
             }
         }
         if (const auto plain = member_of(c, "plain"); plain.starts_with('{')) {
-            _by_bell.emplace(number_in(plain, "bell_inode"), c);
+            _by_bell.emplace(uint64_t(number_in(plain, "bell_inode")), c);
         }
     }
     for (const auto& t : list_of(daemon.rest, "trunks")) {

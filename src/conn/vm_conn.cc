@@ -254,6 +254,7 @@ void vm_conn::established() noexcept {
     }
     h.status.store(shm::conduit_established, std::memory_order_release);
     _near.in.take_counted(_near.doorbell);
+    _near.out.send_refused(_near.doorbell);
 }
 
 // Each event comes by here. What last() says waits for finish(), as both fibers may still be at work.

@@ -142,7 +142,7 @@ void vm_conn::go_on_from(const restored& f) noexcept {
     _life = f.life;
     _entry = f.entry;
     _opened_s = f.opened_s;
-    _near.in.take_over(_near.doorbell, f.sent);
+    _near.in.take_over(_near.doorbell, f.sent, _life.at != life::phase::connecting);
     _near.out.take_over(_near.doorbell, f.received);
     f.gone ? leave_to_program() : stay();
     _row->bytes_out.set(f.sent);

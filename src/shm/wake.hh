@@ -233,15 +233,15 @@ public:
         distrust_count();
     }
     // As ring_sender::take_over. This side is awake, and looks before it sleeps. Who waits for room has it now, also
-    // where nothing more is taken for a while.
+    // where nothing more is taken for a while; connected: or else a writable end would say that it is.
     template <typename Bell>
-    void take_over(Bell& bell, uint64_t tail) noexcept {
+    void take_over(Bell& bell, uint64_t tail, bool connected) noexcept {
         _st->tail = _st->head_seen = tail;
         _st->base = _w->base.load(std::memory_order_relaxed);
         _st->tokens_taken = _w->tokens_sent.load(std::memory_order_acquire) - bell.unread();
         recover();
         stay_awake();
-        if (size_t n = 0; this->data_bytes(n) == look::ok) {
+        if (size_t n = 0; connected && this->data_bytes(n) == look::ok) {
             relieve(bell);
         }
     }

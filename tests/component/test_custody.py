@@ -63,12 +63,14 @@ class Killer(threading.Thread):
 
     def __init__(self, daemon, every_s=0.7):
         super().__init__(daemon=True)
-        self.vmsgrd, self.every_s, self.stopped, self.at = daemon, every_s, threading.Event(), []
+        self.vmsgrd, self.every_s, self.stopped, self.at, self.spared = daemon, every_s, threading.Event(), [], 0
         self.start()
 
     def run(self):
         while not self.stopped.wait(self.every_s * (0.7 + 0.6 * os.urandom(1)[0] / 255)):
-            if (pid := self.vmsgrd.pid) and not self._keeper_loses_patience():
+            if self._keeper_loses_patience():
+                self.spared += 1
+            elif pid := self.vmsgrd.pid:
                 os.kill(pid, signal.SIGKILL)
                 self.at.append(time.monotonic())
 

@@ -137,7 +137,7 @@ def test_programs_do_not_notice_that_workers_are_killed(here):
         with Killer(daemon, every_s=1.0) as killer:
             load.begin(SECONDS)
             asked = load.end(SECONDS)
-        assert killer.kills >= SECONDS * 0.8, killer.kills
+        assert killer.kills + killer.spared >= SECONDS * 0.8 and killer.kills >= SECONDS * 0.4, (killer.kills, killer.spared)
         ready, downloads = ready_at(daemon), load.downloads
         print(f"{killer.kills} kills in {SECONDS} s; {downloads.good} downloads, {len(downloads.young)} were reset")
         for agent, n, how in zip(load.agents, asked, ("direct", "local")):
@@ -145,6 +145,7 @@ def test_programs_do_not_notice_that_workers_are_killed(here):
                   f"{len(json.loads(agent('young')))} were reset")
             assert n.isdigit() and int(n) > SECONDS / 4, asked   # a busy machine may do little
             agent("t.join(30)")
+            assert int(agent("asks(0.01)")) > 0   # nobody sleeps whom only the next kill would wake
             assert agent("failed[:5]") == "[]" and int(agent("made")) > 5 * SECONDS
             assert float(agent("longest")) < 3
             assert not_excused(json.loads(agent("young")), killer.at, ready) == []

@@ -165,13 +165,16 @@ def old_worker(rig, trap):
 def new_worker(rig, trap):
     """Of an upgrade: it takes over."""
     words = [vmsgrd.VMSGRD, "--upgrade", "--config", rig.daemon.config]
-    with subprocess.Popen(["sh", "-c", 'read go; exec "$@"', "sh", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    with subprocess.Popen(["sh", "-c", 'read go && exec "$@"', "sh", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as new:
-        with trap(new.pid, who="children") as t:
-            n = rig.send()
-            new.stdin.write("\n")
-            new.stdin.flush()
-            new.wait(30)
+        try:
+            with trap(new.pid, who="children") as t:
+                n = rig.send()
+                new.stdin.write("\n")
+                new.stdin.flush()
+                new.wait(30)
+        finally:
+            new.kill()
         done = subprocess.CompletedProcess(words, new.returncode, new.stdout.read(), new.stderr.read())
     assert done.returncode == 0 or t.killed_at is not None, done
     if done.returncode == 0:   # it was killed later, if at all

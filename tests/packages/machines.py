@@ -51,9 +51,13 @@ class Machine(netns.Netns):
             os.makedirs(f"{self.folder}/{part}")
         self._holder = process.Process(["sh", "-c", BOOT, "sh", base, self.folder, name, debs, self._cgroup], name=f"machine {name}",
                                        stdout=subprocess.PIPE, log=self.log)
-        if self._holder.stdout.readline() != b"ready\n":
-            raise process.Failed(f"{name}: {process.tail(self.log)}")
-        self._holder.wait_ready(lambda: self.state("basic.target") == "active", 60, "basic.target")
+        try:
+            if self._holder.stdout.readline() != b"ready\n":
+                raise process.Failed(f"{name}: {process.tail(self.log)}")
+            self._holder.wait_ready(lambda: self.state("basic.target") == "active", 60, "basic.target")
+        except BaseException:
+            self.close()
+            raise
 
     def _entering(self, *spaces):
         at = f"/proc/{self.pid}"

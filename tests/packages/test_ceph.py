@@ -62,10 +62,10 @@ def test_packages_in_osds_over_seen_upgraded_back_and_packages_out(machines, deb
         go_out(m)
     step("packages out")
     cluster.wait_well()
-    time.sleep(2)
+    written = bench.rows()[-1][1]
+    process.wait_until(lambda: bench.rows()[-1][1] > written, 30, "writes that go on")
     step("well")
     rows = bench.rows()
-    assert rows[-1][1] > rows[-3][1], "it writes no more"
     print(f"rados bench: {rows[-1][1]} writes, no error; seconds without one: {bench.pauses()}", flush=True)
 
 
@@ -108,7 +108,7 @@ def look_at_prometheus(machine):
     process.wait_until(lambda: ask('up{job="vmsgr"}') == 1, 60, "Prometheus to scrape vmsgrd", every_s=1)
     process.wait_until(lambda: ask("sum(rate(vmsgr_trunk_carried_bytes_total[10s]))") > 0, 60, "bytes over trunks", every_s=1)
     assert ask("vmsgr_sessions") == 2 and ask("sum(vmsgr_trunk_up)") >= 4
-    assert ask('sum(ALERTS{alertstate="firing"})') == 0
+    assert ask('absent(ALERTS{alertstate="firing"})') == 1
 
 
 def connections(machine):

@@ -105,7 +105,7 @@ private:
             ring.recover();
             _rx.inexact = !fault_is(fault::takes_over_trusting_counts);
         } else {
-            ring.take_over(bell, tail);
+            ring.take_over(bell, tail, true);
         }
         _w.point("the far side is full");
         _w.drain();
