@@ -37,8 +37,7 @@ std::unordered_set<uint64_t> sockets_of_attached(const json& daemon, std::vector
             unread.push_back(pid);
         }
         for (int fd : all) {
-            const auto link = descriptor_link(pid, fd);
-            if (const auto inode = link ? socket_inode(*link) : std::nullopt) {
+            if (const auto inode = socket_at(pid, fd)) {
                 out.insert(*inode);
             }
         }
@@ -61,8 +60,7 @@ const proto::route* missed(const socket_facts& s, const socket_table& sockets, c
 }
 
 void look_at_descriptor(osd_report& out, process_facts& of, int fd, const expected& e) {
-    const auto link = descriptor_link(out.pid, fd);
-    const auto inode = link ? socket_inode(*link) : std::nullopt;
+    const auto inode = socket_at(out.pid, fd);
     if (!inode) {
         return;
     }

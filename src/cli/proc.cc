@@ -108,6 +108,11 @@ std::optional<uint64_t> socket_inode(const std::string& link) {
     return strtoull(link.c_str() + strlen("socket:["), nullptr, 10);
 }
 
+std::optional<uint64_t> socket_at(pid_t pid, int fd) {
+    const auto link = descriptor_link(pid, fd);
+    return link ? socket_inode(*link) : std::nullopt;
+}
+
 socket_table::socket_table(pid_t pid) {
     for (const auto& [table, kind] :
          {std::pair("net/udp", socket_kind::udp), std::pair("net/udp6", socket_kind::udp),

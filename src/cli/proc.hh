@@ -25,6 +25,8 @@ std::string executable_of(pid_t pid);
 // What /proc/PID/fd/FD points to: "socket:[123]". errnum: ENOENT, EACCES ...
 base::result<std::string> descriptor_link(pid_t pid, int fd);
 std::optional<uint64_t> socket_inode(const std::string& link);
+// Of the socket that FD is; none where it is something else, or cannot be seen.
+std::optional<uint64_t> socket_at(pid_t pid, int fd);
 
 enum class socket_kind { tcp, udp, unix_stream, unix_seqpacket, unix_other, other };
 struct socket_facts {

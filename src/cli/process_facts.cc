@@ -100,11 +100,9 @@ process_facts::process_facts(pid_t process, const listed_status& daemon)
     // The daemon knows the number at which a connection was made; a dup or a forked child has another number for the
     // same socket, which the link shows.
     for (const auto c : daemon.connections) {
-        const auto fd = int(number_in(c, "fd"));  // none before it is accepted
-        if (const auto link = descriptor_link(pid_t(number_in(c, "pid")), fd); fd >= 0 && link) {
-            if (const auto inode = socket_inode(*link)) {
-                _by_inode.emplace(*inode, c);
-            }
+        // Its fd is -1 before it is accepted.
+        if (const auto inode = socket_at(pid_t(number_in(c, "pid")), int(number_in(c, "fd")))) {
+            _by_inode.emplace(*inode, c);
         }
         if (const auto plain = member_of(c, "plain"); plain.starts_with('{')) {
             _by_bell.emplace(uint64_t(number_in(plain, "bell_inode")), c);

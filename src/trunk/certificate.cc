@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "base/text.hh"
+#include "trunk/freed.hh"
 
 namespace vmsgr::trunk {
 
@@ -19,10 +20,6 @@ namespace {
 constexpr int name_bytes_max = 255;  // as DNS has it
 constexpr int alt_names_max = 1024;
 
-template <auto Free>
-struct freed {
-    void operator()(auto* p) const noexcept { Free(p); }
-};
 using certificate_ptr = std::unique_ptr<X509, freed<X509_free>>;
 using general_names_ptr = std::unique_ptr<GENERAL_NAMES, freed<GENERAL_NAMES_free>>;
 using name_list = std::vector<std::string>;

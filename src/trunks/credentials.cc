@@ -52,9 +52,6 @@ seastar::future<stamps> look(const conf::trunk_tls& files) {
 }
 
 seastar::future<std::string> text_of(const std::string& path) {
-    if (path.empty()) {
-        co_return std::string();
-    }
     const auto text = co_await seastar::util::read_entire_file_contiguous(std::filesystem::path(path));
     co_return std::string(text.data(), text.size());
 }

@@ -20,6 +20,8 @@
 #include <seastar/core/coroutine.hh>
 #include <seastar/util/later.hh>
 
+#include "trunk/freed.hh"
+
 namespace vmsgr::trunks {
 
 namespace {
@@ -50,14 +52,10 @@ std::string error_text() {
     throw tls_error(std::string(what) + " cannot be used (" + error_text() + "); a whole file in PEM is expected");
 }
 
-template <typename T, auto Free>
-struct owned {
-    void operator()(T* p) const noexcept { Free(p); }
-};
-using bio_ptr = std::unique_ptr<BIO, owned<BIO, BIO_free_all>>;
-using x509_ptr = std::unique_ptr<X509, owned<X509, X509_free>>;
-using crl_ptr = std::unique_ptr<X509_CRL, owned<X509_CRL, X509_CRL_free>>;
-using key_ptr = std::unique_ptr<EVP_PKEY, owned<EVP_PKEY, EVP_PKEY_free>>;
+using bio_ptr = std::unique_ptr<BIO, trunk::freed<BIO_free_all>>;
+using x509_ptr = std::unique_ptr<X509, trunk::freed<X509_free>>;
+using crl_ptr = std::unique_ptr<X509_CRL, trunk::freed<X509_CRL_free>>;
+using key_ptr = std::unique_ptr<EVP_PKEY, trunk::freed<EVP_PKEY_free>>;
 
 // Nobody is there to ask for one.
 int refuse_password(char*, int, int, void*) { return -1; }
